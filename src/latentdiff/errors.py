@@ -1,0 +1,25 @@
+"""Errors that a user can cause. Each message is one line: what was given, what is allowed, what to do."""
+
+
+class LatentDiffError(Exception):
+    """Base of every error that latentdiff raises on purpose."""
+
+
+class ConfigError(LatentDiffError, ValueError):
+    """A recipe, component configuration or option is not valid."""
+
+
+class InputError(LatentDiffError, ValueError):
+    """A prompt, image, size, seed or other call argument is not valid."""
+
+
+class CheckpointError(LatentDiffError, OSError):
+    """A model folder or weight file is missing, incomplete or damaged."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A file would have to run code to be read; it is refused."""
+
+
+class HubError(LatentDiffError, OSError):
+    """The model hub refused a request or could not be reached."""

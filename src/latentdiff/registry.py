@@ -1,0 +1,69 @@
+"""Names to classes. Names in files are registry names, never import paths, so loading a model runs no code it brings."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Iterable, Mapping
+from typing import Generic, TypeVar
+
+from latentdiff.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The tail of an error message about an unknown `name`: its nearest neighbours, else everything known."""
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(known)}"
+
+
+class Registry(Generic[T]):
+    """A table of one kind of thing.
+
+    Args:
+        kind: What the entries are, for messages ("scheduler").
+        builtin: Name to "module:attribute" of the package's own entries, imported when first asked for.
+    """
+
+    def __init__(self, kind: str, builtin: Mapping[str, str] | None = None) -> None:
+        self.kind = kind
+        self._builtin = dict(builtin or {})
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that adds an entry; a name that is taken is a ConfigError."""
+
+        def add(entry: T) -> T:
+            if name in self:
+                raise ConfigError(f"{self.kind} {name!r} is registered already; choose another name")
+            self._entries[name] = entry
+            return entry
+
+        return add
+
+    def get(self, name: str) -> T:
+        """The entry called `name`; an unknown name is a ConfigError that lists its nearest neighbours."""
+        if name not in self._entries:
+            if name not in self._builtin:
+                raise ConfigError(f"unknown {self.kind} {name!r}; {nearest(name, self.names())}")
+            module, attribute = self._builtin[name].split(":")
+            self._entries[name] = getattr(importlib.import_module(module), attribute)
+        return self._entries[name]
+
+    def names(self) -> list[str]:
+        """All names, sorted; imports nothing."""
+        return sorted({*self._builtin, *self._entries})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._builtin or name in self._entries
+
+
+def load_plugins() -> list[str]:
+    """Import every installed entry point of the group `latentdiff.plugins`, whose import registers things; returns their names."""
+    points = list(importlib.metadata.entry_points(group="latentdiff.plugins"))
+    for point in points:
+        point.load()
+    return [point.name for point in points]
