@@ -67,3 +67,28 @@ def load_plugins() -> list[str]:
     for point in points:
         point.load()
     return [point.name for point in points]
+
+
+SCHEDULERS: Registry[type] = Registry(
+    "scheduler",
+    {
+        "ddpm": "latentdiff.schedulers.ddpm:DDPMScheduler",
+        "ddim": "latentdiff.schedulers.ddim:DDIMScheduler",
+        "plms": "latentdiff.schedulers.plms:PLMSScheduler",
+        "euler": "latentdiff.schedulers.euler:EulerScheduler",
+        "euler_ancestral": "latentdiff.schedulers.euler:EulerAncestralScheduler",
+        "heun": "latentdiff.schedulers.heun:HeunScheduler",
+        "dpmpp_2m": "latentdiff.schedulers.dpmpp:DPMSolverPP2MScheduler",
+        "dpmpp_2m_sde": "latentdiff.schedulers.dpmpp:DPMSolverPP2MSDEScheduler",
+        "unipc": "latentdiff.schedulers.unipc:UniPCScheduler",
+        "lcm": "latentdiff.schedulers.lcm:LCMScheduler",
+    },
+)
+
+PIPELINES: Registry[type] = Registry(
+    "pipeline",
+    {
+        "text-to-image": "latentdiff.pipelines.text_to_image:TextToImagePipeline",
+        "unconditional": "latentdiff.pipelines.unconditional:UnconditionalPipeline",
+    },
+)
