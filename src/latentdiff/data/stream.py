@@ -1,0 +1,56 @@
+"""The order of training samples: sample n is a pure function of (seed, n), so a run can stop and go on anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from latentdiff.seeding import generator
+
+
+class _Shuffled(Dataset[Any]):
+    """An endless view: item n lies in epoch n // N, at the place that the epoch's own permutation gives it."""
+
+    def __init__(self, items: Dataset[Any], length: int, seed: int) -> None:
+        self.items, self.length, self.seed = items, length, seed
+        self.epoch, self.order = -1, torch.empty(0, dtype=torch.long)
+
+    def __getitem__(self, n: int) -> Any:
+        epoch, position = divmod(n, self.length)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, torch.randperm(self.length, generator=generator(self.seed, epoch))
+        return self.items[int(self.order[position])]
+
+
+class _Steps(Sampler[Sequence[int]]):
+    """The sample numbers of each step of one rank, from `first_step` on, without end."""
+
+    def __init__(self, batch_size: int, rank: int, world_size: int, first_step: int) -> None:
+        self.batch_size, self.rank, self.world_size, self.first_step = batch_size, rank, world_size, first_step
+
+    def __iter__(self) -> Iterator[Sequence[int]]:
+        step = self.first_step
+        while True:
+            start = (step * self.world_size + self.rank) * self.batch_size
+            yield range(start, start + self.batch_size)
+            step += 1
+
+
+def stream(
+    items: Dataset[Any],
+    batch_size: int,
+    *,
+    seed: int,
+    first_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
+) -> Iterator[Any]:
+    """Endless batches of `items`, reshuffled each epoch, starting at micro-step `first_step`."""
+    sampler = _Steps(batch_size, rank, world_size, first_step)
+    shuffled = _Shuffled(items, len(items), seed)  # type: ignore[arg-type]
+    return iter(DataLoader(shuffled, batch_sampler=sampler, num_workers=num_workers, collate_fn=collate_fn))

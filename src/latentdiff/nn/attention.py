@@ -1,0 +1,103 @@
+"""Attention over positions and over a context, all through `scaled_dot_product_attention`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentdiff.nn.context import ContextCache
+from latentdiff.nn.init import zero_init
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """(B, L, heads * d) to (B, heads, L, d)."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(tokens: Tensor) -> Tensor:
+    """(B, heads, L, d) to (B, L, heads * d)."""
+    return tokens.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of tokens (B, L, width) among themselves.
+
+    Args:
+        width: Channels of the tokens; each head has `width / heads` of them.
+        heads: Number of heads.
+        bias: Whether the query, key and value projections have a bias.
+    """
+
+    def __init__(self, width: int, heads: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=bias)
+        self.to_k = nn.Linear(width, width, bias=bias)
+        self.to_v = nn.Linear(width, width, bias=bias)
+        self.to_out = nn.Sequential(nn.Linear(width, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Attend within (B, L, width); same shape."""
+        query, key, value = (split_heads(to(tokens), self.heads) for to in (self.to_q, self.to_k, self.to_v))
+        out: Tensor = self.to_out(merge_heads(F.scaled_dot_product_attention(query, key, value)))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of tokens (B, L, width) to a context (B, M, context_dim); section 3.3 of the paper.
+
+    Args:
+        width: Channels of the tokens.
+        context_dim: Channels of the context.
+        heads: Number of heads.
+    """
+
+    def __init__(self, width: int, context_dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.index = 0  # this layer's place in a ContextCache, set by the network
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context_dim, width, bias=False)
+        self.to_v = nn.Linear(context_dim, width, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(width, width))
+
+    def project(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, heads, M, width / heads) of a context (B, M, context_dim)."""
+        return split_heads(self.to_k(context), self.heads), split_heads(self.to_v(context), self.heads)
+
+    def forward(self, tokens: Tensor, context: Tensor | ContextCache) -> Tensor:
+        """Attend from (B, L, width) to the context; same shape, or (B, 1, width) where all positions get the same.
+
+        That is so for a single context token outside of training: the softmax over one key is 1.
+        """
+        if isinstance(context, ContextCache):
+            key, value = context.keys[self.index], context.values[self.index]
+        else:
+            key, value = self.project(context)
+        if key.shape[2] > 1 or torch.is_grad_enabled():
+            value = F.scaled_dot_product_attention(split_heads(self.to_q(tokens), self.heads), key, value)
+        out: Tensor = self.to_out(merge_heads(value))
+        return out
+
+
+class SpatialSelfAttention(SelfAttention):
+    """Plain attention of a feature map's pixels among themselves, after a norm, plus the input.
+
+    Args:
+        channels: Channels of the feature map.
+        heads: Number of heads.
+        groups: Groups of the norm.
+    """
+
+    _from_deprecated_attn_block = True  # lets diffusers rename query, key, value, proj_attn of its first releases
+
+    def __init__(self, channels: int, heads: int, *, groups: int = 32) -> None:
+        super().__init__(channels, heads, bias=True)
+        self.group_norm = nn.GroupNorm(groups, channels, eps=1e-5)
+        zero_init(self.to_out[0])
+
+    def forward(self, hidden: Tensor, context: Tensor | ContextCache | None = None) -> Tensor:
+        """Map (B, C, H, W) to the same shape; `context` is unused, so that both kinds of attention are called alike."""
+        tokens = self.group_norm(hidden).flatten(2).transpose(1, 2)
+        return hidden + super().forward(tokens).transpose(1, 2).reshape(hidden.shape)

@@ -1,0 +1,182 @@
+"""The levels of the UNet: going down, in the middle, going up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentdiff.nn.attention import SpatialSelfAttention
+from latentdiff.nn.context import ContextCache, repeat_batch
+from latentdiff.nn.resampling import Downsample, Upsample
+from latentdiff.nn.resnet import Direction, ResnetBlock
+from latentdiff.nn.transformer import SpatialTransformer
+
+Context = Tensor | ContextCache | None
+
+
+@dataclass(frozen=True)
+class BlockStyle:
+    """What all levels of a network have in common, and how their layers are made.
+
+    Attributes:
+        temb_channels: Width of the time embedding.
+        context_dim: Channels of the context; None for plain attention.
+        groups: Groups of the norms.
+        dropout: Dropout in the residual blocks.
+        scale_shift: Whether the time embedding scales and shifts, or is added.
+        resnet_resampling: Whether levels are joined by resizing residual blocks, or by convolutions.
+        linear_projection: Whether spatial transformers project by linear layers, or by 1x1 convolutions.
+    """
+
+    temb_channels: int
+    context_dim: int | None = None
+    groups: int = 32
+    dropout: float = 0.0
+    scale_shift: bool = False
+    resnet_resampling: bool = False
+    linear_projection: bool = False
+
+    def resnet(self, in_channels: int, out_channels: int, resize: Direction | None = None) -> ResnetBlock:
+        """A residual block."""
+        return ResnetBlock(
+            in_channels,
+            out_channels,
+            temb_channels=self.temb_channels,
+            groups=self.groups,
+            dropout=self.dropout,
+            scale_shift=self.scale_shift,
+            resize=resize,
+        )
+
+    def attention(self, channels: int, heads: int, depth: int) -> nn.Module:
+        """A spatial transformer of `depth` blocks, or plain attention where there is no context."""
+        if self.context_dim is None:
+            return SpatialSelfAttention(channels, heads, groups=self.groups)
+        return SpatialTransformer(
+            channels,
+            self.context_dim,
+            heads,
+            depth=depth,
+            groups=self.groups,
+            linear_projection=self.linear_projection,
+        )
+
+    def resampler(self, channels: int, direction: Direction) -> nn.Module:
+        """What joins two levels."""
+        if self.resnet_resampling:
+            return self.resnet(channels, channels, direction)
+        return Downsample(channels) if direction == "down" else Upsample(channels)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the network.
+
+    Attributes:
+        channels: Channels of its feature maps.
+        heads: Attention heads; 0 for no attention.
+        depth: Transformer blocks in each of its spatial transformers.
+    """
+
+    channels: int
+    heads: int
+    depth: int
+
+
+class CheckpointedBlock(nn.Module):
+    """A block whose layers are recomputed in the backward pass when diffusers' gradient checkpointing is on."""
+
+    _gradient_checkpointing_func: Callable[..., Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gradient_checkpointing = False
+
+    def run(self, layer: nn.Module, *args: Any) -> Tensor:
+        """`layer(*args)`, checkpointed if asked for."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(layer, *args)
+        out: Tensor = layer(*args)
+        return out
+
+
+class DownBlock(CheckpointedBlock):
+    """`layers` times residual block and attention, then halving (except on the last level)."""
+
+    def __init__(self, style: BlockStyle, level: Level, in_channels: int, layers: int, *, last: bool) -> None:
+        super().__init__()
+        width = level.channels
+        self.resnets = nn.ModuleList(style.resnet(width if i else in_channels, width) for i in range(layers))
+        self.attentions = nn.ModuleList(
+            style.attention(width, level.heads, level.depth) for _ in range(layers if level.heads else 0)
+        )
+        self.downsamplers = nn.ModuleList([] if last else [style.resampler(width, "down")])
+
+    def forward(self, hidden: Tensor, temb: Tensor, context: Context, skips: list[Tensor]) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, channels, H/2, W/2) and append every layer's output to `skips`."""
+        for i, resnet in enumerate(self.resnets):
+            hidden = self.run(resnet, hidden, temb)
+            if self.attentions:
+                hidden = self.run(self.attentions[i], hidden, context)
+            skips.append(hidden)
+        for downsampler in self.downsamplers:
+            hidden = self.run(downsampler, hidden, temb)
+            skips.append(hidden)
+        return hidden
+
+
+class MidBlock(CheckpointedBlock):
+    """Residual block, attention (unless the level has no heads), residual block: (B, C, H, W) keeps its shape."""
+
+    def __init__(self, style: BlockStyle, level: Level) -> None:
+        super().__init__()
+        width = level.channels
+        self.resnets = nn.ModuleList(style.resnet(width, width) for _ in range(2))
+        self.attentions = nn.ModuleList([style.attention(width, level.heads, level.depth)] if level.heads else [])
+
+    def forward(self, hidden: Tensor, temb: Tensor, context: Context) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        hidden = self.run(self.resnets[0], hidden, temb)
+        for attention in self.attentions:
+            hidden = self.run(attention, hidden, context)
+        return self.run(self.resnets[1], hidden, temb)
+
+
+class UpBlock(CheckpointedBlock):
+    """For every skip: join it, residual block, attention; then doubling (except on the last level).
+
+    Args:
+        style: What the network's levels have in common.
+        level: This level.
+        in_channels: Channels coming from below.
+        skip_channels: Channels of the skips, in the order in which they are used.
+        last: Whether this is the level of the output's resolution.
+    """
+
+    def __init__(
+        self, style: BlockStyle, level: Level, in_channels: int, skip_channels: list[int], *, last: bool
+    ) -> None:
+        super().__init__()
+        width = level.channels
+        self.resnets = nn.ModuleList(
+            style.resnet((width if i else in_channels) + skip, width) for i, skip in enumerate(skip_channels)
+        )
+        self.attentions = nn.ModuleList(
+            style.attention(width, level.heads, level.depth) for _ in (skip_channels if level.heads else [])
+        )
+        self.upsamplers = nn.ModuleList([] if last else [style.resampler(width, "up")])
+
+    def forward(self, hidden: Tensor, temb: Tensor, context: Context, skips: list[Tensor]) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, channels, 2H, 2W), taking the skips from the end of `skips`."""
+        for i, resnet in enumerate(self.resnets):
+            skip = repeat_batch(skips.pop(), hidden.shape[0])
+            hidden = self.run(resnet, torch.cat([hidden, skip], dim=1), temb)
+            if self.attentions:
+                hidden = self.run(self.attentions[i], hidden, context)
+        for upsampler in self.upsamplers:
+            hidden = self.run(upsampler, hidden, temb)
+        return hidden

@@ -1,0 +1,50 @@
+"""The context of cross-attention in the form that attention layers read: keys and values, computed once for all steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def repeat_batch(tensor: Tensor, batch: int) -> Tensor:
+    """Repeat (B, ...) as a whole to (batch, ...), `batch` being a multiple of B; unchanged where B equals `batch`."""
+    if tensor.shape[0] == batch:
+        return tensor
+    return tensor.repeat(batch // tensor.shape[0], *[1] * (tensor.ndim - 1))
+
+
+@dataclass(frozen=True)
+class ContextCache:
+    """Keys and values of every cross-attention layer of one network for one batch of contexts.
+
+    It holds as long as the network's weights (adapters included) do. Slicing along the batch makes views.
+
+    Attributes:
+        keys: One tensor (B, heads, M, head_dim) per cross-attention layer, in the network's order.
+        values: Shaped like `keys`.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    @property
+    def batch_size(self) -> int:
+        """Number of contexts B."""
+        return self.keys[0].shape[0]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> ContextCache:
+        """A cache with `function` applied to every key and value."""
+        return ContextCache(tuple(map(function, self.keys)), tuple(map(function, self.values)))
+
+    def __getitem__(self, rows: slice) -> ContextCache:
+        return self.map(lambda tensor: tensor[rows])
+
+    @staticmethod
+    def cat(caches: Sequence[ContextCache]) -> ContextCache:
+        """Join caches of one network along the batch."""
+        keys = zip(*(cache.keys for cache in caches), strict=True)
+        values = zip(*(cache.values for cache in caches), strict=True)
+        return ContextCache(tuple(torch.cat(layer) for layer in keys), tuple(torch.cat(layer) for layer in values))

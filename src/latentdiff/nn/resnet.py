@@ -1,0 +1,94 @@
+"""The residual block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentdiff.nn.context import repeat_batch
+from latentdiff.nn.init import zero_init
+
+Direction = Literal["down", "up"]
+
+
+def halve(hidden: Tensor) -> Tensor:
+    """Mean over 2x2 pixels."""
+    return F.avg_pool2d(hidden, 2)
+
+
+def double(hidden: Tensor) -> Tensor:
+    """Every pixel becomes 2x2 pixels."""
+    return F.interpolate(hidden, scale_factor=2.0, mode="nearest")
+
+
+RESIZE: dict[Direction, Callable[[Tensor], Tensor]] = {"down": halve, "up": double}
+
+
+class ResnetBlock(nn.Module):
+    """Norm, SiLU, convolution, twice, with the timestep let in before the second half; plus the input.
+
+    The norms are GroupNorm with epsilon 1e-5; torch computes their statistics in float32 whatever the dtype. The last
+    convolution starts at zero, so a new block is the identity (up to its 1x1 shortcut).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; a 1x1 shortcut convolution is added where they differ.
+        temb_channels: Width of the time embedding.
+        groups: Groups of the norms.
+        dropout: Probability of dropping before the last convolution.
+        scale_shift: The time embedding scales and shifts the second norm's output instead of being added before it.
+        resize: Halve ("down") or double ("up") height and width between the first SiLU and convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        temb_channels: int,
+        groups: int = 32,
+        dropout: float = 0.0,
+        scale_shift: bool = False,
+        resize: Direction | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps=1e-5)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time_emb_proj = nn.Linear(temb_channels, out_channels * (2 if scale_shift else 1))
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps=1e-5)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.scale_shift = scale_shift
+        self.resize = resize
+
+    def forward(self, hidden: Tensor, temb: Tensor) -> Tensor:
+        """Apply the block.
+
+        Args:
+            hidden: (B, in_channels, H, W).
+            temb: Time embedding after its SiLU: (1, temb_channels), or n rows with B a multiple of n.
+
+        Returns:
+            (B, out_channels, H', W'), with H' = H, H/2 or 2H.
+        """
+        residual = hidden
+        hidden = F.silu(self.norm1(hidden))
+        if self.resize is not None:
+            residual, hidden = RESIZE[self.resize](residual), RESIZE[self.resize](hidden)
+        hidden = self.conv1(hidden)
+        time: Tensor = self.time_emb_proj(temb)[:, :, None, None]
+        if time.shape[0] != 1:
+            time = repeat_batch(time, hidden.shape[0])
+        if self.scale_shift:
+            scale, shift = time.chunk(2, dim=1)
+            hidden = self.norm2(hidden) * (1 + scale) + shift
+        else:
+            hidden = self.norm2(hidden + time)
+        hidden = self.conv2(self.dropout(F.silu(hidden)))
+        if self.conv_shortcut is not None:
+            residual = self.conv_shortcut(residual)
+        return residual + hidden

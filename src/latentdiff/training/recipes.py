@@ -1,0 +1,147 @@
+"""What can be trained, and every option of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from latentdiff.config import check, from_mapping
+from latentdiff.errors import ConfigError
+
+R = TypeVar("R", bound="Recipe")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Options that both training stages share; the names are those of diffusers' training scripts.
+
+    Attributes:
+        train_data_dir: Folder of images, with captions in `metadata.jsonl` (columns `file_name` and `text`) if any.
+        output_dir: Where checkpoints and the trained weights go.
+        resolution: Side of the square training images, in pixels.
+        random_flip: Mirror half of the images.
+        train_batch_size: Images per process and micro-step.
+        max_train_steps: Optimiser steps in all, those before a resume included.
+        lr_scheduler: A schedule of `diffusers.optimization.get_scheduler`.
+        ema_decay: Upper bound of the EMA decay, which warms up as (1 + n) / (10 + n); 0 turns EMA off.
+        checkpointing_steps: Steps between checkpoints; checkpoints_total_limit of them are kept.
+        resume_from_checkpoint: "latest", a checkpoint folder, or null to start anew.
+        seed: Every draw of a step comes from (seed, step, rank).
+    """
+
+    train_data_dir: str
+    output_dir: str
+    resolution: int = 256
+    random_flip: bool = False
+    train_batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    max_train_steps: int = 100_000
+    learning_rate: float = 1e-4
+    lr_scheduler: str = "constant_with_warmup"
+    lr_warmup_steps: int = 0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.9999
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    dataloader_num_workers: int = 0
+    checkpointing_steps: int = 1000
+    checkpoints_total_limit: int = 2
+    resume_from_checkpoint: str | None = None
+    logging_steps: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "resolution",
+            "train_batch_size",
+            "gradient_accumulation_steps",
+            "max_train_steps",
+            "checkpointing_steps",
+            "checkpoints_total_limit",
+            "logging_steps",
+        ):
+            check(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be at least 1")
+        check(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be above 0")
+        check(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; it must be in [0, 1), 0 turns EMA off")
+
+
+@dataclass(frozen=True)
+class FirstStageRecipe(Recipe):
+    """The KL-regularised autoencoder (section 3.1 of the paper, appendix G).
+
+    Attributes:
+        model: Constructor arguments of `diffusers.AutoencoderKL`, or `pretrained_model_name_or_path` alone to go on.
+        kl_weight: Weight of the KL term against the reconstruction, both as means over the elements of their tensor.
+        reconstruction: The pixel loss.
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    kl_weight: float = 1e-6
+    reconstruction: Literal["l1", "l2"] = "l1"
+
+
+@dataclass(frozen=True)
+class DiffusionRecipe(Recipe):
+    """The text-conditional or unconditional latent diffusion model (section 3.2, eq. 2 and 3 of the paper).
+
+    Attributes:
+        pretrained_model_name_or_path: A pipeline folder whose networks are the start; the dicts below are then unused.
+        vae: Folder of the trained first stage.
+        unet: Constructor arguments of `latentdiff.UNet2DConditionModel`.
+        text_encoder: Constructor arguments of `latentdiff.LDMTextEncoder`; empty for an unconditional model.
+        vocabulary: WordPiece vocabulary file (`vocab.txt`) of the tokenizer.
+        noise_schedule: Arguments of `latentdiff.DDIMScheduler`, such as beta_start, beta_end and prediction_type.
+        caption_dropout: Share of captions replaced by the empty one, which classifier-free guidance needs.
+        snr_gamma: Min-SNR weighting of the loss (Hang et al. 2023, arXiv 2303.09556); null for the paper's L_simple.
+        latent_scale_images: Images over which the latent scale 1 / std is measured.
+    """
+
+    pretrained_model_name_or_path: str | None = None
+    vae: str | None = None
+    unet: dict[str, Any] = field(default_factory=dict)
+    text_encoder: dict[str, Any] = field(default_factory=dict)
+    vocabulary: str | None = None
+    noise_schedule: dict[str, Any] = field(default_factory=dict)
+    caption_dropout: float = 0.1
+    snr_gamma: float | None = None
+    latent_scale_images: int = 4096
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 <= self.caption_dropout <= 1, f"caption_dropout is {self.caption_dropout}; it must be in [0, 1]")
+        if self.pretrained_model_name_or_path is None:
+            check(self.vae is not None, "vae is missing; give the folder of a trained first stage")
+            check(bool(self.unet), "unet is empty; give the UNet's configuration")
+            check(
+                not self.text_encoder or self.vocabulary is not None,
+                "vocabulary is missing; a text encoder needs a WordPiece vocab.txt",
+            )
+
+
+def load_recipe(cls: type[R], path: str | Path, overrides: Mapping[str, Any] | None = None) -> R:
+    """Read a YAML recipe; `overrides` win over the file.
+
+    Raises:
+        ConfigError: If the file is missing, isn't a mapping, or has an unknown or ill-typed option.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} cannot be read ({error}); give a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"recipe {path} holds no options; it must be a YAML mapping of option: value")
+    return from_mapping(cls, {**values, **(overrides or {})}, str(path))
+
+
+def as_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's options, as YAML would hold them."""
+    return dataclasses.asdict(recipe)
