@@ -1,0 +1,92 @@
+"""The text transformer that LDMs train along with the UNet (section 4.3.1 of the paper; "BERT" in the original code)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
+
+from latentdiff.errors import ConfigError, InputError
+from latentdiff.nn.text import TextTransformer
+
+
+class LDMTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Token ids (B, M) to a context (B, M, hidden_size); padding is attended to like any token.
+
+    Its parameters bear the names of diffusers' `LDMBertModel`, whose unused `to_logits` is dropped.
+
+    Args:
+        vocab_size: Number of token ids.
+        max_position_embeddings: Longest sequence.
+        hidden_size: Channels of the tokens, and of the context.
+        num_hidden_layers: Number of layers.
+        num_attention_heads: Heads of every layer.
+        attention_head_dim: Width of a head, whatever the hidden size.
+
+    Raises:
+        ConfigError: If a number is not a positive integer.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ("TextLayer",)
+    _repeated_blocks = ("TextLayer",)
+    _skip_layerwise_casting_patterns = ("norm", "embed_positions")
+    _keys_to_ignore_on_load_unexpected = (r"to_logits\.",)
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        vocab_size: int = 30522,
+        max_position_embeddings: int = 77,
+        hidden_size: int = 1280,
+        num_hidden_layers: int = 32,
+        num_attention_heads: int = 8,
+        attention_head_dim: int = 64,
+    ) -> None:
+        super().__init__()
+        for name, value in self.config.items():
+            if not name.startswith("_") and not (isinstance(value, int) and value > 0):
+                raise ConfigError(f"{name} is {value!r}; it must be a positive integer")
+        self.model = TextTransformer(
+            vocab_size, max_position_embeddings, hidden_size, num_hidden_layers, num_attention_heads, attention_head_dim
+        )
+
+    def forward(self, input_ids: Tensor, return_dict: bool = True) -> BaseModelOutput | tuple[Tensor]:
+        """Encode tokens.
+
+        Args:
+            input_ids: Integers (B, M) in [0, vocab_size), M at most `max_position_embeddings`. Their range is checked on
+                the CPU only, since other devices would have to be waited for.
+            return_dict: Whether to return an object with the attribute `last_hidden_state`, or a tuple.
+
+        Returns:
+            Context (B, M, hidden_size).
+
+        Raises:
+            InputError: If shape, dtype or ids are not as above.
+        """
+        longest, vocabulary = self.config["max_position_embeddings"], self.config["vocab_size"]
+        if input_ids.ndim != 2 or input_ids.shape[1] > longest or input_ids.dtype not in (torch.int64, torch.int32):
+            given = f"{input_ids.dtype} of shape {tuple(input_ids.shape)}"
+            raise InputError(f"input_ids are {given}; give int64 (B, M) with M at most {longest}")
+        if input_ids.device.type == "cpu" and not bool(((input_ids >= 0) & (input_ids < vocabulary)).all()):
+            raise InputError(
+                f"input_ids reach from {input_ids.min()} to {input_ids.max()}; allowed: 0 to {vocabulary - 1}"
+            )
+        context = self.model(input_ids)
+        return BaseModelOutput(last_hidden_state=context) if return_dict else (context,)
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any] | None = None, return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Any:
+        """Make an encoder of a configuration, ours or that of diffusers' `LDMBertModel`."""
+        from latentdiff.models.stock_config import translate_ldm_bert_config
+
+        if config is not None and config.get("model_type") == "ldmbert":
+            config = translate_ldm_bert_config(config)
+        return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)

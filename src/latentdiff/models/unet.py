@@ -1,0 +1,231 @@
+"""The denoising network of every family (Ronneberger et al. 2015 as in section 3.2 and appendix E of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from torch import Tensor, nn
+
+from latentdiff.errors import ConfigError, InputError
+from latentdiff.models.unet_config import check_numbers, levels_of
+from latentdiff.nn.attention import CrossAttention
+from latentdiff.nn.blocks import BlockStyle, Context, DownBlock, Level, MidBlock, UpBlock
+from latentdiff.nn.context import ContextCache
+from latentdiff.nn.embeddings import TimestepEmbedding, timestep_embedding
+from latentdiff.nn.init import zero_init
+
+
+class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]
+    """Predicts the noise (or what it was trained for) in latents at a timestep, given a context or not.
+
+    One class for every family: unconditional, conditioned by cross-attention, or by channels concatenated to the input.
+    Its parameters bear diffusers' names, and the configurations of diffusers' own UNets are accepted too.
+
+    Args:
+        sample_size: Height and width of the latents that it was made for; advice, any multiple of 2^(levels-1) works.
+        in_channels: Channels of the input, concatenated conditions included.
+        out_channels: Channels of the output.
+        block_out_channels: Channels of every level, fine to coarse.
+        layers_per_block: Residual blocks of a level on the way down; one more on the way up.
+        attention_levels: For every level, fine to coarse, whether attention follows its residual blocks.
+        mid_block_attention: Whether the middle has attention.
+        cross_attention_dim: Channels of the context; None for plain attention and no context.
+        transformer_layers_per_block: Transformer blocks in each spatial transformer, for all levels or for each.
+        num_attention_heads: Number of heads, for all levels or for each. Either this or the next.
+        num_head_channels: Width of the heads.
+        use_linear_projection: Spatial transformers project by linear layers instead of 1x1 convolutions.
+        resnet_time_scale_shift: "default" adds the time embedding, "scale_shift" scales and shifts by it.
+        resnet_resampling: Levels are joined by resizing residual blocks instead of convolutions.
+        dropout: Dropout in the residual blocks.
+        norm_num_groups: Groups of every GroupNorm.
+
+    Raises:
+        ConfigError: If an option is not valid.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ("BasicTransformerBlock", "ResnetBlock", "SpatialSelfAttention")
+    _skip_layerwise_casting_patterns = ("norm",)
+    _repeated_blocks = ("BasicTransformerBlock",)
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        sample_size: int | Sequence[int] | None = None,
+        in_channels: int = 4,
+        out_channels: int = 4,
+        block_out_channels: Sequence[int] = (320, 640, 1280, 1280),
+        layers_per_block: int = 2,
+        attention_levels: Sequence[bool] = (True, True, True, False),
+        mid_block_attention: bool = True,
+        cross_attention_dim: int | None = None,
+        transformer_layers_per_block: int | Sequence[int] = 1,
+        num_attention_heads: int | Sequence[int] | None = None,
+        num_head_channels: int | None = None,
+        use_linear_projection: bool = False,
+        resnet_time_scale_shift: str = "default",
+        resnet_resampling: bool = False,
+        dropout: float = 0.0,
+        norm_num_groups: int = 32,
+    ) -> None:
+        super().__init__()
+        positive = {"in_channels": in_channels, "out_channels": out_channels, "layers_per_block": layers_per_block}
+        positive |= {"norm_num_groups": norm_num_groups}
+        positive |= {} if cross_attention_dim is None else {"cross_attention_dim": cross_attention_dim}
+        check_numbers(block_out_channels, positive, norm_num_groups, dropout, resnet_time_scale_shift)
+        levels, middle = levels_of(
+            block_out_channels,
+            attention_levels,
+            mid_block_attention,
+            num_attention_heads,
+            num_head_channels,
+            transformer_layers_per_block,
+        )
+        if cross_attention_dim is not None and not any(level.heads for level in [*levels, middle]):
+            raise ConfigError(
+                "cross_attention_dim is given but no level attends; set attention_levels, or leave it None"
+            )
+        width = block_out_channels[0]
+        style = BlockStyle(
+            temb_channels=4 * width,
+            context_dim=cross_attention_dim,
+            groups=norm_num_groups,
+            dropout=dropout,
+            scale_shift=resnet_time_scale_shift == "scale_shift",
+            resnet_resampling=resnet_resampling,
+            linear_projection=use_linear_projection,
+        )
+        self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.time_embedding = TimestepEmbedding(width, 4 * width)
+        self._build_levels(style, levels, middle, layers_per_block)
+        self.conv_norm_out = nn.GroupNorm(norm_num_groups, width, eps=1e-5)
+        self.conv_out = zero_init(nn.Conv2d(width, out_channels, 3, padding=1))
+        for index, layer in enumerate(self._cross_attentions()):
+            layer.index = index
+
+    def _build_levels(self, style: BlockStyle, levels: list[Level], middle: Level, layers: int) -> None:
+        """Make the down, middle and up blocks; `skips` follows the channels that forward pushes and pops."""
+        skips = [levels[0].channels]
+        below = levels[0].channels
+        self.down_blocks = nn.ModuleList()
+        for level in levels:
+            last = level is levels[-1]
+            self.down_blocks.append(DownBlock(style, level, below, layers, last=last))
+            below = level.channels
+            skips += [below] * (layers + (not last))
+        self.mid_block = MidBlock(style, middle)
+        self.up_blocks = nn.ModuleList()
+        for level in reversed(levels):
+            taken = [skips.pop() for _ in range(layers + 1)]
+            self.up_blocks.append(UpBlock(style, level, below, taken, last=level is levels[0]))
+            below = level.channels
+
+    def _cross_attentions(self) -> Iterator[CrossAttention]:
+        return (module for module in self.modules() if isinstance(module, CrossAttention))
+
+    def prepare_context(self, encoder_hidden_states: Tensor) -> ContextCache:
+        """Compute the keys and values of every cross-attention once; pass the result to `forward` at every step.
+
+        Args:
+            encoder_hidden_states: Context (B, M, cross_attention_dim).
+
+        Raises:
+            InputError: If the network takes no context or one of another width.
+        """
+        self._check_context(encoder_hidden_states, encoder_hidden_states.shape[0])
+        pairs = [layer.project(encoder_hidden_states) for layer in self._cross_attentions()]
+        return ContextCache(tuple(key for key, _ in pairs), tuple(value for _, value in pairs))
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        encoder_hidden_states: Context = None,
+        return_dict: bool = True,
+    ) -> UNet2DConditionOutput | tuple[Tensor]:
+        """Predict at one timestep.
+
+        A context batch of k times B stands for the sample repeated k times, as in classifier-free guidance
+        (`[uncond of all B, cond of all B]`): what comes before the first cross-attention is then computed only once.
+
+        Args:
+            sample: Noisy latents (B, in_channels, H, W), H and W multiples of 2^(levels-1).
+            timestep: A number, a 0-d tensor or a tensor (B,).
+            encoder_hidden_states: Context (k * B, M, cross_attention_dim), or what `prepare_context` made of it.
+            return_dict: Whether to return an object with the attribute `sample`, or a tuple.
+
+        Returns:
+            (k * B, out_channels, H, W).
+
+        Raises:
+            InputError: If a shape is not as above.
+        """
+        self._check_sample(sample, timestep)
+        self._check_context(encoder_hidden_states, sample.shape[0])
+        embedding = timestep_embedding(timestep, self.time_embedding.linear_1.in_features, sample.device)
+        temb = F.silu(self.time_embedding(embedding.to(sample.dtype)))
+        hidden = self.conv_in(sample)
+        skips = [hidden]
+        for block in self.down_blocks:
+            hidden = block(hidden, temb, encoder_hidden_states, skips)
+        hidden = self.mid_block(hidden, temb, encoder_hidden_states)
+        for block in self.up_blocks:
+            hidden = block(hidden, temb, encoder_hidden_states, skips)
+        hidden = self.conv_out(F.silu(self.conv_norm_out(hidden)))
+        return UNet2DConditionOutput(sample=hidden) if return_dict else (hidden,)
+
+    def _check_sample(self, sample: Tensor, timestep: Tensor | float) -> None:
+        """Raise an InputError unless the shapes fit; reads no values, so it waits for no device."""
+        channels = self.config["in_channels"]
+        if sample.ndim != 4 or sample.shape[1] != channels:
+            raise InputError(f"sample has shape {tuple(sample.shape)}; this network takes (B, {channels}, H, W)")
+        factor = 2 ** (len(self.down_blocks) - 1)
+        height, width = sample.shape[2:]
+        if height % factor or width % factor:
+            raise InputError(f"sample is {height}x{width}; height and width must be multiples of {factor}")
+        if isinstance(timestep, Tensor) and timestep.shape not in ((), (1,), sample.shape[:1]):
+            raise InputError(
+                f"timestep has shape {tuple(timestep.shape)}; give a number or one for each of the {sample.shape[0]} samples"
+            )
+
+    def _check_context(self, context: Context, batch: int) -> None:
+        """Raise an InputError unless the context is one for this network and a multiple of `batch`."""
+        width = self.config["cross_attention_dim"]
+        if context is None:
+            if width is not None:
+                raise InputError(f"encoder_hidden_states is missing; this network needs a context (B, M, {width})")
+            return
+        if width is None:
+            raise InputError("encoder_hidden_states is given, but this network takes no context; leave it out")
+        if isinstance(context, ContextCache):
+            rows, layers = context.batch_size, sum(1 for _ in self._cross_attentions())
+            if len(context.keys) != layers:
+                raise InputError(
+                    f"the context cache has {len(context.keys)} layers, this network {layers}; call its prepare_context"
+                )
+        else:
+            rows = context.shape[0]
+            if context.ndim != 3 or context.shape[2] != width:
+                raise InputError(
+                    f"encoder_hidden_states has shape {tuple(context.shape)}; this network takes (B, M, {width})"
+                )
+        if rows == 0 or rows % batch:
+            raise InputError(f"encoder_hidden_states has batch {rows}; it must be a multiple of the sample's {batch}")
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any] | None = None, return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Any:
+        """Make a network of a configuration, ours or that of diffusers' `UNet2DConditionModel` or `UNet2DModel`."""
+        from latentdiff.models.stock_config import is_stock_config, translate_stock_config
+
+        if config is not None and is_stock_config(config):
+            config = translate_stock_config(config)
+        return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)

@@ -1,0 +1,111 @@
+"""Checks of the UNet's configuration, and what follows from it for every level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from latentdiff.errors import ConfigError
+from latentdiff.nn.blocks import Level
+
+
+def per_level(name: str, value: int | Sequence[int], levels: int) -> tuple[int, ...]:
+    """One positive number per level from a number or a sequence of `levels` numbers; else a ConfigError."""
+    numbers = (value,) * levels if isinstance(value, int) else tuple(value)
+    if len(numbers) != levels:
+        raise ConfigError(f"{name} has {len(numbers)} entries; give one number, or one for each of the {levels} levels")
+    if not all(isinstance(number, int) and number > 0 for number in numbers):
+        raise ConfigError(f"{name} is {value!r}; it must be a positive integer, or one for each level")
+    return numbers
+
+
+def head_counts(
+    channels: Sequence[int],
+    num_attention_heads: int | Sequence[int] | None,
+    num_head_channels: int | None,
+) -> tuple[int, ...]:
+    """Number of attention heads at every level, from their number or their width.
+
+    Args:
+        channels: Channels of every level.
+        num_attention_heads: Number of heads (then their width follows from the channels), for all levels or for each.
+        num_head_channels: Channels of each head (then their number follows).
+
+    Raises:
+        ConfigError: Unless exactly one of the two is given.
+    """
+    if (num_attention_heads is None) == (num_head_channels is None):
+        given = "neither" if num_attention_heads is None else "both"
+        raise ConfigError(
+            f"{given} of num_attention_heads and num_head_channels given; give one: how many heads, or how wide they are"
+        )
+    if num_attention_heads is not None:
+        return per_level("num_attention_heads", num_attention_heads, len(channels))
+    width = per_level("num_head_channels", num_head_channels or 0, 1)[0]
+    return tuple(max(1, count // width) if count % width == 0 else 0 for count in channels)
+
+
+def levels_of(
+    block_out_channels: Sequence[int],
+    attention_levels: Sequence[bool],
+    mid_block_attention: bool,
+    num_attention_heads: int | Sequence[int] | None,
+    num_head_channels: int | None,
+    transformer_layers_per_block: int | Sequence[int],
+) -> tuple[list[Level], Level]:
+    """The levels from fine to coarse, and the middle, as the configuration describes them.
+
+    Raises:
+        ConfigError: If lengths differ or heads don't divide channels.
+    """
+    count = len(block_out_channels)
+    channels = per_level("block_out_channels", tuple(block_out_channels), count)
+    if len(attention_levels) != count:
+        raise ConfigError(
+            f"attention_levels has {len(attention_levels)} entries, block_out_channels {count}; give one per level"
+        )
+    attends = [*attention_levels, mid_block_attention]
+    depths = per_level("transformer_layers_per_block", transformer_layers_per_block, count)
+    heads = head_counts(channels, num_attention_heads, num_head_channels) if any(attends) else (1,) * count
+    levels = []
+    for width, number, depth, attend in zip(
+        [*channels, channels[-1]], [*heads, heads[-1]], [*depths, depths[-1]], attends, strict=True
+    ):
+        if attend and (number == 0 or width % number):
+            option = f"num_head_channels {num_head_channels}" if num_head_channels else f"{number} attention heads"
+            raise ConfigError(f"{option} does not divide a level's {width} channels; choose a divisor")
+        levels.append(Level(width, number if attend else 0, depth))
+    return levels[:-1], levels[-1]
+
+
+def check_numbers(
+    block_out_channels: Sequence[int],
+    positive: dict[str, int],
+    norm_num_groups: int,
+    dropout: float,
+    resnet_time_scale_shift: str,
+) -> None:
+    """Check the options that stand alone.
+
+    Args:
+        block_out_channels: Channels of every level.
+        positive: Name and value of options that must be positive integers.
+        norm_num_groups: Must divide every level's channels.
+        dropout: Must be in [0, 1).
+        resnet_time_scale_shift: Must be "default" or "scale_shift".
+
+    Raises:
+        ConfigError: Naming the first option that is wrong.
+    """
+    if not block_out_channels:
+        raise ConfigError("block_out_channels is empty; give the channels of at least one level")
+    for name, value in positive.items():
+        per_level(name, value, 1)
+    bad = [width for width in block_out_channels if width % norm_num_groups]
+    if bad:
+        raise ConfigError(f"norm_num_groups {norm_num_groups} does not divide a level's {bad[0]} channels")
+    if block_out_channels[0] % 2:
+        raise ConfigError(f"block_out_channels starts with {block_out_channels[0]}; it must be even")
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"dropout is {dropout}; it must be at least 0 and less than 1")
+    if resnet_time_scale_shift not in ("default", "scale_shift"):
+        raise ConfigError(f"resnet_time_scale_shift is {resnet_time_scale_shift!r}; choose 'default' or 'scale_shift'")
