@@ -1,0 +1,57 @@
+"""Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.errors import InputError
+from latentdiff.sampling import Denoiser, Predictor
+
+
+@dataclass(frozen=True)
+class ClassifierFreeGuidance:
+    """e = e_u + scale (e_c - e_u), in one pass over the batch [unconditional, conditional].
+
+    Args:
+        unconditional: The conditioning that stands for no condition, of the batch's size.
+        scale: Strength; 1 gives the conditional prediction.
+        interval: Part of the steps, as fractions from 0 (first) to 1 (last), in which guidance acts (Kynkaanniemi et
+            al. 2024, arXiv 2404.07724); outside only the conditional prediction is computed.
+        rescale: Share, in [0, 1], of the correction that gives the result the conditional prediction's standard
+            deviation (Lin et al. 2023, arXiv 2305.08891, eq. 15 and 16).
+    """
+
+    unconditional: Conditioning
+    scale: float
+    interval: tuple[float, float] = (0.0, 1.0)
+    rescale: float = 0.0
+
+    def __post_init__(self) -> None:
+        low, high = self.interval
+        if not 0 <= low < high <= 1:
+            raise InputError(f"guidance_interval is {self.interval}; it must be (start, end) with 0 <= start < end <= 1")
+        if not 0 <= self.rescale <= 1:
+            raise InputError(f"guidance_rescale is {self.rescale}; it must be in [0, 1]")
+
+    def __call__(self, denoiser: Denoiser) -> Predictor:
+        """The guided predictor."""
+        low, high = self.interval
+        both = denoiser.with_unconditional(self.unconditional)
+
+        def predict(latents: torch.Tensor, timestep: torch.Tensor, fraction: float) -> torch.Tensor:
+            if not low <= fraction < high:
+                return denoiser(latents, timestep, fraction)
+            unconditional, conditional = both(torch.cat([latents, latents]), timestep, fraction).chunk(2)
+            guided = torch.lerp(unconditional, conditional, self.scale)
+            return _rescaled(guided, conditional, self.rescale) if self.rescale else guided
+
+        return predict
+
+
+def _rescaled(guided: torch.Tensor, conditional: torch.Tensor, rescale: float) -> torch.Tensor:
+    axes = tuple(range(1, guided.ndim))
+    ratio = conditional.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
+    return guided * (1 + rescale * (ratio - 1))

@@ -1,0 +1,108 @@
+"""THE denoising loop: one, for every task, solver and guidance."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.errors import InputError
+
+
+class Predictor(Protocol):
+    """x_t (B, C, H, W), timestep and the fraction of steps done, in [0, 1), to the network's prediction of x_t's shape."""
+
+    def __call__(self, latents: torch.Tensor, timestep: torch.Tensor, fraction: float) -> torch.Tensor: ...
+
+
+class Denoiser:
+    """A UNet with its conditioning bound; what doesn't change over the steps is computed here, once.
+
+    Args:
+        unet: `latentdiff.UNet2DConditionModel` or a stock diffusers UNet.
+        conditioning: Of batch B, or of k * B for k predictions of each latent in one pass.
+    """
+
+    def __init__(self, unet: Any, conditioning: Conditioning) -> None:
+        self.unet, self.conditioning = unet, conditioning
+        self.inputs: dict[str, Any] = {}
+        if conditioning.context is not None:
+            prepare = getattr(unet, "prepare_context", lambda context: context)
+            self.inputs["encoder_hidden_states"] = prepare(conditioning.context)
+
+    def with_unconditional(self, unconditional: Conditioning) -> Denoiser:
+        """A denoiser of the batch [unconditional, conditional], for classifier-free guidance."""
+        return Denoiser(self.unet, Conditioning.cat([unconditional, self.conditioning]))
+
+    def __call__(self, latents: torch.Tensor, timestep: torch.Tensor, fraction: float) -> torch.Tensor:
+        if self.conditioning.concat is not None:
+            latents = torch.cat([latents, self.conditioning.concat], dim=1)
+        prediction: torch.Tensor = self.unet(latents, timestep, **self.inputs).sample
+        return prediction
+
+
+Guidance = Callable[[Any], Predictor]
+"""Turns a predictor into another; the first of a list receives the `Denoiser`."""
+
+Callback = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Called after each step with (step, timestep, latents); returns the latents to go on with."""
+
+
+def step_options(scheduler: Any, generator: Any, eta: float) -> dict[str, Any]:
+    """The keyword arguments of `scheduler.step` among eta and generator.
+
+    Raises:
+        InputError: If eta isn't 0 and the scheduler has no such parameter.
+    """
+    known = inspect.signature(scheduler.step).parameters
+    options = {"generator": generator} if "generator" in known else {}
+    if "eta" in known:
+        options["eta"] = eta
+    elif eta:
+        raise InputError(f"eta is {eta}, but {type(scheduler).__name__} takes none; set it to 0 or use 'ddim'")
+    return options
+
+
+@torch.no_grad()
+def sample(
+    denoiser: Denoiser,
+    scheduler: Any,
+    latents: torch.Tensor,
+    *,
+    guidance: Sequence[Guidance] = (),
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    eta: float = 0.0,
+    callback: Callback | None = None,
+    progress: Callable[[], object] = lambda: None,
+) -> torch.Tensor:
+    """Denoise `latents` along `scheduler.timesteps`.
+
+    Args:
+        denoiser: The network and what it is conditioned on.
+        scheduler: Any own or diffusers scheduler, its timesteps set.
+        latents: Initial noise (B, C, H, W), scaled by `scheduler.init_noise_sigma`.
+        guidance: Applied in order, each on the result of the one before.
+        generator: Noise of stochastic solvers, one per image or one for all.
+        eta: DDIM's stochasticity (eq. 16 of Song et al. 2021), in [0, 1].
+        callback: See `Callback`.
+        progress: Called after each step.
+
+    Returns:
+        The denoised latents (B, C, H, W).
+    """
+    predict: Predictor = denoiser
+    for guide in guidance:
+        predict = guide(predict)
+    options = step_options(scheduler, generator, eta)
+    steps = len(scheduler.timesteps)
+    for step, timestep in enumerate(scheduler.timesteps):
+        scaled = scheduler.scale_model_input(latents, timestep)
+        prediction = predict(scaled, timestep, step / steps)
+        latents = scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
+        if callback is not None:
+            latents = callback(step, timestep, latents)
+        progress()
+    return latents
