@@ -1,0 +1,350 @@
+"""A scheduler is a table of coefficients: see `TableScheduler`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from numpy.typing import NDArray
+from torch import Tensor
+
+from latentdiff.errors import ConfigError
+from latentdiff.schedulers.linear import OUT, Linear, Terms, X, evaluate
+from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, Array, NoiseSchedule, spaced_timesteps
+
+Row = dict[str, Linear]
+Generators = torch.Generator | list[torch.Generator] | None
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+SHARED_LIMITS = {"clip_sample": False, "thresholding": False, "use_flow_sigmas": False}
+
+
+@dataclass
+class SchedulerOutput(BaseOutput):  # type: ignore[misc]
+    """What a step returns: the sample at the next timestep and the current estimate of x0."""
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The noise levels of a run: x_i = alpha[i] x0 + sigma[i] noise, i = 0 .. N, and the timesteps of the first N."""
+
+    timesteps: Array
+    alpha: list[float]
+    sigma: list[float]
+
+
+class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
+    """Base of the package's own solvers.
+
+    Every solver is linear in the sample, the model's output, what it remembers of earlier steps and noise. A subclass
+    therefore says only what one row of its table is (`_row`); rows are worked out in float64 on the host before the
+    run, and `step` evaluates one of them with a few fused operations. Nothing is ever read back from the device: the
+    position in the run is a host counter.
+
+    Configs have diffusers' names, so folders load there and here; an option of the counterpart that has one possible
+    value here is listed in `fixed`, written into the config, and refused when a config asks for another.
+    """
+
+    _compatibles: ClassVar[list[str]] = [*(entry.name for entry in KarrasDiffusionSchedulers), "LCMScheduler"]
+    order: ClassVar[int] = 1
+    counterpart: ClassVar[str] = ""
+    fixed: ClassVar[Mapping[str, object]] = {}
+    has_eta: ClassVar[bool] = False
+    exploding: ClassVar[bool] = False  # True: the sample is kept at unit image scale, x / alpha (Karras et al. 2022)
+    floor: ClassVar[float] = 0.0
+
+    # -- what a solver says ------------------------------------------------------------------------------------------
+
+    def _row(self, call: int, history: int, eta: float) -> Row:
+        """The update after model call `call`, with `history` calls since the run began.
+
+        Returns:
+            Combinations of `X`, `OUT`, `NOISE` and the previous row's memory: "prev" and "x0", and under any other
+            name what the next row may use.
+        """
+        raise NotImplementedError
+
+    def _grid(self, steps: int | None, timesteps: Array | None, sigmas: Array | None) -> Grid:
+        """The run's noise levels; exactly one argument is given. Here: whole training timesteps."""
+        if sigmas is not None:
+            raise ConfigError(f"{type(self).__name__} visits training timesteps; give timesteps instead of sigmas")
+        if timesteps is None:
+            config = self.config
+            timesteps = spaced_timesteps(config.timestep_spacing, steps or 0, len(self.schedule), config.steps_offset)
+        timesteps = self._checked(timesteps.round())
+        return self._training_grid(timesteps.astype(int))
+
+    def _final_alpha_bar(self) -> float:
+        """The level on which the last step lands."""
+        return 1.0
+
+    def _training_grid(self, timesteps: NDArray[np.int_]) -> Grid:
+        alpha_bar = np.append(self.schedule.alphas_cumprod[timesteps], self._final_alpha_bar())
+        return Grid(timesteps.astype(np.float64), np.sqrt(alpha_bar).tolist(), np.sqrt(1 - alpha_bar).tolist())
+
+    def _levels(self, count: int) -> Sequence[int]:
+        """The grid level of each model call, for a grid of `count` timesteps."""
+        return range(count)
+
+    # -- for solvers -------------------------------------------------------------------------------------------------
+
+    def _setup(self) -> None:
+        """To be called by every constructor, after its arguments are in the config."""
+        if self.config.prediction_type not in PREDICTION_TYPES:
+            raise ConfigError(
+                f"prediction_type is {self.config.prediction_type!r}; choose one of {', '.join(PREDICTION_TYPES)}"
+            )
+        self.register_to_config(**{**SHARED_LIMITS, **self.fixed})
+        self.schedule = NoiseSchedule.from_config(self.config, self.floor)
+        self.betas = torch.from_numpy(self.schedule.betas).float()
+        self.alphas_cumprod = torch.from_numpy(self.schedule.alphas_cumprod).float()
+        self.num_inference_steps: int | None = None
+        self._use(self._training_grid(np.arange(len(self.schedule))[::-1]), None)
+
+    def _predict(self, level: int, x: Linear = X, out: Linear = OUT) -> tuple[Linear, Linear]:
+        """(x0, noise) estimates at a grid level from a sample and the model's output for it (DDPM eq. 4).
+
+        v is alpha noise - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512).
+        """
+        alpha, sigma = self.grid.alpha[level], self.grid.sigma[level]
+        x = alpha * x if self.exploding else x
+        kind = self.config.prediction_type
+        if kind == "v_prediction":
+            return alpha * x - sigma * out, alpha * out + sigma * x
+        if kind == "sample":
+            return out, (x - alpha * out) / sigma
+        if alpha == 0:
+            raise ConfigError("a noise prediction says nothing about the image at zero SNR; train a v_prediction model")
+        return (x - sigma * out) / alpha, out
+
+    def _checked(self, timesteps: Array) -> Array:
+        """Timesteps, or a ConfigError where they leave the training range or do not fall."""
+        last = len(self.schedule) - 1
+        if not len(timesteps) or timesteps.min() < 0 or timesteps.max() > last or (np.diff(timesteps) >= 0).any():
+            shown = ", ".join(f"{t:g}" for t in timesteps[:4])
+            raise ConfigError(f"timesteps begin with [{shown}]; they must fall strictly and lie within 0 .. {last}")
+        return timesteps
+
+    # -- the run -----------------------------------------------------------------------------------------------------
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        *,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+    ) -> None:
+        """Plan a run. Give exactly one of the three.
+
+        Args:
+            num_inference_steps: Number of solver steps, spaced as the config says.
+            device: Where `timesteps` is put.
+            timesteps: The training timesteps to visit, falling.
+            sigmas: The noise levels to visit, falling and ending with the one to land on (usually 0).
+        """
+        if [num_inference_steps, timesteps, sigmas].count(None) != 2:
+            raise ConfigError("give exactly one of num_inference_steps, timesteps and sigmas")
+        custom = [None if values is None else np.asarray(values, dtype=np.float64) for values in (timesteps, sigmas)]
+        grid = self._grid(num_inference_steps, *custom)
+        self.num_inference_steps = len(grid.timesteps)
+        self._use(grid, device)
+        self._rows(0.0)
+
+    def _use(self, grid: Grid, device: str | torch.device | None) -> None:
+        self.grid = grid
+        self._calls = list(self._levels(len(grid.timesteps)))
+        whole = (grid.timesteps == grid.timesteps.round()).all() and not self.exploding
+        values = torch.from_numpy(grid.timesteps[self._calls]).to(torch.int64 if whole else torch.float32)
+        self._host_timesteps: list[float] = values.tolist()
+        self.timesteps = values.to(device)
+        with np.errstate(divide="ignore"):
+            ratio = np.array(grid.sigma) / np.array(grid.alpha)
+        self.sigmas = torch.from_numpy(ratio[[*self._calls, len(ratio) - 1]]).float()
+        self._tables: dict[tuple[int, float], list[dict[str, Terms]]] = {}
+        self._begin_index: int | None = None
+        self._restart(0)
+        self._step_index: int | None = None
+
+    def _restart(self, index: int) -> None:
+        self._first = self._step_index = index
+        self._memory: dict[str, Tensor] = {}
+
+    def _rows(self, eta: float) -> list[dict[str, Terms]]:
+        """The table from the run's first call on, worked out once per (first call, eta)."""
+        key = self._first, eta
+        if key not in self._tables:
+            rows = [self._row(i, i - self._first, eta) for i in range(self._first, len(self._calls))]
+            self._tables[key] = [{name: value.terms() for name, value in row.items()} for row in rows]
+        return self._tables[key]
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """Standard deviation of the noise that a run starts from."""
+        if not self.exploding:
+            return 1.0
+        highest = self.grid.sigma[0] / self.grid.alpha[0]
+        return highest if self.config.timestep_spacing != "leading" else float(np.hypot(highest, 1))
+
+    @property
+    def step_index(self) -> int | None:
+        """Index into `timesteps` of the next step; None before the first."""
+        return self._step_index
+
+    @property
+    def begin_index(self) -> int | None:
+        """Where `set_begin_index` put the start of the run."""
+        return self._begin_index
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Start the run at `timesteps[begin_index]`, as image-to-image does."""
+        self._begin_index = begin_index
+        self._step_index = None
+
+    def _place(self, timestep: float | Tensor, expected: int | None) -> int | None:
+        """Index of a timestep in `timesteps`, without reading a device; None if that cannot be known.
+
+        An element of `timesteps` (`for t in scheduler.timesteps`) is a view of it: its address tells its index.
+        """
+        if isinstance(timestep, Tensor):
+            if torch.compiler.is_compiling():
+                return None
+            if timestep.device == self.timesteps.device:
+                offset = (timestep.data_ptr() - self.timesteps.data_ptr()) // self.timesteps.element_size()
+                if 0 <= offset < len(self._calls):
+                    return offset
+            if timestep.device.type != "cpu":
+                return None
+            timestep = timestep.flatten()[0].item()
+        if expected is not None and expected < len(self._calls) and self._host_timesteps[expected] == timestep:
+            return expected
+        found = [i for i, value in enumerate(self._host_timesteps) if value == timestep]
+        if not found:
+            raise ConfigError(f"timestep {timestep:g} is not in this run; pass the elements of scheduler.timesteps")
+        return found[-1]
+
+    def _locate(self, timestep: float | Tensor) -> int:
+        """Index of this call; a jump begins a new run there, without history."""
+        expected = self._begin_index if self._step_index is None else self._step_index
+        index = self._place(timestep, expected)
+        if index is None:
+            index = expected or 0
+        if index >= len(self._calls):
+            raise ConfigError(f"all {len(self._calls)} timesteps of this run are used up; call set_timesteps again")
+        if index != self._step_index:
+            self._restart(index)
+        return index
+
+    def scale_model_input(self, sample: Tensor, timestep: float | Tensor) -> Tensor:
+        """The sample as the model wants it, at unit variance for unit-variance data."""
+        index = self._locate(timestep)
+        return sample * self.grid.alpha[self._calls[index]] if self.exploding else sample
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        *,
+        eta: float = 0.0,
+        generator: Generators = None,
+        variance_noise: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> SchedulerOutput | tuple[Tensor, Tensor]:
+        """Go from `timestep` to the next.
+
+        Args:
+            model_output: The model's prediction (B, C, H, W) for the scaled sample.
+            timestep: The element of `timesteps` that it was made for.
+            sample: The current sample (B, C, H, W), not scaled. Half precision is combined in float32.
+            eta: Share of fresh noise, for solvers that have it (DDIM).
+            generator: Source of the noise, or one per image; a CPU generator serves every device.
+            variance_noise: The noise itself, instead of a generator. Both are unused where the step adds no noise.
+            return_dict: False for the plain tuple (prev_sample, pred_original_sample).
+        """
+        if self.num_inference_steps is None:
+            raise ConfigError("the scheduler has no timesteps yet; call set_timesteps first")
+        if eta and not self.has_eta:
+            raise ConfigError(f"{type(self).__name__} has no eta, but {eta} was given; leave it at 0 or use DDIM")
+        index = self._locate(timestep)
+        row = self._rows(eta)[index - self._first]
+        dtype = torch.float32 if sample.dtype.itemsize < 4 else sample.dtype
+        known = {**self._memory, "x": sample.to(dtype), "out": model_output.to(dtype)}
+        if any(name == "noise" for name, _ in row["prev"]):
+            known["noise"] = _noise(known["x"], generator, variance_noise)
+        values = {terms: evaluate(terms, known) for terms in row.values()}
+        self._memory = {name: _owned(values[terms], known) for name, terms in row.items() if name not in ("prev", "x0")}
+        self._step_index = index + 1
+        result = SchedulerOutput(values[row["prev"]].to(sample.dtype), values[row["x0"]].to(sample.dtype))
+        return result if return_dict else (result.prev_sample, result.pred_original_sample)
+
+    # -- the forward process -----------------------------------------------------------------------------------------
+
+    def _level_at(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma), each (B, 1, ..., 1): of this run where a timestep is one of it, else of training."""
+        device = like.device
+        timesteps = timesteps.to(device).reshape(-1)
+        run = torch.tensor([self.grid.alpha, self.grid.sigma], dtype=torch.float32)[:, self._calls].to(device)
+        training = torch.stack([self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()]).to(device)
+        same = timesteps[:, None] == self.timesteps.to(device)
+        level = torch.where(same.any(1), run[:, same.int().argmax(1)], training[:, timesteps.round().long()])
+        alpha, sigma = level.reshape(2, -1, *[1] * (like.ndim - 1))
+        return alpha, sigma
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Samples (B, C, H, W) noised to the level of each of `timesteps` (B,), in this scheduler's scaling."""
+        alpha, sigma = self._level_at(timesteps, original_samples)
+        if self.exploding:
+            alpha, sigma = torch.ones_like(alpha), sigma / alpha
+        return (alpha * original_samples + sigma * noise).to(original_samples.dtype)
+
+    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The target of v-prediction, alpha noise - sigma x0, at each of `timesteps` (B,)."""
+        alpha, sigma = self._level_at(timesteps, sample)
+        return (alpha * noise - sigma * sample).to(sample.dtype)
+
+    def __len__(self) -> int:
+        return len(self.schedule)
+
+    # -- configs -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
+        """Used by `from_config`: keep the model's noise schedule, and refuse what this solver does not do.
+
+        A field that diffusers marks as left at its class's default is replaced by this class's default, except those
+        of the noise schedule, which would then describe another model. `fixed` options bind a config of this class or
+        its counterpart; in another solver's config they mean something else and are dropped.
+        """
+        defaults = set(config_dict.get("_use_default_values", ())) - set(NOISE_FIELDS)
+        config = {k: v for k, v in config_dict.items() if k not in defaults and k != "_use_default_values"}
+        own = config.get("_class_name", cls.__name__) in (cls.__name__, cls.counterpart)
+        for name, allowed in {**SHARED_LIMITS, **cls.fixed}.items():
+            asked = kwargs.pop(name, config.pop(name, allowed))
+            if asked != allowed and (own or name in SHARED_LIMITS):
+                raise ConfigError(f"{name} is {asked!r} in the config; {cls.__name__} offers {allowed!r} only")
+        return super().extract_init_dict(config, **kwargs)
+
+
+def _noise(like: Tensor, generator: Generators, given: Tensor | None) -> Tensor:
+    if given is None:
+        drawn: Tensor = randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+        return drawn
+    if generator is not None:
+        raise ConfigError("both generator and variance_noise were given; give one")
+    return given.to(like)
+
+
+def _owned(value: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+    """A value to remember, apart from buffers that the caller or a captured graph may write to again."""
+    return value.clone() if value is known["x"] or value is known["out"] else value

@@ -1,0 +1,60 @@
+"""Linear combinations of named tensors: solvers are written with them once, in float64, and evaluated at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+Terms = tuple[tuple[str, float], ...]
+
+
+class Linear:
+    """A weighted sum of named tensors, for example 0.5 * x - 0.2 * noise; supports +, - and scaling by a number."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self.weights = dict(weights)
+
+    def __add__(self, other: Linear) -> Linear:
+        names = {**self.weights, **other.weights}
+        return Linear({name: self.weights.get(name, 0.0) + other.weights.get(name, 0.0) for name in names})
+
+    def __mul__(self, factor: float) -> Linear:
+        return Linear({name: factor * weight for name, weight in self.weights.items()})
+
+    __rmul__ = __mul__
+
+    def __sub__(self, other: Linear) -> Linear:
+        return self + other * -1.0
+
+    def __truediv__(self, divisor: float) -> Linear:
+        return self * (1.0 / divisor)
+
+    def terms(self) -> Terms:
+        """The names with a weight that is not zero."""
+        return tuple((name, float(weight)) for name, weight in self.weights.items() if weight != 0)
+
+
+def evaluate(terms: Terms, known: Mapping[str, Tensor]) -> Tensor:
+    """The sum itself, queued on the tensors' device; a lone term of weight 1 is returned as it is."""
+    (name, weight), *rest = terms
+    total = known[name] if weight == 1 else known[name] * weight
+    for name, weight in rest:
+        total = torch.add(total, known[name], alpha=weight)
+    return total
+
+
+X = Linear({"x": 1.0})
+"""The sample that `step` is given."""
+
+OUT = Linear({"out": 1.0})
+"""The model's output for it."""
+
+NOISE = Linear({"noise": 1.0})
+"""Fresh standard normal noise."""
+
+
+def memory(name: str) -> Linear:
+    """What an earlier step of this run kept under `name`."""
+    return Linear({name: 1.0})
