@@ -1,4 +1,4 @@
-"""The text transformer that LDMs train along with the UNet (section 4.3.1 of the paper; "BERT" in the original code)."""
+"""The text transformer that LDMs train along with the UNet (section 4.3.1 of the paper; "BERT" in the original)."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class LDMTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
+        *,
         vocab_size: int = 30522,
         max_position_embeddings: int = 77,
         hidden_size: int = 1280,
@@ -52,15 +53,20 @@ class LDMTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             if not name.startswith("_") and not (isinstance(value, int) and value > 0):
                 raise ConfigError(f"{name} is {value!r}; it must be a positive integer")
         self.model = TextTransformer(
-            vocab_size, max_position_embeddings, hidden_size, num_hidden_layers, num_attention_heads, attention_head_dim
+            vocabulary=vocab_size,
+            positions=max_position_embeddings,
+            width=hidden_size,
+            layers=num_hidden_layers,
+            heads=num_attention_heads,
+            head_dim=attention_head_dim,
         )
 
     def forward(self, input_ids: Tensor, return_dict: bool = True) -> BaseModelOutput | tuple[Tensor]:
         """Encode tokens.
 
         Args:
-            input_ids: Integers (B, M) in [0, vocab_size), M at most `max_position_embeddings`. Their range is checked on
-                the CPU only, since other devices would have to be waited for.
+            input_ids: Integers (B, M) in [0, vocab_size), M at most `max_position_embeddings`. Their range is checked
+                on the CPU only, since other devices would have to be waited for.
             return_dict: Whether to return an object with the attribute `last_hidden_state`, or a tuple.
 
         Returns:

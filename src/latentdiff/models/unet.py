@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
@@ -58,6 +57,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
+        *,
         sample_size: int | Sequence[int] | None = None,
         in_channels: int = 4,
         out_channels: int = 4,
@@ -81,12 +81,12 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         positive |= {} if cross_attention_dim is None else {"cross_attention_dim": cross_attention_dim}
         check_numbers(block_out_channels, positive, norm_num_groups, dropout, resnet_time_scale_shift)
         levels, middle = levels_of(
-            block_out_channels,
-            attention_levels,
-            mid_block_attention,
-            num_attention_heads,
-            num_head_channels,
-            transformer_layers_per_block,
+            block_out_channels=block_out_channels,
+            attention_levels=attention_levels,
+            mid_block_attention=mid_block_attention,
+            num_attention_heads=num_attention_heads,
+            num_head_channels=num_head_channels,
+            transformer_layers_per_block=transformer_layers_per_block,
         )
         if cross_attention_dim is not None and not any(level.heads for level in [*levels, middle]):
             raise ConfigError(
@@ -191,9 +191,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         if height % factor or width % factor:
             raise InputError(f"sample is {height}x{width}; height and width must be multiples of {factor}")
         if isinstance(timestep, Tensor) and timestep.shape not in ((), (1,), sample.shape[:1]):
-            raise InputError(
-                f"timestep has shape {tuple(timestep.shape)}; give a number or one for each of the {sample.shape[0]} samples"
-            )
+            raise InputError(f"timestep has shape {tuple(timestep.shape)}; give a number or {sample.shape[0]} of them")
 
     def _check_context(self, context: Context, batch: int) -> None:
         """Raise an InputError unless the context is one for this network and a multiple of `batch`."""

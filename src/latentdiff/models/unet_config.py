@@ -36,7 +36,7 @@ def head_counts(
     if (num_attention_heads is None) == (num_head_channels is None):
         given = "neither" if num_attention_heads is None else "both"
         raise ConfigError(
-            f"{given} of num_attention_heads and num_head_channels given; give one: how many heads, or how wide they are"
+            f"{given} of num_attention_heads and num_head_channels given; give one: how many heads, or how wide"
         )
     if num_attention_heads is not None:
         return per_level("num_attention_heads", num_attention_heads, len(channels))
@@ -45,6 +45,7 @@ def head_counts(
 
 
 def levels_of(
+    *,
     block_out_channels: Sequence[int],
     attention_levels: Sequence[bool],
     mid_block_attention: bool,

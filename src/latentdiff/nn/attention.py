@@ -12,7 +12,7 @@ from latentdiff.nn.init import zero_init
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:
     """(B, L, heads * d) to (B, heads, L, d)."""
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return tokens.view(tokens.shape[0], tokens.shape[1], heads, -1).transpose(1, 2)
 
 
 def merge_heads(tokens: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class SpatialSelfAttention(SelfAttention):
     def __init__(self, channels: int, heads: int, *, groups: int = 32) -> None:
         super().__init__(channels, heads, bias=True)
         self.group_norm = nn.GroupNorm(groups, channels, eps=1e-5)
-        zero_init(self.to_out[0])
+        self.to_out = nn.Sequential(zero_init(nn.Linear(channels, channels)))
 
     def forward(self, hidden: Tensor, context: Tensor | ContextCache | None = None) -> Tensor:
         """Map (B, C, H, W) to the same shape; `context` is unused, so that both kinds of attention are called alike."""

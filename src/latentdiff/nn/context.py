@@ -1,4 +1,4 @@
-"""The context of cross-attention in the form that attention layers read: keys and values, computed once for all steps."""
+"""The context of cross-attention as attention layers read it: keys and values, computed once for all steps."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 def zero_init(layer: Layer) -> Layer:
-    """Set weight and bias to zero, so that a residual branch ending in `layer` starts as the identity; returns `layer`."""
+    """Set weight and bias to zero, so that a residual branch ending in `layer` adds nothing at first; returns it."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -58,7 +58,7 @@ class TextTransformer(CheckpointedBlock):
         head_dim: Width of a head.
     """
 
-    def __init__(self, vocabulary: int, positions: int, width: int, layers: int, heads: int, head_dim: int) -> None:
+    def __init__(self, *, vocabulary: int, positions: int, width: int, layers: int, heads: int, head_dim: int) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(vocabulary, width)
         self.embed_positions = nn.Embedding(positions, width)

@@ -22,7 +22,8 @@ class GEGLU(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (B, L, width) to (B, L, out)."""
         value, gate = self.proj(tokens).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        out: Tensor = value * F.gelu(gate)
+        return out
 
 
 class FeedForward(nn.Module):
@@ -55,7 +56,8 @@ class BasicTransformerBlock(nn.Module):
         batch = context.batch_size if isinstance(context, ContextCache) else context.shape[0]
         tokens = repeat_batch(tokens + self.attn1(self.norm1(tokens)), batch)
         tokens = tokens + self.attn2(self.norm2(tokens), context)
-        return tokens + self.ff(self.norm3(tokens))
+        out: Tensor = tokens + self.ff(self.norm3(tokens))
+        return out
 
 
 class SpatialTransformer(nn.Module):
@@ -104,7 +106,7 @@ class SpatialTransformer(nn.Module):
         for block in self.transformer_blocks:
             tokens = block(tokens, context)
         if self.linear_projection:
-            out = self.proj_out(tokens).transpose(1, 2).unflatten(2, (height, -1))
+            out: Tensor = self.proj_out(tokens).transpose(1, 2).unflatten(2, (height, -1))
         else:
             out = self.proj_out(tokens.transpose(1, 2).unflatten(2, (height, -1)))
         return repeat_batch(hidden, out.shape[0]) + out
