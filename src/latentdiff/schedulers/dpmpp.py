@@ -22,10 +22,9 @@ SOLVER_LIMITS: Mapping[str, object] = {
 }
 
 
-class _TwoStep(SigmaScheduler):
-    """What both share: the extrapolated x0 estimate of algorithm 2."""
+class TwoStepScheduler(SigmaScheduler):
+    """Base of the solvers that integrate x0 exactly over lambda, extrapolating it from the last two estimates."""
 
-    counterpart = "DPMSolverMultistepScheduler"
     multistep: ClassVar[bool] = True
 
     def _lambda(self, level: int) -> float:
@@ -48,22 +47,27 @@ class _TwoStep(SigmaScheduler):
         (alpha, alpha_next), (sigma, sigma_next) = self.grid.alpha[call : call + 2], self.grid.sigma[call : call + 2]
         return sigma_next * alpha / (alpha_next * sigma)
 
+    def _transfer(self, call: int, sample: Linear, estimate: Linear) -> Linear:
+        """The sample at the next level, were x0 constant over the step (eq. 8 with k = 1)."""
+        weight = self.grid.alpha[call + 1] * (1 - self._decay(call))
+        return self.grid.sigma[call + 1] / self.grid.sigma[call] * sample + weight * estimate
 
-class DPMSolverPP2MScheduler(_TwoStep):
+
+class DPMSolverPP2MScheduler(TwoStepScheduler):
     """Second order, deterministic, one model call per step (algorithm 2)."""
 
+    counterpart = "DPMSolverMultistepScheduler"
     fixed: ClassVar[Mapping[str, object]] = {**SOLVER_LIMITS, "algorithm_type": "dpmsolver++"}
 
     def _row(self, call: int, history: int, eta: float) -> Row:
-        alpha_next, sigma_next = self.grid.alpha[call + 1], self.grid.sigma[call + 1]
         x0, estimate = self._estimates(call, history)
-        prev = sigma_next / self.grid.sigma[call] * X + alpha_next * (1 - self._decay(call)) * estimate
-        return {"prev": prev, "x0": x0, "last": x0}
+        return {"prev": self._transfer(call, X, estimate), "x0": x0, "last": x0}
 
 
-class DPMSolverPP2MSDEScheduler(_TwoStep):
+class DPMSolverPP2MSDEScheduler(TwoStepScheduler):
     """The same step for the reverse SDE: second order in the mean, exact in the added noise (appendix A, SDE-2M)."""
 
+    counterpart = "DPMSolverMultistepScheduler"
     fixed: ClassVar[Mapping[str, object]] = {**SOLVER_LIMITS, "algorithm_type": "sde-dpmsolver++"}
 
     def _row(self, call: int, history: int, eta: float) -> Row:

@@ -93,7 +93,7 @@ class NoiseSchedule:
     def from_config(cls, config: Mapping[str, Any], floor: float = 0.0) -> NoiseSchedule:
         """Build from the `NOISE_FIELDS` of a scheduler's config; an unknown `beta_schedule` is a ConfigError."""
         if config.get("trained_betas") is not None:
-            betas = np.asarray(config["trained_betas"], dtype=np.float64)
+            betas: Array = np.asarray(config["trained_betas"], dtype=np.float64)
         else:
             name = config["beta_schedule"]
             if name not in BETA_SCHEDULES:

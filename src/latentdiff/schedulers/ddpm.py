@@ -1,0 +1,62 @@
+"""Ancestral sampling (Ho et al. 2020, arXiv 2006.11239, algorithm 2), over all timesteps or a subset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from diffusers.configuration_utils import register_to_config
+
+from latentdiff.errors import ConfigError
+from latentdiff.schedulers.base import Row, TableScheduler
+from latentdiff.schedulers.linear import NOISE, X
+
+VARIANCE_TYPES = ("fixed_small", "fixed_large")
+
+
+class DDPMScheduler(TableScheduler):
+    """First order, stochastic; the step from timestep 0 adds no noise.
+
+    Args:
+        num_train_timesteps: Number of training timesteps T.
+        beta_start: First beta.
+        beta_end: Last beta.
+        beta_schedule: A name in `noise_schedule.BETA_SCHEDULES`.
+        trained_betas: The betas themselves, (T,), instead of the three above.
+        variance_type: "fixed_small", the posterior's variance, as the original code; or "fixed_large", beta.
+        prediction_type: "epsilon", "v_prediction" or "sample".
+        timestep_spacing: "leading", "trailing" or "linspace".
+        steps_offset: Added to every timestep by "leading" spacing.
+        rescale_betas_zero_snr: True to make the last training level pure noise.
+    """
+
+    counterpart = "DDPMScheduler"
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        *,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: Sequence[float] | None = None,
+        variance_type: str = "fixed_small",
+        prediction_type: str = "epsilon",
+        timestep_spacing: str = "leading",
+        steps_offset: int = 0,
+        rescale_betas_zero_snr: bool = False,
+    ) -> None:
+        if variance_type not in VARIANCE_TYPES:
+            raise ConfigError(f"variance_type is {variance_type!r}; choose one of {', '.join(VARIANCE_TYPES)}")
+        self._setup()
+
+    def _row(self, call: int, history: int, eta: float) -> Row:
+        """Eq. 7, with beta that of the whole step: 1 - alpha_bar_t / alpha_bar_next."""
+        (alpha, alpha_next), (sigma, sigma_next) = self.grid.alpha[call : call + 2], self.grid.sigma[call : call + 2]
+        x0, _ = self._predict(call)
+        beta = 1 - (alpha / alpha_next) ** 2
+        mean = alpha_next * beta / sigma**2 * x0 + alpha / alpha_next * (sigma_next / sigma) ** 2 * X
+        small = self.config.variance_type == "fixed_small"
+        std = math.sqrt(beta) * (sigma_next / sigma if small else 1.0)
+        return {"prev": mean + std * NOISE if self.grid.timesteps[call] > 0 else mean, "x0": x0}

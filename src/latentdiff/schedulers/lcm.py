@@ -1,0 +1,70 @@
+"""Multistep consistency sampling (Luo et al. 2023, arXiv 2310.04378, algorithm 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from diffusers.configuration_utils import register_to_config
+
+from latentdiff.errors import ConfigError
+from latentdiff.schedulers.base import Grid, Row, TableScheduler
+from latentdiff.schedulers.linear import NOISE, X
+from latentdiff.schedulers.noise_schedule import Array
+
+SIGMA_DATA = 0.5
+
+
+class LCMScheduler(TableScheduler):
+    """For models distilled into a latent consistency model: jump to x0, then noise it to the next timestep.
+
+    Args:
+        num_train_timesteps: Number of training timesteps T.
+        beta_start: First beta.
+        beta_end: Last beta.
+        beta_schedule: A name in `noise_schedule.BETA_SCHEDULES`.
+        trained_betas: The betas themselves, (T,), instead of the three above.
+        original_inference_steps: Steps of the solver that the model was distilled from; a run visits some of these.
+        prediction_type: "epsilon", "v_prediction" or "sample".
+        timestep_scaling: Factor on the timestep in the boundary condition.
+        rescale_betas_zero_snr: True to make the last training level pure noise.
+    """
+
+    counterpart = "LCMScheduler"
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        *,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.00085,
+        beta_end: float = 0.012,
+        beta_schedule: str = "scaled_linear",
+        trained_betas: Sequence[float] | None = None,
+        original_inference_steps: int = 50,
+        prediction_type: str = "epsilon",
+        timestep_scaling: float = 10.0,
+        rescale_betas_zero_snr: bool = False,
+    ) -> None:
+        if not 1 <= original_inference_steps <= num_train_timesteps:
+            raise ConfigError(
+                f"original_inference_steps is {original_inference_steps}; choose 1 to {num_train_timesteps}"
+            )
+        self._setup()
+
+    def _grid(self, steps: int | None, timesteps: Array | None, sigmas: Array | None) -> Grid:
+        if steps is not None:
+            original = self.config.original_inference_steps
+            if not 1 <= steps <= original:
+                raise ConfigError(f"num_inference_steps is {steps}; choose 1 to original_inference_steps {original}")
+            distilled = np.arange(original, 0, -1) * (len(self.schedule) // original) - 1.0
+            timesteps = distilled[np.floor(np.linspace(0, original, steps, endpoint=False)).astype(int)]
+        return super()._grid(None, timesteps, sigmas)
+
+    def _row(self, call: int, history: int, eta: float) -> Row:
+        """The consistency function with its boundary condition (eq. 9), then the noise of algorithm 3."""
+        time = self.grid.timesteps[call] * self.config.timestep_scaling
+        skip = SIGMA_DATA**2 / (time**2 + SIGMA_DATA**2)
+        x0 = time / math.hypot(time, SIGMA_DATA) * self._predict(call)[0] + skip * X
+        return {"prev": self.grid.alpha[call + 1] * x0 + self.grid.sigma[call + 1] * NOISE, "x0": x0}

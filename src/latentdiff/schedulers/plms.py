@@ -1,0 +1,87 @@
+"""PLMS, the pseudo linear multistep method (Liu et al. 2022, arXiv 2202.09778), as the original code runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from diffusers.configuration_utils import register_to_config
+
+from latentdiff.schedulers.base import Row, TableScheduler
+from latentdiff.schedulers.linear import OUT, Linear, X, memory
+
+ADAMS_BASHFORTH: Mapping[int, tuple[float, ...]] = {
+    1: (1,),
+    2: (3 / 2, -1 / 2),
+    3: (23 / 12, -16 / 12, 5 / 12),
+    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
+"""Weights of the newest and the older model outputs (the paper's eq. 12 for order 4)."""
+
+
+class PLMSScheduler(TableScheduler):
+    """DDIM steps along an Adams-Bashforth mean of the last four model outputs; deterministic.
+
+    The first step is Euler's, repeated with the mean of the outputs at both of its ends (pseudo improved Euler), so a
+    run of S steps calls the model S + 1 times and `timesteps` holds its second timestep twice. A run that starts later
+    (`set_begin_index`) builds its order up from a plain DDIM step.
+
+    Args:
+        num_train_timesteps: Number of training timesteps T.
+        beta_start: First beta.
+        beta_end: Last beta.
+        beta_schedule: A name in `noise_schedule.BETA_SCHEDULES`.
+        trained_betas: The betas themselves, (T,), instead of the three above.
+        set_alpha_to_one: True to land on noise-free images; False, as the original code, on the level of timestep 0.
+        steps_offset: Added to every timestep by "leading" spacing.
+        prediction_type: "epsilon", "v_prediction" or "sample".
+        timestep_spacing: "leading", "trailing" or "linspace".
+        rescale_betas_zero_snr: True to make the last training level pure noise.
+    """
+
+    counterpart = "PNDMScheduler"
+    fixed: ClassVar[Mapping[str, object]] = {"skip_prk_steps": True}
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        *,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: Sequence[float] | None = None,
+        set_alpha_to_one: bool = False,
+        steps_offset: int = 0,
+        prediction_type: str = "epsilon",
+        timestep_spacing: str = "leading",
+        rescale_betas_zero_snr: bool = False,
+    ) -> None:
+        self._setup()
+
+    def _final_alpha_bar(self) -> float:
+        return 1.0 if self.config.set_alpha_to_one else float(self.schedule.alphas_cumprod[0])
+
+    def _levels(self, count: int) -> Sequence[int]:
+        return [0] if count == 1 else [0, 1, *range(1, count)]
+
+    def _transfer(self, level: int, x: Linear, out: Linear) -> Row:
+        """A DDIM step from a grid level to the next."""
+        x0, noise = self._predict(level, x, out)
+        return {"prev": self.grid.alpha[level + 1] * x0 + self.grid.sigma[level + 1] * noise, "x0": x0}
+
+    def _row(self, call: int, history: int, eta: float) -> Row:
+        first = call - history
+        outputs = [OUT, memory("out1"), memory("out2"), memory("out3")]
+        if call == 0:
+            return {**self._transfer(0, X, OUT), "start": X, "out1": OUT}
+        if call == 1 and first == 0:
+            return {**self._transfer(0, memory("start"), 0.5 * (OUT + outputs[1])), "out1": outputs[1]}
+        if call == 1:
+            return {"prev": X, "x0": self._predict(1)[0]}
+        order = min(history + (first > 1), 4)
+        mean = Linear({})
+        for weight, output in zip(ADAMS_BASHFORTH[order], outputs, strict=False):
+            mean = mean + weight * output
+        kept = {f"out{age}": output for age, output in enumerate(outputs[: min(order, 3)], start=1)}
+        return {**self._transfer(call - 1, X, mean), **kept}

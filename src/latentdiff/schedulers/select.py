@@ -1,0 +1,72 @@
+"""Changing the solver of a model without changing the model's noise schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from latentdiff.errors import ConfigError
+from latentdiff.registry import SCHEDULERS
+from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseSchedule
+
+DIFFUSERS_BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
+
+
+def make_scheduler(spec: str | type | Any, config: Mapping[str, Any], **options: Any) -> Any:
+    """A scheduler for the model that `config` belongs to.
+
+    Options that the two solvers share and that `config` sets (spacing, offset, Karras levels, set_alpha_to_one) carry
+    over; options left at the old class's default become the new class's. Latents are not clipped, so a class that
+    clips by default (diffusers' DDIM and DDPM) is told not to, unless `config` says otherwise.
+
+    Args:
+        spec: A name in the scheduler registry, a scheduler class (own or diffusers'), or an instance, which is used as
+            it is.
+        config: The config of the model's current scheduler.
+        **options: Options of the new scheduler; they take precedence over the config's.
+
+    Raises:
+        ConfigError: For an unknown name or option, for an instance with another noise schedule or prediction type than
+            the model's, and for options beside an instance.
+    """
+    if not isinstance(spec, (str, type)):
+        return _fitting_instance(spec, config, options)
+    scheduler_class: Any = SCHEDULERS.get(spec) if isinstance(spec, str) else spec
+    if not hasattr(scheduler_class, "from_config"):
+        raise ConfigError(f"{scheduler_class.__name__} is no scheduler; give a name, a scheduler class or an instance")
+    defaults = set(config.get("_use_default_values", ())) - set(NOISE_FIELDS)
+    kept = {name: value for name, value in config.items() if name not in defaults and name != "_use_default_values"}
+    kept = {"clip_sample": False, **kept}
+    if scheduler_class.__module__.startswith("diffusers.") and kept.get("beta_schedule") not in DIFFUSERS_BETAS:
+        kept["trained_betas"] = NoiseSchedule.from_config({**kept, "rescale_betas_zero_snr": False}).betas.tolist()
+        kept["beta_schedule"] = "linear"
+    scheduler, unused = scheduler_class.from_config(kept, return_unused_kwargs=True, **options)
+    unknown = set(options) & set(unused)
+    if unknown:
+        raise ConfigError(f"{scheduler_class.__name__} has no option {', '.join(sorted(unknown))}")
+    return scheduler
+
+
+def _fitting_instance(scheduler: Any, config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    if not hasattr(scheduler, "config"):
+        raise ConfigError(
+            f"a {type(scheduler).__name__} is no scheduler; give a name, a scheduler class or an instance"
+        )
+    if options:
+        raise ConfigError(f"{', '.join(sorted(options))} cannot be set on an instance; set it when making the instance")
+    for name in ("num_train_timesteps", "prediction_type"):
+        theirs, ours = scheduler.config.get(name), config.get(name)
+        if theirs != ours:
+            raise ConfigError(f"the scheduler's {name} is {theirs!r}, the model's {ours!r}; pass the class instead")
+    if "beta_schedule" not in scheduler.config or not np.allclose(_betas(scheduler.config), _betas(config), rtol=1e-4):
+        fields = [name for name in NOISE_FIELDS if scheduler.config.get(name) != config.get(name)]
+        raise ConfigError(
+            f"the scheduler's noise schedule is not the model's ({', '.join(fields)}); pass the class instead"
+        )
+    return scheduler
+
+
+def _betas(config: Mapping[str, Any]) -> Any:
+    return NoiseSchedule.from_config(config).betas
