@@ -214,15 +214,13 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _place(self, timestep: float | Tensor, expected: int | None) -> int | None:
         """Index of a timestep in `timesteps`, without reading a device; None if that cannot be known.
 
-        An element of `timesteps` (`for t in scheduler.timesteps`) is a view of it: its address tells its index.
+        An element of `timesteps` (`for t in scheduler.timesteps`) is a view of it: its offset tells its index.
         """
         if isinstance(timestep, Tensor):
             if torch.compiler.is_compiling():
                 return None
-            if timestep.device == self.timesteps.device:
-                offset = (timestep.data_ptr() - self.timesteps.data_ptr()) // self.timesteps.element_size()
-                if 0 <= offset < len(self._calls):
-                    return offset
+            if timestep.untyped_storage().data_ptr() == self.timesteps.untyped_storage().data_ptr():
+                return int(timestep.storage_offset() - self.timesteps.storage_offset())
             if timestep.device.type != "cpu":
                 return None
             timestep = timestep.flatten()[0].item()
@@ -337,6 +335,8 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
 
 def _noise(like: Tensor, generator: Generators, given: Tensor | None) -> Tensor:
+    if isinstance(generator, list) and len(generator) != len(like):
+        raise ConfigError(f"{len(generator)} generators were given for {len(like)} images; give one per image, or one")
     if given is None:
         drawn: Tensor = randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)
         return drawn

@@ -149,7 +149,7 @@ def spaced_timesteps(spacing: str, steps: int, total: int, offset: int = 0, *, s
 
     Args:
         spacing: A name in `SPACINGS`.
-        steps: How many, 1 to `total`.
+        steps: How many, 1 to `total` - `spare`.
         total: Number of training timesteps T.
         offset: `steps_offset`, added by "leading" only.
         spare: Grid points laid out below the last timestep and not visited; the multistep solvers leave one.
@@ -159,8 +159,8 @@ def spaced_timesteps(spacing: str, steps: int, total: int, offset: int = 0, *, s
     """
     if spacing not in SPACINGS:
         raise ConfigError(f"unknown timestep_spacing {spacing!r}; {nearest(spacing, SPACINGS)}")
-    if not 1 <= steps <= total:
-        raise ConfigError(f"num_inference_steps is {steps}; choose 1 to num_train_timesteps {total}")
+    if not 1 <= steps <= total - spare:
+        raise ConfigError(f"num_inference_steps is {steps}; choose 1 to {total - spare}")
     return SPACINGS[spacing](steps, steps + spare, total, offset)
 
 

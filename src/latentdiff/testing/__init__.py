@@ -1,0 +1,6 @@
+"""For tests of your own schedulers: `check_scheduler` checks one, `measure_order` tells how fast it converges."""
+
+from latentdiff.testing.conformance import Check, ConformanceError, Report, check_scheduler
+from latentdiff.testing.gaussian import GaussianData, flow_error, measure_order
+
+__all__ = ["Check", "ConformanceError", "GaussianData", "Report", "check_scheduler", "flow_error", "measure_order"]
