@@ -23,7 +23,6 @@ Row = dict[str, Linear]
 Generators = torch.Generator | list[torch.Generator] | None
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-SHARED_LIMITS = {"clip_sample": False, "thresholding": False, "use_flow_sigmas": False}
 
 
 @dataclass
@@ -51,13 +50,15 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     run, and `step` evaluates one of them with a few fused operations. Nothing is ever read back from the device: the
     position in the run is a host counter.
 
-    Configs have diffusers' names, so folders load there and here; an option of the counterpart that has one possible
-    value here is listed in `fixed`, written into the config, and refused when a config asks for another.
+    Configs have diffusers' names, so folders load there and here. Options with one possible value here are written
+    into the config as well: `limits`, which mean the same in every solver, and `fixed`, which tell this solver from
+    others of its diffusers counterpart. A config that asks for another value is refused, see `extract_init_dict`.
     """
 
     _compatibles: ClassVar[list[str]] = [*(entry.name for entry in KarrasDiffusionSchedulers), "LCMScheduler"]
     order: ClassVar[int] = 1
     counterpart: ClassVar[str] = ""
+    limits: ClassVar[Mapping[str, object]] = {"clip_sample": False, "thresholding": False, "use_flow_sigmas": False}
     fixed: ClassVar[Mapping[str, object]] = {}
     has_eta: ClassVar[bool] = False
     exploding: ClassVar[bool] = False  # True: the sample is kept at unit image scale, x / alpha (Karras et al. 2022)
@@ -104,27 +105,30 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             raise ConfigError(
                 f"prediction_type is {self.config.prediction_type!r}; choose one of {', '.join(PREDICTION_TYPES)}"
             )
-        self.register_to_config(**{**SHARED_LIMITS, **self.fixed})
+        self.register_to_config(**{**self.limits, **self.fixed})
         self.schedule = NoiseSchedule.from_config(self.config, self.floor)
         self.betas = torch.from_numpy(self.schedule.betas).float()
         self.alphas_cumprod = torch.from_numpy(self.schedule.alphas_cumprod).float()
         self.num_inference_steps: int | None = None
         self._use(self._training_grid(np.arange(len(self.schedule))[::-1]), None)
 
-    def _predict(self, level: int, x: Linear = X, out: Linear = OUT) -> tuple[Linear, Linear]:
+    def _predict(self, level: int, x: Linear = X, out: Linear = OUT, kind: str = "") -> tuple[Linear, Linear]:
         """(x0, noise) estimates at a grid level from a sample and the model's output for it (DDPM eq. 4).
 
-        v is alpha noise - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512).
+        `kind` is what the output is, by default the config's prediction type; v is alpha noise - sigma x0 (Salimans &
+        Ho 2022, arXiv 2202.00512).
         """
         alpha, sigma = self.grid.alpha[level], self.grid.sigma[level]
         x = alpha * x if self.exploding else x
-        kind = self.config.prediction_type
+        kind = kind or self.config.prediction_type
         if kind == "v_prediction":
             return alpha * x - sigma * out, alpha * out + sigma * x
         if kind == "sample":
             return out, (x - alpha * out) / sigma
         if alpha == 0:
-            raise ConfigError("a noise prediction says nothing about the image at zero SNR; train a v_prediction model")
+            raise ConfigError(
+                "noise says nothing of the image at zero SNR; take a v_prediction model and another solver than PLMS"
+            )
         return (x - sigma * out) / alpha, out
 
     def _checked(self, timesteps: Array) -> Array:
@@ -321,15 +325,16 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """Used by `from_config`: keep the model's noise schedule, and refuse what this solver does not do.
 
         A field that diffusers marks as left at its class's default is replaced by this class's default, except those
-        of the noise schedule, which would then describe another model. `fixed` options bind a config of this class or
-        its counterpart; in another solver's config they mean something else and are dropped.
+        of the noise schedule, which would then describe another model. `limits` bind any config; `fixed` options bind
+        a folder of this class or its counterpart, and are dropped from any other config, which is another solver's.
         """
         defaults = set(config_dict.get("_use_default_values", ())) - set(NOISE_FIELDS)
         config = {k: v for k, v in config_dict.items() if k not in defaults and k != "_use_default_values"}
-        own = config.get("_class_name", cls.__name__) in (cls.__name__, cls.counterpart)
-        for name, allowed in {**SHARED_LIMITS, **cls.fixed}.items():
-            asked = kwargs.pop(name, config.pop(name, allowed))
-            if asked != allowed and (own or name in SHARED_LIMITS):
+        own = config.get("_class_name") in (cls.__name__, cls.counterpart)
+        for name, allowed in {**cls.limits, **cls.fixed}.items():
+            told = config.pop(name, allowed)
+            asked = kwargs.pop(name, told if own or name in cls.limits else allowed)
+            if asked != allowed:
                 raise ConfigError(f"{name} is {asked!r} in the config; {cls.__name__} offers {allowed!r} only")
         return super().extract_init_dict(config, **kwargs)
 

@@ -8,10 +8,9 @@ from typing import ClassVar
 
 from latentdiff.schedulers.base import Row
 from latentdiff.schedulers.linear import NOISE, Linear, X, memory
-from latentdiff.schedulers.sigma import SIGMA_LIMITS, SigmaScheduler
+from latentdiff.schedulers.sigma import SigmaScheduler
 
 SOLVER_LIMITS: Mapping[str, object] = {
-    **SIGMA_LIMITS,
     "solver_order": 2,
     "solver_type": "midpoint",
     "lower_order_final": True,

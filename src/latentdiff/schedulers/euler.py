@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from latentdiff.schedulers.base import Row
 from latentdiff.schedulers.linear import NOISE, Linear, X
-from latentdiff.schedulers.sigma import SIGMA_LIMITS, SigmaScheduler
+from latentdiff.schedulers.sigma import SigmaScheduler
 
 
 class ExplodingScheduler(SigmaScheduler):
@@ -16,7 +16,6 @@ class ExplodingScheduler(SigmaScheduler):
 
     exploding: ClassVar[bool] = True
     fixed: ClassVar[Mapping[str, object]] = {
-        **SIGMA_LIMITS,
         "interpolation_type": "linear",
         "timestep_type": "discrete",
         "sigma_min": None,

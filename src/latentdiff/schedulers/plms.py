@@ -8,7 +8,7 @@ from typing import ClassVar
 from diffusers.configuration_utils import register_to_config
 
 from latentdiff.schedulers.base import Row, TableScheduler
-from latentdiff.schedulers.linear import OUT, Linear, X, memory
+from latentdiff.schedulers.linear import Linear, X, memory
 
 ADAMS_BASHFORTH: Mapping[int, tuple[float, ...]] = {
     1: (1,),
@@ -16,15 +16,16 @@ ADAMS_BASHFORTH: Mapping[int, tuple[float, ...]] = {
     3: (23 / 12, -16 / 12, 5 / 12),
     4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
 }
-"""Weights of the newest and the older model outputs (the paper's eq. 12 for order 4)."""
+"""Weights of the newest and the older estimates (the paper's eq. 12 for order 4)."""
 
 
 class PLMSScheduler(TableScheduler):
-    """DDIM steps along an Adams-Bashforth mean of the last four model outputs; deterministic.
+    """DDIM steps along an Adams-Bashforth mean of the last four noise estimates; second order, deterministic.
 
-    The first step is Euler's, repeated with the mean of the outputs at both of its ends (pseudo improved Euler), so a
+    The first step is Euler's, repeated with the mean of the estimates at both of its ends (pseudo improved Euler), so a
     run of S steps calls the model S + 1 times and `timesteps` holds its second timestep twice. A run that starts later
-    (`set_begin_index`) builds its order up from a plain DDIM step.
+    (`set_begin_index`) builds its order up from a plain DDIM step. Other predictions are turned into noise before they
+    are averaged. (diffusers averages v itself, which makes the method first order.)
 
     Args:
         num_train_timesteps: Number of training timesteps T.
@@ -65,23 +66,22 @@ class PLMSScheduler(TableScheduler):
     def _levels(self, count: int) -> Sequence[int]:
         return [0] if count == 1 else [0, 1, *range(1, count)]
 
-    def _transfer(self, level: int, x: Linear, out: Linear) -> Row:
+    def _transfer(self, level: int, x: Linear, noise: Linear) -> Row:
         """A DDIM step from a grid level to the next."""
-        x0, noise = self._predict(level, x, out)
+        x0, _ = self._predict(level, x, noise, "epsilon")
         return {"prev": self.grid.alpha[level + 1] * x0 + self.grid.sigma[level + 1] * noise, "x0": x0}
 
     def _row(self, call: int, history: int, eta: float) -> Row:
-        first = call - history
-        outputs = [OUT, memory("out1"), memory("out2"), memory("out3")]
+        first, level = call - history, max(call - 1, min(call, 1))
+        x0, noise = self._predict(level)
+        noises = [noise, memory("noise1"), memory("noise2"), memory("noise3")]
         if call == 0:
-            return {**self._transfer(0, X, OUT), "start": X, "out1": OUT}
+            return {**self._transfer(0, X, noise), "start": X, "noise1": noise}
         if call == 1 and first == 0:
-            return {**self._transfer(0, memory("start"), 0.5 * (OUT + outputs[1])), "out1": outputs[1]}
+            return {**self._transfer(0, memory("start"), 0.5 * (noise + noises[1])), "noise1": noises[1]}
         if call == 1:
-            return {"prev": X, "x0": self._predict(1)[0]}
+            return {"prev": X, "x0": x0}
         order = min(history + (first > 1), 4)
-        mean = Linear({})
-        for weight, output in zip(ADAMS_BASHFORTH[order], outputs, strict=False):
-            mean = mean + weight * output
-        kept = {f"out{age}": output for age, output in enumerate(outputs[: min(order, 3)], start=1)}
-        return {**self._transfer(call - 1, X, mean), **kept}
+        mean = sum((w * e for w, e in zip(ADAMS_BASHFORTH[order], noises, strict=False)), Linear({}))
+        kept = {f"noise{age}": noises[age - 1] for age in range(1, min(order, 3) + 1)}
+        return {**self._transfer(level, X, mean), **kept}

@@ -12,12 +12,6 @@ from latentdiff.errors import ConfigError
 from latentdiff.schedulers.base import Grid, TableScheduler
 from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR, Array, karras_sigmas, spaced_timesteps
 
-SIGMA_LIMITS: Mapping[str, object] = {
-    "use_exponential_sigmas": False,
-    "use_beta_sigmas": False,
-    "final_sigmas_type": "zero",
-}
-
 
 class SigmaScheduler(TableScheduler):
     """Levels come from `timestep_spacing`, from Karras et al. (2022, eq. 5), or from the caller; the last is 0.
@@ -35,7 +29,12 @@ class SigmaScheduler(TableScheduler):
         rescale_betas_zero_snr: True to make the last training level (almost) pure noise.
     """
 
-    fixed: ClassVar[Mapping[str, object]] = SIGMA_LIMITS
+    limits: ClassVar[Mapping[str, object]] = {
+        **TableScheduler.limits,
+        "use_exponential_sigmas": False,
+        "use_beta_sigmas": False,
+        "final_sigmas_type": "zero",
+    }
     floor = TINY_ALPHA_BAR
     multistep: ClassVar[bool] = False  # True: whole timesteps, one spare grid point, Karras levels over all of training
 

@@ -8,7 +8,6 @@ from typing import ClassVar
 from latentdiff.schedulers.base import Row
 from latentdiff.schedulers.dpmpp import TwoStepScheduler
 from latentdiff.schedulers.linear import Linear, X, memory
-from latentdiff.schedulers.sigma import SIGMA_LIMITS
 
 
 class UniPCScheduler(TwoStepScheduler):
@@ -20,7 +19,6 @@ class UniPCScheduler(TwoStepScheduler):
 
     counterpart = "UniPCMultistepScheduler"
     fixed: ClassVar[Mapping[str, object]] = {
-        **SIGMA_LIMITS,
         "solver_order": 2,
         "solver_type": "bh2",
         "predict_x0": True,
