@@ -23,21 +23,27 @@ class Denoiser:
 
     Args:
         unet: `latentdiff.UNet2DConditionModel` or a stock diffusers UNet.
-        conditioning: Of batch B, or of k * B for k predictions of each latent in one pass.
+        conditioning: Of batch copies * B.
+        copies: Predictions of each latent in one pass.
     """
 
-    def __init__(self, unet: Any, conditioning: Conditioning) -> None:
-        self.unet, self.conditioning = unet, conditioning
+    def __init__(self, unet: Any, conditioning: Conditioning, copies: int = 1) -> None:
+        self.unet, self.conditioning, self.copies = unet, conditioning, copies
         self.inputs: dict[str, Any] = {}
         if conditioning.context is not None:
             prepare = getattr(unet, "prepare_context", lambda context: context)
             self.inputs["encoder_hidden_states"] = prepare(conditioning.context)
+        # Our UNet repeats the latents itself, after what all copies share; a stock one wants them repeated.
+        self.repeats = copies > 1 and (conditioning.concat is not None or not hasattr(unet, "prepare_context"))
 
     def with_unconditional(self, unconditional: Conditioning) -> Denoiser:
         """A denoiser of the batch [unconditional, conditional], for classifier-free guidance."""
-        return Denoiser(self.unet, Conditioning.cat([unconditional, self.conditioning]))
+        return Denoiser(self.unet, Conditioning.cat([unconditional, self.conditioning]), copies=2)
 
     def __call__(self, latents: torch.Tensor, timestep: torch.Tensor, fraction: float) -> torch.Tensor:
+        """The predictions (copies * B, C, H, W)."""
+        if self.repeats:
+            latents = latents.repeat(self.copies, 1, 1, 1)
         if self.conditioning.concat is not None:
             latents = torch.cat([latents, self.conditioning.concat], dim=1)
         prediction: torch.Tensor = self.unet(latents, timestep, **self.inputs).sample

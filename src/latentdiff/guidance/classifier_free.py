@@ -44,7 +44,7 @@ class ClassifierFreeGuidance:
         def predict(latents: torch.Tensor, timestep: torch.Tensor, fraction: float) -> torch.Tensor:
             if not low <= fraction < high:
                 return denoiser(latents, timestep, fraction)
-            unconditional, conditional = both(torch.cat([latents, latents]), timestep, fraction).chunk(2)
+            unconditional, conditional = both(latents, timestep, fraction).chunk(2)
             guided = torch.lerp(unconditional, conditional, self.scale)
             return _rescaled(guided, conditional, self.rescale) if self.rescale else guided
 

@@ -1,1 +1,6 @@
-"""Solvers: from noise to a sample, one file each. `noise_schedule` holds the mathematics that they share."""
+"""Solvers: from noise to a sample, one file each; `base` says what they share."""
+
+from latentdiff.schedulers.noise_schedule import original_ddim_timesteps
+from latentdiff.schedulers.select import make_scheduler
+
+__all__ = ["make_scheduler", "original_ddim_timesteps"]

@@ -11,7 +11,7 @@ from latentdiff.errors import ConfigError
 from latentdiff.schedulers.base import Row, TableScheduler
 from latentdiff.schedulers.linear import NOISE, X
 
-VARIANCE_TYPES = ("fixed_small", "fixed_large")
+VARIANCE_TYPES = ("fixed_small", "fixed_large", None)
 
 
 class DDPMScheduler(TableScheduler):
@@ -23,7 +23,8 @@ class DDPMScheduler(TableScheduler):
         beta_end: Last beta.
         beta_schedule: A name in `noise_schedule.BETA_SCHEDULES`.
         trained_betas: The betas themselves, (T,), instead of the three above.
-        variance_type: "fixed_small", the posterior's variance, as the original code; or "fixed_large", beta.
+        variance_type: "fixed_small", the posterior's variance, as the original code, or "fixed_large", beta; None, as
+            other solvers' configs have it, is "fixed_small".
         prediction_type: "epsilon", "v_prediction" or "sample".
         timestep_spacing: "leading", "trailing" or "linspace".
         steps_offset: Added to every timestep by "leading" spacing.
@@ -41,14 +42,14 @@ class DDPMScheduler(TableScheduler):
         beta_end: float = 0.02,
         beta_schedule: str = "linear",
         trained_betas: Sequence[float] | None = None,
-        variance_type: str = "fixed_small",
+        variance_type: str | None = "fixed_small",
         prediction_type: str = "epsilon",
         timestep_spacing: str = "leading",
         steps_offset: int = 0,
         rescale_betas_zero_snr: bool = False,
     ) -> None:
         if variance_type not in VARIANCE_TYPES:
-            raise ConfigError(f"variance_type is {variance_type!r}; choose one of {', '.join(VARIANCE_TYPES)}")
+            raise ConfigError(f"variance_type is {variance_type!r}; choose fixed_small or fixed_large")
         self._setup()
 
     def _row(self, call: int, history: int, eta: float) -> Row:
@@ -57,6 +58,6 @@ class DDPMScheduler(TableScheduler):
         x0, _ = self._predict(call)
         beta = 1 - (alpha / alpha_next) ** 2
         mean = alpha_next * beta / sigma**2 * x0 + alpha / alpha_next * (sigma_next / sigma) ** 2 * X
-        small = self.config.variance_type == "fixed_small"
-        std = math.sqrt(beta) * (sigma_next / sigma if small else 1.0)
+        large = self.config.variance_type == "fixed_large"
+        std = math.sqrt(beta) * (1.0 if large else sigma_next / sigma)
         return {"prev": mean + std * NOISE if self.grid.timesteps[call] > 0 else mean, "x0": x0}

@@ -72,7 +72,8 @@ class DiffusionTask(Task):
         mean, logvar = batch["moments"].chunk(2, dim=1)
         size, device = len(mean), mean.device
         posterior_noise = randn_tensor(mean.shape, generator=rng, device=device)
-        latents = self.scale * (mean + (0.5 * logvar).exp() * posterior_noise)
+        std = (0.5 * logvar.clamp(-30, 20)).exp()
+        latents = self.scale * (mean + std * posterior_noise)
         noise = randn_tensor(mean.shape, generator=rng, device=device)
         steps = self.scheduler.config.num_train_timesteps
         timesteps = torch.randint(0, steps, (size,), generator=rng).to(device)
