@@ -21,7 +21,7 @@ TARGETS = [*SCHEDULERS.names(), *STOCK]
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("source", [*STOCK, DDIMScheduler, EulerScheduler])
+@pytest.mark.parametrize("source", [*STOCK, *map(SCHEDULERS.get, SCHEDULERS.names())])
 def test_noise_schedule_stays(source, target):
     for options in ({}, {**MODEL, "prediction_type": "v_prediction", "num_train_timesteps": 500}):
         model = source(**options)
@@ -69,8 +69,11 @@ def test_latents_are_not_clipped():
         make_scheduler("ddim", diffusers.DDPMScheduler(clip_sample=True).config)
 
 
-def test_another_solvers_options_do_not_bind():
+def test_another_solvers_options_do_not_bind(tmp_path):
     sde = diffusers.DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", solver_order=3)
+    sde.save_pretrained(tmp_path)
+    loaded = diffusers.DPMSolverMultistepScheduler.from_pretrained(tmp_path)
+    assert make_scheduler("dpmpp_2m", loaded.config).config.algorithm_type == "dpmsolver++"
     assert make_scheduler("unipc", sde.config).config.solver_type == "bh2"
     made = make_scheduler("dpmpp_2m", make_scheduler("unipc", MODEL_CONFIG).config)
     assert made.config.solver_type == "midpoint"

@@ -74,6 +74,22 @@ def test_a_run_is_one_cuda_graph(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_run_compiles_to_one_graph(name):
+    scheduler, start, noise = ready(name), torch.ones(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
+
+    def loop(x):
+        for timestep in scheduler.timesteps:
+            output = model(scheduler.scale_model_input(x, timestep), timestep)
+            x = scheduler.step(output, timestep, x, variance_noise=noise, return_dict=False)[0]
+        return x
+
+    expected = loop(start)
+    scheduler.set_begin_index(0)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(loop, backend="eager", fullgraph=True)(start), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_sample_is_left_alone(name):
     scheduler, x = ready(name), torch.ones(2, 4, 8, 8)
     before, version = x.clone(), x._version
@@ -170,7 +186,13 @@ def test_misuse_is_named(name):
     scheduler.set_timesteps(5)
     with pytest.raises(ConfigError, match="not in this run"):
         scheduler.step(x, 7.25, x)
-    if not scheduler.has_eta:
+    for begin in (-1, 99):
+        with pytest.raises(ConfigError, match="begin_index"):
+            scheduler.set_begin_index(begin)
+    if scheduler.has_eta:
+        with pytest.raises(ConfigError, match="choose 0 to 1"):
+            scheduler.step(x, scheduler.timesteps[0], x, eta=1.5)
+    else:
         with pytest.raises(ConfigError, match="has no eta"):
             scheduler.step(x, scheduler.timesteps[0], x, eta=1.0)
 

@@ -111,6 +111,8 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.alphas_cumprod = torch.from_numpy(self.schedule.alphas_cumprod).float()
         self.num_inference_steps: int | None = None
         self._use(self._training_grid(np.arange(len(self.schedule))[::-1]), None)
+        alpha_bar = self.schedule.alphas_cumprod
+        self._training_levels = torch.from_numpy(np.sqrt([alpha_bar, 1 - alpha_bar])).float()
 
     def _predict(self, level: int, x: Linear = X, out: Linear = OUT, kind: str = "") -> tuple[Linear, Linear]:
         """(x0, noise) estimates at a grid level from a sample and the model's output for it (DDPM eq. 4).
@@ -172,9 +174,9 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         values = torch.from_numpy(grid.timesteps[self._calls]).to(torch.int64 if whole else torch.float32)
         self._host_timesteps: list[float] = values.tolist()
         self.timesteps = values.to(device)
-        with np.errstate(divide="ignore"):
-            ratio = np.array(grid.sigma) / np.array(grid.alpha)
-        self.sigmas = torch.from_numpy(ratio[[*self._calls, len(ratio) - 1]]).float()
+        levels = torch.tensor([grid.alpha, grid.sigma], dtype=torch.float64)
+        self._run_levels = levels[:, self._calls].float()
+        self.sigmas = (levels[1] / levels[0])[[*self._calls, -1]].float()
         self._tables: dict[tuple[int, float], list[dict[str, Terms]]] = {}
         self._begin_index: int | None = None
         self._restart(0)
@@ -212,6 +214,8 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Start the run at `timesteps[begin_index]`, as image-to-image does."""
+        if not 0 <= begin_index < len(self._calls):
+            raise ConfigError(f"begin_index is {begin_index}; choose 0 to {len(self._calls) - 1}")
         self._begin_index = begin_index
         self._step_index = None
 
@@ -296,8 +300,7 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """(alpha, sigma), each (B, 1, ..., 1): of this run where a timestep is one of it, else of training."""
         device = like.device
         timesteps = timesteps.to(device).reshape(-1)
-        run = torch.tensor([self.grid.alpha, self.grid.sigma], dtype=torch.float32)[:, self._calls].to(device)
-        training = torch.stack([self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()]).to(device)
+        run, training = self._run_levels.to(device), self._training_levels.to(device)
         same = timesteps[:, None] == self.timesteps.to(device)
         level = torch.where(same.any(1), run[:, same.int().argmax(1)], training[:, timesteps.round().long()])
         alpha, sigma = level.reshape(2, -1, *[1] * (like.ndim - 1))

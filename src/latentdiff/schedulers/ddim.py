@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from diffusers.configuration_utils import register_to_config
 
+from latentdiff.errors import ConfigError
 from latentdiff.schedulers.base import Row, TableScheduler
 from latentdiff.schedulers.linear import NOISE
 
@@ -57,6 +58,8 @@ class DDIMScheduler(TableScheduler):
     def _row(self, call: int, history: int, eta: float) -> Row:
         """Eq. 12, with the noise of eq. 16."""
         (alpha, alpha_next), (sigma, sigma_next) = self.grid.alpha[call : call + 2], self.grid.sigma[call : call + 2]
+        if not 0 <= eta <= 1:
+            raise ConfigError(f"eta is {eta}; choose 0 to 1")
         x0, noise = self._predict(call)
         fresh = eta * sigma_next / sigma * math.sqrt(1 - (alpha / alpha_next) ** 2)
         direction = math.sqrt(max(sigma_next**2 - fresh**2, 0.0))

@@ -36,9 +36,8 @@ def make_scheduler(spec: str | type | Any, config: Mapping[str, Any], **options:
     scheduler_class: Any = SCHEDULERS.get(spec) if isinstance(spec, str) else spec
     if not hasattr(scheduler_class, "from_config"):
         raise ConfigError(f"{scheduler_class.__name__} is no scheduler; give a name, a scheduler class or an instance")
-    defaults = set(config.get("_use_default_values", ())) - set(NOISE_FIELDS)
-    kept = {name: value for name, value in config.items() if name not in defaults and name != "_use_default_values"}
-    kept = {"clip_sample": False, **kept}
+    dropped = {*config.get("_use_default_values", ()), "_use_default_values", "_class_name"} - set(NOISE_FIELDS)
+    kept = {"clip_sample": False, **{name: value for name, value in config.items() if name not in dropped}}
     if scheduler_class.__module__.startswith("diffusers.") and kept.get("beta_schedule") not in DIFFUSERS_BETAS:
         kept["trained_betas"] = NoiseSchedule.from_config({**kept, "rescale_betas_zero_snr": False}).betas.tolist()
         kept["beta_schedule"] = "linear"
