@@ -6,28 +6,35 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latentdiff.errors import InputError
 
 
 def check_writable(path: str | Path) -> Path:
-    """`path` as a Path that a file or folder can be written at, its parents made; an InputError otherwise."""
+    """`path` as a Path that a file or folder can be written at, or an InputError; nothing is made or changed."""
     path = Path(path)
-    probe = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    if path.parent.exists() and not path.parent.is_dir() or not (probe.is_dir() or probe == path):
-        raise InputError(f"cannot write {path}: {probe} is not a folder; choose another output path")
-    if not os.access(probe, os.W_OK):
-        raise InputError(f"cannot write {path}: no permission in {probe}; choose another output path")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        # Trying is the only check that holds for every user, file system and quota; the file has no name to be seen by.
+        with tempfile.TemporaryFile(dir=folder), suppress(FileNotFoundError):
+            path.stat()
+    except NotADirectoryError:
+        raise InputError(f"cannot write {path}: {folder} is not a folder; choose another output path") from None
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another output path") from None
     return path
 
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what is written there becomes `path` only if the block succeeds."""
+    """Yield a temporary path beside `path`; what is written there becomes `path` only if the block succeeds.
+
+    The folder of `path` is made if need be.
+    """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     os.close(handle)
     try:
@@ -41,8 +48,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that replaces `path` only if the block succeeds."""
+    """Yield a temporary folder beside `path` that replaces `path` only if the block succeeds; its parents are made."""
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield aside
@@ -53,8 +61,13 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
             os.replace(path, old / path.name)
-            os.replace(aside, path)
-            shutil.rmtree(old)
+            try:
+                os.replace(aside, path)
+            except OSError:
+                os.replace(old / path.name, path)
+                raise
+            finally:
+                shutil.rmtree(old)
         else:
             os.replace(aside, path)
     finally:
