@@ -1,0 +1,79 @@
+import pytest
+from PIL import Image, PngImagePlugin
+
+from latentdiff.errors import InputError
+from latentdiff.io.png import read_parameters, readable, write_png
+
+PARAMETERS = {
+    "prompt": "ein Äpfelchen 🍎\nzweite Zeile",
+    "negative_prompt": "日本",
+    "model": "builtin:emoji",
+    "seed": 7,
+    "steps": 25,
+    "scheduler": "ddim",
+    "guidance_scale": 5.0,
+    "guidance_interval": [0.0, 1.0],
+    "size": "64x64",
+}
+
+
+def test_parameters_come_back(tmp_path):
+    path = tmp_path / "new" / "a.png"
+    write_png(Image.new("RGB", (8, 8), "red"), path, PARAMETERS)
+    assert read_parameters(path) == PARAMETERS
+    with Image.open(path) as image:
+        assert image.convert("RGB").getpixel((3, 3)) == (255, 0, 0)
+        assert image.info["parameters"] == (
+            "ein Äpfelchen 🍎\nzweite Zeile\nNegative prompt: 日本\n"
+            "Steps: 25, Sampler: ddim, CFG scale: 5.0, Seed: 7, Size: 64x64, Model: builtin:emoji"
+        )
+
+
+def test_what_is_absent_is_not_shown():
+    assert readable({"seed": 0, "guidance_scale": None}) == "\nSeed: 0"
+    assert readable({"prompt": ["a", "b"], "seed": "0-1"}) == "a\nb\nSeed: 0-1"
+
+
+def test_a_path_that_is_no_unicode_is_embedded(tmp_path):
+    write_png(Image.new("L", (4, 4)), tmp_path / "a.png", {"model": "bad\udcff"})
+    assert read_parameters(tmp_path / "a.png") == {"model": "bad\udcff"}
+
+
+def test_a_png_of_another_program_has_none(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    assert read_parameters(tmp_path / "a.png") is None
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.png"
+    write_png(Image.new("RGB", (4, 4)), path, {"seed": 1})
+    with pytest.raises(OSError):
+        write_png(Image.new("HSV", (4, 4)), path, {"seed": 2})
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+    assert read_parameters(path) == {"seed": 1}
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "null", "{" * 5, "[" * 100_000])
+def test_damaged_parameters_are_an_error(tmp_path, text):
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("latentdiff", text)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=chunks)
+    with pytest.raises(InputError, match=r"a\.png has damaged generation parameters"):
+        read_parameters(tmp_path / "a.png")
+
+
+def test_an_oversized_text_is_an_error(tmp_path):
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("latentdiff", "x" * 10**8, zip=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=chunks)
+    with pytest.raises(InputError, match="cannot be read as a PNG"):
+        read_parameters(tmp_path / "a.png")
+
+
+def test_a_file_that_is_no_png_is_an_error(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
+    write_png(Image.new("RGB", (400, 400)), tmp_path / "cut.png", {})
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:200])
+    for name in ("a.jpg", "cut.png", "none.png", "."):
+        with pytest.raises(InputError, match="cannot be read as a PNG"):
+            read_parameters(tmp_path / name)
