@@ -27,16 +27,13 @@ def _keep(sprites: Sprites) -> None:
 
 
 def _draw(index: int, seed: int, resolution: int, folder: Path) -> dict[str, Any]:
-    """Draws image ``index`` and returns its metadata row."""
-    scene = grammar.sample(catalogue.load(), seed, index)
-    row = {"file_name": f"{index:06d}.png", "text": scene_caption(scene, seed, index), **scene.record()}
+    """Draws image ``index`` from its own random numbers and returns its metadata row."""
+    items = {name: catalogue.load()[name] for name in _sprites}
+    scene = grammar.sample(items, seed, index)
+    text = caption(scene, items, np.random.default_rng((seed, index, 1)))
+    row = {"file_name": f"{index:06d}.png", "text": text, **scene.record()}
     compose(scene, _sprites, resolution).save(folder / row["file_name"])
     return row
-
-
-def scene_caption(scene: grammar.Scene, seed: int, index: int) -> str:
-    """The caption of image ``index``, from its own stream of random numbers."""
-    return caption(scene, catalogue.load(), np.random.default_rng((seed, index, 1)))
 
 
 def draw_split(folder: Path, count: int, *, seed: int, resolution: int, sprites: Sprites, workers: int) -> list[str]:
@@ -54,12 +51,12 @@ def draw_split(folder: Path, count: int, *, seed: int, resolution: int, sprites:
 
 
 def write_vocabulary(captions: list[str], path: Path) -> None:
-    """Trains and writes ``vocab.txt`` and checks that it can take every caption whole.
+    """Writes ``vocab.txt`` and checks that it can take every caption whole.
 
     Raises:
         ValueError: A caption is longer than the model's context or needs ``[UNK]``.
     """
-    vocabulary.write(vocabulary.train(captions, catalogue.load()), path)
+    vocabulary.write(vocabulary.build(captions, catalogue.load()), path)
     tokenizer = BertTokenizerFast(vocab=str(path), do_lower_case=True)
     for text, ids in zip(captions, tokenizer(captions)["input_ids"], strict=True):
         if len(ids) > MAX_TOKENS or tokenizer.unk_token_id in ids:

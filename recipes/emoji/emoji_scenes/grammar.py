@@ -136,11 +136,11 @@ def sample_kind(items: dict[str, Item], kind: str, name: str, rng: np.random.Gen
     background = _background(things, items, rng) if rng.random() >= plain_background else "white"
     if background in {thing.colour for thing in things}:
         background = _background(things, items, rng)
-    jitter = tuple(_jitter(size, rng) for _ in things)
-    return Scene(kind, things, background, size, position, relation, jitter)
+    moved = tuple(jitter(size, rng) for _ in things)
+    return Scene(kind, things, background, size, position, relation, moved)
 
 
-def _jitter(size: str, rng: np.random.Generator) -> Box:
+def jitter(size: str, rng: np.random.Generator) -> Box:
     """Up to 1.5 pixels of 64 in either direction, and a few per cent of size where the frame has room for more."""
     dx, dy = (rng.uniform(-1.5, 1.5, 2) / 64).tolist()
     return dx, dy, float(rng.uniform(0.94, 1.0 if size == "big" else 1.04))

@@ -2,13 +2,17 @@
 
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import resvg_py
+from numpy.typing import NDArray
 from PIL import Image
 
 from .colours import BACKGROUNDS, TINTS
 from .grammar import Scene
+
+Array = NDArray[np.floating[Any]]
 
 Sprites = dict[str, Image.Image]
 """An RGBA picture of each object by name, cropped to what is visible."""

@@ -1,0 +1,24 @@
+"""Makes the emoji recipe importable and gives its tests a few real objects."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1] / "recipes" / "emoji"))
+
+
+@pytest.fixture(scope="session")
+def emoji_bodies() -> dict[str, str]:
+    """SVG bodies of eight Noto emoji (Apache-2.0)."""
+    return json.loads((HERE / "emoji_sample.json").read_text(encoding="utf-8"))["bodies"]
+
+
+@pytest.fixture(scope="session")
+def emoji_sprites(emoji_bodies):
+    pytest.importorskip("resvg_py", reason="the emoji extra is not installed")
+    from emoji_scenes.render import render_sprites
+
+    return render_sprites(emoji_bodies, 128)
