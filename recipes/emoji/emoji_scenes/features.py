@@ -1,6 +1,7 @@
 """Image features for retrieval: EfficientNet-lite0, trained on ImageNet-1k."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class Features:
         path = folder / f"{hashlib.sha256(np.stack(images).tobytes()).hexdigest()[:32]}.npy"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            aside = path.with_suffix(".partial.npy")
+            aside = path.with_suffix(f".{os.getpid()}.npy")
             np.save(aside, self(images))
             aside.rename(path)
         result: Array = np.load(path)
