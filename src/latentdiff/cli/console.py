@@ -1,0 +1,44 @@
+"""What a command shows: its own lines, progress on a terminal, and nothing that libraries log."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+
+
+class _Nowhere(io.TextIOBase):
+    """A stream that forgets. It is never closed, as a library that was imported meanwhile may hold on to it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def progress_shown(quiet: bool) -> bool:
+    """Whether progress bars are of use: someone watches, and wants to."""
+    return sys.stderr.isatty() and not quiet
+
+
+@contextlib.contextmanager
+def calm(quiet: bool) -> Iterator[None]:
+    """Keep warnings and log lines of libraries away from stderr, and progress bars too unless a terminal shows them."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            if not progress_shown(quiet):
+                stack.enter_context(contextlib.redirect_stderr(_Nowhere()))
+            yield
+    finally:
+        logging.disable(before)
+
+
+def say(line: str) -> None:
+    """Print a line, with escapes for what the terminal's encoding lacks."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)

@@ -1,0 +1,100 @@
+"""`latentdiff train`: the training stages, their options given by a recipe and by flags."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import json
+import os
+import re
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from latentdiff.cli import console
+from latentdiff.cli.parser import Parser
+from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe, Recipe, load_recipe
+
+DESCRIPTION = """Train on your own images. RECIPE is a YAML file of options; a flag takes precedence over it. Under
+`accelerate launch -m latentdiff train ...` several processes share the work."""
+
+
+def _train_first_stage(recipe: FirstStageRecipe) -> Path:
+    from latentdiff.training.first_stage import train_first_stage
+
+    return train_first_stage(recipe)
+
+
+def _train_diffusion(recipe: DiffusionRecipe) -> Path:
+    from latentdiff.training.diffusion import train_diffusion
+
+    return train_diffusion(recipe)
+
+
+STAGES: dict[str, tuple[type[Recipe], Callable[[Any], Path], str]] = {
+    "first-stage": (FirstStageRecipe, _train_first_stage, "the autoencoder that makes the latent space"),
+    "diffusion": (DiffusionRecipe, _train_diffusion, "the diffusion model in the latent space"),
+}
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command, with a subcommand for each stage, to the subparsers."""
+    parser = commands.add_parser("train", help="train a first stage or a diffusion model", description=DESCRIPTION)
+    stages = parser.add_subparsers(title="stages", metavar="STAGE", required=True)
+    for stage, (recipe, train, help_line) in STAGES.items():
+        child: Parser = stages.add_parser(stage, help=help_line, description=f"Train {help_line}. {DESCRIPTION}")
+        child.set_defaults(run=run, parser=child, recipe_class=recipe, train=train)
+        child.add_argument("recipe", metavar="RECIPE.yaml", help="YAML file of the options below")
+        child.add_argument("--quiet", action="store_true", help="show no progress and print nothing but errors")
+        add_recipe_flags(child, recipe)
+
+
+def add_recipe_flags(parser: Parser, recipe: type[Recipe]) -> None:
+    """Add a flag for each field; its text is converted and checked with the recipe's own values."""
+    group = parser.add_argument_group("options of the recipe")
+    hints, texts = typing.get_type_hints(recipe), attribute_help(recipe)
+    for field in dataclasses.fields(recipe):
+        is_mapping = typing.get_origin(hints[field.name]) is dict
+        has_default = field.default not in (dataclasses.MISSING, None)
+        default = f"(recipe's default: {field.default})" if has_default else ""
+        group.add_argument(
+            f"--{field.name}",
+            type=_json if is_mapping else str,
+            default=argparse.SUPPRESS,
+            metavar="JSON" if is_mapping else "VALUE",
+            help=f"{texts.get(field.name, '')} {default}".strip().replace("%", "%%") or None,
+        )
+
+
+def attribute_help(recipe: type[Recipe]) -> dict[str, str]:
+    """Field names to the texts in the "Attributes" sections of the docstrings of a class and its bases."""
+    texts: dict[str, str] = {}
+    for cls in reversed(recipe.__mro__):
+        _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+        for match in re.finditer(r"^    (\w+): (.*(?:\n     +.*)*)", section, re.MULTILINE):
+            texts[match[1]] = " ".join(match[2].split())
+    return texts
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"""{text!r} is given; it must be JSON such as '{{"name": 1}}'""")
+    return value
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, and print the folder of the results."""
+    names = {field.name for field in dataclasses.fields(args.recipe_class)}
+    flags = {name: value for name, value in vars(args).items() if name in names}
+    with console.calm(args.quiet):
+        recipe = load_recipe(args.recipe_class, args.recipe, flags)
+        folder = args.train(recipe)
+    first_process = os.environ.get("RANK", "0") == "0"
+    if first_process and not args.quiet:
+        console.say(str(folder))
