@@ -13,11 +13,11 @@ from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 
 from latentdiff.conditioning import Conditioning
-from latentdiff.errors import ConfigError, InputError
+from latentdiff.errors import InputError
 from latentdiff.pipelines import loading, outputs
 from latentdiff.sampling import Denoiser, Guidance, sample
 from latentdiff.schedulers.select import make_scheduler
-from latentdiff.seeding import MAX_SEED, check_seed, generator
+from latentdiff.seeding import check_seed, generator
 
 # The one private name of diffusers that is needed: without it our components load from disk but not from the hub.
 LOADABLE_CLASSES.setdefault(
@@ -195,14 +195,12 @@ def image_generators(
         return given
     if seed is None:
         return None
-    if isinstance(seed, int):
-        check_seed(seed)
-        seeds = [check_seed(seed + i) for i in range(batch_size)]
-    else:
+    if isinstance(seed, (list, tuple)):
         seeds = [check_seed(number) for number in seed]
+    else:
+        first = check_seed(seed)
+        seeds = [check_seed(first + i) for i in range(batch_size)]
     if len(seeds) != batch_size:
         raise InputError(f"{len(seeds)} seeds are given for {batch_size} images; give one each, or one int")
     return [generator(number) for number in seeds]
 
-
-__all__ = ["MAX_SEED", "ConfigError", "DiffusionPipeline", "image_generators"]

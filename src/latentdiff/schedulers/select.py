@@ -11,6 +11,8 @@ from latentdiff.errors import ConfigError
 from latentdiff.registry import SCHEDULERS
 from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseSchedule
 
+# What belongs to the model or its use, not to one solver; a solver's own options must not turn up in the next one.
+CARRIED = {*NOISE_FIELDS, "timestep_spacing", "steps_offset", "use_karras_sigmas", "set_alpha_to_one", "clip_sample"}
 DIFFUSERS_BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
@@ -36,8 +38,8 @@ def make_scheduler(spec: str | type | Any, config: Mapping[str, Any], **options:
     scheduler_class: Any = SCHEDULERS.get(spec) if isinstance(spec, str) else spec
     if not hasattr(scheduler_class, "from_config"):
         raise ConfigError(f"{scheduler_class.__name__} is no scheduler; give a name, a scheduler class or an instance")
-    dropped = {*config.get("_use_default_values", ()), "_use_default_values", "_class_name"} - set(NOISE_FIELDS)
-    kept = {"clip_sample": False, **{name: value for name, value in config.items() if name not in dropped}}
+    carried = CARRIED - (set(config.get("_use_default_values", ())) - set(NOISE_FIELDS))
+    kept = {"clip_sample": False, **{name: value for name, value in config.items() if name in carried}}
     if scheduler_class.__module__.startswith("diffusers.") and kept.get("beta_schedule") not in DIFFUSERS_BETAS:
         kept["trained_betas"] = NoiseSchedule.from_config({**kept, "rescale_betas_zero_snr": False}).betas.tolist()
         kept["beta_schedule"] = "linear"
