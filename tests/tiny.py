@@ -1,9 +1,11 @@
 """Whole model folders with random weights, small enough to make in every test run."""
 
+import json
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from transformers import CLIPTokenizer
 
 from latentdiff import DDIMScheduler, LDMTextEncoder, TextToImagePipeline, UnconditionalPipeline, UNet2DConditionModel
 from latentdiff.models.tokenizer import load_tokenizer
@@ -82,3 +84,14 @@ def unconditional(tmp_path: Path) -> UnconditionalPipeline:
 def _quiet(pipe):
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def write_clip_tokenizer(tmp_path: Path) -> CLIPTokenizer:
+    """A byte-pair tokenizer of single letters, of the kind that Stable Diffusion has."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (tmp_path / "clip.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    (tmp_path / "clip.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(
+        vocab=str(tmp_path / "clip.json"), merges=str(tmp_path / "clip.txt"), model_max_length=16, pad_token="<|endoftext|>"
+    )
