@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from diffusers.optimization import get_scheduler
 from torch import nn
 from torch.utils.data import Dataset
@@ -42,6 +43,8 @@ class Task(nn.Module):
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
     """The process group, device and precision of a run."""
+    # accelerate keeps the first run's precision for the life of the process; a second run may want another.
+    AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision=recipe.mixed_precision, gradient_accumulation_steps=recipe.gradient_accumulation_steps
     )
