@@ -93,5 +93,8 @@ def write_clip_tokenizer(tmp_path: Path) -> CLIPTokenizer:
     (tmp_path / "clip.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
     (tmp_path / "clip.txt").write_text("#version: 0.2\n")
     return CLIPTokenizer(
-        vocab=str(tmp_path / "clip.json"), merges=str(tmp_path / "clip.txt"), model_max_length=16, pad_token="<|endoftext|>"
+        vocab=str(tmp_path / "clip.json"),
+        merges=str(tmp_path / "clip.txt"),
+        model_max_length=16,
+        pad_token="<|endoftext|>",
     )

@@ -35,7 +35,7 @@ def parse(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
         hint = (
             nearest(first, command._option_string_actions)
             if first.startswith("-")
-            else "put a value with blanks in quotes"
+            else "put values together before the options, one with blanks in quotes"
         )
         raise InputError(f"unknown argument {unknown[0]!r}; {hint}; see {command.prog} --help")
     return args

@@ -1,0 +1,164 @@
+import json
+import shutil
+import struct
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from latentdiff import TextToImagePipeline
+from latentdiff.cli.describe_model import task_of, weight_files
+from latentdiff.cli.headers import read_header, read_weights
+from latentdiff.errors import CheckpointError
+from latentdiff.io.png import write_png
+from latentdiff.registry import PIPELINES
+
+
+@pytest.fixture
+def copied(text_model, tmp_path):
+    return shutil.copytree(text_model, tmp_path / "model")
+
+
+def described(run, target):
+    code, out, err = run("info", target, "--json")
+    assert (code, err) == (0, [])
+    return json.loads("\n".join(out))
+
+
+def test_a_text_to_image_model(run, text_model):
+    facts = described(run, text_model)
+    pipeline = TextToImagePipeline.from_pretrained(text_model)
+    assert facts["pipeline"] == "TextToImagePipeline"
+    assert facts["task"] == "text-to-image"
+    assert facts["resolution"] == [16, 16]
+    assert facts["latent_shape"] == [4, 8, 8]
+    assert facts["context_width"] == 16
+    parts = facts["components"]
+    networks = {name: getattr(pipeline, name) for name in ("unet", "vae", "text_encoder")}
+    for name, network in networks.items():
+        assert parts[name]["parameters"] == sum(p.numel() for p in network.parameters())
+        assert parts[name]["dtype"] == "float32"
+    assert facts["parameters"] == sum(parts[name]["parameters"] for name in networks)
+    assert parts["unet"]["class"] == "latentdiff.UNet2DConditionModel"
+    assert parts["scheduler"]["beta_schedule"] == "scaled_linear"
+    assert parts["scheduler"]["prediction_type"] == "epsilon"
+
+
+def test_the_same_as_text(run, unconditional_model):
+    code, out, _ = run("info", unconditional_model)
+    assert code == 0
+    assert out[:2] == ["pipeline: UnconditionalPipeline", "task: unconditional"]
+    assert "  scheduler:" in out
+    assert "    beta schedule: scaled_linear" in out
+    assert not any("None" in line for line in out)
+
+
+def test_one_component(run, text_model):
+    facts = described(run, f"{text_model}/vae")
+    assert facts["class"] == "AutoencoderKL"
+    assert facts["latent_channels"] == 4
+
+
+@pytest.mark.parametrize(
+    ("card", "license"),
+    [
+        ("---\ntags: [a]\nlicense: mit\n---\n# Card\n", "mit"),
+        ("# Card\nlicense: mit\n", None),
+        ("---\nlicense: [\n---\n", None),
+        ("---\n- a\n---\n", None),
+    ],
+)
+def test_the_licence_is_read_from_the_model_card(run, copied, card, license):
+    (copied / "README.md").write_text(card)
+    assert described(run, copied)["license"] == license
+
+
+def test_every_task_is_told_from_its_class():
+    for task in PIPELINES.names():
+        assert task_of(PIPELINES.get(task).__name__) == task
+    assert task_of("StableDiffusionPipeline") == "text-to-image"
+    assert task_of("WhateverPipeline") is None
+
+
+def test_shards_count_together_and_variants_do_not(tmp_path):
+    save_file({"a": torch.zeros(2, 3)}, tmp_path / "model-00001-of-00002.safetensors")
+    save_file({"b": torch.zeros(4, dtype=torch.float16)}, tmp_path / "model-00002-of-00002.safetensors")
+    save_file({"a": torch.zeros(100)}, tmp_path / "model.fp16.safetensors")
+    files = weight_files(tmp_path)
+    assert [path.name[:11] for path in files] == ["model-00001", "model-00002"]
+    weights = read_weights(files)
+    assert weights.parameters == 10
+    assert weights.dtypes == {"float32", "float16"}
+
+
+def header(entry, length=None):
+    text = json.dumps(entry).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text
+
+
+GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x01\x00",
+        header({}, length=2**63),
+        header({}, length=50),
+        struct.pack("<Q", 4) + b"\xff\xff\xff\xff",
+        struct.pack("<Q", 4) + b"[[[[",
+        header([]),
+        header({"a": 1}),
+        header({"a": GOOD}),
+        header({"a": GOOD}) + bytes(7),
+        header({"a": {**GOOD, "shape": [-2]}}) + bytes(8),
+        header({"a": {**GOOD, "shape": ["2"]}}) + bytes(8),
+        header({"a": {**GOOD, "shape": 2}}) + bytes(8),
+        header({"a": {**GOOD, "dtype": None}}) + bytes(8),
+        header({"a": {**GOOD, "data_offsets": [8, 0]}}) + bytes(8),
+        header({"a": {**GOOD, "data_offsets": [0]}}) + bytes(8),
+        header({"a": {"dtype": "F32", "shape": [2]}}) + bytes(8),
+    ],
+)
+def test_a_damaged_header_is_an_error(tmp_path, content):
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors is damaged"):
+        read_header(tmp_path / "a.safetensors")
+
+
+def test_a_good_header_is_read(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(header({"__metadata__": {"x": "y"}, "a": GOOD}) + bytes(8))
+    assert read_header(tmp_path / "a.safetensors") == {"a": GOOD}
+
+
+def test_a_damaged_model_is_one_line(fails, copied):
+    fails("no model_index.json", "info", copied / "tokenizer")
+    (copied / "vae" / "config.json").write_text("{")
+    fails("vae/config.json cannot be read", "info", copied)
+    (copied / "vae" / "config.json").unlink()
+    (copied / "unet" / "config.json").write_text('{"sample_size": {}, "block_out_channels": 3}')
+    (copied / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"x" * 100)
+    fails("is damaged", "info", copied)
+    shutil.rmtree(copied / "unet")
+    fails("lacks the component 'unet'", "info", copied)
+
+
+def test_what_is_no_target_is_one_line(fails, tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    (tmp_path / "empty").mkdir()
+    fails("holds no generation parameters", "info", "plain.png")
+    fails("cannot be read as a PNG", "info", "broken.png")
+    fails("no model_index.json", "info", "empty")
+    fails("unknown model 'nothing'", "info", "nothing")
+    fails("unknown model 'builtin:nothing'", "info", "builtin:nothing")
+
+
+def test_odd_parameters_of_an_image_are_shown(run, tmp_path):
+    odd = {"scheduler": [1], "guidance_interval": [], "prompt": "-x", "negative_prompt": "-y", "steps": {"a": 1}}
+    write_png(Image.new("RGB", (4, 4)), tmp_path / "a.png", odd)
+    facts = described(run, "a.png")
+    assert facts["parameters"] == odd
+    assert facts["command"].endswith("--negative-prompt=-y -- -x")

@@ -1,0 +1,90 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from latentdiff import __version__
+from latentdiff.io.png import write_png
+
+HEAVY = "torch", "diffusers", "transformers", "accelerate"
+VERY_LIGHT = (*HEAVY, "numpy", "PIL", "huggingface_hub")
+
+
+def imported(code, modules, tmp_path):
+    """Which of the modules a Python process has imported after `code`, which may leave by SystemExit."""
+    script = (
+        f"try:\n    {code}\nfinally:\n    import sys; print('IMPORTED', [m for m in {modules!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
+    return done.stdout.splitlines()[-1].removeprefix("IMPORTED ")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--help"],
+        ["--version"],
+        ["generate", "--help"],
+        ["info", "--help"],
+        ["train", "diffusion", "--help"],
+        ["train", "first-stage", "--help"],
+        ["generat"],
+        ["generate", "x", "--steps", "0"],
+    ],
+)
+def test_help_and_option_errors_are_light(argv, tmp_path):
+    assert imported(f"from latentdiff.cli.main import main; main({argv})", VERY_LIGHT, tmp_path) == "[]"
+
+
+def test_the_package_itself_is_light(tmp_path):
+    assert imported("import latentdiff; latentdiff.__version__", VERY_LIGHT, tmp_path) == "[]"
+
+
+def test_info_needs_no_torch(tmp_path, text_model):
+    write_png(Image.new("RGB", (4, 4)), tmp_path / "a.png", {"prompt": "x"})
+    for target in (text_model, "a.png"):
+        assert imported(f"from latentdiff.cli.main import main; main(['info', {target!r}])", HEAVY, tmp_path) == "[]"
+
+
+def test_python_m_latentdiff_is_the_command(tmp_path):
+    command = [sys.executable, "-m", "latentdiff"]
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout == f"latentdiff {__version__}\n"
+    done = subprocess.run([*command, "nothing"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path, text_model):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "latentdiff", "info", text_model]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=tmp_path, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_help_lists_commands_and_schedulers(run):
+    code, out, err = run("--help")
+    assert (code, err) == (0, [])
+    assert all(name in "\n".join(out) for name in ("generate", "info", "train"))
+    assert "dpmpp_2m" in "\n".join(run("generate", "--help")[1])
+
+
+@pytest.mark.parametrize(
+    ("message", "argv"),
+    [
+        ("required: COMMAND", []),
+        ("did you mean 'generate'?", ["generat", "x"]),
+        ("known: generate, info, train", ["zzz"]),
+        ("did you mean '--seed'", ["generate", "x", "--sead", "3"]),
+        ("unknown argument '--foo'", ["--foo", "info", "x"]),
+        ("quotes", ["info", "a", "b"]),
+        ("did you mean 'diffusion'?", ["train", "difusion", "r.yaml"]),
+        ("required: TARGET", ["info"]),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(fails, message, argv):
+    fails(message, *argv)

@@ -1,0 +1,88 @@
+import dataclasses
+import json
+
+import pytest
+import yaml
+from PIL import Image
+
+from latentdiff.cli.train import attribute_help
+from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = []
+    for number, colour in enumerate(("red", "green", "blue", "white")):
+        Image.new("RGB", (16, 16), colour).save(folder / f"{number}.png")
+        rows.append({"file_name": f"{number}.png", "text": f"a {colour} apple"})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def recipe(data, tmp_path):
+    def write(**options):
+        values = {"train_data_dir": str(data), "output_dir": str(tmp_path / "out"), "resolution": 16, **options}
+        values |= {"train_batch_size": 2, "learning_rate": "1e-4"}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+        return tmp_path / "recipe.yaml"
+
+    return write
+
+
+def test_both_stages(run, recipe, text_model, tmp_path):
+    path = recipe(model={"pretrained_model_name_or_path": f"{text_model}/vae"})
+    code, out, err = run("train", "first-stage", path, "--max_train_steps", "2", "--output_dir", tmp_path / "first")
+    assert (code, out, err) == (0, [str(tmp_path / "first")], [])
+    assert run("info", tmp_path / "first" / "vae")[0] == 0
+    path = recipe(pretrained_model_name_or_path=text_model, max_train_steps="1e0")
+    code, out, err = run("train", "diffusion", path)
+    assert (code, out, err) == (0, [str(tmp_path / "out")], [])
+    code, _, err = run("generate", "a dog", "--model", tmp_path / "out" / "pipeline", "--steps", 2, "-o", "a.png")
+    assert (code, err) == (0, [])
+
+
+def test_quiet(run, recipe, text_model):
+    path = recipe(model={"pretrained_model_name_or_path": f"{text_model}/vae"})
+    assert run("train", "first-stage", path, "--max_train_steps", "1", "--quiet") == (0, [], [])
+
+
+@pytest.mark.parametrize(
+    ("message", "argv"),
+    [
+        ("must be int", ["--max_train_steps", "few"]),
+        ("max_train_steps is 0; it must be at least 1", ["--max_train_steps", "0"]),
+        ("random_flip is 'maybe'; it must be bool", ["--random_flip", "maybe"]),
+        ("mixed_precision is 'fp8'; it must be 'no' or 'bf16' or 'fp16'", ["--mixed_precision", "fp8"]),
+        ("did you mean '--max_train_steps'", ["--max_train_step", "3"]),
+        ("--model: '3' is given; it must be JSON", ["--model", "3"]),
+        ("--model: '{' is given; it must be JSON", ["--model", "{"]),
+        ("model does not fit AutoencoderKL", ["--model", '{"colour": 1}']),
+    ],
+)
+def test_wrong_flags_are_one_line(fails, recipe, message, argv):
+    fails(message, "train", "first-stage", recipe(), *argv)
+
+
+def test_wrong_recipes_are_one_line(fails, recipe, tmp_path):
+    fails("nothing.yaml cannot be read", "train", "diffusion", "nothing.yaml")
+    fails("vae is missing", "train", "diffusion", recipe())
+    fails("unknown option 'colour'", "train", "diffusion", recipe(colour=1))
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    fails("must be a YAML mapping", "train", "diffusion", "list.yaml")
+
+
+@pytest.mark.parametrize(("stage", "recipe_class"), [("first-stage", FirstStageRecipe), ("diffusion", DiffusionRecipe)])
+def test_every_field_is_a_flag(run, stage, recipe_class):
+    _, out, _ = run("train", stage, "--help")
+    for field in dataclasses.fields(recipe_class):
+        assert any(line.startswith(f"  --{field.name} ") for line in out)
+
+
+def test_the_help_is_that_of_the_docstrings():
+    texts = attribute_help(DiffusionRecipe)
+    assert texts["seed"] == "Every draw of a step comes from (seed, step, rank)."
+    assert texts["vae"] == "Folder of the trained first stage."
+    assert set(texts) <= {field.name for field in dataclasses.fields(DiffusionRecipe)}
