@@ -58,12 +58,19 @@ def ours(unet: StockUNet, vae: AutoencoderKL) -> latentdiff.TextToImagePipeline:
         own = latentdiff.UNet2DConditionModel(**config)
     own.load_state_dict(unet.state_dict(), assign=True)
     scheduler = latentdiff.DDIMScheduler.from_config(stock_scheduler().config)
-    return latentdiff.TextToImagePipeline(vae=vae, text_encoder=None, tokenizer=None, unet=own.eval(), scheduler=scheduler)
+    return latentdiff.TextToImagePipeline(
+        vae=vae, text_encoder=None, tokenizer=None, unet=own.eval(), scheduler=scheduler
+    )
 
 
 def stock_scheduler() -> StockDDIM:
     return StockDDIM(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
     )
 
 
@@ -144,7 +151,9 @@ def main() -> None:
             seconds = time.perf_counter() - start
             totals[name].append(1000 * seconds / args.steps)
             outside[name].append(1000 * (seconds - timers[name].seconds) / args.steps)
-    print(f"{args.size}: {args.steps} DDIM steps with guidance, {args.rounds} rounds, {torch.get_num_threads()} threads")
+    print(
+        f"{args.size}: {args.steps} DDIM steps with guidance, {args.rounds} rounds, {torch.get_num_threads()} threads"
+    )
     for name in pipes:
         sender, receiver = multiprocessing.get_context("spawn").Pipe()
         process = multiprocessing.get_context("spawn").Process(target=peak, args=(name, args.size, receiver))

@@ -1,4 +1,7 @@
-"""Names to classes. Names in files are registry names, never import paths, so loading a model runs no code it brings."""
+"""Names to classes.
+
+Names in files are registry names, never import paths, so loading a model runs no code that it brings.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ class Registry(Generic[T]):
 
 
 def load_plugins() -> list[str]:
-    """Import every installed entry point of the group `latentdiff.plugins`, whose import registers things; returns their names."""
+    """Import what is installed in the entry-point group `latentdiff.plugins`; returns the names of the entry points."""
     points = list(importlib.metadata.entry_points(group="latentdiff.plugins"))
     for point in points:
         point.load()

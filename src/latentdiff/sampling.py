@@ -13,9 +13,11 @@ from latentdiff.errors import InputError
 
 
 class Predictor(Protocol):
-    """x_t (B, C, H, W), timestep and the fraction of steps done, in [0, 1), to the network's prediction of x_t's shape."""
+    """What the network, guided or not, predicts."""
 
-    def __call__(self, latents: torch.Tensor, timestep: torch.Tensor, fraction: float) -> torch.Tensor: ...
+    def __call__(self, latents: torch.Tensor, timestep: torch.Tensor, fraction: float) -> torch.Tensor:
+        """The prediction, of the latents' shape (B, C, H, W); `fraction` of the steps are done, in [0, 1)."""
+        ...
 
 
 class Denoiser:

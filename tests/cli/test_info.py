@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from latentdiff import TextToImagePipeline
 from latentdiff.cli.describe_model import task_of, weight_files
-from latentdiff.cli.headers import read_header, read_weights
 from latentdiff.errors import CheckpointError
+from latentdiff.io.headers import read_header, read_weights
 from latentdiff.io.png import write_png
 from latentdiff.registry import PIPELINES
 

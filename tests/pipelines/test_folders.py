@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
 from diffusers import UNet2DConditionModel as StockUNet
 from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
+from safetensors.torch import load_file, save_file
 from tiny import text_to_image, tiny_text_to_image, unconditional, write_clip_tokenizer
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -145,10 +146,22 @@ def damage_config(folder):
 
 def damage_shape(folder):
     path = folder / "unet" / "config.json"
-    path.write_text(path.read_text().replace('"num_attention_heads": 2', '"num_attention_heads": 2, "x": 0').replace("8,", "16,", 1))
+    path.write_text(
+        path.read_text().replace('"num_attention_heads": 2', '"num_attention_heads": 2, "x": 0').replace("8,", "16,", 1)
+    )
+
+
+def drop_tensor(folder, component, file="diffusion_pytorch_model.safetensors"):
+    path = folder / component / file
+    tensors = load_file(path)
+    tensors.popitem()
+    save_file(tensors, path)
 
 
 DAMAGES = {
+    "tensor of the unet gone": lambda f: drop_tensor(f, "unet"),
+    "tensor of the vae gone": lambda f: drop_tensor(f, "vae"),
+    "tensor of the text encoder gone": lambda f: drop_tensor(f, "text_encoder"),
     "no component": lambda f: shutil.rmtree(f / "vae"),
     "no weights": lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
     "truncated weights": damage_truncate,

@@ -43,7 +43,9 @@ def test_seeds_and_prompts_change_the_image(pipe):
 
 
 def test_several_images_of_a_prompt_stand_next_to_each_other(pipe):
-    found = pipe(["a cat", "a star"], num_images_per_prompt=2, num_inference_steps=STEPS, seed=0, output_type="pt").images
+    found = pipe(
+        ["a cat", "a star"], num_images_per_prompt=2, num_inference_steps=STEPS, seed=0, output_type="pt"
+    ).images
     single = pipe("a star", num_inference_steps=STEPS, seed=[3], output_type="pt").images[0]
     assert (found[3] - single).abs().max() <= 1 / 255
 
@@ -113,7 +115,9 @@ def test_cached_context_is_exact(pipe):
     assert torch.equal(cached, direct)
 
 
-@pytest.mark.parametrize("stock", ["EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "DDIMScheduler", "PNDMScheduler"])
+@pytest.mark.parametrize(
+    "stock", ["EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "DDIMScheduler", "PNDMScheduler"]
+)
 def test_stock_scheduler_plugs_in(pipe, stock):
     import diffusers
 

@@ -174,7 +174,9 @@ def test_going_on_from_a_pipeline(images, vae, tmp_path):
         images, vae, tmp_path / "again", pretrained_model_name_or_path=str(first / "pipeline"), max_train_steps=1
     )
     before, after = weights_of(first / "pipeline"), weights_of(again / "pipeline")
-    assert before.keys() == after.keys() and not torch.equal(before["unet.conv_in.weight"], after["unet.conv_in.weight"])
+    assert before.keys() == after.keys() and not torch.equal(
+        before["unet.conv_in.weight"], after["unet.conv_in.weight"]
+    )
     assert torch.equal(before["vae.quant_conv.weight"], after["vae.quant_conv.weight"])
 
 

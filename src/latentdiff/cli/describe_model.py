@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from latentdiff.cli.headers import read_weights
+from latentdiff.io.headers import read_weights
 from latentdiff.pipelines.loading import INDEX, STOCK_PIPELINES, checkpoint_errors, find_folder, read_json
 from latentdiff.registry import PIPELINES
 

@@ -33,6 +33,8 @@ class ImageFolder(Dataset[torch.Tensor]):
         if not self.root.is_dir():
             raise InputError(f"{root} is not a folder; give a folder of images")
         metadata = self.root / "metadata.jsonl"
+        self.paths: list[Path]
+        self.captions: list[str] | None
         self.paths, self.captions = _read_metadata(metadata) if metadata.exists() else (_images(self.root), None)
         if not self.paths:
             raise InputError(f"{root} holds no images; known suffixes are {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -55,7 +57,9 @@ def _read_metadata(metadata: Path) -> tuple[list[Path], list[str]]:
             row = json.loads(line)
             name, caption = row["file_name"], row["text"]
         except (ValueError, KeyError, TypeError):
-            raise InputError(f"{metadata} line {number}: needs JSON with 'file_name' and 'text'; mend the line") from None
+            raise InputError(
+                f"{metadata} line {number}: needs JSON with 'file_name' and 'text'; mend the line"
+            ) from None
         paths.append(metadata.parent / name)
         captions.append(str(caption))
     missing = next((path for path in paths if not path.exists()), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,13 @@ def _fingerprint(vae: nn.Module, images: ImageFolder, random_flip: bool) -> str:
 
 @torch.no_grad()
 def cache_latents(
-    folder: Path, vae: nn.Module, images: ImageFolder, *, random_flip: bool, batch_size: int = 64, autocast: bool = False
+    folder: Path,
+    vae: Any,
+    images: ImageFolder,
+    *,
+    random_flip: bool,
+    batch_size: int = 64,
+    autocast: bool = False,
 ) -> LatentCache:
     """The cache of `images` in `folder`, encoded now unless it is there for these very weights and files."""
     fingerprint = _fingerprint(vae, images, random_flip)
@@ -59,7 +66,7 @@ def cache_latents(
     copies = 2 if random_flip else 1
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as aside:
-        rows: np.memmap | None = None  # type: ignore[type-arg]
+        rows: np.memmap[Any, np.dtype[np.float16]] | None = None
         start = 0
         for batch in tqdm(DataLoader(images, batch_size=batch_size), desc="encoding images"):
             for copy in range(copies):
@@ -79,7 +86,7 @@ def cache_latents(
 
 
 def measure_scale(cache: LatentCache, images: int, rng: torch.Generator) -> float:
-    """The latent scale 1 / std of posterior samples (section 4.3.2 and appendix G of the paper), over `images` images."""
+    """The latent scale 1 / std of posterior samples over `images` images (appendix G of the paper)."""
     chosen = torch.randperm(len(cache), generator=rng)[:images].sort().values.numpy()
     mean, logvar = np.split(cache.moments[chosen].astype(np.float64), 2, axis=1)
     variance = mean.var() + np.exp(np.clip(logvar, -30, 20)).mean()

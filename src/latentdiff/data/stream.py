@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -25,17 +25,17 @@ class _Shuffled(Dataset[Any]):
         return self.items[int(self.order[position])]
 
 
-class _Steps(Sampler[Sequence[int]]):
+class _Steps(Sampler[list[int]]):
     """The sample numbers of each step of one rank, from `first_step` on, without end."""
 
     def __init__(self, batch_size: int, rank: int, world_size: int, first_step: int) -> None:
         self.batch_size, self.rank, self.world_size, self.first_step = batch_size, rank, world_size, first_step
 
-    def __iter__(self) -> Iterator[Sequence[int]]:
+    def __iter__(self) -> Iterator[list[int]]:
         step = self.first_step
         while True:
             start = (step * self.world_size + self.rank) * self.batch_size
-            yield range(start, start + self.batch_size)
+            yield list(range(start, start + self.batch_size))
             step += 1
 
 

@@ -1,0 +1,1 @@
+"""Objects that turn a prediction into another."""

@@ -32,7 +32,9 @@ class ClassifierFreeGuidance:
     def __post_init__(self) -> None:
         low, high = self.interval
         if not 0 <= low < high <= 1:
-            raise InputError(f"guidance_interval is {self.interval}; it must be (start, end) with 0 <= start < end <= 1")
+            raise InputError(
+                f"guidance_interval is {self.interval}; it must be (start, end) with 0 <= start < end <= 1"
+            )
         if not 0 <= self.rescale <= 1:
             raise InputError(f"guidance_rescale is {self.rescale}; it must be in [0, 1]")
 

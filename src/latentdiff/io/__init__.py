@@ -1,0 +1,1 @@
+"""Files: images, weights, writing without half-written results."""

@@ -21,14 +21,13 @@ def load_image(path: str | Path) -> Image.Image:
         InputError: If the file can't be read as an image or has more than 100 megapixels.
     """
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(f"{path} has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are read")
-            if "A" in image.getbands() or "transparency" in image.info:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, "white")
-                return Image.alpha_composite(white, image).convert("RGB")
-            return image.convert("RGB")
+        with Image.open(path) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise InputError(f"{path} has {file.width}x{file.height} pixels; at most {MAX_PIXELS} are read")
+            if "A" in file.getbands() or "transparency" in file.info:
+                white = Image.new("RGBA", file.size, "white")
+                return Image.alpha_composite(white, file.convert("RGBA")).convert("RGB")
+            return file.convert("RGB")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as an image ({error}); replace the file") from None
 

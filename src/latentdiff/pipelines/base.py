@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import diffusers
 import torch
 from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
@@ -37,7 +38,7 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
     It is a diffusers pipeline: device placement, offload, attention slicing, LoRA and folders work as they do there.
     """
 
-    _callback_tensor_inputs = ["latents"]
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
 
     @property
     def vae_scale_factor(self) -> int:
@@ -65,7 +66,9 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
         pipeline_class = loading.pipeline_class(cls, folder)
         parts = loading.own_unet(folder, kwargs)
         with loading.checkpoint_errors(folder):
-            return super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder), **{**kwargs, **parts})
+            pipe = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder), **{**kwargs, **parts})
+        loading.check_complete(folder, pipe.components, given=kwargs)
+        return pipe
 
     def set_scheduler(self, scheduler: Any, **config: Any) -> None:
         """Change the solver; the model's noise schedule and prediction type stay.
@@ -99,7 +102,9 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
         if not given:
             limit = self.scheduler.config.num_train_timesteps
             if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, int):
-                raise InputError(f"num_inference_steps is {num_inference_steps!r}; it must be an integer of 1 to {limit}")
+                raise InputError(
+                    f"num_inference_steps is {num_inference_steps!r}; it must be an integer of 1 to {limit}"
+                )
             if not 1 <= num_inference_steps <= limit:
                 raise InputError(f"num_inference_steps is {num_inference_steps}; it must be from 1 to {limit}")
             given = {"num_inference_steps": num_inference_steps}  # type: ignore[dict-item]
@@ -110,15 +115,18 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
         self.scheduler.set_timesteps(device=self._execution_device, **given)
 
     def _initial_latents(
-        self, latents: torch.Tensor | None, generators: list[torch.Generator] | torch.Generator | None, shape: torch.Size
+        self,
+        latents: torch.Tensor | None,
+        generators: list[torch.Generator] | torch.Generator | None,
+        shape: torch.Size,
     ) -> torch.Tensor:
         """Standard normal noise of `shape` (B, C, h, w): image i from its own generator, so batches don't matter."""
         if latents is None:
-            sources = generators if isinstance(generators, list) else [generators] * shape[0]
-            latents = torch.stack([torch.randn(shape[1:], generator=source, device="cpu") for source in sources])
+            latents = randn_tensor(shape, generator=generators, device=self._execution_device)
         elif latents.shape != shape:
             raise InputError(f"latents have shape {tuple(latents.shape)}; this call needs {tuple(shape)}")
-        return latents.to(self._execution_device, self.unet.dtype) * self.scheduler.init_noise_sigma
+        scaled: torch.Tensor = latents.to(self._execution_device, self.unet.dtype) * self.scheduler.init_noise_sigma
+        return scaled
 
     def _generate(
         self,
@@ -203,4 +211,3 @@ def image_generators(
     if len(seeds) != batch_size:
         raise InputError(f"{len(seeds)} seeds are given for {batch_size} images; give one each, or one int")
     return [generator(number) for number in seeds]
-

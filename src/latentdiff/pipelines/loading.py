@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 
 from latentdiff.errors import CheckpointError, ConfigError, HubError, InputError, LatentDiffError
+from latentdiff.io.headers import read_header
 from latentdiff.registry import PIPELINES, nearest
 
 INDEX = "model_index.json"
@@ -52,7 +53,9 @@ def find_folder(cls: Any, name: str | Path, options: dict[str, Any]) -> Path:
     try:
         return Path(cls.download(text, **hub))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise HubError(f"model {text!r} could not be fetched ({_line(error)}); check the name, token and network") from None
+        raise HubError(
+            f"model {text!r} could not be fetched ({_line(error)}); check the name, token and network"
+        ) from None
 
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token", "use_safetensors", "variant")
@@ -110,6 +113,30 @@ def checkpoint_errors(folder: Path) -> Iterator[None]:
         raise InputError(f"from_pretrained: {_line(error)}") from None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, AttributeError) as error:
         raise CheckpointError(f"{folder} cannot be loaded ({_line(error)}); fetch or save the model again") from None
+
+
+def check_complete(folder: Path, components: dict[str, Any], given: Collection[str]) -> None:
+    """CheckpointError if a component's files lack a tensor of it: diffusers fills such with random numbers and warns.
+
+    Our components are compared by name; others may store a tensor under an older name, so for them the number counts.
+
+    Args:
+        folder: The pipeline's folder.
+        components: What was loaded from it.
+        given: Names of components that came from elsewhere.
+    """
+    for name, component in components.items():
+        stored = {tensor for path in (folder / name).glob("*.safetensors") for tensor in read_header(path)}
+        if name in given or not stored:
+            continue
+        needed = set(component.state_dict())
+        if type(component).__module__.startswith("latentdiff.") or len(stored) < len(needed):
+            lacking = sorted(needed - stored)
+            if lacking:
+                raise CheckpointError(
+                    f"{folder}: {name} lacks {len(lacking)} tensors ({', '.join(lacking[:5])}); "
+                    "fetch or save the model again"
+                )
 
 
 def _missing(folder: Path) -> Iterator[str]:

@@ -27,7 +27,9 @@ def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     at_once = max(1, PIXELS_AT_ONCE // (factor**2 * latents.shape[-1] * latents.shape[-2]))
     latents = latents.to(vae.dtype) / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0)
-    parts = [vae.decode(part).sample.float().add_(1).div_(2).clamp_(0, 1).cpu() for part in latents.split(at_once)]
+    parts = [
+        vae.decode(part).sample.float().add_(1).div_(2).clamp_(0, 1).cpu() for part in torch.split(latents, at_once)
+    ]
     return torch.cat(parts)
 
 

@@ -45,9 +45,12 @@ def tokenize(tokenizer: Any, prompts: list[str], max_length: int) -> torch.Tenso
             kept = max_length - tokenizer.num_special_tokens_to_add()
             rest = tokenizer.decode(tokenizer(prompt, add_special_tokens=False)["input_ids"][kept:])
             raise InputError(
-                f"prompt has {len(ids)} tokens, the text encoder takes {max_length}; {rest.strip()!r} does not fit, shorten it"
+                f"prompt has {len(ids)} tokens, the text encoder takes {max_length}; "
+                f"{rest.strip()!r} does not fit, shorten it"
             )
         words = set(ids) - set(tokenizer.all_special_ids)
         if prompt.strip() and not words and tokenizer.unk_token_id in ids:
-            raise InputError(f"prompt {prompt!r} has no word that the model's vocabulary knows; use plain English words")
+            raise InputError(
+                f"prompt {prompt!r} has no word that the model's vocabulary knows; use plain English words"
+            )
     return torch.tensor(encoded)

@@ -30,9 +30,7 @@ class TextToImagePipeline(DiffusionPipeline):
 
     def __init__(self, vae: AutoencoderKL, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any) -> None:
         super().__init__()
-        self.register_modules(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
-        )
+        self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
 
     @property
     def max_length(self) -> int:
@@ -121,7 +119,11 @@ class TextToImagePipeline(DiffusionPipeline):
         size = self._check_size(height, width)
         if (prompt is None) == (prompt_embeds is None):
             raise InputError("give either prompt or prompt_embeds, one of the two")
-        if isinstance(num_images_per_prompt, bool) or not isinstance(num_images_per_prompt, int) or num_images_per_prompt < 1:
+        if (
+            isinstance(num_images_per_prompt, bool)
+            or not isinstance(num_images_per_prompt, int)
+            or num_images_per_prompt < 1
+        ):
             raise InputError(f"num_images_per_prompt is {num_images_per_prompt!r}; it must be an integer of at least 1")
         states = self.encode_prompt(prompt) if prompt_embeds is None else prompt_embeds  # type: ignore[arg-type]
         states = states.to(self._execution_device, self.unet.dtype)
@@ -129,9 +131,7 @@ class TextToImagePipeline(DiffusionPipeline):
         if guidance_scale != 1:
             negative = self._unconditional(negative_prompt, negative_prompt_embeds, len(states)).to(states.dtype)
             unconditional = Conditioning(negative.repeat_interleave(num_images_per_prompt, 0))
-            guidance = [
-                ClassifierFreeGuidance(unconditional, guidance_scale, guidance_interval, guidance_rescale)
-            ]
+            guidance = [ClassifierFreeGuidance(unconditional, guidance_scale, guidance_interval, guidance_rescale)]
         elif negative_prompt is not None or negative_prompt_embeds is not None:
             raise InputError("negative_prompt has no effect at guidance_scale 1; drop it or raise the scale")
         states = states.repeat_interleave(num_images_per_prompt, 0)

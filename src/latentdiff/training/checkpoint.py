@@ -30,7 +30,9 @@ def save(
 ) -> None:
     """Write `checkpoint-STEP` and drop all but the newest `keep`."""
     with atomic_folder(output_dir / f"{PREFIX}{step}") as folder:
-        save_file({name: p.detach().contiguous() for name, p in module.state_dict().items()}, folder / "model.safetensors")
+        save_file(
+            {name: p.detach().contiguous() for name, p in module.state_dict().items()}, folder / "model.safetensors"
+        )
         if ema is not None:
             save_file(ema.shadow, folder / "ema.safetensors")
         torch.save(optimizer.state_dict(), folder / "optimizer.pt")
@@ -68,4 +70,6 @@ def load(path: Path, module: nn.Module, ema: EMA | None, optimizer: torch.optim.
         return int(state["step"])
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} cannot be resumed ({reason}); use the recipe it was made with, or another") from None
+        raise CheckpointError(
+            f"{path} cannot be resumed ({reason}); use the recipe it was made with, or another"
+        ) from None

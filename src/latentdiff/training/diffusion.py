@@ -60,6 +60,8 @@ class DiffusionTask(Task):
         self._pipeline = (pipeline,)
         self.recipe, self.scale = recipe, pipeline.vae.config.scaling_factor
         self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        self.alphas_cumprod: torch.Tensor
+        self.empty_ids: torch.Tensor
         self.register_buffer("alphas_cumprod", self.scheduler.alphas_cumprod.float(), persistent=False)
         if self.text_encoder is not None:
             empty = tokenize(pipeline.tokenizer, [""], pipeline.max_length)[0]
@@ -102,7 +104,8 @@ class DiffusionTask(Task):
 def make_pipeline(recipe: DiffusionRecipe) -> DiffusionPipeline:
     """The pipeline to train: loaded whole, or new networks around a trained first stage."""
     if recipe.pretrained_model_name_or_path is not None:
-        return DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
+        pipeline: DiffusionPipeline = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
+        return pipeline
     parts: dict[str, Any] = {
         "vae": AutoencoderKL.from_pretrained(recipe.vae),
         "scheduler": DDIMScheduler(**recipe.noise_schedule),

@@ -145,7 +145,7 @@ class _Log:
 
     def add(self, values: dict[str, torch.Tensor], step: int, lr: float, progress: Any) -> None:
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach()  # type: ignore[operator]
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value.detach()
         self.count += 1
         if step % self.every:
             return

@@ -19,7 +19,7 @@ def diffusion_loss(
         target: The noise, the velocity or the clean latents, as `prediction_type` says, (B, C, H, W).
         alphas_cumprod: Cumulative alphas at each image's timestep, (B,).
         prediction_type: "epsilon", "v_prediction" or "sample".
-        snr_gamma: Min-SNR bound (Hang et al. 2023, eq. 7, restated for each prediction type); None weighs all steps alike.
+        snr_gamma: Min-SNR bound (Hang et al. 2023), restated for each prediction type; None weighs all steps alike.
 
     Returns:
         The loss, ().
