@@ -1,16 +1,19 @@
 """Text to image against diffusers' StableDiffusionPipeline: `python benchmarks/text_to_image.py [--size emoji|sd1]`.
 
 Both sides hold the same weights, take the same steps of the same solver from the same noise, and run in turn in one
-process; printed are medians over the rounds, the ratio, and the largest difference of the results. Peak memory is taken
-in a process of its own for each side.
+process; printed are medians over the rounds, the ratio, and the largest difference of the results. A call costs
+something once and something a step: the time outside the UNet is measured at `--steps` and at four times as many, and
+the slope is the cost of a step. Memory is what a call's peak lies above what the process held before, in a process for
+each side.
 """
 
 import argparse
 import multiprocessing
-import resource
 import statistics
+import threading
 import time
 
+import psutil
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from diffusers import DDIMScheduler as StockDDIM
@@ -118,17 +121,27 @@ def peak(side: str, size: str, connection: object) -> None:
     unet, vae, context = build(size)
     pipe = {"latentdiff": ours, "diffusers": theirs}[side](unet, vae)
     pipe.set_progress_bar_config(disable=True)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     spec = SIZES[size]
+    memory, done, held = psutil.Process().memory_info, threading.Event(), []
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            held.append(memory().rss)
+
+    before = memory().rss
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     run(pipe, context, torch.randn(1, 4, spec["latent"], spec["latent"]), 2)
-    connection.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    done.set()
+    watcher.join()
+    connection.send((max(held) - before) / 2**20)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="emoji")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     logging.set_verbosity_error()
     unet, vae, context = build(args.size)
@@ -137,7 +150,7 @@ def main() -> None:
     spec = SIZES[args.size]
     latents = torch.randn(1, 4, spec["latent"], spec["latent"])
     totals: dict[str, list[float]] = {name: [] for name in pipes}
-    outside: dict[str, list[float]] = {name: [] for name in pipes}
+    outside: dict[str, dict[int, list[float]]] = {name: {1: [], 4: []} for name in pipes}
     results = {}
     for pipe in pipes.values():
         pipe.set_progress_bar_config(disable=True)
@@ -145,24 +158,27 @@ def main() -> None:
     for number in range(args.rounds):
         # The order changes from round to round, so that neither side always comes first.
         for name in sorted(pipes, reverse=bool(number % 2)):
-            timers[name].seconds = 0.0
-            start = time.perf_counter()
-            results[name] = run(pipes[name], context, latents, args.steps)
-            seconds = time.perf_counter() - start
-            totals[name].append(1000 * seconds / args.steps)
-            outside[name].append(1000 * (seconds - timers[name].seconds) / args.steps)
-    print(
-        f"{args.size}: {args.steps} DDIM steps with guidance, {args.rounds} rounds, {torch.get_num_threads()} threads"
-    )
+            for factor in (1, 4):
+                timers[name].seconds = 0.0
+                start = time.perf_counter()
+                results[name] = run(pipes[name], context, latents, factor * args.steps)
+                seconds = time.perf_counter() - start
+                outside[name][factor].append(1000 * (seconds - timers[name].seconds))
+            totals[name].append(1000 * seconds / (4 * args.steps))
+    threads = torch.get_num_threads()
+    print(f"{args.size}: {4 * args.steps} DDIM steps with guidance, {args.rounds} rounds, {threads} threads")
     for name in pipes:
         sender, receiver = multiprocessing.get_context("spawn").Pipe()
         process = multiprocessing.get_context("spawn").Process(target=peak, args=(name, args.size, receiver))
         process.start()
         lift = sender.recv()
         process.join()
+        short, long = (statistics.median(outside[name][factor]) for factor in (1, 4))
+        slope = (long - short) / (3 * args.steps)
+        fixed = short - slope * args.steps
         print(
-            f"{name:>10}: {statistics.median(totals[name]):9.2f} ms a step, of which outside the UNet "
-            f"{statistics.median(outside[name]):6.3f} ms; a call lifts peak memory by {lift:7.1f} MiB"
+            f"{name:>10}: {statistics.median(totals[name]):9.2f} ms a step; outside the UNet {fixed:6.2f} ms a call "
+            f"and {slope:6.3f} ms a step; a call's memory peaks {lift:7.1f} MiB above the networks'"
         )
     ratios = [a / b for a, b in zip(totals["latentdiff"], totals["diffusers"], strict=True)]
     difference = (results["latentdiff"] - results["diffusers"]).abs().max() / results["diffusers"].abs().max()

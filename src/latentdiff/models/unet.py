@@ -107,8 +107,10 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         self._build_levels(style, levels, middle, layers_per_block)
         self.conv_norm_out = nn.GroupNorm(norm_num_groups, width, eps=1e-5)
         self.conv_out = zero_init(nn.Conv2d(width, out_channels, 3, padding=1))
-        for index, layer in enumerate(self._cross_attentions()):
+        layers_with_context = list(self._cross_attentions())
+        for index, layer in enumerate(layers_with_context):
             layer.index = index
+        self._cached_layers = len(layers_with_context)  # counted here, not at every step
 
     def _build_levels(self, style: BlockStyle, levels: list[Level], middle: Level, layers: int) -> None:
         """Make the down, middle and up blocks; `skips` follows the channels that forward pushes and pops."""
@@ -203,7 +205,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         if width is None:
             raise InputError("encoder_hidden_states is given, but this network takes no context; leave it out")
         if isinstance(context, ContextCache):
-            rows, layers = context.batch_size, sum(1 for _ in self._cross_attentions())
+            rows, layers = context.batch_size, self._cached_layers
             if len(context.keys) != layers:
                 raise InputError(
                     f"the context cache has {len(context.keys)} layers, this network {layers}; call its prepare_context"

@@ -93,7 +93,11 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
         return height, width
 
     def _set_timesteps(
-        self, num_inference_steps: int, timesteps: Sequence[int] | None, sigmas: Sequence[float] | None
+        self,
+        num_inference_steps: int,
+        timesteps: Sequence[int] | None,
+        sigmas: Sequence[float] | None,
+        device: torch.device,
     ) -> None:
         given = {"timesteps": timesteps, "sigmas": sigmas}
         given = {name: value for name, value in given.items() if value is not None}
@@ -112,20 +116,21 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
         for name in given:
             if name not in known:
                 raise InputError(f"{type(self.scheduler).__name__} takes no {name}; give num_inference_steps instead")
-        self.scheduler.set_timesteps(device=self._execution_device, **given)
+        self.scheduler.set_timesteps(device=device, **given)
 
     def _initial_latents(
         self,
         latents: torch.Tensor | None,
         generators: list[torch.Generator] | torch.Generator | None,
         shape: torch.Size,
+        device: torch.device,
     ) -> torch.Tensor:
         """Standard normal noise of `shape` (B, C, h, w): image i from its own generator, so batches don't matter."""
         if latents is None:
-            latents = randn_tensor(shape, generator=generators, device=self._execution_device)
+            latents = randn_tensor(shape, generator=generators, device=device)
         elif latents.shape != shape:
             raise InputError(f"latents have shape {tuple(latents.shape)}; this call needs {tuple(shape)}")
-        scaled: torch.Tensor = latents.to(self._execution_device, self.unet.dtype) * self.scheduler.init_noise_sigma
+        scaled: torch.Tensor = latents.to(device, self.unet.dtype) * self.scheduler.init_noise_sigma
         return scaled
 
     def _generate(
@@ -153,10 +158,11 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
         if unknown:
             raise InputError(f"callback_on_step_end_tensor_inputs has {sorted(unknown)}; allowed: ['latents']")
         generators = image_generators(seed, generator, batch_size)
-        self._set_timesteps(num_inference_steps, timesteps, sigmas)
+        device = self._execution_device
+        self._set_timesteps(num_inference_steps, timesteps, sigmas, device)
         channels = self.vae.config.latent_channels
         shape = torch.Size((batch_size, channels, *(side // self.vae_scale_factor for side in size)))
-        noise = self._initial_latents(latents, generators, shape)
+        noise = self._initial_latents(latents, generators, shape, device)
 
         def callback(step: int, timestep: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
             assert callback_on_step_end is not None

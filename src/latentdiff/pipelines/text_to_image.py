@@ -37,8 +37,10 @@ class TextToImagePipeline(DiffusionPipeline):
         """Tokens that the text encoder takes, start and end included."""
         return int(self.text_encoder.config.max_position_embeddings)
 
-    def encode_prompt(self, prompt: str | list[str], *, may_be_empty: bool = False) -> torch.Tensor:
-        """The text encoder's states (B, L, d) of one prompt or a list.
+    def encode_prompt(
+        self, prompt: str | list[str], *, may_be_empty: bool = False, device: torch.device | None = None
+    ) -> torch.Tensor:
+        """The text encoder's states (B, L, d) of one prompt or a list, computed on `device`, the pipeline's by default.
 
         Raises:
             InputError: If a prompt is no string, empty, overlong, or holds characters that are no text.
@@ -46,18 +48,22 @@ class TextToImagePipeline(DiffusionPipeline):
         prompts = as_list(prompt, may_be_empty=may_be_empty)
         # Equal prompts are encoded once: guidance needs the same empty prompt for every image.
         distinct = list(dict.fromkeys(prompts))
-        ids = tokenize(self.tokenizer, distinct, self.max_length).to(self._execution_device)
+        ids = tokenize(self.tokenizer, distinct, self.max_length).to(device or self._execution_device)
         states: torch.Tensor = self.text_encoder(ids).last_hidden_state
         return states if distinct == prompts else states[[distinct.index(p) for p in prompts]]
 
     def _unconditional(
-        self, negative_prompt: str | list[str] | None, negative_prompt_embeds: torch.Tensor | None, batch: int
+        self,
+        negative_prompt: str | list[str] | None,
+        negative_prompt_embeds: torch.Tensor | None,
+        batch: int,
+        device: torch.device,
     ) -> torch.Tensor:
         """States (B, L, d) of the negative prompt, the empty one by default."""
         if negative_prompt_embeds is not None:
-            states = negative_prompt_embeds.to(self._execution_device, self.unet.dtype)
+            states = negative_prompt_embeds.to(device)
         else:
-            states = self.encode_prompt(negative_prompt or "", may_be_empty=True)
+            states = self.encode_prompt(negative_prompt or "", may_be_empty=True, device=device)
         if len(states) not in (1, batch):
             raise InputError(f"{len(states)} negative prompts are given for {batch} prompts; give one each, or one")
         return states.expand(batch, -1, -1)
@@ -125,11 +131,15 @@ class TextToImagePipeline(DiffusionPipeline):
             or num_images_per_prompt < 1
         ):
             raise InputError(f"num_images_per_prompt is {num_images_per_prompt!r}; it must be an integer of at least 1")
-        states = self.encode_prompt(prompt) if prompt_embeds is None else prompt_embeds  # type: ignore[arg-type]
-        states = states.to(self._execution_device, self.unet.dtype)
+        device = self._execution_device  # a walk over all modules, so it is done once
+        states = prompt_embeds if prompt is None else self.encode_prompt(prompt, device=device)
+        assert states is not None
+        states = states.to(device, self.unet.dtype)
         guidance = []
         if guidance_scale != 1:
-            negative = self._unconditional(negative_prompt, negative_prompt_embeds, len(states)).to(states.dtype)
+            negative = self._unconditional(negative_prompt, negative_prompt_embeds, len(states), device).to(
+                states.dtype
+            )
             unconditional = Conditioning(negative.repeat_interleave(num_images_per_prompt, 0))
             guidance = [ClassifierFreeGuidance(unconditional, guidance_scale, guidance_interval, guidance_rescale)]
         elif negative_prompt is not None or negative_prompt_embeds is not None:
