@@ -20,7 +20,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
     """The tail of an error message about an unknown `name`: its nearest neighbours, else everything known."""
     known = sorted(known)
     close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(known)}"
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(known) or 'none'}"
 
 
 class Registry(Generic[T]):

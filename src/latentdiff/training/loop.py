@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,20 +26,20 @@ from latentdiff.training.ema import EMA
 from latentdiff.training.recipes import Recipe
 
 
-class Task(nn.Module):
+class Task(nn.Module, ABC):
     """What a stage adds to the loop: trainable modules as attributes, a loss, and the folder it ends as.
 
     `forward(batch, rng)` returns the loss () and named values to log; every draw in it comes from `rng`, a CPU
     generator of (seed, step, rank). `export(folder)` writes what pipelines load.
     """
 
+    @abstractmethod
     def forward(self, batch: Any, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of one micro-batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def export(self, folder: Path) -> None:
         """Write the current weights as a model folder."""
-        raise NotImplementedError
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
