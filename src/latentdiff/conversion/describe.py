@@ -1,0 +1,184 @@
+"""Components in the original's terms: the YAML with which the original code would make them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from latentdiff.conversion.plan import BETA_SCHEDULES, PREDICTION_TYPES
+from latentdiff.conversion.zoo import AUTOENCODER, ENCODERS, LDM, UNET, VQ
+from latentdiff.errors import ConfigError
+
+Config = Mapping[str, Any]
+
+
+def model_node(components: Mapping[str, Any]) -> dict[str, Any]:
+    """The model node of a pipeline's components, or of a first stage alone.
+
+    Args:
+        components: As `load_original` and pipelines name them.
+
+    Raises:
+        ConfigError: If the original code can't make one of them; it says which and why.
+    """
+    vae = components["vae"]
+    if "unet" not in components:
+        return first_stage_node(vae, interface=False)
+    unet, schedule = unet_node(components["unet"].config), schedule_params(components["scheduler"].config)
+    return {
+        "target": LDM,
+        "params": {
+            **schedule,
+            "image_size": unet["params"]["image_size"],
+            "channels": unet["params"]["out_channels"],
+            "scale_factor": float(vae.config.scaling_factor),
+            "use_ema": False,
+            **cond_stage_params(components),
+            "unet_config": unet,
+            "first_stage_config": first_stage_node(vae, interface=True),
+        },
+    }
+
+
+def unet_node(config: Config) -> dict[str, Any]:
+    """`unet_config` of our UNet's configuration."""
+    channels, heads = list(config["block_out_channels"]), config["num_attention_heads"]
+    width, depth = channels[0], config["transformer_layers_per_block"]
+    if any(channel % width for channel in channels):
+        raise _refusal("unet", f"block_out_channels {channels}", "multiples of the first")
+    if not (heads is None or isinstance(heads, int)) or not isinstance(depth, int):
+        raise _refusal("unet", f"heads {heads} and depth {depth} that differ between levels", "one number each")
+    if config["norm_num_groups"] != 32 or not config["mid_block_attention"]:
+        raise _refusal("unet", "other norm_num_groups than 32 or a middle without attention", "32 groups and attention")
+    crossed = config["cross_attention_dim"] is not None
+    transformer = {
+        "use_spatial_transformer": True,
+        "transformer_depth": depth,
+        "context_dim": config["cross_attention_dim"],
+        "use_linear_in_transformer": config["use_linear_projection"],
+    }
+    if not config["use_linear_projection"]:
+        del transformer["use_linear_in_transformer"]  # the 2022 code doesn't know it; that of SD 2.x does
+    params = {
+        "image_size": config["sample_size"],
+        "in_channels": config["in_channels"],
+        "out_channels": config["out_channels"],
+        "model_channels": width,
+        "attention_resolutions": [2**level for level, attends in enumerate(config["attention_levels"]) if attends],
+        "num_res_blocks": config["layers_per_block"],
+        "channel_mult": [channel // width for channel in channels],
+        **({"num_heads": heads} if heads is not None else {"num_head_channels": config["num_head_channels"]}),
+        "use_scale_shift_norm": config["resnet_time_scale_shift"] == "scale_shift",
+        "resblock_updown": config["resnet_resampling"],
+        **(transformer if crossed else {}),
+    }
+    return {"target": UNET, "params": params}
+
+
+def first_stage_node(vae: Any, *, interface: bool) -> dict[str, Any]:
+    """`first_stage_config` of an autoencoder, KL or VQ."""
+    config = vae.config
+    channels = list(config.block_out_channels)
+    if any(channel % channels[0] for channel in channels) or config.norm_num_groups != 32:
+        raise _refusal(
+            "vae", f"block_out_channels {channels} in {config.norm_num_groups} groups", "multiples, 32 groups"
+        )
+    quantised = hasattr(config, "num_vq_embeddings")
+    attends = [kind.startswith("Attn") for kind in config.down_block_types]
+    side = config.sample_size
+    network = {
+        **({} if config.mid_block_add_attention else {"attn_type": "none"}),
+        "double_z": not quantised,
+        "z_channels": config.latent_channels,
+        "resolution": side,
+        "in_channels": config.in_channels,
+        "out_ch": config.out_channels,
+        "ch": channels[0],
+        "ch_mult": [channel // channels[0] for channel in channels],
+        "num_res_blocks": config.layers_per_block,
+        "attn_resolutions": [side // 2**level for level, attend in enumerate(attends) if attend],
+        "dropout": 0.0,
+    }
+    params = {"embed_dim": config.latent_channels, "ddconfig": network, "lossconfig": {"target": "torch.nn.Identity"}}
+    if not quantised:
+        return {"target": AUTOENCODER, "params": params}
+    params |= {"embed_dim": config.vq_embed_dim or config.latent_channels, "n_embed": config.num_vq_embeddings}
+    return {"target": VQ + "Interface" * interface, "params": params}
+
+
+def schedule_params(config: Config) -> dict[str, Any]:
+    """The noise schedule of a scheduler's configuration."""
+    betas = {ours: theirs for theirs, ours in BETA_SCHEDULES.items()}
+    predictions = {ours: theirs for theirs, ours in PREDICTION_TYPES.items()}
+    if config["beta_schedule"] not in betas or config.get("trained_betas") is not None:
+        raise _refusal("scheduler", f"beta_schedule {config['beta_schedule']!r}", ", ".join(betas))
+    if config.get("rescale_betas_zero_snr"):
+        raise _refusal("scheduler", "rescale_betas_zero_snr", "betas as they are")
+    kind = {} if config["beta_schedule"] == "scaled_linear" else {"beta_schedule": betas[config["beta_schedule"]]}
+    prediction = predictions[config.get("prediction_type", "epsilon")]
+    return {
+        "timesteps": config["num_train_timesteps"],
+        "linear_start": config["beta_start"],
+        "linear_end": config["beta_end"],
+        **kind,
+        **({} if prediction == "eps" else {"parameterization": prediction}),
+    }
+
+
+def cond_stage_params(components: Mapping[str, Any]) -> dict[str, Any]:
+    """The conditioning stage: what is beside the UNet, the first stage and the scheduler."""
+    crossattn, unet, vae = {"conditioning_key": "crossattn"}, components["unet"].config, components["vae"].config
+    if "class_embedder" in components:
+        config = components["class_embedder"].config
+        params = {"n_classes": config.num_classes, "embed_dim": config.embed_dim, "key": "class_label"}
+        return {**crossattn, "cond_stage_key": "class_label", "cond_stage_config": _encoder("ClassEmbedder", params)}
+    if "segmentation_encoder" in components:
+        config = components["segmentation_encoder"].config
+        params = {"n_stages": config.num_stages, "in_channels": config.in_channels, "out_channels": config.out_channels}
+        node = _encoder("SpatialRescaler", params)
+        return {"concat_mode": True, "cond_stage_key": "segmentation", "cond_stage_config": node}
+    if "layout_encoder" in components:
+        params = {**_bert(components["layout_encoder"].config), "use_tokenizer": False}
+        return {
+            **crossattn,
+            "cond_stage_key": "coordinates_bbox",
+            "cond_stage_config": _encoder("BERTEmbedder", params),
+        }
+    if "text_encoder" in components:
+        return {**crossattn, "cond_stage_key": "caption", "cond_stage_config": _text(components["text_encoder"])}
+    extra = unet["in_channels"] - vae.latent_channels
+    if unet["cross_attention_dim"] is not None:
+        return {**crossattn, "cond_stage_key": "nix", "cond_stage_config": {"target": "torch.nn.Identity"}}
+    if extra == 0:
+        return {"cond_stage_key": "class_label", "cond_stage_config": "__is_unconditional__"}
+    if extra == vae.latent_channels + 1:
+        return {"concat_mode": True, "cond_stage_key": "masked_image", "cond_stage_config": "__is_first_stage__"}
+    return {"concat_mode": True, "cond_stage_key": "LR_image", "cond_stage_config": {"target": "torch.nn.Identity"}}
+
+
+def _text(encoder: Any) -> dict[str, Any]:
+    if type(encoder).__name__ == "LDMTextEncoder":
+        return _encoder("BERTEmbedder", _bert(encoder.config))
+    if encoder.config.hidden_size == 768:
+        return _encoder("FrozenCLIPEmbedder", {})
+    return _encoder("FrozenOpenCLIPEmbedder", {"freeze": True, "layer": "penultimate"})
+
+
+def _bert(config: Any) -> dict[str, Any]:
+    if (config.num_attention_heads, config.attention_head_dim) != (8, 64):
+        heads = f"{config.num_attention_heads} heads of {config.attention_head_dim}"
+        raise _refusal("text_encoder", heads, "8 heads of 64")
+    return {
+        "n_embed": config.hidden_size,
+        "n_layer": config.num_hidden_layers,
+        "vocab_size": config.vocab_size,
+        "max_seq_len": config.max_position_embeddings,
+    }
+
+
+def _encoder(name: str, params: dict[str, Any]) -> dict[str, Any]:
+    return {"target": ENCODERS + name, "params": params}
+
+
+def _refusal(component: str, given: str, allowed: str) -> ConfigError:
+    return ConfigError(f"{component} has {given}; the original code can make {allowed}, so it can't be converted to it")

@@ -1,0 +1,296 @@
+"""The original's network parameters in our terms: what each component is, and which rules it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from latentdiff.conversion.nodes import class_of, number, numbers, params_of, take
+from latentdiff.conversion.rules import (
+    CLIP_RULES,
+    OPEN_CLIP_RULES,
+    SAME_RULES,
+    TEXT_RULES,
+    Rules,
+    first_stage_rules,
+    unet_rules,
+)
+from latentdiff.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Network:
+    """A component to be made.
+
+    Attributes:
+        component: Its class, or a function that makes it.
+        config: Its constructor arguments.
+        rules: Where its tensors stand.
+        prefix: What all original names start with, below the component's own place in the checkpoint.
+        dropped: What original names, below the same place, start with that this component doesn't need.
+    """
+
+    component: Callable[..., nn.Module]
+    config: Mapping[str, Any]
+    rules: Rules
+    prefix: str = ""
+    dropped: tuple[str, ...] = ()
+
+
+UNET_KNOWN: dict[str, Any] = {
+    "image_size": None,
+    "in_channels": ...,
+    "out_channels": ...,
+    "model_channels": ...,
+    "attention_resolutions": ...,
+    "num_res_blocks": ...,
+    "channel_mult": (1, 2, 4, 8),
+    "num_heads": -1,
+    "num_head_channels": -1,
+    "use_scale_shift_norm": False,
+    "resblock_updown": False,
+    "use_spatial_transformer": False,
+    "transformer_depth": 1,
+    "context_dim": None,
+    "use_linear_in_transformer": False,
+    "dropout": 0.0,
+}
+UNET_FIXED: dict[str, tuple[Any, ...]] = {
+    "dims": (2,),
+    "conv_resample": (True,),
+    "num_classes": (None,),
+    "n_embed": (None,),
+    "use_new_attention_order": (False,),
+    "num_heads_upsample": (-1,),
+}
+UNET_IGNORED = ("use_checkpoint", "use_fp16", "use_bf16", "legacy")
+
+
+def unet(node: object, sample_size: int | None) -> Network:
+    """The UNet of `unet_config`; `sample_size` is the latents' side.
+
+    Raises:
+        ConfigError: If it is another class, or a network that ours can't be.
+    """
+    from latentdiff.models.unet import UNet2DConditionModel
+
+    if class_of(node, "unet_config") != "UNetModel":
+        raise ConfigError(
+            f"unet_config has the class {class_of(node, 'unet_config')!r}; only UNetModel can be converted"
+        )
+    given = take(
+        params_of(node, "unet_config"), "unet_config", known=UNET_KNOWN, fixed=UNET_FIXED, ignored=UNET_IGNORED
+    )
+    width = number(given["model_channels"], "unet_config.model_channels")
+    multipliers = numbers(given["channel_mult"], "unet_config.channel_mult")
+    factors = numbers(given["attention_resolutions"], "unet_config.attention_resolutions")
+    heads = {"num_attention_heads": given["num_heads"]}
+    if given["num_head_channels"] != -1:
+        heads = {"num_head_channels": given["num_head_channels"]}
+    context = given["context_dim"] if given["use_spatial_transformer"] else None
+    if given["use_spatial_transformer"] and context is None:
+        raise ConfigError("unet_config lacks context_dim, which use_spatial_transformer needs; add it")
+    config = {
+        "sample_size": sample_size or given["image_size"],
+        "in_channels": number(given["in_channels"], "unet_config.in_channels"),
+        "out_channels": number(given["out_channels"], "unet_config.out_channels"),
+        "block_out_channels": tuple(width * factor for factor in multipliers),
+        "layers_per_block": number(given["num_res_blocks"], "unet_config.num_res_blocks"),
+        "attention_levels": tuple(2**level in factors for level in range(len(multipliers))),
+        "cross_attention_dim": context,
+        "transformer_layers_per_block": given["transformer_depth"],
+        "use_linear_projection": bool(given["use_linear_in_transformer"]),
+        "resnet_time_scale_shift": "scale_shift" if given["use_scale_shift_norm"] else "default",
+        "resnet_resampling": bool(given["resblock_updown"]),
+        "dropout": float(given["dropout"]),
+        **{name: number(value, f"unet_config's {name}") for name, value in heads.items()},
+    }
+    rules = unet_rules(config["layers_per_block"], config["attention_levels"], True, plain=context is None)
+    return Network(UNet2DConditionModel, config, rules)
+
+
+DDCONFIG_KNOWN: dict[str, Any] = {
+    "double_z": True,
+    "z_channels": ...,
+    "resolution": ...,
+    "in_channels": ...,
+    "out_ch": ...,
+    "ch": ...,
+    "ch_mult": (1, 2, 4, 8),
+    "num_res_blocks": ...,
+    "attn_resolutions": ...,
+    "attn_type": "vanilla",
+}
+DDCONFIG_FIXED: dict[str, tuple[Any, ...]] = {
+    "resamp_with_conv": (True,),
+    "give_pre_end": (False,),
+    "tanh_out": (False,),
+    "use_linear_attn": (False,),
+    "attn_type": ("vanilla", "none", "vanilla-xformers"),
+}
+FIRST_STAGE_KNOWN: dict[str, Any] = {"embed_dim": ..., "ddconfig": ..., "n_embed": None}
+FIRST_STAGE_FIXED: dict[str, tuple[Any, ...]] = {"remap": (None,), "sane_index_shape": (False, True)}
+FIRST_STAGE_IGNORED = (
+    "lossconfig",
+    "monitor",
+    "ckpt_path",
+    "ignore_keys",
+    "image_key",
+    "colorize_nlabels",
+    "batch_resize_range",
+    "scheduler_config",
+    "lr_g_factor",
+    "use_ema",
+)
+KL_CLASSES = ("AutoencoderKL",)
+VQ_CLASSES = ("VQModel", "VQModelInterface")
+
+
+def first_stage(node: object, scale_factor: float = 1.0) -> Network:
+    """The autoencoder of `first_stage_config`, or of a first stage's own YAML.
+
+    Raises:
+        ConfigError: If it is another class, or a network that diffusers' autoencoders can't be.
+    """
+    from diffusers import AutoencoderKL
+
+    from latentdiff.models.autoencoder_vq import VQModel
+
+    where, name = "first_stage_config", class_of(node, "first_stage_config")
+    if name not in KL_CLASSES + VQ_CLASSES:
+        allowed = ", ".join(KL_CLASSES + VQ_CLASSES)
+        raise ConfigError(f"{where} has the class {name!r}; these can be converted: {allowed}")
+    given = take(
+        params_of(node, where), where, known=FIRST_STAGE_KNOWN, fixed=FIRST_STAGE_FIXED, ignored=FIRST_STAGE_IGNORED
+    )
+    inner = params_of({"params": given["ddconfig"]}, f"{where}.ddconfig")
+    network = take(inner, f"{where}.ddconfig", known=DDCONFIG_KNOWN, fixed=DDCONFIG_FIXED, ignored=("dropout",))
+    latents = number(network["z_channels"], "ddconfig.z_channels")
+    config = _autoencoder(network, latents)
+    config["scaling_factor"] = scale_factor
+    rules = first_stage_rules(len(config["block_out_channels"]))
+    if name in VQ_CLASSES:
+        config |= {
+            "num_vq_embeddings": number(given["n_embed"], f"{where}.n_embed"),
+            "vq_embed_dim": number(given["embed_dim"], f"{where}.embed_dim"),
+        }
+        return Network(VQModel, config, rules)
+    if given["embed_dim"] != latents or not network["double_z"]:
+        raise ConfigError(
+            f"{where} has embed_dim {given['embed_dim']}, z_channels {latents} and double_z {network['double_z']}; "
+            "a KL autoencoder can be converted where the first two are equal and double_z is true"
+        )
+    return Network(AutoencoderKL, config, rules)
+
+
+def _autoencoder(network: Mapping[str, Any], latents: int) -> dict[str, Any]:
+    """What KL and VQ autoencoders have in common; a level attends where its nominal side is listed."""
+    channels = numbers(network["ch_mult"], "ddconfig.ch_mult")
+    side = number(network["resolution"], "ddconfig.resolution")
+    listed = numbers(network["attn_resolutions"], "ddconfig.attn_resolutions")
+    attends = [network["attn_type"] != "none" and side // 2**i in listed for i in range(len(channels))]
+    width = number(network["ch"], "ddconfig.ch")
+    return {
+        "in_channels": number(network["in_channels"], "ddconfig.in_channels"),
+        "out_channels": number(network["out_ch"], "ddconfig.out_ch"),
+        "block_out_channels": tuple(width * factor for factor in channels),
+        "layers_per_block": number(network["num_res_blocks"], "ddconfig.num_res_blocks"),
+        "latent_channels": latents,
+        "sample_size": side,
+        "down_block_types": tuple(f"{'Attn' * yes}DownEncoderBlock2D" for yes in attends),
+        "up_block_types": tuple(f"{'Attn' * yes}UpDecoderBlock2D" for yes in reversed(attends)),
+        "mid_block_add_attention": network["attn_type"] != "none",
+    }
+
+
+def text_transformer(node: object) -> Network:
+    """`BERTEmbedder`, with a tokenizer (text) or without (layout tokens)."""
+    from latentdiff.models.text_encoder import LDMTextEncoder
+
+    known = {"n_embed": ..., "n_layer": ..., "vocab_size": 30522, "max_seq_len": 77, "use_tokenizer": True}
+    given = take(
+        params_of(node, "cond_stage_config"),
+        "cond_stage_config",
+        known=known,
+        fixed={},
+        ignored=("device", "embedding_dropout"),
+    )
+    config = {
+        "vocab_size": number(given["vocab_size"], "cond_stage_config.vocab_size"),
+        "max_position_embeddings": number(given["max_seq_len"], "cond_stage_config.max_seq_len"),
+        "hidden_size": number(given["n_embed"], "cond_stage_config.n_embed"),
+        "num_hidden_layers": number(given["n_layer"], "cond_stage_config.n_layer"),
+    }
+    return Network(LDMTextEncoder, config, TEXT_RULES, "transformer.", dropped=("transformer.to_logits.",))
+
+
+NULL_CLASSES = {1001: 1000}
+"""By number of classes: cin256-v2 has a thousand of ImageNet and the null class of guidance."""
+
+
+def class_embedder(node: object) -> Network:
+    """`ClassEmbedder`."""
+    from latentdiff.models.class_embedder import ClassEmbedder
+
+    given = take(
+        params_of(node, "cond_stage_config"),
+        "cond_stage_config",
+        known={"embed_dim": ..., "n_classes": 1000},
+        fixed={},
+        ignored=("key",),
+    )
+    count = number(given["n_classes"], "cond_stage_config.n_classes")
+    config = {"num_classes": count, "embed_dim": given["embed_dim"], "null_class": NULL_CLASSES.get(count)}
+    return Network(ClassEmbedder, config, SAME_RULES)
+
+
+def segmentation_encoder(node: object) -> Network:
+    """`SpatialRescaler`."""
+    from latentdiff.models.segmentation_encoder import SegmentationEncoder
+
+    given = take(
+        params_of(node, "cond_stage_config"),
+        "cond_stage_config",
+        known={"n_stages": 1, "in_channels": ..., "out_channels": ...},
+        fixed={"method": ("bilinear",), "multiplier": (0.5,), "bias": (False,)},
+        ignored=(),
+    )
+    config = {
+        "in_channels": given["in_channels"],
+        "out_channels": given["out_channels"],
+        "num_stages": given["n_stages"],
+    }
+    return Network(SegmentationEncoder, config, SAME_RULES)
+
+
+def clip(node: object) -> Network:
+    """`FrozenCLIPEmbedder` of SD 1.x: the text half of CLIP ViT-L/14."""
+    fixed = {"version": ("openai/clip-vit-large-patch14",), "layer": ("last",), "layer_idx": (None,)}
+    _only_fixed(node, {**fixed, "max_length": (77,)})
+    config = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    dropped = ("transformer.text_model.embeddings.position_ids",)
+    return Network(make_clip, config, CLIP_RULES, "transformer.", dropped)
+
+
+def open_clip(node: object) -> Network:
+    """`FrozenOpenCLIPEmbedder` of SD 2.x: the text half of OpenCLIP ViT-H/14, without its last layer."""
+    _only_fixed(node, {"arch": ("ViT-H-14",), "layer": ("penultimate",), "max_length": (77,)})
+    config = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
+    config |= {"hidden_act": "gelu", "projection_dim": 1024}
+    last = ("model.transformer.resblocks.23.", "model.text_projection", "model.logit_scale", "model.attn_mask")
+    return Network(make_clip, config, OPEN_CLIP_RULES, "model.", last)
+
+
+def _only_fixed(node: object, fixed: Mapping[str, tuple[Any, ...]]) -> None:
+    ignored = ("device", "freeze", "use_fp16")
+    take(params_of(node, "cond_stage_config"), "cond_stage_config", known={}, fixed=fixed, ignored=ignored)
+
+
+def make_clip(**config: Any) -> nn.Module:
+    """transformers' CLIP text model of CLIP's vocabulary of 49408 tokens and prompts of 77."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(CLIPTextConfig(**config, vocab_size=49408, max_position_embeddings=77, eos_token_id=2))

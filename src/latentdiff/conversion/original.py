@@ -1,0 +1,152 @@
+"""Loading an original checkpoint: `load_original`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentdiff.conversion.inventory import Inventory, take_stock
+from latentdiff.conversion.nodes import read_config
+from latentdiff.conversion.plan import Part, Plan, make_plan
+from latentdiff.conversion.zoo import recognise, zoo_config
+from latentdiff.errors import CheckpointError
+from latentdiff.io.tensor_files import TensorFile, open_tensors
+from latentdiff.schedulers.ddim import DDIMScheduler
+
+
+@dataclass(frozen=True)
+class LoadedOriginal:
+    """What a checkpoint turned out to be.
+
+    Attributes:
+        task: "text-to-image", "unconditional", ...; None for a first stage alone.
+        components: Names to networks in eval mode, and to the scheduler; those of the task's pipeline.
+        config: The model node of the original configuration.
+        notes: What was left out and why, in whole sentences.
+    """
+
+    task: str | None
+    components: dict[str, Any]
+    config: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint that fits its configuration, none of whose weights has been read.
+
+    Attributes:
+        config: The model node.
+        plan: Its components.
+        file: Its tensors.
+        stock: Which of them are used.
+    """
+
+    config: dict[str, Any]
+    plan: Plan
+    file: TensorFile
+    stock: Inventory
+    notes: list[str] = field(default_factory=list)
+
+    def tensors(self, part: Part, dtype: torch.dtype | None) -> Any:
+        """Name and tensor of a part, one after the other."""
+
+        def read(key: str) -> Tensor:
+            tensor = self.file.read(self.stock.sources.get(key, key))
+            return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+
+        return part.map.to_ours(read)
+
+
+def open_original(
+    checkpoint: str | Path | Mapping[str, Tensor],
+    config: str | Path | Mapping[str, Any] | None = None,
+    *,
+    ema: bool = True,
+) -> Opened:
+    """Everything of `load_original` but the reading of weights: see there."""
+    file = open_tensors(checkpoint)
+    shapes = {key: file.info(key).shape for key in file.keys()}  # noqa: SIM118
+    notes = []
+    if config is None:
+        name, node = recognise(shapes)
+        notes.append(f"Recognised as {name} from the names and shapes of its tensors.")
+    elif isinstance(config, str) and not Path(config).is_file():
+        node = zoo_config(config)
+    else:
+        node = read_config(config)
+    plan = make_plan(node)
+    stock = take_stock(plan, shapes, ema=ema)
+    return Opened(node, plan, file, stock, notes + stock.notes)
+
+
+def load_original(
+    checkpoint: str | Path | Mapping[str, Tensor],
+    config: str | Path | Mapping[str, Any] | None = None,
+    *,
+    ema: bool = True,
+    dtype: torch.dtype | None = torch.float32,
+    progress: Callable[[int], object] | None = None,
+) -> LoadedOriginal:
+    """Load a checkpoint of the original latent diffusion code, or of Stable Diffusion 1.x and 2.x.
+
+    Every tensor must fit: a missing, unexpected or misshaped one is an error, and nothing is loaded then.
+
+    Args:
+        checkpoint: A Lightning `.ckpt`, a file with a bare state dict, a `.safetensors` file, or a state dict.
+        config: The original YAML file, its content, or a name of the zoo; None to recognise the model from its tensors.
+        ema: Whether to use the averaged UNet weights where the checkpoint has them.
+        dtype: Of the components; None keeps what the file has.
+        progress: Called with the number of tensors that have been loaded since the last call.
+
+    Returns:
+        The task and its components. Component calls are those of diffusers: `unet(sample, timestep, context).sample`,
+        `vae.encode(x).latent_dist` (KL) or `.latents` (VQ), `vae.decode(z).sample`,
+        `text_encoder(input_ids).last_hidden_state`, `class_embedder(labels)`, `segmentation_encoder(maps)`.
+
+    Raises:
+        CheckpointError: If the file is damaged, or isn't what the configuration says.
+        UnsafeCheckpointError: If the file would have to run code to be read.
+        ConfigError: If the configuration can't be converted, or is needed and not given.
+    """
+    opened = open_original(checkpoint, config, ema=ema)
+    components: dict[str, Any] = {}
+    for name, part in opened.plan.parts.items():
+        state = {}
+        for key, tensor in opened.tensors(part, dtype):
+            # A part of a joined tensor is a view of all of it, which would be kept along with it.
+            state[key] = tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor.contiguous()
+            if progress is not None:
+                progress(1)
+        part.model.load_state_dict(state, assign=True)
+        components[name] = part.model
+    finish(opened, components)
+    return LoadedOriginal(opened.plan.task, components, opened.config, tuple(opened.notes))
+
+
+def finish(opened: Opened, components: dict[str, Any]) -> None:
+    """Add the scheduler, check the tensors that come twice, and set the latent scale where it is a tensor."""
+    plan, file = opened.plan, opened.file
+    if plan.scheduler is None:
+        return
+    scheduler = DDIMScheduler(**plan.scheduler)
+    components["scheduler"] = scheduler
+    if "betas" in opened.stock.buffers:
+        ours = torch.from_numpy(scheduler.schedule.betas).float()
+        stored = file.read("betas").float()
+        if stored.shape != ours.shape or not torch.allclose(stored, ours, rtol=1e-4, atol=1e-7):
+            raise CheckpointError(
+                f"the checkpoint's betas run from {stored[0]:.3g} to {stored[-1]:.3g} over {len(stored)} steps, "
+                f"the config's from {ours[0]:.3g} to {ours[-1]:.3g} over {len(ours)}; give the config of this checkpoint"
+            )
+    if plan.scale_by_std:
+        if "scale_factor" not in opened.stock.buffers:
+            raise CheckpointError(
+                "the config says scale_by_std, but the checkpoint has no scale_factor; give its config"
+            )
+        components["vae"].register_to_config(scaling_factor=float(file.read("scale_factor")))

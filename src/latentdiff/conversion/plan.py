@@ -1,0 +1,192 @@
+"""What a checkpoint's configuration says that it holds: components on the meta device, and where their tensors are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from accelerate import init_empty_weights
+from torch import nn
+
+from latentdiff.conversion import networks
+from latentdiff.conversion.networks import Network
+from latentdiff.conversion.nodes import class_of, params_of, take
+from latentdiff.conversion.tensor_map import TensorMap
+from latentdiff.errors import ConfigError
+from latentdiff.registry import nearest
+
+UNET, FIRST_STAGE, COND_STAGE = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
+
+DIFFUSION_CLASSES = ("LatentDiffusion", "LatentInpaintDiffusion")
+KNOWN: dict[str, Any] = {
+    "unet_config": ...,
+    "first_stage_config": ...,
+    "cond_stage_config": ...,
+    "cond_stage_key": "image",
+    "conditioning_key": None,
+    "concat_mode": True,
+    "image_size": None,
+    "timesteps": 1000,
+    "linear_start": 1e-4,
+    "linear_end": 2e-2,
+    "beta_schedule": "linear",
+    "given_betas": None,
+    "parameterization": "eps",
+    "scale_factor": 1.0,
+    "scale_by_std": False,
+    "use_ema": True,
+}
+IGNORED = (
+    *(
+        "ckpt_path",
+        "ignore_keys",
+        "load_only_unet",
+        "monitor",
+        "first_stage_key",
+        "channels",
+        "log_every_t",
+        "clip_denoised",
+    ),
+    *("loss_type", "cosine_s", "original_elbo_weight", "v_posterior", "l_simple_weight", "use_positional_encodings"),
+    *("learn_logvar", "logvar_init", "num_timesteps_cond", "cond_stage_trainable", "cond_stage_forward"),
+    *("scheduler_config", "finetune_keys", "concat_keys", "masked_image_key", "base_learning_rate"),
+    *("split_input_params", "ucg_training", "reset_ema", "reset_num_ema_updates", "make_it_fit", "text_embedding_key"),
+)
+
+# The original's names of beta schedules; its "linear" is linear in the square root.
+BETA_SCHEDULES = {"linear": "scaled_linear", "cosine": "squaredcos_cap_v2", "sqrt_linear": "linear", "sqrt": "sqrt"}
+PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component to be filled.
+
+    Attributes:
+        network: What it is.
+        place: What its names start with in the checkpoint.
+        model: The component on the meta device.
+        map: From its tensors to the checkpoint's.
+    """
+
+    network: Network
+    place: str
+    model: nn.Module
+    map: TensorMap
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the configuration tells.
+
+    Attributes:
+        task: What the model does; None for a first stage alone.
+        parts: Component name to part.
+        scheduler: Arguments of `DDIMScheduler`; None for a first stage alone.
+        scale_by_std: Whether the latent scale is a tensor of the checkpoint.
+        shared_first_stage: Whether the checkpoint holds the first stage a second time, as its own conditioner.
+    """
+
+    task: str | None
+    parts: Mapping[str, Part]
+    scheduler: Mapping[str, Any] | None = None
+    scale_by_std: bool = False
+    shared_first_stage: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Conditioner:
+    """A class of `cond_stage_config`: its task, component name, and network."""
+
+    task: str
+    component: str | None = None
+    network: Callable[[object], Network] | None = None
+
+
+def conditioner(node: object) -> Conditioner:
+    """What the conditioning stage is; ConfigError for an unknown class."""
+    name = class_of(node, "cond_stage_config")
+    if name == "BERTEmbedder" and not params_of(node, "cond_stage_config").get("use_tokenizer", True):
+        return Conditioner("layout-to-image", "layout_encoder", networks.text_transformer)
+    if name not in CONDITIONERS:
+        raise ConfigError(f"cond_stage_config has the class {name!r}; {nearest(name, CONDITIONERS)}")
+    return CONDITIONERS[name]
+
+
+CONDITIONERS = {
+    "__is_unconditional__": Conditioner("unconditional"),
+    "__is_first_stage__": Conditioner("inpaint"),
+    "Identity": Conditioner("super-resolution"),
+    "BERTEmbedder": Conditioner("text-to-image", "text_encoder", networks.text_transformer),
+    "ClassEmbedder": Conditioner("class-to-image", "class_embedder", networks.class_embedder),
+    "SpatialRescaler": Conditioner("semantic-to-image", "segmentation_encoder", networks.segmentation_encoder),
+    "FrozenCLIPEmbedder": Conditioner("text-to-image", "text_encoder", networks.clip),
+    "FrozenOpenCLIPEmbedder": Conditioner("text-to-image", "text_encoder", networks.open_clip),
+}
+
+
+def make_plan(node: Mapping[str, Any]) -> Plan:
+    """Plan the conversion of a model node; nothing is read or allocated.
+
+    Raises:
+        ConfigError: If it names something that can't be converted.
+    """
+    name = class_of(node, "model")
+    if name in networks.KL_CLASSES + networks.VQ_CLASSES:
+        return Plan(None, {"vae": part(networks.first_stage(node), "")})
+    if name not in DIFFUSION_CLASSES:
+        known = (*DIFFUSION_CLASSES, *networks.KL_CLASSES, *networks.VQ_CLASSES)
+        raise ConfigError(f"the model has the class {name!r}; {nearest(name, known)}")
+    given = take(params_of(node, "model"), "model", known=KNOWN, fixed={"given_betas": (None,)}, ignored=IGNORED)
+    condition = conditioner(given["cond_stage_config"])
+    size = given["image_size"] if isinstance(given["image_size"], int) else None
+    scale = given["scale_factor"]
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < 1e6:
+        raise ConfigError(f"scale_factor is {scale!r}; it must be a number above 0")
+    parts = {
+        "vae": part(networks.first_stage(given["first_stage_config"], float(scale)), FIRST_STAGE),
+        "unet": part(networks.unet(given["unet_config"], size), UNET),
+    }
+    if condition.component is not None and condition.network is not None:
+        parts[condition.component] = part(condition.network(given["cond_stage_config"]), COND_STAGE)
+    task = condition.task
+    unet, vae = parts["unet"].network.config, parts["vae"].network.config
+    if unet["cross_attention_dim"] is not None and task == "super-resolution":
+        task = "retrieval-augmented"  # torch.nn.Identity passes on embeddings as well as images
+    if task == "text-to-image" and unet["in_channels"] > vae["latent_channels"]:
+        task = "inpaint"
+    return Plan(
+        task,
+        parts,
+        noise_schedule(given),
+        scale_by_std=bool(given["scale_by_std"]),
+        shared_first_stage=given["cond_stage_config"] == "__is_first_stage__",
+    )
+
+
+def part(network: Network, place: str) -> Part:
+    """A part on the meta device; buffers that no file holds are made for real."""
+    with init_empty_weights(include_buffers=False):
+        model = network.component(**network.config).eval()
+    return Part(network, place, model, TensorMap(model, network.rules, place + network.prefix))
+
+
+def noise_schedule(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `DDIMScheduler` that sample as the original's DDIM does."""
+    for name, known in (("beta_schedule", BETA_SCHEDULES), ("parameterization", PREDICTION_TYPES)):
+        if given[name] not in known:
+            raise ConfigError(f"unknown {name} {given[name]!r}; {nearest(given[name], known)}")
+    for name, low in (("linear_start", 0), ("linear_end", 0), ("timesteps", 1)):
+        if isinstance(given[name], bool) or not isinstance(given[name], (int, float)) or not low <= given[name] < 1e6:
+            raise ConfigError(f"{name} is {given[name]!r}; it must be a number of at least {low}")
+    return {
+        "num_train_timesteps": int(given["timesteps"]),
+        "beta_schedule": BETA_SCHEDULES[given["beta_schedule"]],
+        "beta_start": float(given["linear_start"]),
+        "beta_end": float(given["linear_end"]),
+        "prediction_type": PREDICTION_TYPES[given["parameterization"]],
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+    }

@@ -1,0 +1,158 @@
+"""What the names and shapes of a checkpoint tell about its networks, in the original's own terms.
+
+They tell everything but the number of attention heads, the noise schedule, the latent scale and the image size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from latentdiff.conversion.nodes import class_of, params_of
+from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, UNET
+
+Shapes = Mapping[str, tuple[int, ...]]
+Structure = dict[str, Any]
+
+# Tensors that only one kind of conditioning stage has.
+COND_TENSORS = {
+    "embedding.weight": "ClassEmbedder",
+    "transformer.token_emb.weight": "BERTEmbedder",
+    "channel_mapper.weight": "SpatialRescaler",
+    "encoder.conv_in.weight": "__is_first_stage__",
+    "transformer.text_model.embeddings.token_embedding.weight": "FrozenCLIPEmbedder",
+    "model.token_embedding.weight": "FrozenOpenCLIPEmbedder",
+}
+
+
+def below(shapes: Shapes, prefix: str) -> Shapes:
+    """The entries whose names start with `prefix`, without it."""
+    return {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
+
+
+def structure_of_shapes(shapes: Shapes) -> Structure:
+    """The structure of a checkpoint; empty if it holds no network of the original code."""
+    if any(key.startswith(UNET) for key in shapes):
+        return {
+            "unet": unet_of_shapes(below(shapes, UNET)),
+            "first_stage": first_stage_of_shapes(below(shapes, FIRST_STAGE)),
+            "cond_stage": cond_stage_of_shapes(below(shapes, COND_STAGE)),
+        }
+    return {"first_stage": first_stage_of_shapes(shapes)} if "encoder.conv_in.weight" in shapes else {}
+
+
+def structure_of_config(node: Mapping[str, Any]) -> Structure:
+    """The structure that a model node would have."""
+    params = params_of(node, "model")
+    if "unet_config" not in params:
+        return {"first_stage": first_stage_of_config(node)}
+    return {
+        "unet": unet_of_config(params_of(params["unet_config"], "unet_config")),
+        "first_stage": first_stage_of_config(params["first_stage_config"]),
+        "cond_stage": cond_stage_of_config(params["cond_stage_config"]),
+    }
+
+
+def unet_of_shapes(shapes: Shapes) -> Structure:
+    """Widths and attention of every block of the flat lists."""
+    widths, attends, depth, context = [], [], 0, None
+    for side in ("input_blocks", "output_blocks"):
+        for block in range(count(shapes, rf"{side}\.(\d+)\.")):
+            first = f"{side}.{block}.0."
+            names = (first + "weight", first + "op.weight", first + "in_layers.2.weight")
+            widths.append(next((shapes[name][:2] for name in names if name in shapes), ()))
+            attends.append(any(f"{side}.{block}.1.{tail}" in shapes for tail in ("qkv.weight", "proj_in.weight")))
+    for key, shape in shapes.items():
+        found = re.search(r"\.transformer_blocks\.(\d+)\.attn2\.to_k\.weight$", key)
+        if found:
+            depth, context = max(depth, int(found[1]) + 1), shape[1]
+    return {
+        "widths": tuple(widths),
+        "attends": tuple(attends),
+        "depth": depth,
+        "context": context,
+        "out": shapes.get("out.2.weight", ())[:1],
+        "embedding": shapes.get("input_blocks.1.0.emb_layers.1.weight", ())[:1],
+        "linear": len(shapes.get("middle_block.1.proj_in.weight", ())) == 2,
+    }
+
+
+def unet_of_config(params: Mapping[str, Any]) -> Structure:
+    """The same of `unet_config`'s parameters."""
+    width, layers = params["model_channels"], params["num_res_blocks"]
+    channels = [width * factor for factor in params["channel_mult"]]
+    crossed = params.get("use_spatial_transformer", False)
+    attention = [2**level in params["attention_resolutions"] for level in range(len(channels))]
+    widths, attends, skips, current = [(width, params["in_channels"])], [False], [width], width
+    for level, out in enumerate(channels):
+        for _ in range(layers):
+            widths.append((out, current))
+            attends.append(attention[level])
+            skips.append(out)
+            current = out
+        if level < len(channels) - 1:
+            widths.append((out, out))
+            attends.append(False)
+            skips.append(out)
+    for level in reversed(range(len(channels))):
+        for _ in range(layers + 1):
+            widths.append((channels[level], current + skips.pop()))
+            attends.append(attention[level])
+            current = channels[level]
+    return {
+        "widths": tuple(widths),
+        "attends": tuple(attends),
+        "depth": params.get("transformer_depth", 1) if crossed else 0,
+        "context": params.get("context_dim") if crossed else None,
+        "out": (params["out_channels"],),
+        "embedding": (channels[0] * (2 if params.get("use_scale_shift_norm") else 1),),
+        "linear": bool(params.get("use_linear_in_transformer", False)),
+    }
+
+
+def first_stage_of_shapes(shapes: Shapes) -> Structure:
+    """Widths of the encoder's levels, and what tells the kinds of autoencoders apart."""
+    levels = count(shapes, r"encoder\.down\.(\d+)\.")
+    return {
+        "widths": tuple(shapes.get(f"encoder.down.{i}.block.0.conv2.weight", ())[:1] for i in range(levels)),
+        "blocks": count(shapes, r"encoder\.down\.0\.block\.(\d+)\."),
+        "attends": tuple(f"encoder.down.{i}.attn.0.q.weight" in shapes for i in range(levels)),
+        "middle": "encoder.mid.attn_1.q.weight" in shapes,
+        "latents": shapes.get("encoder.conv_out.weight", ())[:1],
+        "codes": shapes.get("quantize.embedding.weight"),
+    }
+
+
+def first_stage_of_config(node: object) -> Structure:
+    """The same of a first stage's node."""
+    params = params_of(node, "first_stage_config")
+    network = params["ddconfig"]
+    vanilla = network.get("attn_type", "vanilla") != "none"
+    sides = [network["resolution"] // 2**i for i in range(len(network["ch_mult"]))]
+    quantised = class_of(node, "first_stage_config") != "AutoencoderKL"
+    return {
+        "widths": tuple((network["ch"] * factor,) for factor in network["ch_mult"]),
+        "blocks": network["num_res_blocks"],
+        "attends": tuple(vanilla and side in network["attn_resolutions"] for side in sides),
+        "middle": vanilla,
+        "latents": (network["z_channels"] * (1 if quantised else 2),),
+        "codes": (params["n_embed"], params["embed_dim"]) if quantised else None,
+    }
+
+
+def cond_stage_of_shapes(shapes: Shapes) -> str | None:
+    """The class of the conditioning stage; None where it has no tensors."""
+    return next((name for tensor, name in COND_TENSORS.items() if tensor in shapes), None)
+
+
+def cond_stage_of_config(node: object) -> str | None:
+    """The same of a conditioning stage's node."""
+    name = class_of(node, "cond_stage_config")
+    return name if name in COND_TENSORS.values() else None
+
+
+def count(shapes: Shapes, pattern: str) -> int:
+    """One more than the largest number that the pattern matches; 0 if it matches nothing."""
+    numbers = (int(found[1]) for key in shapes if (found := re.match(pattern, key)))
+    return 1 + max(numbers, default=-1)

@@ -1,0 +1,79 @@
+"""The vector-quantised first stage (section 3.1 and appendix G of the paper; Esser et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import diffusers
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor
+
+from latentdiff.errors import InputError
+
+
+class VQModel(diffusers.VQModel):  # type: ignore[misc]
+    """diffusers' VQModel with the latent scale of the paper's models, 1, and with codes.
+
+    As in the paper, `encode` returns latents *before* quantisation, which is what the diffusion model is trained on,
+    and `decode` quantises first: the quantisation layer belongs to the decoder.
+
+    Args:
+        in_channels: Channels of images.
+        out_channels: Channels of decoded images.
+        down_block_types: A block of every level, fine to coarse: `DownEncoderBlock2D` or, with attention,
+            `AttnDownEncoderBlock2D`.
+        up_block_types: The same for the decoder, coarse to fine: `UpDecoderBlock2D` or `AttnUpDecoderBlock2D`.
+        block_out_channels: Channels of every level, fine to coarse.
+        layers_per_block: Residual blocks of a level of the encoder; the decoder has one more.
+        latent_channels: Channels that the encoder ends with.
+        sample_size: Side of the training images, in pixels.
+        num_vq_embeddings: Number of codes.
+        norm_num_groups: Groups of every GroupNorm.
+        vq_embed_dim: Channels of a code; `latent_channels` by default.
+        scaling_factor: What latents are multiplied by for the diffusion model.
+        mid_block_add_attention: Whether the middles attend.
+    """
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        down_block_types: Sequence[str] = ("DownEncoderBlock2D",),
+        up_block_types: Sequence[str] = ("UpDecoderBlock2D",),
+        block_out_channels: Sequence[int] = (64,),
+        layers_per_block: int = 1,
+        latent_channels: int = 3,
+        sample_size: int = 32,
+        num_vq_embeddings: int = 256,
+        norm_num_groups: int = 32,
+        vq_embed_dim: int | None = None,
+        scaling_factor: float = 1.0,
+        mid_block_add_attention: bool = True,
+    ) -> None:
+        options = {name: value for name, value in self.config.items() if not name.startswith("_")}
+        super().__init__(**options)
+        self.register_to_config(**options)  # the parent's constructor adds options of its own
+
+    def encode_to_indices(self, images: Tensor) -> Tensor:
+        """The codes (B, h, w), int64 in [0, num_vq_embeddings), of images (B, 3, H, W) in [-1, 1]."""
+        return self.indices(self.encode(images).latents)
+
+    def indices(self, latents: Tensor) -> Tensor:
+        """The nearest codes (B, h, w) of unquantised latents (B, C, h, w)."""
+        codes: Tensor = self.quantize(latents)[2][2]
+        return codes.view(latents.shape[0], *latents.shape[2:])
+
+    def decode_indices(self, indices: Tensor) -> Tensor:
+        """Images (B, 3, H, W) of codes (B, h, w).
+
+        Raises:
+            InputError: If the codes are no integers (B, h, w).
+        """
+        if indices.ndim != 3 or indices.dtype not in (torch.int64, torch.int32):
+            raise InputError(f"indices are {indices.dtype} of shape {tuple(indices.shape)}; give int64 (B, h, w)")
+        latents = self.quantize.embedding(indices).permute(0, 3, 1, 2)
+        images: Tensor = self.decode(latents, force_not_quantize=True).sample
+        return images

@@ -1,0 +1,47 @@
+"""Semantic maps as channels beside the latents (section 4.4 of the paper)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from latentdiff.errors import ConfigError, InputError
+
+
+class SegmentationEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Halves a one-hot map's sides by bilinear interpolation, several times, then mixes its classes to few channels.
+
+    Args:
+        in_channels: Number of classes.
+        out_channels: Channels that the UNet takes beside the latents.
+        num_stages: Number of halvings, log2 of the first stage's factor f.
+
+    Raises:
+        ConfigError: If a number is not a positive integer.
+    """
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(self, *, in_channels: int = 182, out_channels: int = 3, num_stages: int = 2) -> None:
+        super().__init__()
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("num_stages", num_stages)):
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} is {value!r}; it must be a positive integer")
+        self.channel_mapper = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Channels (B, out_channels, H / 2^n, W / 2^n) of one-hot maps (B, in_channels, H, W), float.
+
+        Raises:
+            InputError: If the maps have another number of channels, or sides that don't halve evenly.
+        """
+        channels, factor = self.config["in_channels"], 2 ** self.config["num_stages"]
+        if maps.ndim != 4 or maps.shape[1] != channels or not maps.is_floating_point():
+            raise InputError(f"maps are {maps.dtype} of shape {tuple(maps.shape)}; give float (B, {channels}, H, W)")
+        if maps.shape[2] % factor or maps.shape[3] % factor:
+            raise InputError(f"maps are {maps.shape[2]}x{maps.shape[3]}; sides must be multiples of {factor}")
+        for _ in range(self.config["num_stages"]):
+            maps = F.interpolate(maps, scale_factor=0.5, mode="bilinear", align_corners=False)
+        out: Tensor = self.channel_mapper(maps)
+        return out
