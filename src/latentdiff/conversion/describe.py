@@ -127,33 +127,35 @@ def schedule_params(config: Config) -> dict[str, Any]:
 
 def cond_stage_params(components: Mapping[str, Any]) -> dict[str, Any]:
     """The conditioning stage: what is beside the UNet, the first stage and the scheduler."""
-    crossattn, unet, vae = {"conditioning_key": "crossattn"}, components["unet"].config, components["vae"].config
+    node: str | dict[str, Any]
     if "class_embedder" in components:
         config = components["class_embedder"].config
         params = {"n_classes": config.num_classes, "embed_dim": config.embed_dim, "key": "class_label"}
-        return {**crossattn, "cond_stage_key": "class_label", "cond_stage_config": _encoder("ClassEmbedder", params)}
-    if "segmentation_encoder" in components:
+        key, node = "class_label", _encoder("ClassEmbedder", params)
+    elif "segmentation_encoder" in components:
         config = components["segmentation_encoder"].config
         params = {"n_stages": config.num_stages, "in_channels": config.in_channels, "out_channels": config.out_channels}
-        node = _encoder("SpatialRescaler", params)
-        return {"concat_mode": True, "cond_stage_key": "segmentation", "cond_stage_config": node}
-    if "layout_encoder" in components:
+        key, node = "segmentation", _encoder("SpatialRescaler", params)
+    elif "layout_encoder" in components:
         params = {**_bert(components["layout_encoder"].config), "use_tokenizer": False}
-        return {
-            **crossattn,
-            "cond_stage_key": "coordinates_bbox",
-            "cond_stage_config": _encoder("BERTEmbedder", params),
-        }
-    if "text_encoder" in components:
-        return {**crossattn, "cond_stage_key": "caption", "cond_stage_config": _text(components["text_encoder"])}
-    extra = unet["in_channels"] - vae.latent_channels
-    if unet["cross_attention_dim"] is not None:
-        return {**crossattn, "cond_stage_key": "nix", "cond_stage_config": {"target": "torch.nn.Identity"}}
-    if extra == 0:
-        return {"cond_stage_key": "class_label", "cond_stage_config": "__is_unconditional__"}
-    if extra == vae.latent_channels + 1:
-        return {"concat_mode": True, "cond_stage_key": "masked_image", "cond_stage_config": "__is_first_stage__"}
-    return {"concat_mode": True, "cond_stage_key": "LR_image", "cond_stage_config": {"target": "torch.nn.Identity"}}
+        key, node = "coordinates_bbox", _encoder("BERTEmbedder", params)
+    elif "text_encoder" in components:
+        key, node = "caption", _text(components["text_encoder"])
+    else:
+        key, node = _without_encoder(components["unet"].config, components["vae"].config.latent_channels)
+    crossed = components["unet"].config.cross_attention_dim is not None
+    mode = {"conditioning_key": "crossattn"} if crossed else {"concat_mode": True}
+    return {**mode, "cond_stage_key": key, "cond_stage_config": node}
+
+
+def _without_encoder(unet: Any, latents: int) -> tuple[str, str | dict[str, Any]]:
+    """Key and node of a conditioning that no network makes; the number of channels beside the latents tells which."""
+    extra = unet.in_channels - latents
+    if unet.cross_attention_dim is None and extra == 0:
+        return "class_label", "__is_unconditional__"
+    if extra == latents + 1:
+        return "masked_image", "__is_first_stage__"
+    return "LR_image" if extra else "nix", {"target": "torch.nn.Identity"}
 
 
 def _text(encoder: Any) -> dict[str, Any]:

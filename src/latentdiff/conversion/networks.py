@@ -278,7 +278,12 @@ def clip(node: object) -> Network:
 def open_clip(node: object) -> Network:
     """`FrozenOpenCLIPEmbedder` of SD 2.x: the text half of OpenCLIP ViT-H/14, without its last layer."""
     _only_fixed(node, {"arch": ("ViT-H-14",), "layer": ("penultimate",), "max_length": (77,)})
-    config = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
+    config: dict[str, Any] = {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 23,
+        "num_attention_heads": 16,
+    }
     config |= {"hidden_act": "gelu", "projection_dim": 1024}
     last = ("model.transformer.resblocks.23.", "model.text_projection", "model.logit_scale", "model.attn_mask")
     return Network(make_clip, config, OPEN_CLIP_RULES, "model.", last)
@@ -293,4 +298,7 @@ def make_clip(**config: Any) -> nn.Module:
     """transformers' CLIP text model of CLIP's vocabulary of 49408 tokens and prompts of 77."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    return CLIPTextModel(CLIPTextConfig(**config, vocab_size=49408, max_position_embeddings=77, eos_token_id=2))
+    model: nn.Module = CLIPTextModel(
+        CLIPTextConfig(**config, vocab_size=49408, max_position_embeddings=77, eos_token_id=2)
+    )
+    return model

@@ -1,4 +1,4 @@
-"""Reading the original code's YAML: nodes of a target and its parameters, in which nothing is passed over in silence."""
+"""Reading the original code's YAML: nodes of a target and its parameters; nothing is passed over in silence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def class_of(node: object, where: str) -> str:
-    """The class name that a node's target ends with, or the node itself where it is a word such as `__is_first_stage__`.
+    """The class name that a node's target ends with, or the node itself where it is a word (`__is_first_stage__`).
 
     Names are looked up in tables only: nothing of the target is imported.
     """

@@ -142,7 +142,7 @@ def finish(opened: Opened, components: dict[str, Any]) -> None:
         if stored.shape != ours.shape or not torch.allclose(stored, ours, rtol=1e-4, atol=1e-7):
             raise CheckpointError(
                 f"the checkpoint's betas run from {stored[0]:.3g} to {stored[-1]:.3g} over {len(stored)} steps, "
-                f"the config's from {ours[0]:.3g} to {ours[-1]:.3g} over {len(ours)}; give the config of this checkpoint"
+                f"the config's from {ours[0]:.3g} to {ours[-1]:.3g} over {len(ours)}; give its own config"
             )
     if plan.scale_by_std:
         if "scale_factor" not in opened.stock.buffers:

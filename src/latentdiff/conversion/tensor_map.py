@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ class TensorMap:
                 yield key, read(names[0]).reshape(place.shape)
             else:
                 ordered = sorted(names, key=lambda name: self.places[name].part or 0)
-                parts = [read(name).unflatten(0, (place.heads, -1)) for name in ordered]
+                parts = [_split_rows(read(name), place.heads) for name in ordered]
                 yield key, torch.stack(parts, dim=1).reshape(place.shape)
 
 
@@ -80,7 +81,8 @@ def _place(model: nn.Module, rules: Rules, prefix: str, name: str, shape: tuple[
                 key = key.replace(piece, rules.joined.original)
                 part, parts = index, len(rules.joined.parts)
                 if rules.joined.per_head:
-                    heads = int(model.get_submodule(name.rsplit(".", 2)[0]).heads)
+                    layer: Any = model.get_submodule(name.rsplit(".", 2)[0])
+                    heads = layer.heads
                 shape = (parts * shape[0], *shape[1:])
     if rules.trailing is not None and re.search(rules.trailing[0], key):
         shape += (1,) * rules.trailing[1]
@@ -91,4 +93,9 @@ def _cut(tensor: Tensor, place: Place) -> Tensor:
     """The part of a joined tensor, or the tensor itself."""
     if place.part is None:
         return tensor
-    return tensor.unflatten(0, (place.heads, place.parts, -1))[:, place.part].flatten(0, 1)
+    return _split_rows(tensor, place.heads, place.parts)[:, place.part].flatten(0, 1)
+
+
+def _split_rows(tensor: Tensor, *sizes: int) -> Tensor:
+    """The rows of (n, ...) as (*sizes, rest, ...)."""
+    return tensor.reshape(*sizes, -1, *tensor.shape[1:])

@@ -44,4 +44,4 @@ def write_safetensors(
                     f"{given} {tensor.dtype} {tuple(tensor.shape)} where {name} {dtype} {shape} was announced"
                 )
             if tensor.numel():
-                file.write(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+                file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -1,0 +1,202 @@
+"""PyTorch's pickled checkpoints, read without running anything of theirs.
+
+A file is scanned first: it may name only what tensors are made of, and a few classes that old Lightning files carry,
+which inert stubs stand in for. Then torch's weights_only reader builds tensors without data, which is read on demand.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from latentdiff.errors import CheckpointError, UnsafeCheckpointError
+
+TENSOR_NAMES = {
+    "collections.OrderedDict",
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+    "torch.Size",
+    "torch.device",
+    "torch.nn.parameter.Parameter",
+    "__builtin__.set",
+    "builtins.set",
+    *(
+        f"torch.{name}Storage"
+        for name in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte")
+    ),
+    *("torch.BoolStorage", "torch.storage.UntypedStorage", "torch.storage._load_from_bytes_disabled"),
+    *(str(dtype) for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)),
+}
+"""What a file of tensors needs, and torch's reader knows how to make."""
+
+STUB_NAMES = {
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+    "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
+    "pytorch_lightning.callbacks.base.Callback",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "main.SetupCallback",
+    "main.ImageLogger",
+    "main.CUDACallback",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+}
+"""What Lightning stored beside the weights in the files of 2022; none of it is needed."""
+
+ENCODE = "_codecs.encode"  # a part of pickled numpy scalars; torch's reader calls it
+LONGEST_ENCODED = 4096  # some codecs take quadratic time
+
+OPERATIONS = {
+    *("PROTO", "STOP", "GLOBAL", "NEWOBJ", "REDUCE", "BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "MARK"),
+    *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "NONE", "NEWFALSE", "NEWTRUE", "EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT"),
+    *("EMPTY_SET", "BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING", "BINPERSID", "BINGET"),
+    *("LONG_BINGET", "BINPUT", "LONG_BINPUT", "LONG1"),
+}
+"""What torch's reader understands; whatever else a pickle does, no checkpoint of tensors needs it."""
+
+MAX_PICKLE_BYTES = 64 * 2**20
+LEGACY_PICKLES = 5  # magic number, protocol, system, content, storage keys
+FETCH = "fetch it again, or ask its author for safetensors"
+DAMAGE = (
+    *(pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
+    *(AssertionError, OverflowError, MemoryError, UnicodeDecodeError, OSError),
+)
+
+
+class Stub:
+    """Takes any arguments and state, and keeps nothing."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Stub:  # noqa: D102
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+
+def load_pickle(path: Path) -> Any:
+    """The content of a checkpoint; tensors of a zip file are on the meta device and know their place in the file.
+
+    Raises:
+        UnsafeCheckpointError: If the file names anything but tensors and what the stubs stand for.
+        CheckpointError: If it is damaged, or of a form that torch no longer writes.
+    """
+    try:
+        zipped = zipfile.is_zipfile(path)
+        with open(path, "rb") as file:
+            names = _scan_zip(path, file) if zipped else _scan_legacy(path, file)
+    except (zipfile.BadZipFile, *DAMAGE, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is damaged or no checkpoint ({_line(error)}); {FETCH}") from None
+    _refuse(path, names)
+    stubs: list[Any] = [(type("Stub", (Stub,), {}), name) for name in sorted(names & STUB_NAMES)]
+    try:
+        with torch.serialization.safe_globals(stubs):
+            return torch.load(path, map_location="meta" if zipped else "cpu", weights_only=True)
+    except (*DAMAGE, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({_line(error)}); {FETCH}") from None
+
+
+def _scan_zip(path: Path, file: IO[bytes]) -> set[str]:
+    """Check the archive's records; returns the names in its pickle."""
+    size = path.stat().st_size
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+        content = [record for record in records if record.filename.rsplit("/", 1)[-1] == "data.pkl"]
+        if len(content) != 1 or len({record.filename for record in records}) != len(records):
+            raise CheckpointError(f"{path} is no PyTorch checkpoint: it needs one data.pkl and no name twice; {FETCH}")
+        for record in records:
+            if record.compress_type != zipfile.ZIP_STORED or record.file_size > size:
+                raise CheckpointError(f"{path}: {record.filename} is compressed or larger than the file; {FETCH}")
+            if record.filename.rsplit("/", 1)[-1] == "constants.pkl":
+                raise UnsafeCheckpointError(f"{path} is a TorchScript program; give a state dict")
+        if content[0].file_size > MAX_PICKLE_BYTES:
+            raise CheckpointError(
+                f"{path}: data.pkl has {content[0].file_size} bytes; at most {MAX_PICKLE_BYTES} are read"
+            )
+        with archive.open(content[0]) as stream:
+            return _names(path, pickletools.genops(stream.read()))
+
+
+def _scan_legacy(path: Path, file: IO[bytes]) -> set[str]:
+    """The names in a file of torch before 1.6: pickles, then raw storages."""
+    head = file.read(512)
+    if head[257:262] == b"ustar":
+        raise CheckpointError(f"{path} is a tar file of PyTorch before 0.1.10, which is not read; {FETCH}")
+    if head.startswith(b"PK"):
+        raise CheckpointError(f"{path} is a damaged zip archive, perhaps cut off; {FETCH}")
+    file.seek(0)
+    names: set[str] = set()
+    for _ in range(LEGACY_PICKLES):
+        names |= _names(path, pickletools.genops(file))
+    return names
+
+
+def _names(path: Path, operations: Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> set[str]:
+    """What a pickle names, without executing it; UnsafeCheckpointError for operations that no tensor needs."""
+    names: set[str] = set()
+    strings: list[str] = []
+    longest = 0
+    for operation, argument, _ in operations:
+        if isinstance(argument, str) and operation.name not in ("GLOBAL", "INST"):
+            strings = [*strings[-1:], argument]
+            longest = max(longest, len(argument))
+        if operation.name in ("GLOBAL", "INST"):
+            names.add(".".join(argument.split(" ", 1)))
+        elif operation.name == "STACK_GLOBAL":
+            names.add(".".join(strings))
+        elif operation.name not in OPERATIONS:
+            _refuse(path, names)
+            raise UnsafeCheckpointError(f"{path} uses the pickle operation {operation.name}; {FETCH}")
+        if operation.name in ("STACK_GLOBAL", "INST"):
+            _refuse(path, names)
+            raise UnsafeCheckpointError(f"{path} names {min(names)} in a way that PyTorch never does; {FETCH}")
+    if ENCODE in names and longest > LONGEST_ENCODED:
+        raise UnsafeCheckpointError(f"{path} encodes strings of up to {longest} characters; {FETCH}")
+    return names
+
+
+def _refuse(path: Path, names: set[str]) -> None:
+    refused = sorted(names - TENSOR_NAMES - STUB_NAMES - {ENCODE})
+    if refused:
+        more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
+        raise UnsafeCheckpointError(
+            f"{path} would run code to be read: it names {', '.join(refused[:5])}{more}; {FETCH}"
+        )
+
+
+def find_state_dict(path: Path, content: Any) -> tuple[Mapping[Any, Any], dict[str, Any]]:
+    """The state dict in a checkpoint, and the numbers beside it, such as `global_step`.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    beside: dict[str, Any] = {}
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        beside = {
+            key: value for key, value in content.items() if isinstance(key, str) and type(value) in (int, float, str)
+        }
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not any(isinstance(value, torch.Tensor) for value in content.values()):
+        raise CheckpointError(f"{path} holds no state dict; give a checkpoint of a model")
+    return content, beside
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,178 @@
+"""Files of named tensors: what they hold is known at once, each tensor is read when it is asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentdiff.errors import CheckpointError
+from latentdiff.io.headers import DTYPES, read_header
+from latentdiff.io.pickles import find_state_dict, load_pickle
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What is known of a tensor without reading it."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+class TensorFile:
+    """Named tensors in memory; the base of those in files.
+
+    Args:
+        tensors: Name to tensor.
+        metadata: Numbers and strings beside them, such as `global_step`.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+        self._tensors = tensors
+        self.metadata = dict(metadata or {})
+
+    def keys(self) -> list[str]:
+        """All names, in the file's order."""
+        return list(self._tensors)
+
+    def info(self, key: str) -> TensorInfo:
+        """Dtype and shape; reads no data."""
+        tensor = self._tensors[key]
+        return TensorInfo(tensor.dtype, tuple(tensor.shape))
+
+    def read(self, key: str) -> Tensor:
+        """A contiguous tensor that owns its memory.
+
+        Raises:
+            CheckpointError: If it holds values that are not finite, or the file ends before it.
+        """
+        return check_finite(key, self._tensors[key].detach().to("cpu").contiguous().clone())
+
+
+class SafetensorsFile(TensorFile):
+    """A safetensors file. It is read, not mapped: mapped pages would count as memory of ours."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__({})
+        self.path = path
+        self.header = read_header(path)
+        with open(path, "rb") as file:
+            self.start = 8 + int.from_bytes(file.read(8), "little")
+        for name, entry in self.header.items():
+            if not hasattr(torch, DTYPES[entry["dtype"]]):
+                raise CheckpointError(f"{path}: {name} has the dtype {entry['dtype']}, which this torch doesn't have")
+
+    def keys(self) -> list[str]:
+        """All names, in the file's order."""
+        return list(self.header)
+
+    def info(self, key: str) -> TensorInfo:
+        """Dtype and shape; reads no data."""
+        entry = self.header[key]
+        return TensorInfo(getattr(torch, DTYPES[entry["dtype"]]), tuple(entry["shape"]))
+
+    def read(self, key: str) -> Tensor:
+        """The tensor's own bytes of the file; see the base."""
+        info = self.info(key)
+        begin, end = self.header[key]["data_offsets"]
+        return check_finite(
+            key, read_bytes(self.path, self.start + begin, end - begin).view(info.dtype).view(info.shape)
+        )
+
+
+class ZipFile(TensorFile):
+    """A checkpoint of `torch.save`, whose tensors are on the meta device and know where their storages are."""
+
+    def __init__(self, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        super().__init__(tensors, metadata)
+        self.path = path
+        size = path.stat().st_size
+        for key, tensor in tensors.items():
+            begin, length = _span(tensor)
+            if begin + length > size or tensor.numel() * tensor.itemsize > size:
+                raise CheckpointError(f"{path}: the data of {key} lies beyond the end of the file; fetch it again")
+
+    def read(self, key: str) -> Tensor:
+        """The tensor's own bytes of the file; see the base."""
+        tensor = self._tensors[key]
+        begin, length = _span(tensor)
+        flat = read_bytes(self.path, begin, length).view(tensor.dtype)
+        return check_finite(key, torch.as_strided(flat, tensor.shape, tensor.stride()).contiguous())
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Where a meta tensor's elements are in the file: the first byte and the number of bytes."""
+    if tensor.numel() == 0:
+        return 0, 0
+    last = sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start: int = getattr(tensor.untyped_storage(), "_checkpoint_offset", -1)
+    if start < 0:
+        raise CheckpointError("a tensor of the file has no storage in it; fetch it again")
+    return start + int(tensor.storage_offset()) * tensor.itemsize, (last + 1) * tensor.itemsize
+
+
+def read_bytes(path: Path, begin: int, length: int) -> Tensor:
+    """Bytes of a file as a uint8 tensor; CheckpointError if the file ends before."""
+    data = torch.empty(length, dtype=torch.uint8)
+    with open(path, "rb") as file:
+        file.seek(begin)
+        if length and file.readinto(data.numpy().data) != length:
+            raise CheckpointError(f"{path} has become shorter while it was read; fetch it again")
+    return data
+
+
+def check_finite(key: str, tensor: Tensor) -> Tensor:
+    """The tensor itself; CheckpointError if a value is infinite or not a number."""
+    if tensor.is_floating_point() and tensor.numel():
+        low, high = torch.aminmax(tensor.float() if tensor.itemsize == 1 else tensor)
+        if not math.isfinite(low) or not math.isfinite(high):
+            raise CheckpointError(
+                f"{key} holds values that are not finite; the file is damaged or its training diverged"
+            )
+    return tensor
+
+
+def open_tensors(source: str | Path | Mapping[str, Tensor]) -> TensorFile:
+    """Open a safetensors file, a checkpoint of `torch.save`, or a state dict; nothing of a file is executed.
+
+    Raises:
+        UnsafeCheckpointError: If the file would have to run code to be read.
+        CheckpointError: If it is missing, damaged, or holds no tensors.
+    """
+    if isinstance(source, Mapping):
+        return TensorFile(check_tensors("the state dict", source))
+    path = Path(source)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no file; give a checkpoint (.ckpt or .safetensors)")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+    if head[8:9] == b"{":
+        return SafetensorsFile(path)
+    state, metadata = find_state_dict(path, load_pickle(path))
+    tensors = check_tensors(str(path), state)
+    if any(tensor.device.type == "meta" for tensor in tensors.values()):
+        return ZipFile(path, tensors, metadata)
+    return TensorFile(tensors, metadata)
+
+
+def check_tensors(where: str, state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict; CheckpointError for names that are no text, and kinds that are no dense numbers."""
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{where} holds no tensors; give a checkpoint of a model")
+    for key, tensor in tensors.items():
+        if not isinstance(key, str):
+            raise CheckpointError(f"{where} has a tensor named {key!r}; names must be text")
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+            raise CheckpointError(
+                f"{where}: {key} is {tensor.dtype}, {tensor.layout}; only dense real tensors are read"
+            )
+    return tensors
