@@ -57,7 +57,7 @@ def describe_pipeline(target: str) -> dict[str, Any]:
     Raises:
         LatentDiffError: If there is no such model, or one of its files is missing or damaged.
     """
-    folder = pipeline_folder(target)
+    folder = find_folder(target)
     index = read_json(folder / INDEX)
     named = {name: entry for name, entry in index.items() if isinstance(entry, list) and entry and entry[0] is not None}
     with checkpoint_errors(folder):
@@ -72,14 +72,6 @@ def describe_pipeline(target: str) -> dict[str, Any]:
         "bytes": sum(part["bytes"] for part in components.values()),
         "components": components,
     }
-
-
-def pipeline_folder(target: str) -> Path:
-    """The local folder of a pipeline; only a download needs torch."""
-    loader: Any = None
-    if not target.startswith("builtin:") and not Path(target).is_dir() and target.count("/") == 1:
-        from latentdiff.pipelines.base import DiffusionPipeline as loader
-    return find_folder(loader, target, {})
 
 
 def task_of(class_name: str) -> str | None:

@@ -131,8 +131,9 @@ def load(model: str, revision: str | None, dtype: str) -> DiffusionPipeline:
     """The pipeline of a model, in the named dtype."""
     if revision is not None and (model.startswith("builtin:") or Path(model).is_dir()):
         raise InputError(f"--revision is {revision!r}, but {model} is not on the hub; leave it out")
-    options = {} if revision is None else {"revision": revision}
-    pipeline: DiffusionPipeline = DiffusionPipeline.from_pretrained(model, dtype=getattr(torch, dtype), **options)
+    pipeline: DiffusionPipeline = DiffusionPipeline.from_pretrained(
+        model, revision=revision, dtype=getattr(torch, dtype)
+    )
     return pipeline
 
 

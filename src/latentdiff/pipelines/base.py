@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,10 +13,15 @@ import torch
 from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
+from huggingface_hub import ModelCard
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
-from latentdiff.pipelines import loading, outputs
+from latentdiff.pipelines import loading, outputs, saving
+from latentdiff.pipelines.components import own_components
+from latentdiff.pipelines.hub import upload
+from latentdiff.pipelines.index import read_index
+from latentdiff.pipelines.model_card import model_card
 from latentdiff.sampling import Denoiser, Guidance, sample
 from latentdiff.schedulers.select import make_scheduler
 from latentdiff.seeding import check_seed, generator
@@ -46,29 +52,157 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
-        """Load a pipeline from a folder, the hub, or the package.
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        variant: str | None = None,
+        subfolder: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a pipeline from a folder, the hub, or the package. No code of a model is run, no pickled file is read.
 
         Args:
             pretrained_model_name_or_path: A folder with `model_index.json`, a hub id ("owner/name"), or "builtin:NAME".
-            **kwargs: As in diffusers: `dtype`, `revision`, `variant`, `token`, `cache_dir`, `local_files_only`, and
-                components to use in place of the folder's.
+            revision: Branch, tag or commit on the hub.
+            variant: Of the weights, such as "fp16" or "ema"; components that haven't got it are loaded without.
+            subfolder: Where in the model's folder or repository the pipeline lies.
+            token: For the hub; the stored one if None.
+            cache_dir: Where downloads are kept; the hub's cache if None.
+            local_files_only: Don't ask the hub.
+            force_download: Fetch again what is in the cache.
+            **kwargs: As in diffusers: `dtype`, `device_map`, and components to use in place of the folder's.
 
         Returns:
             The pipeline, of the class that the folder names if `cls` is `DiffusionPipeline`.
 
         Raises:
-            CheckpointError: If the folder or a component is missing, incomplete or damaged.
-            HubError: If the hub doesn't know the model or can't be reached.
-            ConfigError: If the name of a built-in model or the pipeline class is unknown.
+            CheckpointError: If the folder or a component is missing, incomplete or damaged, or its weights are pickled.
+            HubError: If the hub doesn't know the model or revision, refuses the token or can't be reached.
+            ConfigError: If the name of a built-in model or the pipeline class is unknown, or the model brings code.
+            InputError: If an option is not valid.
         """
-        folder = loading.find_folder(cls, pretrained_model_name_or_path, kwargs)
-        pipeline_class = loading.pipeline_class(cls, folder)
-        parts = loading.own_unet(folder, kwargs)
+        loading.check_options(kwargs)
+        hub = {"revision": revision, "variant": variant, "token": token, "cache_dir": cache_dir}
+        hub |= {"local_files_only": local_files_only, "force_download": force_download}
+        folder = loading.find_folder(pretrained_model_name_or_path, subfolder=subfolder, **hub)
+        index = read_index(folder)
+        pipeline_class = loading.pipeline_class(cls, folder, index)
+        index = index.of(pipeline_class)
+        loading.check_files(folder, index, variant, given=kwargs)
         with loading.checkpoint_errors(folder):
-            pipe = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder), **{**kwargs, **parts})
-        loading.check_complete(folder, pipe.components, given=kwargs)
+            options = {**kwargs, **own_components(folder, index, variant, kwargs), "use_safetensors": True}
+            options["variant"] = loading.remaining_variant(folder, index, variant, given=options)
+            pipe = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder), **options)
+        loading.check_complete(folder, index, variant, pipe.components, given=kwargs)
+        pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
         return pipe
+
+    @classmethod
+    def load_config(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
+        """The index of a pipeline's folder, without entries that this class has no use for: diffusers warns of them."""
+        config = super().load_config(pretrained_model_name_or_path, **kwargs)
+        if not isinstance(config, dict) or cls.__name__ == "DiffusionPipeline":
+            return config
+        known = inspect.signature(cls.__init__).parameters
+        return {name: value for name, value in config.items() if name.startswith("_") or name in known}
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        *,
+        card: ModelCard | None = None,
+        repo_id: str | None = None,
+        **hub: Any,
+    ) -> None:
+        """Write the pipeline's folder, safetensors and a model card; an interruption leaves what was there before.
+
+        Files of a pipeline that was there stay if this one has none in their place, such as other variants.
+
+        Args:
+            save_directory: A new or empty folder, or one of a pipeline.
+            variant: Put into the names of the weight files, such as "fp16" or "ema".
+            max_shard_size: Weights larger than this are split into several files, such as "5GB".
+            push_to_hub: Upload the folder as well.
+            card: The README.md, as from `model_card`. Without, one that is there stays, else one is generated.
+            repo_id: Where to upload; the folder's name by default.
+            **hub: Options of `push_to_hub`.
+
+        Raises:
+            InputError: If the folder can't be written, or is another thing than a pipeline's.
+            HubError: If the upload fails; the folder is written then.
+        """
+        saving.check_options(push_to_hub, {**hub, **({"repo_id": repo_id} if repo_id else {})})
+        hub.pop("safe_serialization", None)
+        path = saving.check_target(save_directory)
+        kept = card is None and (path / saving.CARD).exists()
+
+        def write(folder: Path) -> None:
+            super(DiffusionPipeline, self).save_pretrained(
+                str(folder), safe_serialization=True, variant=variant, max_shard_size=max_shard_size
+            )
+            if not kept:
+                (card or model_card(self, repo_id=repo_id)).save(folder / saving.CARD)
+
+        saving.write_folder(path, self.components, variant, write)
+        if push_to_hub:
+            self._upload(path, repo_id or path.name, variant, keep_card=card is None and not kept, **hub)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        subfolder: str | None = None,
+        card: ModelCard | None = None,
+    ) -> Any:
+        """Upload the pipeline as one commit.
+
+        Args:
+            repo_id: "owner/name", or "name" for the token's owner; the repository is made if need be.
+            private: Whether a new repository is private; the owner's default if None.
+            token: For the hub; the stored one if None.
+            revision: A branch, which is made if need be.
+            create_pr: Open a pull request instead of committing to the main branch.
+            commit_message: Of the commit.
+            variant: Put into the names of the weight files; other variants in the repository stay.
+            max_shard_size: Weights larger than this are split into several files, such as "5GB".
+            subfolder: Where in the repository.
+            card: The README.md, as from `model_card`. Without, one that is there stays, else one is generated.
+
+        Returns:
+            huggingface_hub's `CommitInfo`: `oid`, `commit_url`, and `pr_url` of a pull request.
+
+        Raises:
+            HubError: If the hub refuses the token or can't be reached.
+            InputError: If both a revision and a pull request are asked for.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, repo_id.rsplit("/", maxsplit=1)[-1])
+            generated = card or model_card(self, repo_id=repo_id, subfolder=subfolder)
+            self.save_pretrained(path, variant, max_shard_size, card=generated)
+            hub = {"private": private, "token": token, "revision": revision, "create_pr": create_pr}
+            hub |= {"commit_message": commit_message, "subfolder": subfolder}
+            return self._upload(path, repo_id, variant, keep_card=card is None, **hub)
+
+    def _upload(self, path: Path, repo_id: str, variant: str | None, *, keep_card: bool, **hub: Any) -> Any:
+        hub["commit_message"] = hub.get("commit_message") or f"Upload {type(self).__name__}"
+        replaced = saving.replaced_patterns(self.components, variant)
+        return upload(path, repo_id, replaced=replaced, keep_card=keep_card, **hub)
 
     def set_scheduler(self, scheduler: Any, **config: Any) -> None:
         """Change the solver; the model's noise schedule and prediction type stay.

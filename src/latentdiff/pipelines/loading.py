@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import importlib.resources
-import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError
 
-from latentdiff.errors import CheckpointError, ConfigError, HubError, InputError, LatentDiffError
-from latentdiff.io.headers import read_header
+from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDiffError
+from latentdiff.pipelines import weight_files
+from latentdiff.pipelines.index import INDEX, STOCK_PIPELINES, Index, is_inside, one_line, read_index, read_json
 from latentdiff.registry import PIPELINES, nearest
 
-INDEX = "model_index.json"
+__all__ = ["INDEX", "STOCK_PIPELINES", "read_json"]
 
-# Pipelines of diffusers whose folders are of a task that we have.
-STOCK_PIPELINES = {
-    "StableDiffusionPipeline": "text-to-image",
-    "LDMTextToImagePipeline": "text-to-image",
-    "LDMPipeline": "unconditional",
-}
-STOCK_UNETS = {"UNet2DConditionModel", "UNet2DModel"}
+# Options of diffusers that run code from a model or read pickled weights.
+REFUSED = ("custom_pipeline", "custom_revision", "trust_remote_code")
 
 
 def builtin_models() -> list[str]:
@@ -33,8 +27,10 @@ def builtin_models() -> list[str]:
     return sorted(entry.name for entry in root.iterdir() if (entry / INDEX).is_file()) if root.is_dir() else []
 
 
-def find_folder(cls: Any, name: str | Path, options: dict[str, Any]) -> Path:
-    """The local folder of a model: built in, on disk, or downloaded with the hub options among `options`."""
+def find_folder(name: str | Path, *, subfolder: str | None = None, **hub: Any) -> Path:
+    """The local folder of a model: built in, on disk, or downloaded with the options of `hub.fetch`."""
+    if subfolder is not None and not is_inside(subfolder):
+        raise InputError(f"subfolder is {subfolder!r}; it must be a path inside the model, such as 'small'")
     text = str(name)
     if text.startswith("builtin:"):
         known = builtin_models()
@@ -42,108 +38,109 @@ def find_folder(cls: Any, name: str | Path, options: dict[str, Any]) -> Path:
             raise ConfigError(f"unknown model {text!r}; {nearest(text, [f'builtin:{k}' for k in known])}")
         return Path(str(importlib.resources.files("latentdiff"))) / "builtin" / text.removeprefix("builtin:")
     if Path(text).is_dir():
-        if not (Path(text) / INDEX).exists():
-            raise CheckpointError(f"{text} holds no {INDEX}; give the folder of a whole pipeline")
-        return Path(text)
+        folder = Path(text, subfolder or "")
+        if not (folder / INDEX).exists():
+            raise CheckpointError(f"{folder} holds no {INDEX}; give the folder of a whole pipeline")
+        return folder
     if isinstance(name, Path) or text.count("/") != 1 or text.startswith((".", "/")):
         known = [f"builtin:{k}" for k in builtin_models()]
         hint = nearest(text, known)
         raise ConfigError(f"unknown model {text!r}: no such folder, and no hub id of the form owner/name; {hint}")
-    hub = {key: options[key] for key in HUB_OPTIONS if key in options}
-    try:
-        return Path(cls.download(text, **hub))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise HubError(
-            f"model {text!r} could not be fetched ({_line(error)}); check the name, token and network"
-        ) from None
+    from latentdiff.pipelines.hub import fetch  # the hub's client takes a while to import
+
+    return fetch(text, subfolder=subfolder, **hub)
 
 
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token", "use_safetensors", "variant")
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options that would run a model's code or read pickled weights."""
+    for name in REFUSED:
+        if name in options:
+            raise InputError(f"from_pretrained takes no {name}: no code of a model is run; leave it out")
+    if options.get("use_safetensors", True) not in (True, None):
+        raise InputError("use_safetensors is False; pickled weights are never loaded, leave it out")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a model folder; CheckpointError where it is missing or damaged."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({_line(error)}); fetch the model again") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds no JSON object; fetch the model again")
-    return values
-
-
-def pipeline_class(cls: Any, folder: Path) -> Any:
+def pipeline_class(cls: Any, folder: Path, index: Index) -> Any:
     """`cls` itself if it is a task's pipeline, else the one that the folder's index names."""
     if cls.__name__ != "DiffusionPipeline":
         return cls
-    name = str(read_json(folder / INDEX).get("_class_name"))
     own = {PIPELINES.get(task).__name__: task for task in PIPELINES.names()}
     known = {**own, **STOCK_PIPELINES}
-    if name not in known:
-        raise ConfigError(f"{folder} is of the pipeline class {name!r}; {nearest(name, known)}")
-    return PIPELINES.get(known[name])
+    if index.class_name not in known:
+        raise ConfigError(f"{folder} is of the pipeline class {index.class_name!r}; {nearest(index.class_name, known)}")
+    task = known[index.class_name]
+    if task not in PIPELINES:
+        raise ConfigError(
+            f"{folder} is a {index.class_name}, but there is no pipeline of the task {task!r} yet; "
+            f"there are: {', '.join(PIPELINES.names())}"
+        )
+    return PIPELINES.get(task)
 
 
-def own_unet(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """The UNet of a stock folder as our class, which has its keys and is faster; empty where there is nothing to do."""
-    entry = read_json(folder / INDEX).get("unet", [None, None])
-    if "unet" in options or entry[0] != "diffusers" or entry[1] not in STOCK_UNETS:
-        return {}
-    from latentdiff.models.unet import UNet2DConditionModel
+def component_files(folder: Path, index: Index) -> dict[str, list[str]]:
+    """Names of the components to the names of their files; CheckpointError where a folder is missing."""
+    files = {}
+    for name, part in index.components.items():
+        if not (folder / part.folder).is_dir():
+            raise CheckpointError(f"{folder} lacks the component {part.folder!r}; fetch or save the model again")
+        files[name] = [path.name for path in (folder / part.folder).iterdir()]
+    return files
 
-    passed = {key: options[key] for key in ("dtype", "torch_dtype", "variant", "use_safetensors") if key in options}
-    try:
-        with checkpoint_errors(folder):
-            return {"unet": UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **passed)}
-    except ConfigError:
-        return {}  # outside our configuration space: the stock class serves it
+
+def check_files(folder: Path, index: Index, variant: str | None, given: Collection[str]) -> None:
+    """Refuse a folder whose weights are not all there as safetensors inside it; nothing has been read then."""
+    files = {name: names for name, names in component_files(folder, index).items() if name not in given}
+    weight_files.check_variant(folder, files, variant)
+    for name in files:
+        weight_files.check_shards(folder / index.components[name].folder, variant)
+
+
+def remaining_variant(folder: Path, index: Index, variant: str | None, given: Collection[str]) -> str | None:
+    """The variant if a component that isn't given has it: diffusers refuses one that none has."""
+    files = {name: names for name, names in component_files(folder, index).items() if name not in given}
+    return variant if any(variant in weight_files.variants(names) for names in files.values()) else None
 
 
 @contextmanager
 def checkpoint_errors(folder: Path) -> Iterator[None]:
     """Turn what libraries raise about a broken folder into one CheckpointError line."""
-    missing = next((path for path in _missing(folder)), None)
-    if missing is not None:
-        raise CheckpointError(f"{folder} lacks the component {missing!r}; fetch or save the model again")
+    component_files(folder, read_index(folder))
     try:
         yield
     except LatentDiffError:
         raise
     except TypeError as error:
-        raise InputError(f"from_pretrained: {_line(error)}") from None
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, AttributeError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded ({_line(error)}); fetch or save the model again") from None
+        raise InputError(f"from_pretrained: {one_line(error)}") from None
+    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError, AttributeError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded ({one_line(error)}); fetch or save the model again") from None
 
 
-def check_complete(folder: Path, components: dict[str, Any], given: Collection[str]) -> None:
+def check_complete(
+    folder: Path, index: Index, variant: str | None, components: dict[str, Any], given: Collection[str]
+) -> None:
     """CheckpointError if a component's files lack a tensor of it: diffusers fills such with random numbers and warns.
 
     Our components are compared by name; others may store a tensor under an older name, so for them the number counts.
 
     Args:
         folder: The pipeline's folder.
+        index: Of the folder.
+        variant: Of the weights that were loaded.
         components: What was loaded from it.
         given: Names of components that came from elsewhere.
     """
     for name, component in components.items():
-        stored = {tensor for path in (folder / name).glob("*.safetensors") for tensor in read_header(path)}
-        if name in given or not stored:
+        if name in given or name not in index.components:
+            continue
+        stored = weight_files.tensor_names(folder / index.components[name].folder, variant)
+        if not stored:
             continue
         needed = set(component.state_dict())
-        if type(component).__module__.startswith("latentdiff.") or len(stored) < len(needed):
-            lacking = sorted(needed - stored)
-            if lacking:
-                raise CheckpointError(
-                    f"{folder}: {name} lacks {len(lacking)} tensors ({', '.join(lacking[:5])}); "
-                    "fetch or save the model again"
-                )
-
-
-def _missing(folder: Path) -> Iterator[str]:
-    for name, entry in read_json(folder / INDEX).items():
-        if isinstance(entry, list) and entry and entry[0] is not None and not (folder / name).is_dir():
-            yield name
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        renamed = any(weight_files.OLD_ATTENTION.search(tensor) for tensor in stored)
+        own = type(component).__module__.startswith("latentdiff.") and not renamed
+        lacking = sorted(needed - stored)
+        if lacking and (own or len(stored) < len(needed)):
+            raise CheckpointError(
+                f"{folder}: {name} lacks {len(lacking)} tensors ({', '.join(lacking[:5])}); "
+                "fetch or save the model again"
+            )

@@ -1,0 +1,153 @@
+"""Pipelines from the hub and to it."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled
+
+from latentdiff.errors import CheckpointError, InputError
+from latentdiff.pipelines import weight_files
+from latentdiff.pipelines.hub_errors import NETWORK_ERRORS, hub_errors
+from latentdiff.pipelines.index import INDEX, check_own_code, is_inside, one_line, read_index
+
+logger = logging.getLogger(__name__)
+
+DOWNLOADS_AT_ONCE = 4
+CARD = "README.md"
+
+
+def fetch(
+    name: str,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    subfolder: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Path:
+    """The local folder of a pipeline on the hub, downloaded as far as the cache lacks it.
+
+    The first file decides the commit, and all others are of that commit, however the repository changes meanwhile.
+
+    Raises:
+        HubError: If the hub knows no such model or revision, refuses the token or can't be reached.
+        CheckpointError: If the model's files are not those of a pipeline that can be loaded.
+        ConfigError: If the model brings code of its own.
+    """
+    api = HfApi(token=token)
+    prefix = "" if subfolder is None else f"{subfolder.strip('/')}/"
+    where: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+    with hub_errors(api, name, revision):
+        index = Path(
+            api.hf_hub_download(name, prefix + INDEX, revision=revision, force_download=force_download, **where)
+        )
+        folder = index.parent
+        root = folder.parents[prefix.count("/") - 1] if prefix else folder
+        there = _file_names(api, name, root, local_files_only)
+        wanted = _wanted(
+            name, folder, [path.removeprefix(prefix) for path in there if path.startswith(prefix)], variant
+        )
+
+        def download(path: str) -> None:
+            api.hf_hub_download(name, prefix + path, revision=root.name, force_download=force_download, **where)
+
+        with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+            list(pool.map(download, wanted))
+    return folder
+
+
+def _file_names(api: HfApi, name: str, root: Path, local_files_only: bool) -> list[str]:
+    """Paths of all files of the commit; without a network, of those in the cache."""
+    cached = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+    if local_files_only:
+        return cached
+    try:
+        names = [file.rfilename for file in api.model_info(name, revision=root.name).siblings or []]
+    except OfflineModeIsEnabled:
+        return cached
+    except NETWORK_ERRORS as error:
+        logger.warning(
+            "%s: the hub cannot be reached (%s); going on with the files in the cache", name, one_line(error)
+        )
+        return cached
+    for path in names:
+        if not is_inside(path):
+            raise CheckpointError(f"{name} has a file {path!r}, which leads out of its folder; don't use the model")
+    return names
+
+
+def _wanted(name: str, folder: Path, there: list[str], variant: str | None) -> list[str]:
+    """Of the paths in a pipeline's folder, those that are needed; refuses before anything big is downloaded."""
+    check_own_code(name, there)
+    index = read_index(folder)
+    files = {
+        part.folder: [
+            path.split("/")[1] for path in there if path.count("/") == 1 and path.split("/")[0] == part.folder
+        ]
+        for part in index.components.values()
+    }
+    weight_files.check_variant(name, files, variant)
+    wanted = [CARD] if CARD in there else []
+    for component, names in files.items():
+        small = [file for file in names if file.endswith(weight_files.SMALL_FILES) and weight_files.parse(file) is None]
+        wanted += [f"{component}/{file}" for file in small + weight_files.weights(names, variant)]
+    return wanted
+
+
+def upload(
+    folder: Path,
+    repo_id: str,
+    *,
+    subfolder: str | None = None,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    commit_message: str | None = None,
+    replaced: list[str],
+    keep_card: bool,
+) -> Any:
+    """Put a folder onto the hub as one commit, and return what the client says of the commit.
+
+    Args:
+        folder: What to upload.
+        repo_id: "owner/name", or "name" for a model of the token's owner; it is made if need be.
+        subfolder: Where in the repository.
+        private: Whether a new repository is private; the owner's default if None.
+        token: For the hub; the stored one if None.
+        revision: A branch, which is made if need be.
+        create_pr: Open a pull request against the default branch instead of committing.
+        commit_message: Of the commit.
+        replaced: Patterns of files that don't stay beside the new ones, such as shards of another number.
+        keep_card: Whether a model card that the repository has stays.
+
+    Raises:
+        HubError: If the hub refuses the token or can't be reached.
+        InputError: If both a revision and a pull request are asked for.
+    """
+    if create_pr and revision not in (None, "main"):
+        raise InputError(f"revision {revision!r} and create_pr are both given; a pull request is to main, drop one")
+    api = HfApi(token=token)
+    with hub_errors(api, repo_id, revision):
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision not in (None, "main") and not str(revision).startswith("refs/"):
+            api.create_branch(repo_id, branch=str(revision), exist_ok=True)
+        card = CARD if subfolder is None else f"{subfolder}/{CARD}"
+        ignored = [CARD] if keep_card and api.file_exists(repo_id, card, revision=revision) else None
+        return api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            path_in_repo=subfolder,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=commit_message,
+            ignore_patterns=ignored,
+            delete_patterns=replaced,
+        )

@@ -1,0 +1,90 @@
+"""Writing a pipeline's folder: all of it or nothing, and never over something else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from latentdiff.errors import InputError
+from latentdiff.io.files import atomic_folder, check_writable
+from latentdiff.pipelines import weight_files
+from latentdiff.pipelines.index import INDEX
+from latentdiff.registry import nearest
+
+CARD = "README.md"
+
+HUB_OPTIONS = ("commit_message", "create_pr", "private", "repo_id", "revision", "subfolder", "token")
+
+
+def check_options(push_to_hub: bool, options: Mapping[str, Any]) -> None:
+    """InputError unless the further options of `save_pretrained` are known and have an effect."""
+    if not options.get("safe_serialization", True):
+        raise InputError("safe_serialization is False; weights are saved as safetensors only, leave it out")
+    for name in options:
+        if name == "safe_serialization":
+            continue
+        if name not in HUB_OPTIONS:
+            raise InputError(f"save_pretrained takes no {name}; {nearest(name, HUB_OPTIONS)}")
+        if not push_to_hub:
+            raise InputError(f"{name} is an option for the hub; give push_to_hub=True with it")
+
+
+def check_target(save_directory: str | Path) -> Path:
+    """The folder that `save_directory` stands for; InputError unless it is new, empty or a pipeline's."""
+    path = Path(save_directory).resolve()  # the folder behind a link is replaced, not the link
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{save_directory} is a file; give a folder to save the pipeline in")
+    if path.is_dir() and any(path.iterdir()) and not (path / INDEX).is_file():
+        raise InputError(f"{save_directory} is not empty and holds no pipeline; give a new folder")
+    return check_writable(path)
+
+
+def write_folder(path: Path, components: Collection[str], variant: str | None, write: Callable[[Path], None]) -> None:
+    """Write a pipeline's folder, in which other files of an earlier one stay.
+
+    Args:
+        path: From `check_target`.
+        components: Names of the components that `write` writes.
+        variant: Of the weights that `write` writes.
+        write: Fills an empty folder.
+    """
+    with atomic_folder(path) as aside:
+        write(aside)
+        if path.is_dir():
+            _keep(path, aside, components, variant)
+
+
+def _keep(old: Path, new: Path, components: Collection[str], variant: str | None) -> None:
+    """Give `new` the files of `old` that it lacks, but no weights that would be loaded in place of the new ones."""
+    for folder, subfolders, files in os.walk(old):
+        inside = Path(folder).relative_to(old)
+        for name in subfolders:
+            if not (Path(folder) / name).is_symlink():
+                (new / inside / name).mkdir(exist_ok=True)
+        for name in [*files, *(name for name in subfolders if (Path(folder) / name).is_symlink())]:
+            target = new / inside / name
+            weights = weight_files.parse(name) if inside.as_posix() in components else None
+            if target.exists() or (weights is not None and weights.variant == variant):
+                continue
+            try:
+                os.link(Path(folder) / name, target, follow_symlinks=False)
+            except OSError:  # a file system without links
+                shutil.copy2(Path(folder) / name, target, follow_symlinks=False)
+
+
+def replaced_patterns(components: Collection[str], variant: str | None) -> list[str]:
+    """Patterns of the weight files of one variant, whatever number of shards they are in."""
+    dotted = f".{variant}" if variant else ""
+    return [
+        f"{component}/{stem}{end}"
+        for component in sorted(components)
+        for stem in ("diffusion_pytorch_model", "model")
+        for end in (
+            f"{dotted}.safetensors",
+            f"{dotted}-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].safetensors",
+            f".safetensors.index{dotted}.json",
+        )
+    ]
