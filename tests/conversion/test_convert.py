@@ -7,12 +7,14 @@ import yaml
 from golden_models import GOLDEN
 from safetensors.torch import load_file
 
-from latentdiff import DiffusionPipeline
+from latentdiff import DiffusionPipeline, TextToImagePipeline
 from latentdiff.cli.main import main
 from latentdiff.conversion import load_original
 from latentdiff.conversion.convert import convert_original, save_original
+from latentdiff.conversion.original import BERT_VOCABULARY
 from latentdiff.conversion.stock import save_diffusers
 from latentdiff.errors import CheckpointError, ConfigError, InputError
+from latentdiff.models.tokenizer import load_tokenizer
 
 EXACT = {"rtol": 0.0, "atol": 1e-5}
 
@@ -146,3 +148,23 @@ def test_command_line(tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == ["config.yaml", "model.ckpt"]
     assert main(["convert", checkpoint, str(tmp_path / "out"), "--config", config]) == 2
     assert "exists" in capsys.readouterr().err
+
+
+def test_pipeline_of_a_checkpoint():
+    pipe = DiffusionPipeline.from_original(*files("ldm_uncond"))
+    assert type(pipe).__name__ == "UnconditionalPipeline"
+    assert pipe(num_inference_steps=2, output_type="latent").images.isfinite().all()
+    with pytest.raises(ConfigError, match="TextToImagePipeline takes text-to-image"):
+        TextToImagePipeline.from_original(*files("ldm_uncond"))
+    with pytest.raises(ConfigError, match="a first stage alone"):
+        DiffusionPipeline.from_original(*files("fs_kl_f16"))
+    with pytest.raises(ConfigError, match="no tokenizer"):
+        DiffusionPipeline.from_original(*files("ldm_txt2img"))
+
+
+def test_tokenizer_of_the_text_models_is_in_the_package():
+    """The known ids of a prompt in BERT's vocabulary."""
+    tokenizer = load_tokenizer(BERT_VOCABULARY, 77)
+    ids = tokenizer("A virus monster", padding="max_length", max_length=77)["input_ids"]
+    assert ids[:6] == [101, 1037, 7865, 6071, 102, 0]
+    assert len(ids) == 77

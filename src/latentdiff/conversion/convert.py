@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor, nn
 
 from latentdiff.conversion.describe import model_node
-from latentdiff.conversion.original import Opened, finish, open_original
+from latentdiff.conversion.original import Opened, add_tokenizer, finish, open_original
 from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, Part, make_plan
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.io.files import atomic_folder
@@ -74,6 +74,9 @@ def convert_original(
     plan = opened.plan
     extra: dict[str, Any] = {name: part.model for name, part in plan.parts.items()}
     finish(opened, extra)
+    if "text_encoder" in extra and tokenizer is None:
+        add_tokenizer(opened, extra)
+        tokenizer = extra.get("tokenizer")
     with atomic_folder(out) as aside:
         if plan.task is None:
             write_part(opened, plan.parts["vae"], aside, dtype, progress)

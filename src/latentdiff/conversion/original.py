@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,12 @@ from latentdiff.conversion.plan import Part, Plan, make_plan
 from latentdiff.conversion.zoo import recognise, zoo_config
 from latentdiff.errors import CheckpointError
 from latentdiff.io.tensor_files import TensorFile, open_tensors
+from latentdiff.models.text_encoder import LDMTextEncoder
+from latentdiff.models.tokenizer import load_tokenizer
 from latentdiff.schedulers.ddim import DDIMScheduler
+
+BERT_VOCABULARY = Path(str(importlib.resources.files("latentdiff"))) / "builtin" / "bert-base-uncased" / "vocab.txt"
+BERT_TOKENS = 30522
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,21 @@ def load_original(
         part.model.load_state_dict(state, assign=True)
         components[name] = part.model
     finish(opened, components)
+    if "text_encoder" in components:
+        add_tokenizer(opened, components)
     return LoadedOriginal(opened.plan.task, components, opened.config, tuple(opened.notes))
+
+
+def add_tokenizer(opened: Opened, components: dict[str, Any]) -> None:
+    """Add the tokenizer, which no checkpoint holds: that of BERT is in the package; of others, a note says which."""
+    encoder = components["text_encoder"]
+    if encoder.config.vocab_size == BERT_TOKENS and isinstance(encoder, LDMTextEncoder):
+        components["tokenizer"] = load_tokenizer(BERT_VOCABULARY, encoder.config.max_position_embeddings)
+    else:
+        kind = f"a vocabulary of {encoder.config.vocab_size} tokens"
+        opened.notes.append(
+            f"No tokenizer is in a checkpoint, and the package has none for {kind}: give it as tokenizer."
+        )
 
 
 def finish(opened: Opened, components: dict[str, Any]) -> None:

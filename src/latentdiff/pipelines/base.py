@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -104,6 +104,34 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
         return pipe
 
     @classmethod
+    def from_original(
+        cls,
+        checkpoint: str | Path,
+        config: str | Path | Mapping[str, Any] | None = None,
+        *,
+        ema: bool = True,
+        dtype: torch.dtype | None = torch.float32,
+        tokenizer: Any = None,
+    ) -> Any:
+        """Make the pipeline of a checkpoint of the original code, or of Stable Diffusion 1.x or 2.x.
+
+        Args:
+            checkpoint: A `.ckpt` or `.safetensors` file.
+            config: The original YAML file, its content, or a name of the zoo; None to recognise the model.
+            ema: Whether to use the averaged UNet weights where there are any.
+            dtype: Of the weights; None keeps what the file has.
+            tokenizer: Of the text encoder; checkpoints have none, and the package has that of the LDM text models.
+
+        Raises:
+            CheckpointError: If the file is damaged, or isn't what the configuration says.
+            UnsafeCheckpointError: If the file would have to run code to be read.
+            ConfigError: If there is no pipeline for the model, or something is missing that the file can't tell.
+        """
+        from latentdiff.pipelines.original import pipeline_from_original
+
+        return pipeline_from_original(cls, checkpoint, config, ema=ema, dtype=dtype, tokenizer=tokenizer)
+
+    @classmethod
     def load_config(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
         """The index of a pipeline's folder, without entries that this class has no use for: diffusers warns of them."""
         config = super().load_config(pretrained_model_name_or_path, **kwargs)
@@ -149,6 +177,7 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
             super(DiffusionPipeline, self).save_pretrained(
                 str(folder), safe_serialization=True, variant=variant, max_shard_size=max_shard_size
             )
+            saving.drop_origins(folder)
             if not kept:
                 (card or model_card(self, repo_id=repo_id)).save(folder / saving.CARD)
 
