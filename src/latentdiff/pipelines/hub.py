@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from latentdiff.errors import CheckpointError, InputError
+from latentdiff.errors import CheckpointError, HubError, InputError
 from latentdiff.pipelines import weight_files
 from latentdiff.pipelines.hub_errors import NETWORK_ERRORS, hub_errors
 from latentdiff.pipelines.index import INDEX, check_own_code, is_inside, one_line, read_index
@@ -50,7 +50,7 @@ def fetch(
         )
         folder = index.parent
         root = folder.parents[prefix.count("/") - 1] if prefix else folder
-        there = _file_names(api, name, root, local_files_only)
+        there = _file_names(api, name, root, folder, local_files_only)
         wanted = _wanted(
             name, folder, [path.removeprefix(prefix) for path in there if path.startswith(prefix)], variant
         )
@@ -63,24 +63,28 @@ def fetch(
     return folder
 
 
-def _file_names(api: HfApi, name: str, root: Path, local_files_only: bool) -> list[str]:
+def _file_names(api: HfApi, name: str, root: Path, folder: Path, local_files_only: bool) -> list[str]:
     """Paths of all files of the commit; without a network, of those in the cache."""
-    cached = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
     if local_files_only:
-        return cached
+        return _cached_names(name, root, folder)
     try:
         names = [file.rfilename for file in api.model_info(name, revision=root.name).siblings or []]
-    except OfflineModeIsEnabled:
-        return cached
     except NETWORK_ERRORS as error:
-        logger.warning(
-            "%s: the hub cannot be reached (%s); going on with the files in the cache", name, one_line(error)
-        )
-        return cached
+        if not isinstance(error, OfflineModeIsEnabled):
+            logger.warning("%s: the hub cannot be reached (%s); the cache has to do", name, one_line(error))
+        return _cached_names(name, root, folder)
     for path in names:
         if not is_inside(path):
             raise CheckpointError(f"{name} has a file {path!r}, which leads out of its folder; don't use the model")
     return names
+
+
+def _cached_names(name: str, root: Path, folder: Path) -> list[str]:
+    parts = read_index(folder).components.values()
+    missing = [part.folder for part in parts if not (folder / part.folder).is_dir()]
+    if missing:
+        raise HubError(f"{name!r} is in the cache only in part (no {', '.join(missing)}); load it once with a network")
+    return [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
 
 
 def _wanted(name: str, folder: Path, there: list[str], variant: str | None) -> list[str]:

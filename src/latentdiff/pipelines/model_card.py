@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ class _Task(NamedTuple):
 
 
 TASKS = {
-    "text-to-image": _Task("text-to-image", "pipe({prompt!r}, seed=0)", "makes images for prompts"),
+    "text-to-image": _Task("text-to-image", "pipe({prompt}, seed=0)", "makes images for prompts"),
     "unconditional": _Task(
         "unconditional-image-generation", "pipe(seed=0)", "makes images like those that it was trained on"
     ),
@@ -81,13 +82,17 @@ def model_card(
 
 
 def _snippet(task: _Task, repo_id: str | None, subfolder: str | None, prompt: str) -> str:
-    place = repr(repo_id or ".") + (f", subfolder={subfolder!r}" if repo_id and subfolder else "")
+    place = _quoted(repo_id or ".") + (f", subfolder={_quoted(subfolder)}" if repo_id and subfolder else "")
     lines = ["from latentdiff import DiffusionPipeline", "", f"pipe = DiffusionPipeline.from_pretrained({place})"]
     if task.call:
-        lines.append(f'{task.call.format(prompt=prompt)}.images[0].save("image.png")')
+        lines.append(f'{task.call.format(prompt=_quoted(prompt))}.images[0].save("image.png")')
     else:
         lines.append("help(pipe.__call__)")
-    return "\n".join(lines).replace("'", '"')
+    return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _components(pipeline: Any) -> list[tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -73,6 +74,14 @@ def _keep(old: Path, new: Path, components: Collection[str], variant: str | None
                 os.link(Path(folder) / name, target, follow_symlinks=False)
             except OSError:  # a file system without links
                 shutil.copy2(Path(folder) / name, target, follow_symlinks=False)
+
+
+def drop_origins(folder: Path) -> None:
+    """Take out of the configurations where they were loaded from: a path on this machine is nobody else's business."""
+    for path in [folder / INDEX, *folder.glob("*/config.json")]:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def replaced_patterns(components: Collection[str], variant: str | None) -> list[str]:
