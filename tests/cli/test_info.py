@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import struct
 
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 
 from latentdiff import TextToImagePipeline
 from latentdiff.cli.describe_model import task_of, weight_files
+from latentdiff.cli.main import main
 from latentdiff.errors import CheckpointError
 from latentdiff.io.headers import read_header, read_weights
 from latentdiff.io.png import write_png
@@ -162,3 +164,25 @@ def test_odd_parameters_of_an_image_are_shown(run, tmp_path):
     facts = described(run, "a.png")
     assert facts["parameters"] == odd
     assert facts["command"].endswith("--negative-prompt=-y -- -x")
+
+
+def test_checkpoint(tmp_path, capsys):
+    """A published first stage at full size, whose header alone says what it is: its data is a hole in the file."""
+    from latentdiff.conversion.plan import make_plan
+    from latentdiff.conversion.zoo import zoo_config
+
+    shapes = make_plan(zoo_config("vq-f8-n256")).parts["vae"].map.original_shapes
+    end, header = 0, {}
+    for name, shape in shapes.items():
+        begin, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    path = tmp_path / "model.safetensors"
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    assert main(["info", str(path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["family"], facts["task"], facts["parameters"]) == ("vq-f8-n256", "first stage", 67652783)
+    assert (facts["dtype"], facts["ema"]) == ("float32", False)
+    assert facts["converts_to"] == ["original", "latentdiff", "diffusers"]

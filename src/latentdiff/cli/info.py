@@ -18,10 +18,11 @@ Describe = Callable[[str], dict[str, Any]]
 
 def targets() -> list[tuple[Callable[[str], bool], Describe]]:
     """The kinds of targets, as (recognise, describe); the first that recognises a target describes it."""
-    from latentdiff.cli import describe_model, describe_png
+    from latentdiff.cli import describe_checkpoint, describe_model, describe_png
 
     return [
         (describe_png.is_png, describe_png.describe_png),
+        (describe_checkpoint.is_checkpoint, describe_checkpoint.describe_checkpoint),
         (describe_model.is_component, describe_model.describe_component),
         (lambda target: True, describe_model.describe_pipeline),
     ]
@@ -32,7 +33,9 @@ def add_parser(commands: Any) -> None:
     parser: Parser = commands.add_parser("info", help="show what a model or an image is", description=DESCRIPTION)
     parser.set_defaults(run=run, parser=parser)
     parser.add_argument(
-        "target", metavar="TARGET", help="a model folder, builtin:NAME, a hub id, or a generated PNG file"
+        "target",
+        metavar="TARGET",
+        help="a model folder, a checkpoint file, builtin:NAME, a hub id, or a generated PNG file",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -55,6 +55,16 @@ def save_diffusers(
         (aside / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
+def refusal(task: str | None, components: Mapping[str, Any]) -> str | None:
+    """Why `save_diffusers` would refuse a model, or None."""
+    try:
+        if task is not None:
+            _pipeline(task, components)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 Parts = dict[str, tuple[nn.Module, dict[str, Any], str]]
 
 

@@ -26,7 +26,7 @@ def pipeline_from_original(
     """See `DiffusionPipeline.from_original`."""
     loaded = load_original(checkpoint, config, ema=ema, dtype=dtype)
     wanted = next((task for task in PIPELINES.names() if PIPELINES.get(task) is cls), None)
-    if loaded.task not in PIPELINES or (wanted is not None and wanted != loaded.task):
+    if loaded.task is None or loaded.task not in PIPELINES or (wanted is not None and wanted != loaded.task):
         what = f"a model for {loaded.task}" if loaded.task else "a first stage alone"
         known = ", ".join(sorted(set(PIPELINES.names()) & set(PIPELINE_CLASSES)))
         raise ConfigError(

@@ -1,0 +1,68 @@
+"""Facts about an original checkpoint, from its names, shapes and dtypes; no tensor is read."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from latentdiff.errors import ConfigError
+
+SUFFIXES = (".ckpt", ".safetensors", ".pt", ".pth", ".bin")
+
+
+def is_checkpoint(target: str) -> bool:
+    """Whether it is a file of weights."""
+    return Path(target).suffix.lower() in SUFFIXES and Path(target).is_file()
+
+
+def describe_checkpoint(target: str) -> dict[str, Any]:
+    """Family, task, components, precision, averages, and what it can be converted to.
+
+    Raises:
+        CheckpointError: If the file is damaged, unsafe, or holds no latent diffusion model.
+    """
+    from latentdiff.conversion.inventory import EMA, take_stock
+    from latentdiff.conversion.plan import make_plan
+    from latentdiff.conversion.zoo import recognise
+    from latentdiff.io.tensor_files import open_tensors
+
+    file = open_tensors(target)
+    infos = {key: file.info(key) for key in file.keys()}  # noqa: SIM118
+    shapes = {key: info.shape for key, info in infos.items()}
+    facts: dict[str, Any] = {
+        "tensors": len(infos),
+        "dtype": ", ".join(sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})),
+        "ema": any(key.startswith(EMA) for key in infos),
+        "global_step": file.metadata.get("global_step"),
+        "bytes": Path(target).stat().st_size,
+    }
+    try:
+        name, node = recognise(shapes)
+    except ConfigError as error:
+        total = sum(math.prod(shape) for shape in shapes.values())
+        return {"family": None, **facts, "parameters": total, "note": str(error)}
+    plan = make_plan(node)
+    stock = take_stock(plan, shapes, ema=True)
+    components = {
+        part: sum(math.prod(shape) for shape in plan.parts[part].map.shapes.values()) for part in sorted(plan.parts)
+    }
+    return {
+        "family": name,
+        "task": plan.task or "first stage",
+        **facts,
+        "parameters": sum(components.values()),
+        "components": {part: f"{count:,} parameters" for part, count in components.items()},
+        "training_tensors": len(stock.training),
+        "converts_to": _forms(plan),
+    }
+
+
+def _forms(plan: Any) -> list[str]:
+    """What `latentdiff convert --to` can make of it, or why not."""
+    from latentdiff.conversion.convert import PIPELINE_CLASSES
+    from latentdiff.conversion.stock import refusal
+
+    forms = ["original", *(["latentdiff"] if plan.task is None or plan.task in PIPELINE_CLASSES else [])]
+    reason = refusal(plan.task, {name: part.model for name, part in plan.parts.items()})
+    return [*forms, *([] if reason else ["diffusers"])]
