@@ -178,6 +178,7 @@ def test_offline_by_environment(model):
 
 def test_no_network(model, monkeypatch):
     """What is in the cache is used; what isn't is one line."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"

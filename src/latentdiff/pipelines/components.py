@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 
 from latentdiff.errors import CheckpointError, ConfigError
@@ -88,7 +89,7 @@ def _own_unet(folder: Path, stock: Any, settings: dict[str, Any]) -> Any:
         return None  # outside our configuration space
     renamed = stock.from_pretrained(folder, **settings)  # diffusers knows the older names
     unet.load_state_dict(renamed.state_dict())
-    return unet.to(renamed.dtype).eval()
+    return _cast(unet, renamed.dtype)
 
 
 def _text_encoder(folder: Path, cls: Any, settings: dict[str, Any]) -> Any:
@@ -105,7 +106,11 @@ def _text_encoder(folder: Path, cls: Any, settings: dict[str, Any]) -> Any:
             f"{folder} lacks {len(lacking)} tensors ({', '.join(lacking[:5])}); fetch or save the model again"
         )
     encoder.load_state_dict({name: tensors[name] for name in needed})
-    return encoder.to(settings.get("dtype", encoder.dtype)).eval()
+    return _cast(encoder, settings.get("dtype", encoder.dtype))
+
+
+def _cast(network: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    return torch.nn.Module.to(network, dtype).eval()  # diffusers' own method warns of every cast
 
 
 def _scale(folder: Path, part: Component) -> dict[str, Any]:
