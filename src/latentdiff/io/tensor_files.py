@@ -63,6 +63,8 @@ class SafetensorsFile(TensorFile):
         self.header = read_header(path)
         with open(path, "rb") as file:
             self.start = 8 + int.from_bytes(file.read(8), "little")
+        if not self.header:
+            raise CheckpointError(f"{path} holds no tensors; give a checkpoint of a model")
         for name, entry in self.header.items():
             if not hasattr(torch, DTYPES[entry["dtype"]]):
                 raise CheckpointError(f"{path}: {name} has the dtype {entry['dtype']}, which this torch doesn't have")
