@@ -23,6 +23,7 @@ class Repo:
     """Commits as (id, files, message); branches, tags and pull requests by the names of their refs."""
 
     private: bool = False
+    gated: bool = False
     commits: list = field(default_factory=list)
     refs: dict = field(default_factory=dict)
     pulls: int = 0
@@ -128,6 +129,8 @@ class Handler(BaseHTTPRequestHandler):
             self.repo = self.server.repos.get(parts.pop("repo"))
             if self.repo is None or (self.repo.private and not self.known):
                 return self.send(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+            if self.repo.gated:
+                return self.send(403, {"error": "gated"}, {"X-Error-Code": "GatedRepo"})
         if "revision" in parts or name == "info":
             self.revision = parts.pop("revision", "main")
             found = self.repo.find(self.revision)

@@ -45,6 +45,17 @@ def test_private_model_without_token(model, monkeypatch):
     load()
 
 
+def test_gated_model(model):
+    model.repos[NAME].gated = True
+    refused(HubError, "accept its terms")
+
+
+def test_wrong_token_for_a_cached_model(model):
+    load()
+    refused(HubError, "refused the token", token="hf_wrong")
+    load(token="hf_wrong", local_files_only=True)
+
+
 def test_wrong_token(model):
     line = refused(HubError, "refused the token", token="hf_wrong")
     assert "hf_wrong" not in line
@@ -151,8 +162,10 @@ def test_offline(model, monkeypatch):
     model.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     utils.close_session()
-    load()
+    pipe = load()
     refused(HubError, "not in the cache", revision="v9")
+    with pytest.raises(HubError, match="offline mode"):
+        pipe.push_to_hub(NAME)
     assert not model.requests
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     utils.close_session()

@@ -45,7 +45,8 @@ def test_folder_stays_if_the_upload_fails(hub, pipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"private": True}, {"nonsense": 1}, {"safe_serialization": False}, {"repo_id": "x"}]
+    "options",
+    [{"private": True}, {"variant": "../x"}, {"nonsense": 1}, {"safe_serialization": False}, {"repo_id": "x"}],
 )
 def test_options_without_effect_are_refused(pipe, tmp_path, options):
     with pytest.raises(InputError, match=next(iter(options))):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from latentdiff.errors import CheckpointError, HubError, InputError
 from latentdiff.pipelines import weight_files
@@ -59,7 +59,13 @@ def fetch(
             api.hf_hub_download(name, prefix + path, revision=root.name, force_download=force_download, **where)
 
         with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-            list(pool.map(download, wanted))
+            running = [pool.submit(download, path) for path in wanted]
+            try:
+                for future in as_completed(running):
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # what hasn't begun need not begin
+                raise
     return folder
 
 
@@ -70,6 +76,8 @@ def _file_names(api: HfApi, name: str, root: Path, folder: Path, local_files_onl
     try:
         names = [file.rfilename for file in api.model_info(name, revision=root.name).siblings or []]
     except NETWORK_ERRORS as error:
+        if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+            raise  # the hub answered: it wants another token, or has the model no more
         if not isinstance(error, OfflineModeIsEnabled):
             logger.warning("%s: the hub cannot be reached (%s); the cache has to do", name, one_line(error))
         return _cached_names(name, root, folder)

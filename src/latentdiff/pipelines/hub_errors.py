@@ -74,7 +74,9 @@ LINES: tuple[tuple[Any, Callable[[HfApi, str, str | None, Any], str | None]], ..
     (HFValidationError, lambda api, name, *_: f"{name!r} is no name on the hub; it has the form owner/name"),
     (
         (LocalEntryNotFoundError, OfflineModeIsEnabled),
-        lambda api, name, *_: f"{name!r} is not in the cache and the hub is not asked; load it once with a network",
+        lambda api, name, *_: (
+            f"{name!r} is not in the cache, and offline mode or local_files_only keeps from the hub; allow the network"
+        ),
     ),
 )
 

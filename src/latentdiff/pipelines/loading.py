@@ -32,13 +32,12 @@ def find_folder(name: str | Path, *, subfolder: str | None = None, **hub: Any) -
     if subfolder is not None and not is_inside(subfolder):
         raise InputError(f"subfolder is {subfolder!r}; it must be a path inside the model, such as 'small'")
     text = str(name)
-    if text.startswith("builtin:"):
-        known = builtin_models()
-        if text.removeprefix("builtin:") not in known:
-            raise ConfigError(f"unknown model {text!r}; {nearest(text, [f'builtin:{k}' for k in known])}")
-        return Path(str(importlib.resources.files("latentdiff"))) / "builtin" / text.removeprefix("builtin:")
-    if Path(text).is_dir():
-        folder = Path(text, subfolder or "")
+    builtin = text.startswith("builtin:")
+    if builtin and text.removeprefix("builtin:") not in builtin_models():
+        raise ConfigError(f"unknown model {text!r}; {nearest(text, [f'builtin:{k}' for k in builtin_models()])}")
+    root = Path(str(importlib.resources.files("latentdiff")), "builtin", text[8:]) if builtin else Path(text)
+    if root.is_dir():
+        folder = root / (subfolder or "")
         if not (folder / INDEX).exists():
             raise CheckpointError(f"{folder} holds no {INDEX}; give the folder of a whole pipeline")
         return folder

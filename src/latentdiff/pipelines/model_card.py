@@ -24,7 +24,7 @@ TASKS = {
     "unconditional": _Task(
         "unconditional-image-generation", "pipe(seed=0)", "makes images like those that it was trained on"
     ),
-    "class-conditional": _Task("unconditional-image-generation", "", "makes images of classes"),
+    "class-to-image": _Task("unconditional-image-generation", "", "makes images of classes"),
 }
 OTHER = _Task("image-to-image", "", "makes images from images")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -20,8 +21,10 @@ CARD = "README.md"
 HUB_OPTIONS = ("commit_message", "create_pr", "private", "repo_id", "revision", "subfolder", "token")
 
 
-def check_options(push_to_hub: bool, options: Mapping[str, Any]) -> None:
-    """InputError unless the further options of `save_pretrained` are known and have an effect."""
+def check_options(variant: str | None, push_to_hub: bool, options: Mapping[str, Any]) -> None:
+    """InputError unless the variant can be part of a file name, and the further options have an effect."""
+    if variant is not None and not re.fullmatch(r"[\w-]+", variant):
+        raise InputError(f"variant is {variant!r}; it must be of letters, digits, - and _, such as 'fp16'")
     if not options.get("safe_serialization", True):
         raise InputError("safe_serialization is False; weights are saved as safetensors only, leave it out")
     for name in options:

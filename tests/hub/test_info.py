@@ -1,0 +1,18 @@
+"""`latentdiff info` of a model on the hub: the same download, and no torch for it."""
+
+import subprocess
+import sys
+
+from fake_hub import OWNER
+
+from latentdiff.cli.describe_model import describe_pipeline
+
+
+def test_info(hub, folder):
+    hub.add(f"{OWNER}/tiny", folder)
+    assert describe_pipeline(f"{OWNER}/tiny")["task"] == "text-to-image"
+
+
+def test_finding_a_folder_needs_no_torch():
+    code = "import sys, latentdiff.pipelines.loading, latentdiff.pipelines.hub; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
