@@ -180,13 +180,16 @@ def test_local_files_only(model):
     refused(CheckpointError, "variant 'ema'", local_files_only=True, variant="ema")
 
 
-def test_offline_by_environment(model):
-    load()
-    model.requests.clear()
+def test_by_environment(model):
+    """The client as users start it: nothing is patched, first with a network, then without."""
     code = f"import latentdiff; print(type(latentdiff.DiffusionPipeline.from_pretrained({NAME!r})).__name__)"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": model.url, "HF_HUB_CACHE": str(model.cache)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "TextToImagePipeline" and not model.requests
+    environment = {**os.environ, "HF_ENDPOINT": model.url, "HF_HUB_CACHE": str(model.cache)}
+    for options in ({"HF_HUB_DISABLE_XET": "1"}, {"HF_HUB_OFFLINE": "1"}):
+        model.requests.clear()
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=environment | options, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "TextToImagePipeline"
+        assert bool(model.requests) == ("HF_HUB_OFFLINE" not in options)
 
 
 def test_no_network(model, monkeypatch):

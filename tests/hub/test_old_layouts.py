@@ -214,3 +214,23 @@ def test_quiet(text_folder, caplog):
     """diffusers warns of every entry of the index that a class doesn't take."""
     DiffusionPipeline.from_pretrained(text_folder)
     assert not caplog.records
+
+
+def test_parts_that_no_pipeline_here_has_are_left_out(hub, text_folder):
+    """As in the folders of Stable Diffusion 1."""
+    path = text_folder / "model_index.json"
+    index = json.loads(path.read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPFeatureExtractor"]  # gone from transformers
+    path.write_text(json.dumps({**index, "requires_safety_checker": True}))
+    (text_folder / "feature_extractor").mkdir()
+    (text_folder / "feature_extractor" / "preprocessor_config.json").write_text("{}")
+    hub.add(f"{OWNER}/old", text_folder)
+    for place in (text_folder, f"{OWNER}/old"):
+        assert set(DiffusionPipeline.from_pretrained(place).components) == {
+            "vae",
+            "text_encoder",
+            "tokenizer",
+            "unet",
+            "scheduler",
+        }

@@ -122,7 +122,8 @@ def test_subfolder(hub, folder):
     pipe.push_to_hub(f"{OWNER}/tiny", subfolder="models/small")
     files = hub.repos[f"{OWNER}/tiny"].commits[-1][1]
     assert all(path.startswith("models/small/") for path in files)
-    same_tensors(pipe, load(f"{OWNER}/tiny", subfolder="models/small"))
+    for place in ("models/small", "./models/small/"):
+        same_tensors(pipe, load(f"{OWNER}/tiny", subfolder=place))
     with pytest.raises(InputError, match="subfolder"):
         load(f"{OWNER}/tiny", subfolder="../small")
 

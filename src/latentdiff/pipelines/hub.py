@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import HfApi
@@ -42,7 +42,8 @@ def fetch(
         ConfigError: If the model brings code of its own.
     """
     api = HfApi(token=token)
-    prefix = "" if subfolder is None else f"{subfolder.strip('/')}/"
+    inside = PurePosixPath(subfolder or ".").as_posix()
+    prefix = "" if inside == "." else f"{inside}/"
     where: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
     with hub_errors(api, name, revision):
         index = Path(
