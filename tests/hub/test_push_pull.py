@@ -158,3 +158,15 @@ def test_second_load_fetches_nothing(hub, folder):
     hub.requests.clear()
     load(f"{OWNER}/tiny")
     assert not hub.asked("GET", "resolve")
+
+
+def test_one_commit(hub, folder):
+    pipe = load(folder)
+    pipe.push_to_hub(f"{OWNER}/tiny")
+    pipe.push_to_hub(f"{OWNER}/tiny")  # nothing is new, or the same files again
+    shifted(load(folder), 1).push_to_hub(f"{OWNER}/tiny", max_shard_size="100KB")
+    files = [files for _, files, _ in hub.repos[f"{OWNER}/tiny"].commits]
+    assert len(files) <= 4 and all("unet/config.json" in there for there in files[1:])
+    assert "unet/diffusion_pytorch_model.safetensors" not in files[-1]
+    with pytest.raises(InputError, match="subfolder"):
+        pipe.push_to_hub(f"{OWNER}/tiny", subfolder="../x")

@@ -19,9 +19,9 @@ from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.pipelines import loading, outputs, saving
 from latentdiff.pipelines.components import own_components
-from latentdiff.pipelines.hub import upload
-from latentdiff.pipelines.index import read_index
+from latentdiff.pipelines.index import CARD, read_index
 from latentdiff.pipelines.model_card import model_card
+from latentdiff.pipelines.upload import upload
 from latentdiff.sampling import Denoiser, Guidance, sample
 from latentdiff.schedulers.select import make_scheduler
 from latentdiff.seeding import check_seed, generator
@@ -171,7 +171,7 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
         saving.check_options(variant, push_to_hub, {**hub, **({"repo_id": repo_id} if repo_id else {})})
         hub.pop("safe_serialization", None)
         path = saving.check_target(save_directory)
-        kept = card is None and (path / saving.CARD).exists()
+        kept = card is None and (path / CARD).exists()
 
         def write(folder: Path) -> None:
             super(DiffusionPipeline, self).save_pretrained(
@@ -179,7 +179,7 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
             )
             saving.drop_origins(folder)
             if not kept:
-                (card or model_card(self, repo_id=repo_id)).save(folder / saving.CARD)
+                (card or model_card(self, repo_id=repo_id)).save(folder / CARD)
 
         saving.write_folder(path, self.components, variant, write)
         if push_to_hub:

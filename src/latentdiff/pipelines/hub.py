@@ -1,4 +1,4 @@
-"""Pipelines from the hub and to it."""
+"""Pipelines from the hub."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from latentdiff.errors import CheckpointError, HubError, InputError
+from latentdiff.errors import CheckpointError, HubError
 from latentdiff.pipelines import weight_files
 from latentdiff.pipelines.hub_errors import NETWORK_ERRORS, hub_errors
-from latentdiff.pipelines.index import INDEX, check_own_code, is_inside, one_line, read_index
+from latentdiff.pipelines.index import CARD, INDEX, check_own_code, is_inside, one_line, read_index
 
 logger = logging.getLogger(__name__)
 
 DOWNLOADS_AT_ONCE = 4
-CARD = "README.md"
 
 
 def fetch(
@@ -112,55 +111,3 @@ def _wanted(name: str, folder: Path, there: list[str], variant: str | None) -> l
         small = [file for file in names if file.endswith(weight_files.SMALL_FILES) and weight_files.parse(file) is None]
         wanted += [f"{component}/{file}" for file in small + weight_files.weights(names, variant)]
     return wanted
-
-
-def upload(
-    folder: Path,
-    repo_id: str,
-    *,
-    subfolder: str | None = None,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
-    commit_message: str | None = None,
-    replaced: list[str],
-    keep_card: bool,
-) -> Any:
-    """Put a folder onto the hub as one commit, and return what the client says of the commit.
-
-    Args:
-        folder: What to upload.
-        repo_id: "owner/name", or "name" for a model of the token's owner; it is made if need be.
-        subfolder: Where in the repository.
-        private: Whether a new repository is private; the owner's default if None.
-        token: For the hub; the stored one if None.
-        revision: A branch, which is made if need be.
-        create_pr: Open a pull request against the default branch instead of committing.
-        commit_message: Of the commit.
-        replaced: Patterns of files that don't stay beside the new ones, such as shards of another number.
-        keep_card: Whether a model card that the repository has stays.
-
-    Raises:
-        HubError: If the hub refuses the token or can't be reached.
-        InputError: If both a revision and a pull request are asked for.
-    """
-    if create_pr and revision not in (None, "main"):
-        raise InputError(f"revision {revision!r} and create_pr are both given; a pull request is to main, drop one")
-    api = HfApi(token=token)
-    with hub_errors(api, repo_id, revision):
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if revision not in (None, "main") and not str(revision).startswith("refs/"):
-            api.create_branch(repo_id, branch=str(revision), exist_ok=True)
-        card = CARD if subfolder is None else f"{subfolder}/{CARD}"
-        ignored = [CARD] if keep_card and api.file_exists(repo_id, card, revision=revision) else None
-        return api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            path_in_repo=subfolder,
-            revision=revision,
-            create_pr=create_pr,
-            commit_message=commit_message,
-            ignore_patterns=ignored,
-            delete_patterns=replaced,
-        )

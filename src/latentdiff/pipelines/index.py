@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from latentdiff.errors import CheckpointError, ConfigError
 
 INDEX = "model_index.json"
+CARD = "README.md"
 OWN_CODE = "pipeline.py"
 LIBRARIES = ("diffusers", "latentdiff", "transformers")
 

@@ -16,8 +16,6 @@ from latentdiff.pipelines import weight_files
 from latentdiff.pipelines.index import INDEX
 from latentdiff.registry import nearest
 
-CARD = "README.md"
-
 HUB_OPTIONS = ("commit_message", "create_pr", "private", "repo_id", "revision", "subfolder", "token")
 
 

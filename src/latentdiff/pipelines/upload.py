@@ -1,0 +1,78 @@
+"""Pipelines to the hub."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+from latentdiff.errors import InputError
+from latentdiff.pipelines.hub_errors import hub_errors
+from latentdiff.pipelines.index import CARD, is_inside
+
+
+def upload(
+    folder: Path,
+    repo_id: str,
+    *,
+    subfolder: str | None = None,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    commit_message: str | None = None,
+    replaced: list[str],
+    keep_card: bool,
+) -> Any:
+    """Put a folder onto the hub as one commit, and return what the client says of the commit.
+
+    Args:
+        folder: What to upload.
+        repo_id: "owner/name", or "name" for a model of the token's owner; it is made if need be.
+        subfolder: Where in the repository.
+        private: Whether a new repository is private; the owner's default if None.
+        token: For the hub; the stored one if None.
+        revision: A branch, which is made if need be.
+        create_pr: Open a pull request against the default branch instead of committing.
+        commit_message: Of the commit.
+        replaced: Patterns of files that don't stay beside the new ones, such as shards of another number.
+        keep_card: Whether a model card that the repository has stays.
+
+    Raises:
+        HubError: If the hub refuses the token or can't be reached.
+        InputError: If both a revision and a pull request are asked for, or the subfolder leads out.
+    """
+    if create_pr and revision not in (None, "main"):
+        raise InputError(f"revision {revision!r} and create_pr are both given; a pull request is to main, drop one")
+    if subfolder is not None and not is_inside(subfolder):
+        raise InputError(f"subfolder is {subfolder!r}; it must be a path inside the repository, such as 'small'")
+    api = HfApi(token=token)
+    with hub_errors(api, repo_id, revision):
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision not in (None, "main") and not str(revision).startswith("refs/"):
+            api.create_branch(repo_id, branch=str(revision), exist_ok=True)
+        base = None if create_pr else revision
+        there = api.list_repo_files(repo_id, revision=base)
+        prefix = "" if subfolder is None else f"{PurePosixPath(subfolder).as_posix()}/"
+        paths = {prefix + path.relative_to(folder).as_posix(): path for path in _files(folder)}
+        if keep_card and prefix + CARD in there:
+            paths.pop(prefix + CARD, None)
+        stale = [path for path in there if path not in paths and any(fnmatchcase(path, prefix + p) for p in replaced)]
+        operations = [CommitOperationDelete(path) for path in stale]
+        operations += [CommitOperationAdd(path, file) for path, file in paths.items()]
+        # The client's own upload of a folder makes several commits of a large one, between which it is no model.
+        return api.create_commit(
+            repo_id,
+            operations,
+            commit_message=commit_message or f"Upload {folder.name}",
+            revision=revision,
+            create_pr=create_pr,
+        )
+
+
+def _files(folder: Path) -> list[Path]:
+    hidden = {".git", ".cache"}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path for path in paths if not hidden & set(path.relative_to(folder).parts)]
