@@ -29,6 +29,7 @@ def test_path_and_hub_in_one_call(hub, pipe, tmp_path):
     repo = hub.repos[f"{OWNER}/apples"]
     assert repo.private and repo.commits[-1][2] == "first"
     assert sorted(repo.commits[-1][1]) == files_of(tmp_path / "apples")
+    assert b'from_pretrained("tester/apples")' in repo.commits[-1][1]["README.md"]
     again = DiffusionPipeline.from_pretrained(f"{OWNER}/apples")
     assert torch.equal(again.unet.conv_in.bias, pipe.unet.conv_in.bias)
 

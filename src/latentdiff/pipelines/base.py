@@ -179,11 +179,11 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
             )
             saving.drop_origins(folder)
             if not kept:
-                (card or model_card(self, repo_id=repo_id)).save(folder / CARD)
+                (card or model_card(self)).save(folder / CARD)
 
         saving.write_folder(path, self.components, variant, write)
         if push_to_hub:
-            self._upload(path, repo_id or path.name, variant, keep_card=card is None and not kept, **hub)
+            self._upload(path, repo_id or path.name, variant, generate_card=card is None and not kept, **hub)
 
     def push_to_hub(
         self,
@@ -222,16 +222,18 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
         """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, repo_id.rsplit("/", maxsplit=1)[-1])
-            generated = card or model_card(self, repo_id=repo_id, subfolder=subfolder)
-            self.save_pretrained(path, variant, max_shard_size, card=generated)
+            self.save_pretrained(path, variant, max_shard_size, card=card)
             hub = {"private": private, "token": token, "revision": revision, "create_pr": create_pr}
             hub |= {"commit_message": commit_message, "subfolder": subfolder}
-            return self._upload(path, repo_id, variant, keep_card=card is None, **hub)
+            return self._upload(path, repo_id, variant, generate_card=card is None, **hub)
 
-    def _upload(self, path: Path, repo_id: str, variant: str | None, *, keep_card: bool, **hub: Any) -> Any:
+    def _upload(self, path: Path, repo_id: str, variant: str | None, *, generate_card: bool, **hub: Any) -> Any:
+        def generated(name: str) -> str:
+            return str(model_card(self, repo_id=name, subfolder=hub.get("subfolder")))
+
         hub["commit_message"] = hub.get("commit_message") or f"Upload {type(self).__name__}"
         replaced = saving.replaced_patterns(self.components, variant)
-        return upload(path, repo_id, replaced=replaced, keep_card=keep_card, **hub)
+        return upload(path, repo_id, replaced=replaced, generated_card=generated if generate_card else None, **hub)
 
     def set_scheduler(self, scheduler: Any, **config: Any) -> None:
         """Change the solver; the model's noise schedule and prediction type stay.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,7 +25,7 @@ def upload(
     create_pr: bool = False,
     commit_message: str | None = None,
     replaced: list[str],
-    keep_card: bool,
+    generated_card: Callable[[str], str] | None,
 ) -> Any:
     """Put a folder onto the hub as one commit, and return what the client says of the commit.
 
@@ -38,7 +39,8 @@ def upload(
         create_pr: Open a pull request against the default branch instead of committing.
         commit_message: Of the commit.
         replaced: Patterns of files that don't stay beside the new ones, such as shards of another number.
-        keep_card: Whether a model card that the repository has stays.
+        generated_card: Makes the text of a model card for the full name of the repository, if that has none; without
+            it, the one in the folder is uploaded.
 
     Raises:
         HubError: If the hub refuses the token or can't be reached.
@@ -56,12 +58,14 @@ def upload(
         base = None if create_pr else revision
         there = api.list_repo_files(repo_id, revision=base)
         prefix = "" if subfolder is None else f"{PurePosixPath(subfolder).as_posix()}/"
-        paths = {prefix + path.relative_to(folder).as_posix(): path for path in _files(folder)}
-        if keep_card and prefix + CARD in there:
-            paths.pop(prefix + CARD, None)
+        paths: dict[str, Path | bytes] = {prefix + p.relative_to(folder).as_posix(): p for p in _files(folder)}
+        if generated_card is not None:
+            paths[prefix + CARD] = generated_card(repo_id).encode()
+            if prefix + CARD in there:
+                del paths[prefix + CARD]
         stale = [path for path in there if path not in paths and any(fnmatchcase(path, prefix + p) for p in replaced)]
         operations = [CommitOperationDelete(path) for path in stale]
-        operations += [CommitOperationAdd(path, file) for path, file in paths.items()]
+        operations += [CommitOperationAdd(path, content) for path, content in paths.items()]
         # The client's own upload of a folder makes several commits of a large one, between which it is no model.
         return api.create_commit(
             repo_id,
