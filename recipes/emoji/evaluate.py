@@ -67,8 +67,8 @@ def markdown(table: Table) -> str:
 def evaluate(pipe: Any, options: argparse.Namespace) -> dict[str, Any]:
     """All rows for one model; ``pipe`` may be ``None`` for the real renders alone."""
     resolution = pipe.unet.config.sample_size * pipe.vae_scale_factor if pipe else options.resolution
-    items = catalogue.load()
-    sprites = render_sprites(sources.svg_bodies(options.work), 2 * resolution)
+    items = catalogue.core()
+    sprites = render_sprites(sources.svg_bodies(options.work, items), 2 * resolution)
     features = Features(options.device)
     judge = Judge(sprites, features, resolution, partial(features.cached, folder=options.work / "galleries"))
     settings = {"num_inference_steps": options.steps, "guidance_scale": options.guidance_scale}

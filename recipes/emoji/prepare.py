@@ -16,7 +16,7 @@ from emoji_scenes.render import Sprites, compose, render_sprites
 from tqdm import tqdm
 from transformers import BertTokenizerFast
 
-MAX_TOKENS = 32
+MAX_TOKENS = 24
 
 _sprites: Sprites = {}
 
@@ -50,13 +50,13 @@ def draw_split(folder: Path, count: int, *, seed: int, resolution: int, sprites:
     return captions
 
 
-def write_vocabulary(captions: list[str], path: Path) -> None:
+def write_vocabulary(captions: list[str], items: dict[str, catalogue.Item], path: Path) -> None:
     """Writes ``vocab.txt`` and checks that it can take every caption whole.
 
     Raises:
         ValueError: A caption is longer than the model's context or needs ``[UNK]``.
     """
-    vocabulary.write(vocabulary.build(captions, catalogue.load()), path)
+    vocabulary.write(vocabulary.build(captions, items), path)
     tokenizer = BertTokenizerFast(vocab=str(path), do_lower_case=True)
     for text, ids in zip(captions, tokenizer(captions)["input_ids"], strict=True):
         if len(ids) > MAX_TOKENS or tokenizer.unk_token_id in ids:
@@ -64,7 +64,15 @@ def write_vocabulary(captions: list[str], path: Path) -> None:
 
 
 def prepare(
-    out: Path, *, work: Path, num_images: int, num_validation: int, resolution: int, seed: int, workers: int
+    out: Path,
+    *,
+    work: Path,
+    objects: str,
+    num_images: int,
+    num_validation: int,
+    resolution: int,
+    seed: int,
+    workers: int,
 ) -> None:
     """Writes ``out/train``, ``out/validation`` and ``out/vocab.txt``; ``out`` appears only once it is complete.
 
@@ -75,12 +83,13 @@ def prepare(
         raise FileExistsError(f"{out} exists; name a new folder or delete it")
     aside = out.with_name(out.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
-    sprites = render_sprites(sources.svg_bodies(work), 2 * resolution)
+    items = catalogue.SETS[objects]()
+    sprites = render_sprites(sources.svg_bodies(work, items), 2 * resolution)
     draw = partial(draw_split, resolution=resolution, sprites=sprites, workers=workers)
     captions = draw(aside / "train", num_images, seed=seed)
     # Same distribution, other random numbers: the seeds of the two splits must never meet.
     captions += draw(aside / "validation", num_validation, seed=seed + (1 << 31))
-    write_vocabulary(captions, aside / "vocab.txt")
+    write_vocabulary(captions, items, aside / "vocab.txt")
     aside.rename(out)
 
 
@@ -89,7 +98,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder to write; must not exist")
     parser.add_argument("--work", type=Path, default=Path("emoji-sources"), help="folder for the downloaded packages")
-    parser.add_argument("--num-images", type=int, default=60_000)
+    parser.add_argument("--objects", choices=catalogue.SETS, default="core", help="default: %(default)s")
+    parser.add_argument("--num-images", type=int, default=40_000)
     parser.add_argument("--num-validation", type=int, default=500)
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)

@@ -27,6 +27,7 @@ def captions(scenes) -> list[str]:
 
 def test_names_are_unique_simple_and_name_no_colour():
     assert len(ITEMS) == 857
+    assert len(catalogue.core()) == 216
     for name, item in ITEMS.items():
         assert re.fullmatch(r"[a-z][a-z' -]+", name), name
         assert not WORDS & set(name.split())

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 PATH = Path(__file__).with_name("catalogue.json")
+CORE = Path(__file__).with_name("core.json")
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,12 @@ def load(path: Path = PATH) -> dict[str, Item]:
     rows = json.loads(path.read_text(encoding="utf-8"))
     items = [Item(**{**row, "synonyms": tuple(row["synonyms"]), "keywords": tuple(row["keywords"])}) for row in rows]
     return {item.name: item for item in items}
+
+
+@cache
+def core() -> dict[str, Item]:
+    """The part of the catalogue that the built-in model draws: well-known things that differ from each other."""
+    return {name: load()[name] for name in json.loads(CORE.read_text(encoding="utf-8"))}
+
+
+SETS = {"core": core, "all": load}

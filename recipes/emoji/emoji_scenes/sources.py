@@ -57,7 +57,7 @@ def read_json(package: Package, member: str, folder: Path) -> Any:
         return json.load(stream)
 
 
-def svg_bodies(folder: Path) -> dict[str, str]:
-    """The SVG body of every object of the catalogue by name."""
+def svg_bodies(folder: Path, items: dict[str, catalogue.Item]) -> dict[str, str]:
+    """The SVG body of every object by name."""
     icons = read_json(NOTO, "icons.json", folder)["icons"]
-    return {item.name: icons[item.icon]["body"] for item in catalogue.load().values()}
+    return {item.name: icons[item.icon]["body"] for item in items.values()}
