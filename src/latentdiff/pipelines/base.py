@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,15 +12,13 @@ import torch
 from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
-from huggingface_hub import ModelCard
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
-from latentdiff.pipelines import loading, outputs, saving
+from latentdiff.pipelines import loading, outputs
 from latentdiff.pipelines.components import own_components
-from latentdiff.pipelines.index import CARD, read_index
-from latentdiff.pipelines.model_card import model_card
-from latentdiff.pipelines.upload import upload
+from latentdiff.pipelines.index import read_index
+from latentdiff.pipelines.publishing import PublishingMixin
 from latentdiff.sampling import Denoiser, Guidance, sample
 from latentdiff.schedulers.select import make_scheduler
 from latentdiff.seeding import check_seed, generator
@@ -38,7 +35,7 @@ LOADABLE_CLASSES.setdefault(
 Seed = int | Sequence[int] | None
 
 
-class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
+class DiffusionPipeline(PublishingMixin, diffusers.DiffusionPipeline):  # type: ignore[misc]
     """Base of the pipelines, and the loader that finds the right one for a folder.
 
     It is a diffusers pipeline: device placement, offload, attention slicing, LoRA and folders work as they do there.
@@ -139,101 +136,6 @@ class DiffusionPipeline(diffusers.DiffusionPipeline):  # type: ignore[misc]
             return config
         known = inspect.signature(cls.__init__).parameters
         return {name: value for name, value in config.items() if name.startswith("_") or name in known}
-
-    def save_pretrained(
-        self,
-        save_directory: str | Path,
-        variant: str | None = None,
-        max_shard_size: int | str | None = None,
-        push_to_hub: bool = False,
-        *,
-        card: ModelCard | None = None,
-        repo_id: str | None = None,
-        **hub: Any,
-    ) -> None:
-        """Write the pipeline's folder, safetensors and a model card; an interruption leaves what was there before.
-
-        Files of a pipeline that was there stay if this one has none in their place, such as other variants.
-
-        Args:
-            save_directory: A new or empty folder, or one of a pipeline.
-            variant: Put into the names of the weight files, such as "fp16" or "ema".
-            max_shard_size: Weights larger than this are split into several files, such as "5GB".
-            push_to_hub: Upload the folder as well.
-            card: The README.md, as from `model_card`. Without, one that is there stays, else one is generated.
-            repo_id: Where to upload; the folder's name by default.
-            **hub: Options of `push_to_hub`.
-
-        Raises:
-            InputError: If the folder can't be written, or is another thing than a pipeline's.
-            HubError: If the upload fails; the folder is written then.
-        """
-        saving.check_options(variant, push_to_hub, {**hub, **({"repo_id": repo_id} if repo_id else {})})
-        hub.pop("safe_serialization", None)
-        path = saving.check_target(save_directory)
-        kept = card is None and (path / CARD).exists()
-
-        def write(folder: Path) -> None:
-            super(DiffusionPipeline, self).save_pretrained(
-                str(folder), safe_serialization=True, variant=variant, max_shard_size=max_shard_size
-            )
-            saving.drop_origins(folder)
-            if not kept:
-                (card or model_card(self)).save(folder / CARD)
-
-        saving.write_folder(path, self.components, variant, write)
-        if push_to_hub:
-            self._upload(path, repo_id or path.name, variant, generate_card=card is None and not kept, **hub)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        commit_message: str | None = None,
-        variant: str | None = None,
-        max_shard_size: int | str | None = None,
-        subfolder: str | None = None,
-        card: ModelCard | None = None,
-    ) -> Any:
-        """Upload the pipeline as one commit.
-
-        Args:
-            repo_id: "owner/name", or "name" for the token's owner; the repository is made if need be.
-            private: Whether a new repository is private; the owner's default if None.
-            token: For the hub; the stored one if None.
-            revision: A branch, which is made if need be.
-            create_pr: Open a pull request instead of committing to the main branch.
-            commit_message: Of the commit.
-            variant: Put into the names of the weight files; other variants in the repository stay.
-            max_shard_size: Weights larger than this are split into several files, such as "5GB".
-            subfolder: Where in the repository.
-            card: The README.md, as from `model_card`. Without, one that is there stays, else one is generated.
-
-        Returns:
-            huggingface_hub's `CommitInfo`: `oid`, `commit_url`, and `pr_url` of a pull request.
-
-        Raises:
-            HubError: If the hub refuses the token or can't be reached.
-            InputError: If both a revision and a pull request are asked for.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, repo_id.rsplit("/", maxsplit=1)[-1])
-            self.save_pretrained(path, variant, max_shard_size, card=card)
-            hub = {"private": private, "token": token, "revision": revision, "create_pr": create_pr}
-            hub |= {"commit_message": commit_message, "subfolder": subfolder}
-            return self._upload(path, repo_id, variant, generate_card=card is None, **hub)
-
-    def _upload(self, path: Path, repo_id: str, variant: str | None, *, generate_card: bool, **hub: Any) -> Any:
-        def generated(name: str) -> str:
-            return str(model_card(self, repo_id=name, subfolder=hub.get("subfolder")))
-
-        hub["commit_message"] = hub.get("commit_message") or f"Upload {type(self).__name__}"
-        replaced = saving.replaced_patterns(self.components, variant)
-        return upload(path, repo_id, replaced=replaced, generated_card=generated if generate_card else None, **hub)
 
     def set_scheduler(self, scheduler: Any, **config: Any) -> None:
         """Change the solver; the model's noise schedule and prediction type stay.
