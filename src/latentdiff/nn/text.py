@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentdiff.nn.attention import merge_heads, split_heads
+from latentdiff.nn.attention import attend, merge_heads, split_heads
 from latentdiff.nn.blocks import CheckpointedBlock
 
 
@@ -24,7 +24,7 @@ class TextAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend within (B, M, width); same shape."""
         query, key, value = (split_heads(to(tokens), self.heads) for to in (self.q_proj, self.k_proj, self.v_proj))
-        out: Tensor = self.out_proj(merge_heads(F.scaled_dot_product_attention(query, key, value)))
+        out: Tensor = self.out_proj(merge_heads(attend(query, key, value)))
         return out
 
 
