@@ -1,8 +1,18 @@
 """Errors that a user can cause. Each message is one line: what was given, what is allowed, what to do."""
 
+MAX_MESSAGE = 4000
+
 
 class LatentDiffError(Exception):
-    """Base of every error that latentdiff raises on purpose."""
+    """Base of every error that latentdiff raises on purpose.
+
+    Args:
+        message: Made one line of printable characters, since names in a file may hold line breaks and escape codes.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        line = " ".join(message.split())[:MAX_MESSAGE]
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
 
 
 class ConfigError(LatentDiffError, ValueError):

@@ -77,7 +77,7 @@ def test_help_lists_commands_and_schedulers(run):
     ("message", "argv"),
     [
         ("required: COMMAND", []),
-        ("did you mean 'generate'?", ["generat", "x"]),
+        ("did you mean 'generate' or 'convert'?", ["generat", "x"]),
         ("known: generate, info, train", ["zzz"]),
         ("did you mean '--seed'", ["generate", "x", "--sead", "3"]),
         ("unknown argument '--foo'", ["--foo", "info", "x"]),

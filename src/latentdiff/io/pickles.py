@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import pickletools
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -107,7 +108,8 @@ def load_pickle(path: Path) -> Any:
     _refuse(path, names)
     stubs: list[Any] = [(type("Stub", (Stub,), {}), name) for name in sorted(names & STUB_NAMES)]
     try:
-        with torch.serialization.safe_globals(stubs):
+        with torch.serialization.safe_globals(stubs), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols: what such a pickle does has been checked
             return torch.load(path, map_location="meta" if zipped else "cpu", weights_only=True)
     except (*DAMAGE, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({_line(error)}); {FETCH}") from None
