@@ -1,6 +1,6 @@
 """Errors that a user can cause. Each message is one line: what was given, what is allowed, what to do."""
 
-MAX_MESSAGE = 4000
+LONGEST = 2000
 
 
 class LatentDiffError(Exception):
@@ -11,7 +11,9 @@ class LatentDiffError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        line = " ".join(message.split())[:MAX_MESSAGE]
+        line = " ".join(message.split())
+        if len(line) > LONGEST:
+            line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
         super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
 
 

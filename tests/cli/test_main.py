@@ -78,7 +78,7 @@ def test_help_lists_commands_and_schedulers(run):
     [
         ("required: COMMAND", []),
         ("did you mean 'generate' or 'convert'?", ["generat", "x"]),
-        ("known: generate, info, train", ["zzz"]),
+        ("known: convert, generate, info, train", ["zzz"]),
         ("did you mean '--seed'", ["generate", "x", "--sead", "3"]),
         ("unknown argument '--foo'", ["--foo", "info", "x"]),
         ("quotes", ["info", "a", "b"]),

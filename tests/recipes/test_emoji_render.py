@@ -68,11 +68,11 @@ def test_an_object_may_stick_out_of_the_frame(emoji_sprites):
 
 @pytest.fixture
 def prepared(monkeypatch, tmp_path, emoji_bodies):
-    monkeypatch.setattr(sources, "svg_bodies", lambda folder: emoji_bodies)
+    monkeypatch.setattr(sources, "svg_bodies", lambda folder, items: emoji_bodies)
 
     def run(name: str, workers: int):
         settings = {"num_images": 40, "num_validation": 5, "resolution": 32, "seed": 3, "workers": workers}
-        prepare.prepare(tmp_path / name, work=tmp_path, **settings)
+        prepare.prepare(tmp_path / name, work=tmp_path, objects="all", **settings)
         return tmp_path / name
 
     return run

@@ -1,0 +1,103 @@
+"""Converting the largest published model beside reading and writing its bytes: seconds and peak memory.
+
+Run `python benchmarks/conversion.py --rounds 3` on Linux. It makes a checkpoint of the 1.45B text-to-image model with
+random weights (6 GB), then, in turn and each in a process of its own, converts it and, as the floor, loads it with
+torch and saves it with safetensors. Memory is the peak above what the imported libraries take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from latentdiff.conversion.convert import convert_original
+from latentdiff.conversion.plan import make_plan
+from latentdiff.conversion.zoo import zoo_config
+
+
+def peak() -> int:
+    """Most resident memory of this process so far, in bytes (getrusage would count its parent's, too)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0])
+
+
+def make(name: str, path: Path) -> None:
+    """A checkpoint of a zoo model with random weights, as Lightning stores it."""
+    state: dict[str, torch.Tensor] = {}
+    for part in make_plan(zoo_config(name)).parts.values():
+        state |= {key: torch.randn(shape) * 0.02 for key, shape in part.map.original_shapes.items()}
+    torch.save({"state_dict": state, "global_step": 0}, path)
+
+
+def convert(name: str, path: Path, out: Path) -> None:
+    """To a latentdiff folder in the file's precision."""
+    convert_original(path, out, name)
+
+
+def convert_half(name: str, path: Path, out: Path) -> None:
+    """To a latentdiff folder in half precision."""
+    convert_original(path, out, name, dtype=torch.float16)
+
+
+def floor(name: str, path: Path, out: Path) -> None:
+    """What reading and writing the same bytes takes."""
+    out.mkdir()
+    save_file(torch.load(path, weights_only=True)["state_dict"], out / "model.safetensors")
+
+
+SIDES: dict[str, Callable[[str, Path, Path], None]] = {"convert": convert, "convert-half": convert_half, "floor": floor}
+
+
+def measure(side: str, name: str, path: Path, out: Path) -> None:
+    """Run one side in this process and print seconds, memory and the output's size."""
+    make_plan(zoo_config("vq-f8"))  # imports what is imported lazily
+    before, began = peak(), time.perf_counter()
+    SIDES[side](name, path, out)
+    seconds, memory = time.perf_counter() - began, peak() - before
+    print(seconds, memory, sum(file.stat().st_size for file in out.rglob("*") if file.is_file()))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="txt2img-1p4B", help="name in the zoo")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where there is room for three times the model; default: /tmp")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("paths", nargs="*", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        measure(options.side, options.model, *options.paths)
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        path, out = Path(folder) / "model.ckpt", Path(folder) / "out"
+        make(options.model, path)
+        rounds: dict[str, list[tuple[float, ...]]] = {side: [] for side in SIDES}
+        for _ in range(options.rounds):
+            for side, results in rounds.items():
+                command = [sys.executable, __file__, "--model", options.model, "--side", side, str(path), str(out)]
+                printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                results.append(tuple(map(float, printed.split())))
+                shutil.rmtree(out)
+    floor_seconds = statistics.median(seconds for seconds, _, _ in rounds["floor"])
+    for side, results in rounds.items():
+        seconds, memory, size = (statistics.median(column) for column in zip(*results, strict=True))
+        print(
+            f"{side:13} {seconds:6.1f} s ({seconds / floor_seconds:.2f} of the floor), peak {memory / 2**20:7.0f} MiB, "
+            f"{memory / size:.3f} of the {size / 1e9:.2f} GB written"
+        )
+
+
+if __name__ == "__main__":
+    main()
