@@ -1,5 +1,8 @@
 """Conversion on disk: folders that load, in latentdiff and in plain diffusers, and refusals that leave nothing."""
 
+import subprocess
+import sys
+
 import diffusers
 import pytest
 import torch
@@ -168,3 +171,20 @@ def test_tokenizer_of_the_text_models_is_in_the_package():
     ids = tokenizer("A virus monster", padding="max_length", max_length=77)["input_ids"]
     assert ids[:6] == [101, 1037, 7865, 6071, 102, 0]
     assert len(ids) == 77
+
+
+def test_no_room_leaves_nothing(tmp_path):
+    """A limit on the size of files stands for a full disk: half of the folder has been written when it strikes."""
+    checkpoint, config = map(str, files("ldm_cin"))
+    script = f"""
+import resource, signal, sys
+from latentdiff.cli.main import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
+sys.exit(main(["convert", {checkpoint!r}, {str(tmp_path / "out")!r}, "--config", {config!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,7 @@
 """Every published model at full size on the meta device: all names map both ways, all shapes and counts are right."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -99,3 +101,15 @@ def test_nothing_of_the_kind():
         recognise({"lora_unet_down.weight": (4, 4)})
     with pytest.raises(ConfigError, match="did you mean 'vq-f8'"):
         zoo_config("vqf8")
+
+
+def test_documentation_has_the_table():
+    """Each row of docs/conversion.md is what the networks say."""
+    text = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text(encoding="utf-8")
+    for name in zoo_names():
+        plan = make_plan(zoo_config(name))
+        counts = {part: sum(p.numel() for p in plan.parts[part].model.parameters()) for part in plan.parts}
+        vae, unet = counts.pop("vae"), counts.pop("unet", None)
+        rest = ", ".join(f"{count:,}" for count in counts.values()) or "-"
+        row = f"| {name} | {plan.task or 'first stage'} | {f'{unet:,}' if unet else '-'} | {vae:,} | {rest} |"
+        assert row in text, row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -10,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latentdiff.errors import InputError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_writable(path: str | Path) -> Path:
@@ -28,6 +31,17 @@ def check_writable(path: str | Path) -> Path:
 
 
 @contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """An InputError in place of the system's when there is no room for `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise InputError(f"cannot write {path}: {error.strerror}; free some space or choose another output") from None
+
+
+@contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what is written there becomes `path` only if the block succeeds.
 
@@ -38,8 +52,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     os.close(handle)
     try:
-        yield Path(name)
-        _sync(Path(name))
+        with _room_for(path):
+            yield Path(name)
+            _sync(Path(name))
         os.chmod(name, 0o644)
         os.replace(name, path)
     finally:
@@ -53,10 +68,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        yield aside
-        for file in aside.rglob("*"):
-            if file.is_file():
-                _sync(file)
+        with _room_for(path):
+            yield aside
+            for file in aside.rglob("*"):
+                if file.is_file():
+                    _sync(file)
         aside.chmod(0o755)
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
