@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
+from latentdiff.schedulers.parametrization import Parametrization
 
 
 class Predictor(Protocol):
@@ -52,8 +54,21 @@ class Denoiser:
         return prediction
 
 
-Guidance = Callable[[Any], Predictor]
-"""Turns a predictor into another; the first of a list receives the `Denoiser`."""
+@dataclass(frozen=True)
+class SamplingContext:
+    """What guidance may use beside the predictor.
+
+    Attributes:
+        denoiser: The network with its conditioning, which is also what the first of a list of guidance receives.
+        parametrization: What the network's output says of the latents.
+    """
+
+    denoiser: Denoiser
+    parametrization: Parametrization
+
+
+Guidance = Callable[[Predictor, SamplingContext], Predictor]
+"""Turns a predictor into another."""
 
 Callback = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
 """Called after each step with (step, timestep, latents); returns the latents to go on with."""
@@ -102,8 +117,10 @@ def sample(
         The denoised latents (B, C, H, W).
     """
     predict: Predictor = denoiser
-    for guide in guidance:
-        predict = guide(predict)
+    if guidance:
+        context = SamplingContext(denoiser, Parametrization.of(scheduler, latents.device))
+        for guide in guidance:
+            predict = guide(predict, context)
     options = step_options(scheduler, generator, eta)
     steps = len(scheduler.timesteps)
     for step, timestep in enumerate(scheduler.timesteps):

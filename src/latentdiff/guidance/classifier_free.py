@@ -8,7 +8,7 @@ import torch
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
-from latentdiff.sampling import Denoiser, Predictor
+from latentdiff.sampling import Predictor, SamplingContext
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,16 @@ class ClassifierFreeGuidance:
         if not 0 <= self.rescale <= 1:
             raise InputError(f"guidance_rescale is {self.rescale}; it must be in [0, 1]")
 
-    def __call__(self, denoiser: Denoiser) -> Predictor:
-        """The guided predictor."""
+    def __call__(self, predictor: Predictor, context: SamplingContext) -> Predictor:
+        """The guided predictor.
+
+        Raises:
+            InputError: If the predictor is guided already, since both predictions come from the network itself.
+        """
+        if predictor is not context.denoiser:
+            raise InputError("classifier-free guidance stands behind another guidance; put it first in the list")
         low, high = self.interval
+        denoiser = context.denoiser
         both = denoiser.with_unconditional(self.unconditional)
 
         def predict(latents: torch.Tensor, timestep: torch.Tensor, fraction: float) -> torch.Tensor:

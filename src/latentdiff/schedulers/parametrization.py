@@ -1,0 +1,89 @@
+"""What a network's output says of a noisy latent x_t = alpha x0 + sigma epsilon, whatever it predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentdiff.errors import ConfigError
+from latentdiff.schedulers.base import PREDICTION_TYPES
+from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR
+
+
+@dataclass(frozen=True, eq=False)
+class Parametrization:
+    """The maps between a prediction, x0 and epsilon (Ho et al. 2020, eq. 4; Salimans & Ho 2022, arXiv 2202.00512).
+
+    Latents (B, C, H, W) are as the network sees them, of unit variance for data of unit variance, also where a
+    solver's own are not: what `scale_model_input` returns. A timestep is a 0-d tensor or one of shape (B,), on the
+    device of the levels; nothing is read back from there.
+
+    Attributes:
+        prediction_type: "epsilon", "v_prediction" or "sample".
+        timesteps: (N,), rising; fractions where the solver visits such.
+        log_snr: log(alpha^2 / sigma^2) at each of them, (N,); in between it is interpolated linearly.
+    """
+
+    prediction_type: str
+    timesteps: Tensor
+    log_snr: Tensor
+
+    @classmethod
+    def of(cls, scheduler: Any, device: torch.device | str | None = None) -> Parametrization:
+        """That of an own or diffusers scheduler: the levels of training, and of its run where these are its own.
+
+        Raises:
+            ConfigError: If the scheduler is not one of a variance-preserving process.
+        """
+        kind, alpha_bar = scheduler.config.get("prediction_type"), getattr(scheduler, "alphas_cumprod", None)
+        if alpha_bar is None or kind not in PREDICTION_TYPES:
+            raise ConfigError(
+                f"{type(scheduler).__name__} predicts {kind!r}; guidance needs a noise schedule with alphas_cumprod "
+                f"and one of {', '.join(PREDICTION_TYPES)}"
+            )
+        alpha_bar = np.asarray(alpha_bar.cpu(), np.float64).clip(min=TINY_ALPHA_BAR)
+        timesteps, log_snr = np.arange(len(alpha_bar), dtype=np.float64), np.log(alpha_bar / (1 - alpha_bar))
+        run, sigmas = np.asarray(scheduler.timesteps.cpu(), np.float64), getattr(scheduler, "sigmas", None)
+        # A solver in sigma space may round its timesteps; its own levels come first, so that they win.
+        if sigmas is not None and len(sigmas) == len(run) + 1:
+            sigmas = np.asarray(sigmas[:-1].cpu(), np.float64).clip(max=TINY_ALPHA_BAR**-0.5)
+            timesteps, log_snr = np.append(run, timesteps), np.append(-2 * np.log(sigmas), log_snr)
+        timesteps, first = np.unique(timesteps, return_index=True)
+        return cls(kind, *(torch.from_numpy(values).float().to(device) for values in (timesteps, log_snr[first])))
+
+    def levels(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) at a timestep, to be multiplied with tensors shaped like `like`."""
+        timestep = timestep.to(self.timesteps).reshape(-1, *[1] * (like.ndim - 1))
+        above = torch.searchsorted(self.timesteps, timestep).clamp(1, len(self.timesteps) - 1)
+        low, high = self.timesteps[above - 1], self.timesteps[above]
+        share = ((timestep - low) / (high - low)).clamp(0, 1)
+        log_snr = torch.lerp(self.log_snr[above - 1], self.log_snr[above], share)
+        return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
+
+    def x0(self, latents: Tensor, prediction: Tensor, timestep: Tensor) -> Tensor:
+        """The estimate of the clean latents."""
+        alpha, sigma = self.levels(timestep, latents)
+        if self.prediction_type == "sample":
+            return prediction
+        if self.prediction_type == "v_prediction":
+            return alpha * latents - sigma * prediction
+        return (latents - sigma * prediction) / alpha
+
+    def epsilon(self, latents: Tensor, prediction: Tensor, timestep: Tensor) -> Tensor:
+        """The estimate of the noise."""
+        alpha, sigma = self.levels(timestep, latents)
+        if self.prediction_type == "epsilon":
+            return prediction
+        if self.prediction_type == "v_prediction":
+            return alpha * prediction + sigma * latents
+        return (latents - alpha * prediction) / sigma
+
+    def shift(self, prediction: Tensor, delta_epsilon: Tensor, timestep: Tensor) -> Tensor:
+        """The prediction that differs by `delta_epsilon` in epsilon, the latents being the same."""
+        alpha, sigma = self.levels(timestep, prediction)
+        factors = {"epsilon": torch.ones_like(alpha), "v_prediction": 1 / alpha, "sample": -sigma / alpha}
+        return prediction + (factors[self.prediction_type] * delta_epsilon).to(prediction.dtype)
