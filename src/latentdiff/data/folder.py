@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from latentdiff.errors import InputError
-from latentdiff.io.images import IMAGE_SUFFIXES, load_image, to_tensor
+from latentdiff.io.images import IMAGE_SUFFIXES, centre_square, load_image, to_tensor
 
 
 class ImageFolder(Dataset[torch.Tensor]):
@@ -43,7 +43,7 @@ class ImageFolder(Dataset[torch.Tensor]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return to_tensor(load_image(self.paths[index]), self.resolution)
+        return to_tensor(centre_square(load_image(self.paths[index]), self.resolution))
 
 
 def _images(root: Path) -> list[Path]:

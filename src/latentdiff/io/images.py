@@ -1,42 +1,111 @@
-"""Reading images with limits, and the way between pixels and tensors."""
+"""Reading image files with limits, and the way from pixels to tensors."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from latentdiff.errors import InputError
+from latentdiff.errors import InputError, LatentDiffError
+
+T = TypeVar("T")
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+# No others: some of Pillow's formats start programs (EPS) or are hardly ever read.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
 MAX_PIXELS = 100_000_000
 
 
-def load_image(path: str | Path) -> Image.Image:
-    """Read an image as RGB, transparency laid on white.
+def load_image(source: str | Path | Image.Image, name: str | None = None) -> Image.Image:
+    """An image as RGB with 8 bits, whatever the file has: see `as_rgb`.
+
+    Args:
+        source: A file, or an image that is open already.
+        name: What an error calls it; the file's own name by default.
 
     Raises:
-        InputError: If the file can't be read as an image or has more than 100 megapixels.
+        InputError: If it can't be read as an image, has no pixels, or more than 100 megapixels.
     """
-    try:
-        with Image.open(path) as file:
-            if file.width * file.height > MAX_PIXELS:
-                raise InputError(f"{path} has {file.width}x{file.height} pixels; at most {MAX_PIXELS} are read")
-            if "A" in file.getbands() or "transparency" in file.info:
-                white = Image.new("RGBA", file.size, "white")
-                return Image.alpha_composite(white, file.convert("RGBA")).convert("RGB")
-            return file.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image ({error}); replace the file") from None
+    return read_pixels(source, as_rgb, name)
 
 
-def to_tensor(image: Image.Image, resolution: int) -> torch.Tensor:
-    """The centre square of an RGB image, resized, as (3, resolution, resolution) in [-1, 1]."""
-    if image.size != (resolution, resolution):
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        square = (left, top, left + side, top + side)
-        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=square)
+def read_pixels(source: str | Path | Image.Image, convert: Callable[[Image.Image], T], name: str | None = None) -> T:
+    """`convert` of an image that stands upright, in the file's own mode; of an animation, its first frame.
+
+    Args:
+        source: A file, or an image that is open already.
+        convert: May raise what it likes; what isn't an error of ours becomes one.
+        name: What an error calls the image; the file's own name by default.
+
+    Raises:
+        InputError: As `load_image`.
+    """
+    name = name or ("image" if isinstance(source, Image.Image) else str(source))
+    with warnings.catch_warnings():  # Pillow warns of what is an error here, or does no harm
+        warnings.simplefilter("ignore")
+        try:
+            if isinstance(source, Image.Image):
+                return convert(_upright(source, name))
+            with Image.open(source, formats=FORMATS) as file:
+                return convert(_upright(file, name))
+        except LatentDiffError:
+            raise
+        except UnidentifiedImageError:
+            raise InputError(f"{name} is not an image of a known kind; known: {', '.join(FORMATS)}") from None
+        except Image.DecompressionBombError:
+            raise InputError(f"{name} has too many pixels; at most {MAX_PIXELS} are read") from None
+        except Exception as error:  # a damaged file can raise anything inside Pillow's decoders
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise InputError(f"{name} cannot be read as an image ({reason}); replace it") from None
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    """The image, turned as its EXIF orientation says."""
+    if not 0 < image.width * image.height <= MAX_PIXELS:
+        raise InputError(f"{name} has {image.width}x{image.height} pixels; allowed: 1 to {MAX_PIXELS} in all")
+    image.load()
+    return ImageOps.exif_transpose(image)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB: transparency lies on white, 16-bit grey is scaled to 8 bits.
+
+    Raises:
+        ValueError: If numbers of 32 bits lie outside what is scaled: integers of 16 bits, floats in [0, 1].
+    """
+    if image.mode.startswith(("I", "F")):
+        return _eight_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    grey = np.asarray(image)
+    most = 1 if image.mode == "F" else 65535
+    if not (grey.min() >= 0 and grey.max() <= most):
+        raise ValueError(f"its values reach from {grey.min()} to {grey.max()}, 0 to {most} can be scaled")
+    scaled = np.round(grey * np.float32(255 / most)).astype(np.uint8)
+    transparent = image.info.get("transparency")  # PNG: one grey value that stands for none
+    return Image.fromarray(scaled if transparent is None else np.where(grey == transparent, np.uint8(255), scaled))
+
+
+def centre_square(image: Image.Image, resolution: int) -> Image.Image:
+    """The centre square of an image, resized to `resolution` pixels a side."""
+    if image.size == (resolution, resolution):
+        return image
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """An RGB image as (3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(127.5).sub_(1)

@@ -1,0 +1,145 @@
+"""What a user may give as an image or a mask: a file, a Pillow image, an array or a tensor.
+
+The conventions are those of a pipeline's results, so a result can be given as it is: arrays are (H, W, C), tensors
+(C, H, W); uint8 goes from 0 to 255 and floats from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latentdiff.errors import InputError
+from latentdiff.io.images import load_image, to_tensor
+
+KINDS = "a path, a Pillow image, an array (H, W, 3) or a tensor (3, H, W)"
+
+
+def read_image(image: Any, *, name: str = "image") -> Tensor:
+    """One image as a float tensor (3, H, W) in [-1, 1], on the CPU.
+
+    Args:
+        image: A path; a Pillow image of any mode; an array (H, W) or (H, W, C); or a tensor (H, W) or (C, H, W). C is
+            1 for grey, 3, or 4 with transparency, which lies on white. uint8 in 0 to 255, or floats in [0, 1].
+        name: What an error calls the argument.
+
+    Raises:
+        InputError: If it is none of these or can't be read.
+    """
+    if isinstance(image, (str, Path)):
+        return to_tensor(load_image(image))
+    if isinstance(image, Image.Image):
+        return to_tensor(load_image(image, name))
+    values = _channels_first(image, (1, 3, 4), name)
+    if values.dtype == torch.uint8:  # by the way that a file goes, so that both give the same
+        pixels = values.permute(1, 2, 0).numpy()
+        return to_tensor(load_image(Image.fromarray(pixels[..., 0] if len(values) == 1 else pixels), name))
+    scaled = _unit(values, name).mul_(2).sub_(1)
+    if len(scaled) == 4:
+        alpha = (scaled[3:] + 1) / 2
+        return scaled[:3] * alpha + (1 - alpha)
+    return scaled if len(scaled) == 3 else scaled.expand(3, -1, -1).contiguous()
+
+
+def read_mask(mask: Any, *, size: tuple[int, int] | None = None, name: str = "mask") -> Tensor:
+    """One mask as a bool tensor (1, H, W): True where its brightness is at least a half, which is a hole to fill.
+
+    Args:
+        mask: A path; a Pillow image; an array (H, W) or (H, W, 1); or a tensor (H, W) or (1, H, W). bool, uint8 in 0 to
+            255, or floats in [0, 1].
+        size: Height and width that it must have; any if None.
+        name: What an error calls the argument.
+
+    Raises:
+        InputError: If it is none of these, can't be read, has another size, or is uint8 that reaches no further than 1.
+    """
+    if isinstance(mask, (str, Path)):
+        name = f"{name} {mask}"
+    if isinstance(mask, (str, Path, Image.Image)):
+        values = torch.from_numpy(np.array(load_image(mask, name).convert("L")))[None]
+    else:
+        values = _channels_first(mask, (1,), name)
+    if values.dtype == torch.uint8 and values.max() == 1:
+        raise InputError(f"{name} has only the values 0 and 1 where 255 is white; multiply it by 255, or give bool")
+    if size is not None and tuple(values.shape[1:]) != tuple(size):
+        given, needed = f"{values.shape[2]}x{values.shape[1]}", f"{size[1]}x{size[0]}"
+        raise InputError(f"{name} is {given} pixels, the image {needed}; give a mask of the image's size")
+    return values if values.dtype == torch.bool else _unit(values, name) >= 0.5
+
+
+def read_images(images: Any, *, name: str = "image") -> Tensor:
+    """One or several images of one size as (B, 3, H, W) in [-1, 1].
+
+    Args:
+        images: What `read_image` takes, a list of it, or an array (B, H, W, C) or a tensor (B, C, H, W).
+        name: What an error calls the argument.
+
+    Raises:
+        InputError: As `read_image`, and if the images differ in size or there are none.
+    """
+    return _stack([read_image(image, name=label) for image, label in _each(images, name)], name)
+
+
+def read_masks(masks: Any, *, size: tuple[int, int] | None = None, name: str = "mask") -> Tensor:
+    """One or several masks of one size as bool (B, 1, H, W); see `read_mask` and `read_images`.
+
+    Raises:
+        InputError: As `read_mask`, and if the masks differ in size or there are none.
+    """
+    return _stack([read_mask(mask, size=size, name=label) for mask, label in _each(masks, name)], name)
+
+
+def _each(items: Any, name: str) -> list[tuple[Any, str]]:
+    """The single items of a batch, with the name of each for errors."""
+    batched = isinstance(items, (list, tuple)) or (isinstance(items, (np.ndarray, Tensor)) and items.ndim == 4)
+    if not batched:
+        return [(items, name)]
+    if not len(items):
+        raise InputError(f"{name} is empty; give at least one")
+    return [(item, f"{name} {number}") for number, item in enumerate(items)]
+
+
+def _stack(tensors: list[Tensor], name: str) -> Tensor:
+    sizes = list(dict.fromkeys(f"{tensor.shape[2]}x{tensor.shape[1]}" for tensor in tensors))
+    if len(sizes) > 1:
+        raise InputError(f"{name}: one is {sizes[0]} pixels, another {sizes[1]}; give equal sizes, or one at a time")
+    return torch.stack(tensors)
+
+
+def _channels_first(values: Any, channels: tuple[int, ...], name: str) -> Tensor:
+    """An array or tensor of one image as a tensor (C, H, W) of its dtype, with C among `channels`."""
+    layout = "({}, H, W)" if isinstance(values, Tensor) else "(H, W, {})"
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind == "f":
+            values = values.astype(np.float32)
+        if values.dtype.kind not in "fb" and values.dtype != np.uint8:
+            raise InputError(f"{name} is an array of {values.dtype}; give uint8 (0 to 255) or floats (0 to 1)")
+        pixels = torch.from_numpy(np.array(values))
+        pixels = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels
+    elif isinstance(values, Tensor):
+        pixels = values.detach().cpu()
+    else:
+        raise InputError(f"{name} is of the type {type(values).__name__}; give {KINDS}")
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or len(pixels) not in channels or not pixels.numel():
+        allowed = " or ".join(layout.format(count) for count in channels)
+        raise InputError(f"{name} has the shape {tuple(values.shape)}; allowed: (H, W) or {allowed}, none of them 0")
+    return pixels
+
+
+def _unit(values: Tensor, name: str) -> Tensor:
+    """uint8 or float values as float32 in [0, 1]."""
+    if values.dtype == torch.uint8:
+        return values.float().div_(255)
+    if not values.is_floating_point():
+        raise InputError(f"{name} is of {values.dtype}; give uint8 (0 to 255) or floats (0 to 1)")
+    low, high = values.aminmax()
+    if not (low >= 0 and high <= 1):  # not so for NaN either
+        hint = "; map [-1, 1] by (x + 1) / 2" if low >= -1 and high <= 1 else ""
+        raise InputError(f"{name} has values from {low:.3g} to {high:.3g}; floats must be in [0, 1]{hint}")
+    return values.to(torch.float32, copy=True)

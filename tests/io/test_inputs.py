@@ -1,0 +1,142 @@
+"""A file, an image, an array and a tensor of the same pixels are the same input; what is none is one line."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentdiff.errors import InputError
+from latentdiff.io.inputs import read_image, read_images, read_mask, read_masks
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+RGBA = np.random.default_rng(1).integers(0, 256, (4, 6, 4), dtype=np.uint8)
+GREY = PIXELS[..., 0]
+
+
+def forms(tmp_path, array):
+    """The same pixels in all forms of 8 bits."""
+    Image.fromarray(array).save(tmp_path / "a.png")
+    tensor = torch.from_numpy(array)
+    tensor = tensor.permute(2, 0, 1) if tensor.ndim == 3 else tensor
+    return [tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(array), array, array[::-1][::-1], tensor]
+
+
+@pytest.mark.parametrize("array", [PIXELS, RGBA, GREY], ids=["rgb", "rgba", "grey"])
+def test_all_forms_of_an_image_are_equal(tmp_path, array):
+    first, *others = [read_image(form) for form in forms(tmp_path, array)]
+    assert first.shape == (3, 4, 6) and first.dtype == torch.float32 and -1 <= first.min() < first.max() <= 1
+    assert all(torch.equal(first, other) for other in others)
+    if array is not RGBA:
+        back = ((first + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        assert np.array_equal(back, array if array.ndim == 3 else np.repeat(array[..., None], 3, -1))
+
+
+@pytest.mark.parametrize("array", [PIXELS, RGBA, GREY, GREY[..., None]], ids=["rgb", "rgba", "grey", "one channel"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_floats_of_a_unit_range(array, dtype):
+    unit = (array / 255).astype(dtype)
+    tensor = torch.from_numpy(unit)
+    tensor = tensor.permute(2, 0, 1) if tensor.ndim == 3 else tensor
+    expected = read_image(array)
+    # Half a grey level where transparency was rounded, else the dtype's own rounding of numbers up to 1, doubled.
+    tolerance = 2 * (0.5 / 255 if array is RGBA else 0) + 2 * 2.0 ** (-11 if dtype == "float16" else -23)
+    for form in (unit, tensor):
+        assert (read_image(form) - expected).abs().max() <= tolerance
+
+
+def test_an_input_is_never_changed():
+    given = torch.full((3, 2, 2), 0.25)
+    read_image(given), read_mask(given[:1])
+    assert (given == 0.25).all()
+    array = np.full((2, 2), 0.25, np.float32)
+    read_image(array), read_mask(array)
+    assert (array == 0.25).all()
+
+
+def test_batches():
+    stacked = np.stack([PIXELS, PIXELS[::-1]])
+    expected = torch.stack([read_image(PIXELS), read_image(PIXELS[::-1])])
+    for batch in (stacked, list(stacked), tuple(stacked), torch.from_numpy(stacked).permute(0, 3, 1, 2)):
+        assert torch.equal(read_images(batch), expected)
+    mixed = read_images([Image.fromarray(PIXELS), stacked[1] / 255])
+    assert (mixed - expected).abs().max() <= 2.0**-22
+    assert read_images(PIXELS).shape == (1, 3, 4, 6)
+    assert read_masks([GREY, GREY > 9], size=(4, 6)).shape == (2, 1, 4, 6)
+    assert read_masks(np.zeros((5, 4, 6, 1), bool)).shape == (5, 1, 4, 6)
+
+
+def test_a_mask_begins_at_half():
+    """The original's convention: 0.5 and above is a hole; of 8 bits that is 128."""
+    assert read_mask(np.array([[0, 127, 128, 255]], np.uint8)).tolist() == [[[False, False, True, True]]]
+    assert read_mask(torch.tensor([[0.0, 0.4999, 0.5, 1.0]])).tolist() == [[[False, False, True, True]]]
+    assert read_mask(np.array([[True, False]])).tolist() == [[[True, False]]]
+
+
+def test_all_forms_of_a_mask_are_equal(tmp_path):
+    expected = torch.from_numpy(GREY >= 128)[None]
+    coloured = Image.fromarray(np.where(GREY >= 128, 1, 0).astype(np.uint8), "P")
+    coloured.putpalette([0, 0, 0, 255, 255, 255])
+    bits = Image.fromarray(GREY >= 128)
+    for form in [*forms(tmp_path, GREY), coloured, bits, GREY[..., None], torch.from_numpy(GREY)[None], GREY / 255]:
+        found = read_mask(form, size=(4, 6))
+        assert found.dtype == torch.bool and torch.equal(found, expected)
+
+
+BAD_IMAGES = {
+    "is of the type int; give a path": 3,
+    "is of the type NoneType": None,
+    "is of the type list": [[1, 2], [3, 4]],
+    r"has the shape \(3, 4, 6\); allowed: \(H, W\) or \(H, W, 1\) or \(H, W, 3\)": np.zeros((3, 4, 6), np.uint8),
+    r"has the shape \(5, 6, 3\); allowed: \(H, W\) or \(1, H, W\)": torch.zeros(5, 6, 3),
+    r"has the shape \(0, 6, 3\)": np.zeros((0, 6, 3), np.uint8),
+    r"has the shape \(3,\)": torch.zeros(3),
+    "is an array of int64; give uint8": np.zeros((4, 6, 3), int),
+    "is an array of uint16": np.zeros((4, 6, 3), np.uint16),
+    "is an array of complex64": np.zeros((4, 6, 3), np.complex64),
+    "is an array of object": np.array([[None]]),
+    "is of torch.int64": torch.zeros(3, 4, 6, dtype=torch.int64),
+    "is of torch.bool": torch.zeros(3, 4, 6, dtype=torch.bool),
+    r"from -1 to 0.5; floats must be in \[0, 1\]; map \[-1, 1\] by": torch.tensor([[-1.0, 0.5]]),
+    r"from 0 to 255; floats must be in \[0, 1\]$": torch.tensor([[0.0, 255]]),
+    "from nan to nan": np.array([[np.nan, 0]]),
+    "from 0 to inf": np.array([[np.inf, 0]]),
+    "has 0x3 pixels": Image.new("RGB", (0, 3)),
+}
+
+
+@pytest.mark.parametrize("message", BAD_IMAGES)
+def test_bad_images(message):
+    with pytest.raises(InputError, match=f"^low_res .*{message}"):
+        read_image(BAD_IMAGES[message], name="low_res")
+
+
+def test_bad_files_and_batches(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.png is not an image"):
+        read_images([PIXELS, tmp_path / "a.png"])
+    with pytest.raises(InputError, match="image is empty; give at least one"):
+        read_images([])
+    with pytest.raises(InputError, match="image: one is 6x4 pixels, another 6x3; give equal sizes"):
+        read_images([PIXELS, PIXELS[:3]])
+    with pytest.raises(InputError, match="image 1 is of the type float"):
+        read_images([PIXELS, 0.5])
+    with pytest.raises(InputError, match="image 0 has the shape"):
+        read_images(torch.zeros(2, 5, 4, 6))
+
+
+def test_bad_masks(tmp_path):
+    with pytest.raises(InputError, match="mask is 6x4 pixels, the image 4x6; give a mask of the image's size"):
+        read_mask(GREY, size=(6, 4))
+    Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "ones.png")
+    for ones in (np.eye(4, dtype=np.uint8), tmp_path / "ones.png"):
+        with pytest.raises(InputError, match="only the values 0 and 1 where 255 is white; multiply it by 255"):
+            read_mask(ones)
+    assert not read_mask(np.zeros((2, 2), np.uint8)).any()
+    with pytest.raises(InputError, match=r"mask has the shape \(4, 6, 3\); allowed: \(H, W\) or \(H, W, 1\)"):
+        read_mask(PIXELS)
+    with pytest.raises(InputError, match=r"mask is of torch\.int64"):
+        read_mask(torch.ones(1, 4, 6, dtype=torch.int64))
+    with pytest.raises(InputError, match=r"mask .*missing\.png cannot be read"):
+        read_mask(tmp_path / "missing.png")
+    with pytest.raises(InputError, match="mask 1 is 3x4 pixels, the image 6x4"):
+        read_masks([GREY, GREY[:, :3]], size=(4, 6))
