@@ -14,13 +14,18 @@ from typing import Generic, TypeVar
 from latentdiff.errors import ConfigError
 
 T = TypeVar("T")
+LISTED = 20  # names in a message
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """The tail of an error message about an unknown `name`: its nearest neighbours, else everything known."""
-    known = sorted(known)
-    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(known) or 'none'}"
+    """The tail of an error message about an unknown `name`: its nearest neighbours, else what is known."""
+    text, known = str(name), sorted(known)
+    close = difflib.get_close_matches(text, known, n=3, cutoff=0.5)
+    close = close or [entry for entry in known if text and text.lower() in entry.lower()][:3]
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"known: {', '.join(known[:LISTED]) or 'none'}{more}"
 
 
 class Registry(Generic[T]):

@@ -65,11 +65,13 @@ def read_pixels(source: str | Path | Image.Image, convert: Callable[[Image.Image
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
-    """The image, turned as its EXIF orientation says."""
+    """The image, turned as its EXIF orientation says; it keeps the name of the file's format."""
     if not 0 < image.width * image.height <= MAX_PIXELS:
         raise InputError(f"{name} has {image.width}x{image.height} pixels; allowed: 1 to {MAX_PIXELS} in all")
     image.load()
-    return ImageOps.exif_transpose(image)
+    upright = ImageOps.exif_transpose(image)
+    upright.format = image.format
+    return upright
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

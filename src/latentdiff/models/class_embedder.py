@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from latentdiff.errors import ConfigError, InputError
+from latentdiff.labels import check_class_names
 
 
 class ClassEmbedder(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -17,19 +20,29 @@ class ClassEmbedder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_classes: Number of labels, the null class of guidance included if there is one.
         embed_dim: Channels of the context.
         null_class: The label that stands for no class in classifier-free guidance; None if there is none.
+        class_names: The name of each label, in order; the null class needs none where it is the last label.
 
     Raises:
-        ConfigError: If a number is not positive or the null class is no label.
+        ConfigError: If a number is not positive, the null class is no label, or the names are not one for each label.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(self, *, num_classes: int = 1000, embed_dim: int = 512, null_class: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1000,
+        embed_dim: int = 512,
+        null_class: int | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
         for name, value in (("num_classes", num_classes), ("embed_dim", embed_dim)):
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} is {value!r}; it must be a positive integer")
         if null_class is not None and not 0 <= null_class < num_classes:
             raise ConfigError(f"null_class is {null_class}; it must be from 0 to {num_classes - 1}, or null")
+        nameless = null_class == num_classes - 1 and class_names is not None and len(class_names) == null_class
+        check_class_names(class_names, num_classes - 1 if nameless else num_classes)
         self.embedding = nn.Embedding(num_classes, embed_dim)
 
     def forward(self, labels: Tensor) -> Tensor:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from latentdiff.errors import ConfigError, InputError
+from latentdiff.io.palettes import parse_palette
+from latentdiff.labels import check_class_names
 
 
 class SegmentationEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -17,17 +21,30 @@ class SegmentationEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         in_channels: Number of classes.
         out_channels: Channels that the UNet takes beside the latents.
         num_stages: Number of halvings, log2 of the first stage's factor f.
+        class_names: The name of each class, in order.
+        palette: The colour of each class in order, (red, green, blue) from 0 to 255, by which coloured maps are read.
 
     Raises:
-        ConfigError: If a number is not a positive integer.
+        ConfigError: If a number is not a positive integer, or names or colours are not one for each class.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(self, *, in_channels: int = 182, out_channels: int = 3, num_stages: int = 2) -> None:
+    def __init__(
+        self,
+        *,
+        in_channels: int = 182,
+        out_channels: int = 3,
+        num_stages: int = 2,
+        class_names: Sequence[str] | None = None,
+        palette: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("num_stages", num_stages)):
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} is {value!r}; it must be a positive integer")
+        check_class_names(class_names, in_channels)
+        if palette is not None:
+            _check_palette(palette, in_channels)
         self.channel_mapper = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -45,3 +62,12 @@ class SegmentationEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             maps = F.interpolate(maps, scale_factor=0.5, mode="bilinear", align_corners=False)
         out: Tensor = self.channel_mapper(maps)
         return out
+
+
+def _check_palette(palette: Sequence[Sequence[int]], count: int) -> None:
+    try:
+        colours = parse_palette(palette, count)
+    except InputError as error:
+        raise ConfigError(str(error)) from None
+    if len(colours) != count:
+        raise ConfigError(f"palette has {len(colours)} colours for {count} classes; give one each, or null")

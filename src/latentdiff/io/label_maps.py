@@ -1,0 +1,170 @@
+"""Label maps: a class number for each pixel, from indexed, grey or coloured images, arrays and tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latentdiff.errors import InputError
+from latentdiff.io.images import read_pixels
+from latentdiff.io.palettes import Colour, Palette, parse_palette
+
+KINDS = "a path, a Pillow image, integers (H, W), or colours of uint8 with a palette"
+Array = npt.NDArray[Any]
+
+
+def read_label_map(
+    label_map: Any,
+    num_classes: int,
+    *,
+    palette: Palette | None = None,
+    class_names: Sequence[str] | None = None,
+    ignore_index: int | None = None,
+    name: str = "label map",
+) -> Tensor:
+    """One label map as int64 (H, W), on the CPU.
+
+    A grey value is a class number. An indexed image is read by its colours where a palette is given, since programs
+    renumber the indices when they save, and else by its indices. Other colours need a palette; transparency is ignored.
+
+    Args:
+        label_map: A path or a Pillow image, indexed, grey or coloured; an array of integers (H, W) or of colours
+            (H, W, 3), uint8; or a tensor of integers (H, W) or of colours (3, H, W), uint8.
+        num_classes: Number of classes, which are 0 to `num_classes - 1`.
+        palette: The colours of the classes, as `parse_palette` takes them.
+        class_names: The name of each class, for palettes that use them.
+        ignore_index: The number of pixels of no class, such as 255, which stays in the result; None if there is none.
+        name: What an error calls the argument.
+
+    Raises:
+        InputError: If it is none of these or can't be read, or a number or colour is of no class: the message says
+            which, where, and what is allowed. Also if the palette is not valid, or `ignore_index` is a class.
+    """
+    _check_ignore_index(num_classes, ignore_index)
+    colours = None if palette is None else parse_palette(palette, num_classes, class_names, ignore_index)
+    if isinstance(label_map, (str, Path)):
+        name = f"{name} {label_map}"
+    if isinstance(label_map, (str, Path, Image.Image)):
+        pixels = read_pixels(label_map, lambda image: _pixels(image, colours is not None, name), name)
+    else:
+        pixels = _array(label_map, name)
+    if pixels.ndim == 3:
+        pixels = _numbers(pixels, colours, name)
+    allowed = (pixels >= 0) & (pixels < num_classes) | (pixels == ignore_index if ignore_index is not None else False)
+    if not allowed.all():
+        ignored = "" if ignore_index is None else f", and {ignore_index} to ignore"
+        value, where = _first(pixels, ~allowed)
+        raise InputError(f"{name} has the value {value} {where}; allowed: 0 to {num_classes - 1}{ignored}")
+    return torch.from_numpy(pixels.astype(np.int64))
+
+
+def read_label_maps(label_maps: Any, num_classes: int, *, name: str = "label map", **options: Any) -> Tensor:
+    """One or several label maps of one size as int64 (B, H, W).
+
+    Args:
+        label_maps: What `read_label_map` takes, a list of it, or integers (B, H, W) of more than 8 bits.
+        num_classes: Number of classes.
+        name: What an error calls the argument.
+        **options: Those of `read_label_map`.
+
+    Raises:
+        InputError: As `read_label_map`, and if the maps differ in size or there are none.
+    """
+    array = isinstance(label_maps, (np.ndarray, Tensor))
+    stacked = array and label_maps.ndim == 3 and label_maps.dtype not in (np.uint8, torch.uint8)
+    if not isinstance(label_maps, (list, tuple)) and not stacked:
+        return read_label_map(label_maps, num_classes, name=name, **options)[None]
+    maps = [read_label_map(item, num_classes, name=f"{name} {i}", **options) for i, item in enumerate(label_maps)]
+    sizes = list(dict.fromkeys(f"{found.shape[1]}x{found.shape[0]}" for found in maps))
+    if len(sizes) != 1:
+        given = f"one is {sizes[0]} pixels, another {sizes[1]}" if sizes else "none is given"
+        raise InputError(f"{name}: {given}; give one or more of equal size")
+    return torch.stack(maps)
+
+
+def one_hot(label_maps: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:
+    """Label maps (B, H, W) as float32 (B, num_classes, H, W); ignored pixels are zero in all channels."""
+    _check_ignore_index(num_classes, ignore_index)
+    kept = torch.ones_like(label_maps) if ignore_index is None else (label_maps != ignore_index).long()
+    batch, height, width = label_maps.shape
+    channels = torch.zeros(batch, num_classes, height, width, device=label_maps.device)
+    return channels.scatter_(1, (label_maps * kept)[:, None], kept[:, None].float())
+
+
+def resize_label_map(label_map: Tensor, size: tuple[int, int]) -> Tensor:
+    """A label map (..., H, W) with `size` as its height and width, by the nearest pixel: labels can't be mixed."""
+    rows, columns = (
+        ((torch.arange(new, device=label_map.device) + 0.5) * (old / new)).long()
+        for new, old in zip(size, label_map.shape[-2:], strict=True)
+    )
+    return label_map[..., rows[:, None], columns]
+
+
+def _check_ignore_index(num_classes: int, ignore_index: int | None) -> None:
+    if ignore_index is not None and 0 <= ignore_index < num_classes:
+        raise InputError(f"ignore_index is {ignore_index}, one of the {num_classes} classes; choose another number")
+
+
+def _pixels(image: Image.Image, by_colour: bool, name: str) -> Array:
+    """Class numbers (H, W) or colours (H, W, 3) of an image."""
+    if image.format in ("JPEG", "MPO"):
+        raise InputError(f"{name} is a JPEG, whose compression changes labels; give a PNG")
+    if image.mode in ("L", "LA", "1") or image.mode.startswith("I") or (image.mode in ("P", "PA") and not by_colour):
+        numbers = np.array(image)
+        return numbers[..., 0] if numbers.ndim == 3 else numbers
+    return np.array(image.convert("RGB"))
+
+
+def _array(values: Any, name: str) -> Array:
+    """Class numbers (H, W) or colours (H, W, 3) of an array or tensor."""
+    tensor = isinstance(values, Tensor)
+    array: Any = values.detach().cpu().numpy() if tensor else values
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{name} is of the type {type(values).__name__}; give {KINDS}")
+    if array.dtype.kind not in "iub":
+        raise InputError(f"{name} is of {array.dtype}; give integers")
+    if tensor and array.ndim == 3:
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    colours = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
+    if not (array.ndim == 2 or colours) or not array.size:
+        allowed = "(3, H, W)" if tensor else "(H, W, 3)"
+        shape = f"{array.dtype} of shape {tuple(values.shape)}"
+        raise InputError(f"{name} is {shape}; give integers (H, W), or uint8 colours {allowed} with a palette")
+    found: Array = array
+    return found
+
+
+def _numbers(pixels: Array, colours: Mapping[int, Colour] | None, name: str) -> Array:
+    """The class numbers (H, W) of colours (H, W, 3)."""
+    if colours is None:
+        raise InputError(f"{name} has colours; give a palette of the classes, or an indexed or grey image")
+    weights = np.array([1 << 16, 1 << 8, 1])
+    known = sorted((int(np.dot(colour, weights)), number) for number, colour in colours.items())
+    keys, classes = np.array(known).T
+    packed = pixels @ weights
+    places = np.searchsorted(keys, packed).clip(max=len(keys) - 1)
+    unknown = keys[places] != packed
+    if unknown.any():
+        value, where = _first(packed, unknown)
+        colour = np.array([value >> 16, value >> 8 & 255, value & 255])
+        near = min(colours, key=lambda number: int(((np.array(colours[number]) - colour) ** 2).sum()))
+        given = f"{name} has the colour {tuple(colour.tolist())} {where}, which is of no class"
+        raise InputError(f"{given}; the nearest of the {len(colours)} allowed is {colours[near]}, class {near}")
+    found: Array = classes[places]
+    return found
+
+
+def _first(pixels: Array, bad: Array) -> tuple[int, str]:
+    """The value and place of the first bad pixel, and how many there are."""
+    rows, columns = np.nonzero(bad)
+    more = f" and {len(rows) - 1} more pixels" if len(rows) > 1 else ""
+    return int(pixels[rows[0], columns[0]]), f"at x {columns[0]}, y {rows[0]}{more}"

@@ -1,0 +1,52 @@
+"""Names of classes, as a component's configuration has them, and which class a user's name or number means."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from latentdiff.errors import ConfigError, InputError
+from latentdiff.registry import nearest
+
+
+def check_class_names(class_names: Sequence[str] | None, count: int) -> None:
+    """ConfigError unless `class_names` is None or has a name that isn't empty for each of `count` labels."""
+    if class_names is None:
+        return
+    if isinstance(class_names, str) or not isinstance(class_names, Sequence):
+        raise ConfigError(f"class_names is {class_names!r}; it must be a list of strings, or null")
+    if len(class_names) != count:
+        raise ConfigError(f"class_names has {len(class_names)} names for {count} classes; give one each, or null")
+    for number, name in enumerate(class_names):
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigError(f"class_names has {name!r} as the name of class {number}; it must be a word")
+
+
+def class_number(label: object, num_classes: int, class_names: Sequence[str] | None = None) -> int:
+    """The number of a class that is given by its name or its number.
+
+    Args:
+        label: A name of `class_names`, or an integer (Python's, numpy's, or a tensor of one) from 0 on.
+        num_classes: Number of classes.
+        class_names: The name of each class, if they have any.
+
+    Raises:
+        InputError: If there is no such class, or several have the name.
+    """
+    allowed = f"{'a number' if class_names is None else 'a name or a number'} from 0 to {num_classes - 1}"
+    if isinstance(label, str):
+        if class_names is None:
+            raise InputError(f"class {label!r} is given, but this model has no class names; give {allowed}")
+        numbers = [number for number, name in enumerate(class_names) if name == label]
+        if not numbers:
+            raise InputError(f"unknown class {label!r}; {nearest(label, class_names)}")
+        if len(numbers) > 1:
+            raise InputError(f"class {label!r} is the name of {' and '.join(map(str, numbers))}; give a number")
+        return numbers[0]
+    try:
+        number = operator.index(label)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise InputError(f"class {label!r} is a {type(label).__name__}; give {allowed}") from None
+    if isinstance(label, bool) or not 0 <= number < num_classes:
+        raise InputError(f"class {label!r} is given; allowed: {allowed}")
+    return number
