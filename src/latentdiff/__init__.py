@@ -26,6 +26,7 @@ _EXPORTS = {
     "latentdiff.models.text_encoder": ["LDMTextEncoder"],
     "latentdiff.models.autoencoder_vq": ["VQModel"],
     "latentdiff.models.class_embedder": ["ClassEmbedder"],
+    "latentdiff.models.classifier": ["NoisyLatentClassifier"],
     "latentdiff.models.segmentation_encoder": ["SegmentationEncoder"],
     "latentdiff.schedulers.ddpm": ["DDPMScheduler"],
     "latentdiff.schedulers.ddim": ["DDIMScheduler"],

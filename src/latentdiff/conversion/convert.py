@@ -50,7 +50,7 @@ def convert_original(
     tokenizer: Any = None,
     progress: Progress | None = None,
 ) -> Opened:
-    """Write an original checkpoint as a latentdiff folder: a pipeline's, or a component's for a first stage alone.
+    """Write an original checkpoint as a latentdiff folder: a pipeline's, or a component's for one alone.
 
     Args:
         checkpoint: As in `load_original`.
@@ -79,7 +79,8 @@ def convert_original(
         tokenizer = extra.get("tokenizer")
     with atomic_folder(out) as aside:
         if plan.task is None:
-            write_part(opened, plan.parts["vae"], aside, dtype, progress)
+            (alone,) = plan.parts.values()
+            write_part(opened, alone, aside, dtype, progress)
             return opened
         if plan.task not in PIPELINE_CLASSES:
             raise ConfigError(f"there is no pipeline for {plan.task}; load its components with load_original")

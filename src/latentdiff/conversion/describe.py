@@ -21,6 +21,8 @@ def model_node(components: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: If the original code can't make one of them; it says which and why.
     """
+    if "vae" not in components:
+        raise ConfigError(f"no first stage is in {', '.join(components)}; only models with one go back to the original")
     vae = components["vae"]
     if "unet" not in components:
         return first_stage_node(vae, interface=False)

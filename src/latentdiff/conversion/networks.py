@@ -15,6 +15,7 @@ from latentdiff.conversion.rules import (
     SAME_RULES,
     TEXT_RULES,
     Rules,
+    classifier_rules,
     first_stage_rules,
     unet_rules,
 )
@@ -84,32 +85,68 @@ def unet(node: object, sample_size: int | None) -> Network:
     given = take(
         params_of(node, "unet_config"), "unet_config", known=UNET_KNOWN, fixed=UNET_FIXED, ignored=UNET_IGNORED
     )
-    width = number(given["model_channels"], "unet_config.model_channels")
-    multipliers = numbers(given["channel_mult"], "unet_config.channel_mult")
-    factors = numbers(given["attention_resolutions"], "unet_config.attention_resolutions")
-    heads = {"num_attention_heads": given["num_heads"]}
-    if given["num_head_channels"] != -1:
-        heads = {"num_head_channels": given["num_head_channels"]}
     context = given["context_dim"] if given["use_spatial_transformer"] else None
     if given["use_spatial_transformer"] and context is None:
         raise ConfigError("unet_config lacks context_dim, which use_spatial_transformer needs; add it")
     config = {
         "sample_size": sample_size or given["image_size"],
-        "in_channels": number(given["in_channels"], "unet_config.in_channels"),
         "out_channels": number(given["out_channels"], "unet_config.out_channels"),
-        "block_out_channels": tuple(width * factor for factor in multipliers),
-        "layers_per_block": number(given["num_res_blocks"], "unet_config.num_res_blocks"),
-        "attention_levels": tuple(2**level in factors for level in range(len(multipliers))),
         "cross_attention_dim": context,
         "transformer_layers_per_block": given["transformer_depth"],
         "use_linear_projection": bool(given["use_linear_in_transformer"]),
-        "resnet_time_scale_shift": "scale_shift" if given["use_scale_shift_norm"] else "default",
-        "resnet_resampling": bool(given["resblock_updown"]),
-        "dropout": float(given["dropout"]),
-        **{name: number(value, f"unet_config's {name}") for name, value in heads.items()},
+        **_levels(given, "unet_config"),
     }
     rules = unet_rules(config["layers_per_block"], config["attention_levels"], True, plain=context is None)
     return Network(UNet2DConditionModel, config, rules)
+
+
+def _levels(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What UNets and classifiers have in common."""
+    width = number(given["model_channels"], f"{where}.model_channels")
+    multipliers = numbers(given["channel_mult"], f"{where}.channel_mult")
+    factors = numbers(given["attention_resolutions"], f"{where}.attention_resolutions")
+    heads = {"num_attention_heads": given["num_heads"]}
+    if given["num_head_channels"] != -1:
+        heads = {"num_head_channels": given["num_head_channels"]}
+    return {
+        "in_channels": number(given["in_channels"], f"{where}.in_channels"),
+        "block_out_channels": tuple(width * factor for factor in multipliers),
+        "layers_per_block": number(given["num_res_blocks"], f"{where}.num_res_blocks"),
+        "attention_levels": tuple(2**level in factors for level in range(len(multipliers))),
+        "resnet_time_scale_shift": "scale_shift" if given["use_scale_shift_norm"] else "default",
+        "resnet_resampling": bool(given["resblock_updown"]),
+        "dropout": float(given["dropout"]),
+        **{name: number(value, f"{where}'s {name}") for name, value in heads.items()},
+    }
+
+
+CLASSIFIER_CLASSES = ("EncoderUNetModel",)
+CLASSIFIER_KNOWN = {
+    **{name: UNET_KNOWN[name] for name in UNET_KNOWN if "transformer" not in name and name != "context_dim"},
+    "image_size": ...,
+    "num_heads": 1,
+    "pool": "adaptive",
+}
+
+
+def classifier(node: object) -> Network:
+    """`EncoderUNetModel`, the network of the original's `NoisyLatentImageClassifier`.
+
+    Raises:
+        ConfigError: If it is a network that ours can't be.
+    """
+    from latentdiff.models.classifier import NoisyLatentClassifier
+
+    where = "the classifier"
+    given = take(params_of(node, where), where, known=CLASSIFIER_KNOWN, fixed=UNET_FIXED, ignored=UNET_IGNORED)
+    config = {
+        "sample_size": number(given["image_size"], f"{where}.image_size"),
+        "num_classes": number(given["out_channels"], f"{where}.out_channels"),
+        "pool": given["pool"],
+        **_levels(given, where),
+    }
+    rules = classifier_rules(config["layers_per_block"], config["attention_levels"])
+    return Network(NoisyLatentClassifier, config, rules)
 
 
 DDCONFIG_KNOWN: dict[str, Any] = {

@@ -30,7 +30,7 @@ class LoadedOriginal:
     """What a checkpoint turned out to be.
 
     Attributes:
-        task: "text-to-image", "unconditional", ...; None for a first stage alone.
+        task: "text-to-image", "unconditional", ...; None for a first stage or a classifier alone.
         components: Names to networks in eval mode, and to the scheduler; those of the task's pipeline.
         config: The model node of the original configuration.
         notes: What was left out and why, in whole sentences.
@@ -113,7 +113,8 @@ def load_original(
     Returns:
         The task and its components. Component calls are those of diffusers: `unet(sample, timestep, context).sample`,
         `vae.encode(x).latent_dist` (KL) or `.latents` (VQ), `vae.decode(z).sample`,
-        `text_encoder(input_ids).last_hidden_state`, `class_embedder(labels)`, `segmentation_encoder(maps)`.
+        `text_encoder(input_ids).last_hidden_state`, `class_embedder(labels)`, `segmentation_encoder(maps)`,
+        `classifier(latents, timestep)`.
 
     Raises:
         CheckpointError: If the file is damaged, or isn't what the configuration says.

@@ -81,9 +81,9 @@ class Plan:
     """Everything that the configuration tells.
 
     Attributes:
-        task: What the model does; None for a first stage alone.
+        task: What the model does; None for a first stage or a classifier alone.
         parts: Component name to part.
-        scheduler: Arguments of `DDIMScheduler`; None for a first stage alone.
+        scheduler: Arguments of `DDIMScheduler`; None where there is no diffusion model.
         scale_by_std: Whether the latent scale is a tensor of the checkpoint.
         shared_first_stage: Whether the checkpoint holds the first stage a second time, as its own conditioner.
     """
@@ -136,8 +136,11 @@ def make_plan(node: Mapping[str, Any]) -> Plan:
     name = class_of(node, "model")
     if name in networks.KL_CLASSES + networks.VQ_CLASSES:
         return Plan(None, {"vae": part(networks.first_stage(node), "")})
+    if name in networks.CLASSIFIER_CLASSES:
+        return Plan(None, {"classifier": part(networks.classifier(node), "")})
     if name not in DIFFUSION_CLASSES:
-        known = (*DIFFUSION_CLASSES, *networks.KL_CLASSES, *networks.VQ_CLASSES)
+        alone = (*networks.KL_CLASSES, *networks.VQ_CLASSES, *networks.CLASSIFIER_CLASSES)
+        known = (*DIFFUSION_CLASSES, *alone)
         raise ConfigError(f"the model has the class {name!r}; {nearest(name, known)}")
     given = take(params_of(node, "model"), "model", known=KNOWN, fixed={"given_betas": (None,)}, ignored=IGNORED)
     condition = conditioner(given["cond_stage_config"])

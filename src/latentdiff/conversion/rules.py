@@ -104,6 +104,23 @@ def unet_rules(layers: int, attention_levels: Sequence[bool], mid_attention: boo
     )
 
 
+def classifier_rules(layers: int, attention_levels: Sequence[bool]) -> Rules:
+    """The noisy-latent classifier: the UNet's way down, and a pooling layer in the place of its output.
+
+    Args:
+        layers: Residual blocks of a level.
+        attention_levels: Whether a level attends, fine to coarse.
+    """
+    unet = unet_rules(layers, attention_levels, True, plain=True)
+    pool: tuple[Rule, ...] = (
+        (r"^pooling\.qkv\.", lambda: "out.2.qkv_proj."),
+        (r"^pooling\.to_out\.", lambda: "out.2.c_proj."),
+        (r"^pooling\.positional_embedding$", lambda: "out.2.positional_embedding"),
+        (r"^pooling\.conv\.", lambda: "out.3."),
+    )
+    return Rules(pool + unet.names, unet.joined, (r"\.(qkv|proj_out|qkv_proj|c_proj)\.weight$", 1))
+
+
 def first_stage_rules(levels: int) -> Rules:
     """Autoencoders, KL or VQ: the original counts the decoder's levels from fine to coarse.
 

@@ -39,6 +39,8 @@ def save_diffusers(
     out = Path(out)
     check_new(out)
     if task is None:
+        if "vae" not in components:
+            raise ConfigError(f"diffusers has no class for {', '.join(components)}; keep it as a latentdiff folder")
         config = stock_vae_config(components["vae"])
         with atomic_folder(out) as aside:
             _write(aside, components["vae"], config, "diffusion_pytorch_model.safetensors", dtype)

@@ -13,7 +13,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from latentdiff.errors import ConfigError, InputError
-from latentdiff.models.unet_config import check_numbers, levels_of
+from latentdiff.models.unet_config import check_numbers, check_sample, levels_of
 from latentdiff.nn.attention import CrossAttention
 from latentdiff.nn.blocks import BlockStyle, Context, DownBlock, Level, MidBlock, UpBlock
 from latentdiff.nn.context import ContextCache
@@ -169,7 +169,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         Raises:
             InputError: If a shape is not as above.
         """
-        self._check_sample(sample, timestep)
+        check_sample(sample, timestep, self.config["in_channels"], 2 ** (len(self.down_blocks) - 1))
         self._check_context(encoder_hidden_states, sample.shape[0])
         embedding = timestep_embedding(timestep, self.time_embedding.linear_1.in_features, sample.device)
         temb = F.silu(self.time_embedding(embedding.to(sample.dtype)))
@@ -182,18 +182,6 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             hidden = block(hidden, temb, encoder_hidden_states, skips)
         hidden = self.conv_out(F.silu(self.conv_norm_out(hidden)))
         return UNet2DConditionOutput(sample=hidden) if return_dict else (hidden,)
-
-    def _check_sample(self, sample: Tensor, timestep: Tensor | float) -> None:
-        """Raise an InputError unless the shapes fit; reads no values, so it waits for no device."""
-        channels = self.config["in_channels"]
-        if sample.ndim != 4 or sample.shape[1] != channels:
-            raise InputError(f"sample has shape {tuple(sample.shape)}; this network takes (B, {channels}, H, W)")
-        factor = 2 ** (len(self.down_blocks) - 1)
-        height, width = sample.shape[2:]
-        if height % factor or width % factor:
-            raise InputError(f"sample is {height}x{width}; height and width must be multiples of {factor}")
-        if isinstance(timestep, Tensor) and timestep.shape not in ((), (1,), sample.shape[:1]):
-            raise InputError(f"timestep has shape {tuple(timestep.shape)}; give a number or {sample.shape[0]} of them")
 
     def _check_context(self, context: Context, batch: int) -> None:
         """Raise an InputError unless the context is one for this network and a multiple of `batch`."""

@@ -1,10 +1,12 @@
-"""Checks of the UNet's configuration, and what follows from it for every level."""
+"""Checks of the UNet's configuration and input, and what follows from the configuration for every level."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from latentdiff.errors import ConfigError
+from torch import Tensor
+
+from latentdiff.errors import ConfigError, InputError
 from latentdiff.nn.blocks import Level
 
 
@@ -110,3 +112,21 @@ def check_numbers(
         raise ConfigError(f"dropout is {dropout}; it must be at least 0 and less than 1")
     if resnet_time_scale_shift not in ("default", "scale_shift"):
         raise ConfigError(f"resnet_time_scale_shift is {resnet_time_scale_shift!r}; choose 'default' or 'scale_shift'")
+
+
+def check_sample(sample: Tensor, timestep: Tensor | float, channels: int, factor: int) -> None:
+    """Raise an InputError unless the shapes fit; reads no values, so it waits for no device.
+
+    Args:
+        sample: To be (B, channels, H, W).
+        timestep: To be a number, a 0-d tensor or a tensor (B,).
+        channels: What the network takes.
+        factor: What must divide H and W.
+    """
+    if sample.ndim != 4 or sample.shape[1] != channels:
+        raise InputError(f"sample has shape {tuple(sample.shape)}; this network takes (B, {channels}, H, W)")
+    height, width = sample.shape[2:]
+    if height % factor or width % factor:
+        raise InputError(f"sample is {height}x{width}; height and width must be multiples of {factor}")
+    if isinstance(timestep, Tensor) and timestep.shape not in ((), (1,), sample.shape[:1]):
+        raise InputError(f"timestep has shape {tuple(timestep.shape)}; give a number or {sample.shape[0]} of them")
