@@ -117,7 +117,6 @@ def test_only_the_mean_takes_other_sizes():
         {"sample_size": 7},
         {"pool": "maximum"},
         {"class_names": ["cat"]},
-        {"class_names": ["cat", "cat", "dog"]},
         {"num_classes": 0},
         {"num_head_channels": None},
     ],

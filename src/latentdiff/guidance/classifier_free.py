@@ -8,6 +8,7 @@ import torch
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
+from latentdiff.guidance.common import Interval, check_interval
 from latentdiff.sampling import Predictor, SamplingContext
 
 
@@ -26,15 +27,11 @@ class ClassifierFreeGuidance:
 
     unconditional: Conditioning
     scale: float
-    interval: tuple[float, float] = (0.0, 1.0)
+    interval: Interval = (0.0, 1.0)
     rescale: float = 0.0
 
     def __post_init__(self) -> None:
-        low, high = self.interval
-        if not 0 <= low < high <= 1:
-            raise InputError(
-                f"guidance_interval is {self.interval}; it must be (start, end) with 0 <= start < end <= 1"
-            )
+        check_interval(self.interval)
         if not 0 <= self.rescale <= 1:
             raise InputError(f"guidance_rescale is {self.rescale}; it must be in [0, 1]")
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from latentdiff.errors import ConfigError, InputError
-from latentdiff.models.labels import Labels, label_ids
+from latentdiff.labels import check_class_names, class_number
 from latentdiff.models.unet_config import check_numbers, check_sample, levels_of
 from latentdiff.nn.blocks import BlockStyle, DownBlock, MidBlock
 from latentdiff.nn.embeddings import TimestepEmbedding, timestep_embedding
@@ -74,8 +76,7 @@ class NoisyLatentClassifier(ModelMixin, ConfigMixin):  # type: ignore[misc]
         factor = 2 ** (len(levels) - 1)
         if sample_size % factor:
             raise ConfigError(f"sample_size is {sample_size}; {len(levels)} levels need a multiple of {factor}")
-        if class_names is not None and (len(class_names) != num_classes or len(set(class_names)) != num_classes):
-            raise ConfigError(f"class_names has {len(set(class_names))} names for {num_classes} classes; give one each")
+        check_class_names(class_names, num_classes)
         width = block_out_channels[0]
         style = BlockStyle(
             temb_channels=4 * width,
@@ -128,6 +129,15 @@ class NoisyLatentClassifier(ModelMixin, ConfigMixin):  # type: ignore[misc]
         logits: Tensor = self.pooling(F.silu(self.conv_norm_out(hidden)))
         return logits
 
-    def label_ids(self, labels: Labels) -> Tensor:
-        """Labels or class names, one or several, as int64 (N,); InputError if one is unknown."""
-        return label_ids(labels, self.config["num_classes"], self.config["class_names"])
+    def label_ids(self, labels: Any) -> Tensor:
+        """The numbers, int64 (N,), of one class or several, each given by its name or number.
+
+        Raises:
+            InputError: If there is no such class, or none is given.
+        """
+        several = isinstance(labels, (list, tuple)) or getattr(labels, "ndim", 0) > 0
+        given = list(labels) if several else [labels]
+        if not given:
+            raise InputError("no class is given; give one, or one an image")
+        names, count = self.config["class_names"], self.config["num_classes"]
+        return torch.tensor([class_number(label, count, names) for label in given])
