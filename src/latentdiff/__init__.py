@@ -27,6 +27,7 @@ _EXPORTS = {
     "latentdiff.models.autoencoder_vq": ["VQModel"],
     "latentdiff.models.class_embedder": ["ClassEmbedder"],
     "latentdiff.models.classifier": ["NoisyLatentClassifier"],
+    "latentdiff.models.layout_tokenizer": ["LayoutTokenizer"],
     "latentdiff.models.segmentation_encoder": ["SegmentationEncoder"],
     "latentdiff.schedulers.ddpm": ["DDPMScheduler"],
     "latentdiff.schedulers.ddim": ["DDIMScheduler"],

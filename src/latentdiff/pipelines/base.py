@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import diffusers
 import torch
-from diffusers.pipelines.pipeline_loading_utils import LOADABLE_CLASSES
+from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
@@ -23,14 +23,13 @@ from latentdiff.sampling import Denoiser, Guidance, sample
 from latentdiff.schedulers.select import make_scheduler
 from latentdiff.seeding import check_seed, generator
 
-# The one private name of diffusers that is needed: without it our components load from disk but not from the hub.
-LOADABLE_CLASSES.setdefault(
-    "latentdiff",
-    {
-        "ModelMixin": ["save_pretrained", "from_pretrained"],
-        "SchedulerMixin": ["save_pretrained", "from_pretrained"],
-    },
-)
+# The private names of diffusers that are needed: without the first our components would load from disk but not from the
+# hub, and without the second only those whose base class diffusers has too.
+OWN_BASES = {
+    name: ["save_pretrained", "from_pretrained"] for name in ("ModelMixin", "SchedulerMixin", "LayoutTokenizer")
+}
+LOADABLE_CLASSES.setdefault("latentdiff", OWN_BASES)
+ALL_IMPORTABLE_CLASSES.update(OWN_BASES)
 
 Seed = int | Sequence[int] | None
 

@@ -18,7 +18,7 @@ STOCK_UNETS = ("UNet2DConditionModel", "UNet2DModel")
 # What a component can be; a pipeline can't, since its folder would be read by other rules.
 BASES = {
     "diffusers": ("ModelMixin", "SchedulerMixin"),
-    "latentdiff": ("ModelMixin", "SchedulerMixin"),
+    "latentdiff": ("ModelMixin", "SchedulerMixin", "LayoutTokenizer"),
     "transformers": (
         "PreTrainedModel",
         "PreTrainedTokenizerBase",
