@@ -7,7 +7,7 @@ from golden_models import CASES, load_case
 from latentdiff import DDIMScheduler, DDPMScheduler, PLMSScheduler
 from latentdiff.conditioning import Conditioning
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
-from latentdiff.pipelines.outputs import decode
+from latentdiff.pipelines.codec import decode
 from latentdiff.sampling import Denoiser, sample
 
 RELATIVE = 1e-4

@@ -15,13 +15,15 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
-from latentdiff.pipelines import loading, outputs
+from latentdiff.pipelines import codec, loading, memory, outputs
 from latentdiff.pipelines.components import own_components
 from latentdiff.pipelines.index import read_index
+from latentdiff.pipelines.options import DEFAULTS, SamplingOptions, image_generators
 from latentdiff.pipelines.publishing import PublishingMixin
-from latentdiff.sampling import Denoiser, Guidance, sample
+from latentdiff.pipelines.start import Start
+from latentdiff.sampling import Callback, Denoiser, Generators, Guidance, sample
 from latentdiff.schedulers.select import make_scheduler
-from latentdiff.seeding import check_seed, generator
+from latentdiff.windows import Windows
 
 # The private names of diffusers that are needed: without the first our components would load from disk but not from the
 # hub, and without the second only those whose base class diffusers has too.
@@ -30,8 +32,6 @@ OWN_BASES = {
 }
 LOADABLE_CLASSES.setdefault("latentdiff", OWN_BASES)
 ALL_IMPORTABLE_CLASSES.update(OWN_BASES)
-
-Seed = int | Sequence[int] | None
 
 
 class DiffusionPipeline(PublishingMixin, diffusers.DiffusionPipeline):  # type: ignore[misc]
@@ -45,7 +45,7 @@ class DiffusionPipeline(PublishingMixin, diffusers.DiffusionPipeline):  # type: 
     @property
     def vae_scale_factor(self) -> int:
         """Pixels along a latent's side, f in the paper."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        return codec.factor(self.vae)
 
     @classmethod
     def from_pretrained(
@@ -145,141 +145,117 @@ class DiffusionPipeline(PublishingMixin, diffusers.DiffusionPipeline):  # type: 
         """
         self.register_modules(scheduler=make_scheduler(scheduler, self.scheduler.config, **config))
 
-    def _check_size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        """The size in pixels, the model's own by default; InputError if the networks can't make it."""
+    def _check_size(self, height: int | None, width: int | None, windows: Windows | None = None) -> tuple[int, int]:
+        """The size in pixels, the model's own by default; InputError if the networks or the memory can't make it."""
         default = self.unet.config.sample_size * self.vae_scale_factor
         height, width = height or default, width or default
-        multiple = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        multiple = self._multiple
         for name, size in (("height", height), ("width", width)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % multiple:
                 low = max(multiple, int(size // multiple * multiple)) if isinstance(size, (int, float)) else default
                 raise InputError(
                     f"{name} is {size!r}; it must be a multiple of {multiple}, such as {low} or {low + multiple}"
                 )
+        memory.check(self, height, width, windows)
         return height, width
 
-    def _set_timesteps(
-        self,
-        num_inference_steps: int,
-        timesteps: Sequence[int] | None,
-        sigmas: Sequence[float] | None,
-        device: torch.device,
-    ) -> None:
-        given = {"timesteps": timesteps, "sigmas": sigmas}
+    @property
+    def _multiple(self) -> int:
+        """What an image's sides must be multiples of, in pixels."""
+        return int(self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    def _windows(self, windows: Windows | int | None) -> Windows | None:
+        """The call's windows, in latent pixels; a number is a side in pixels."""
+        if isinstance(windows, int) and not isinstance(windows, bool):
+            unit = self.vae_scale_factor
+            windows = Windows(windows, windows // 4 // unit * unit)
+        elif windows is not None and not isinstance(windows, Windows):
+            raise InputError(f"windows is {windows!r}; give a side in pixels or latentdiff.Windows(size, overlap)")
+        return windows and windows.divided(self.vae_scale_factor, self._multiple // self.vae_scale_factor)
+
+    def _set_timesteps(self, options: SamplingOptions, device: torch.device) -> None:
+        given: dict[str, Any] = {"timesteps": options["timesteps"], "sigmas": options["sigmas"]}
         given = {name: value for name, value in given.items() if value is not None}
-        if len(given) > 1:
-            raise InputError("timesteps and sigmas are both given; give one of them")
         if not given:
-            limit = self.scheduler.config.num_train_timesteps
-            if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, int):
-                raise InputError(
-                    f"num_inference_steps is {num_inference_steps!r}; it must be an integer of 1 to {limit}"
-                )
-            if not 1 <= num_inference_steps <= limit:
-                raise InputError(f"num_inference_steps is {num_inference_steps}; it must be from 1 to {limit}")
-            given = {"num_inference_steps": num_inference_steps}  # type: ignore[dict-item]
+            steps, limit = options["num_inference_steps"], self.scheduler.config.num_train_timesteps
+            if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= limit:
+                raise InputError(f"num_inference_steps is {steps!r}; it must be an integer from 1 to {limit}")
+            given = {"num_inference_steps": steps}
         known = inspect.signature(self.scheduler.set_timesteps).parameters
         for name in given:
             if name not in known:
                 raise InputError(f"{type(self.scheduler).__name__} takes no {name}; give num_inference_steps instead")
         self.scheduler.set_timesteps(device=device, **given)
 
-    def _initial_latents(
-        self,
-        latents: torch.Tensor | None,
-        generators: list[torch.Generator] | torch.Generator | None,
-        shape: torch.Size,
-        device: torch.device,
-    ) -> torch.Tensor:
-        """Standard normal noise of `shape` (B, C, h, w): image i from its own generator, so batches don't matter."""
-        if latents is None:
-            latents = randn_tensor(shape, generator=generators, device=device)
-        elif latents.shape != shape:
-            raise InputError(f"latents have shape {tuple(latents.shape)}; this call needs {tuple(shape)}")
-        scaled: torch.Tensor = latents.to(device, self.unet.dtype) * self.scheduler.init_noise_sigma
-        return scaled
-
     def _generate(
         self,
         conditioning: Conditioning,
         batch_size: int,
         size: tuple[int, int],
+        options: SamplingOptions,
         *,
         guidance: Sequence[Guidance] = (),
-        num_inference_steps: int,
-        timesteps: Sequence[int] | None,
-        sigmas: Sequence[float] | None,
-        eta: float,
-        seed: Seed,
-        generator: torch.Generator | list[torch.Generator] | None,
-        latents: torch.Tensor | None,
-        output_type: str,
-        return_dict: bool,
-        callback_on_step_end: Callable[..., dict[str, Any]] | None,
-        callback_on_step_end_tensor_inputs: Sequence[str],
+        start: Start | None = None,
+        finish: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
     ) -> Any:
-        """Everything after the conditioning, for every task: noise, the loop, decoding."""
-        outputs.check_output_type(output_type)
-        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
-        if unknown:
-            raise InputError(f"callback_on_step_end_tensor_inputs has {sorted(unknown)}; allowed: ['latents']")
-        generators = image_generators(seed, generator, batch_size)
-        device = self._execution_device
-        self._set_timesteps(num_inference_steps, timesteps, sigmas, device)
+        """Everything after the conditioning, for every task: noise, the loop, decoding.
+
+        Args:
+            conditioning: Of as many rows as there are images.
+            batch_size: The number of images.
+            size: Height and width in pixels.
+            options: Of the call.
+            guidance: Of the task; those of the options come after it.
+            start: An image to start from, in place of noise.
+            finish: What is done with the decoded images (B, C, H, W) in [0, 1].
+        """
+        options = {**DEFAULTS, **options}
+        generators = image_generators(options["seed"], options["generator"], batch_size)
+        device, windows = self._execution_device, self._windows(options["windows"])
+        self._set_timesteps(options, device)
         channels = self.vae.config.latent_channels
         shape = torch.Size((batch_size, channels, *(side // self.vae_scale_factor for side in size)))
-        noise = self._initial_latents(latents, generators, shape, device)
-
-        def callback(step: int, timestep: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
-            assert callback_on_step_end is not None
-            shown = {"latents": current} if callback_on_step_end_tensor_inputs else {}
-            result: torch.Tensor = callback_on_step_end(self, step, timestep, shown).get("latents", current)
-            return result
-
-        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
-            result = sample(
-                Denoiser(self.unet, conditioning),
+        begin = (start or Start()).begin(self.scheduler, self._noise(options["latents"], generators, shape, device))
+        latent_windows = windows if windows and not windows.covers(*shape[2:]) else None
+        with self.progress_bar(total=len(self.scheduler.timesteps) - begin.first) as bar:
+            latents = sample(
+                Denoiser(self.unet, conditioning, windows=latent_windows),
                 self.scheduler,
-                noise,
-                guidance=guidance,
+                begin.latents,
+                first=begin.first,
+                guidance=[*guidance, *options["guidance"]],
+                known=begin.known(generators),
                 generator=generators,
-                eta=eta,
-                callback=callback if callback_on_step_end else None,
+                eta=options["eta"],
+                callback=self._callback(options),
                 progress=bar.update,
             )
-        images = result
-        if output_type != "latent":
-            images = outputs.convert(outputs.decode(self.vae, result), output_type)
+        images: Any = latents
+        if options["output_type"] != "latent":
+            images = outputs.convert(finish(codec.decode(self.vae, latents, windows=windows)), options["output_type"])
         self.maybe_free_model_hooks()
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+        return ImagePipelineOutput(images=images) if options["return_dict"] else (images,)
 
+    def _noise(
+        self, given: torch.Tensor | None, generators: Generators, shape: torch.Size, device: torch.device
+    ) -> torch.Tensor:
+        """Standard normal noise of `shape` (B, C, h, w): image i from its own generator, so batches don't matter."""
+        if given is None:
+            given = randn_tensor(shape, generator=generators, device=device)
+        elif given.shape != shape:
+            raise InputError(f"latents have shape {tuple(given.shape)}; this call needs {tuple(shape)}")
+        noise: torch.Tensor = given.to(device, self.unet.dtype)
+        return noise
 
-def image_generators(
-    seed: Seed, given: torch.Generator | list[torch.Generator] | None, batch_size: int
-) -> list[torch.Generator] | torch.Generator | None:
-    """One CPU generator an image: image i of seed s draws what image 0 of seed s + i draws.
+    def _callback(self, options: SamplingOptions) -> Callback | None:
+        """The user's callback as the loop calls it."""
+        call, inputs = options["callback_on_step_end"], options["callback_on_step_end_tensor_inputs"]
+        if call is None:
+            return None
 
-    Args:
-        seed: An int, one int an image, or None for fresh noise.
-        given: diffusers' `generator` argument, used as it is.
-        batch_size: Images in the call.
+        def callback(step: int, timestep: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
+            shown = {"latents": current} if inputs else {}
+            result: torch.Tensor = call(self, step, timestep, shown).get("latents", current)
+            return result
 
-    Raises:
-        InputError: If both are given, a seed is out of range, or the number of seeds or generators is not the batch's.
-    """
-    if given is not None:
-        if seed is not None:
-            raise InputError("seed and generator are both given; give one of them")
-        if isinstance(given, list) and len(given) != batch_size:
-            raise InputError(f"{len(given)} generators are given for {batch_size} images; give one each, or one")
-        return given
-    if seed is None:
-        return None
-    if isinstance(seed, (list, tuple)):
-        seeds = [check_seed(number) for number in seed]
-    else:
-        first = check_seed(seed)
-        seeds = [check_seed(first + i) for i in range(batch_size)]
-    if len(seeds) != batch_size:
-        raise InputError(f"{len(seeds)} seeds are given for {batch_size} images; give one each, or one int")
-    return [generator(number) for number in seeds]
+        return callback

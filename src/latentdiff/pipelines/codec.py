@@ -1,0 +1,68 @@
+"""Between images and latents, with either first stage, whole or in windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentdiff.windows import Windows
+
+PIXELS_AT_ONCE = 2**20  # work is done in parts of this many pixels, so its memory doesn't grow with the batch
+
+
+def factor(vae: Any) -> int:
+    """Pixels along a latent's side, f in the paper."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+@torch.no_grad()
+def encode(vae: Any, images: Tensor, *, scaled: bool, windows: Windows | None = None) -> Tensor:
+    """Latents (B, C, h, w) of images (B, c, H, W) in [-1, 1]: a KL posterior's mode, or unquantised latents.
+
+    Args:
+        vae: First stage, KL or VQ.
+        images: On any device; the result is on the first stage's.
+        scaled: Whether the latents are those that the diffusion model learns, or the first stage's own.
+        windows: In latent pixels.
+    """
+    f = factor(vae)
+
+    def one(part: Tensor) -> Tensor:
+        output = vae.encode(part.to(vae.device, vae.dtype))
+        latents: Tensor = output.latent_dist.mode() if hasattr(output, "latent_dist") else output.latents
+        return latents
+
+    if windows is not None and not windows.covers(*(side // f for side in images.shape[-2:])):
+        parts = [windows.apply(one, image, zoom_in=f) for image in torch.split(images, 1)]
+    else:
+        parts = [one(part) for part in torch.split(images, _at_once(*images.shape[-2:]))]
+    latents = torch.cat(parts)
+    return (latents - _shift(vae)) * vae.config.scaling_factor if scaled else latents
+
+
+@torch.no_grad()
+def decode(vae: Any, latents: Tensor, *, windows: Windows | None = None) -> Tensor:
+    """Images (B, c, H, W) in [0, 1], fp32 on the CPU, of scaled latents (B, C, h, w); windows are in latent pixels."""
+    f = factor(vae)
+    latents = latents.to(vae.dtype) / vae.config.scaling_factor + _shift(vae)
+
+    def one(part: Tensor) -> Tensor:
+        images: Tensor = vae.decode(part).sample.float()
+        return images
+
+    if windows is not None and not windows.covers(*latents.shape[-2:]):
+        parts = [windows.apply(one, part, zoom_out=f, device=torch.device("cpu")) for part in torch.split(latents, 1)]
+    else:
+        at_once = _at_once(*(f * side for side in latents.shape[-2:]))
+        parts = [one(part).cpu() for part in torch.split(latents, at_once)]
+    return torch.cat(parts).add_(1).div_(2).clamp_(0, 1)
+
+
+def _at_once(height: int, width: int) -> int:
+    return max(1, PIXELS_AT_ONCE // (height * width))
+
+
+def _shift(vae: Any) -> float:
+    return getattr(vae.config, "shift_factor", None) or 0.0

@@ -1,0 +1,136 @@
+"""Large images in overlapped windows: memory follows the window, not the image (section 4.3.2 of the paper)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentdiff.errors import InputError
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a large image is cut into squares that a network sees one after the other.
+
+    Where windows overlap, their results are averaged with weights that fall to zero towards each window's border
+    (sin^2 ramps, which sum to 1), so no border shows. While denoising, the borders lie elsewhere at every step.
+
+    Args:
+        size: Side of a window in pixels; best the size that the model was trained on.
+        overlap: Pixels that neighbours share, from 0 to half of `size`.
+        wrap: Whether the image's left and right edges are neighbours, as in a panorama.
+
+    Raises:
+        InputError: If a number is not as above.
+    """
+
+    size: int
+    overlap: int
+    wrap: bool = False
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("size", 1, None), ("overlap", 0, self.size // 2)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low or (high and value > high):
+                allowed = f"from {low} to {high}" if high else f"of at least {low}"
+                raise InputError(f"windows: {name} is {value!r}; it must be an integer {allowed}")
+
+    def divided(self, factor: int, multiple: int) -> Windows:
+        """The same windows counted in latent pixels of `factor` pixels.
+
+        Raises:
+            InputError: If the window's side is no multiple of `factor * multiple`, or the overlap none of `factor`.
+        """
+        if self.size % (factor * multiple) or self.overlap % factor:
+            raise InputError(
+                f"windows: size {self.size} and overlap {self.overlap} don't fit this model; "
+                f"size must be a multiple of {factor * multiple}, overlap of {factor}"
+            )
+        return Windows(self.size // factor, self.overlap // factor, self.wrap)
+
+    def covers(self, height: int, width: int) -> bool:
+        """Whether one window holds an image of this size, in the unit of `size`."""
+        return max(height, width) <= self.size and not self.wrap
+
+    def apply(
+        self,
+        function: Callable[..., Tensor],
+        *inputs: Tensor,
+        zoom_in: int = 1,
+        zoom_out: int = 1,
+        phase: float = 0.0,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        """Run `function` window by window and join the results.
+
+        Args:
+            function: Of as many tensors as there are inputs; its result is (B', C, zoom_out * h, zoom_out * w).
+            *inputs: Tensors (B, c, zoom_in * H, zoom_in * W), cut into (B, c, zoom_in * h, zoom_in * w), h = w = size.
+            zoom_in: The inputs' pixels along a unit of `size`.
+            zoom_out: The same of the result.
+            phase: Moves the windows by this part of their distance, in [0, 1).
+            device: Where the joined result is kept; that of the results by default.
+        """
+        height, width = (side // zoom_in for side in inputs[0].shape[-2:])
+        rows = _Axis.of(self, height, phase, wrap=False)
+        columns = _Axis.of(self, width, phase, wrap=self.wrap)
+        row_shares, column_shares = rows.shares(zoom_out), columns.shares(zoom_out)
+        joined: Tensor | None = None
+        for i in range(len(rows.starts)):
+            for j in range(len(columns.starts)):
+                part = function(*(columns.cut(rows.cut(tensor, i, zoom_in, -2), j, zoom_in, -1) for tensor in inputs))
+                if joined is None:
+                    shape = (*part.shape[:2], zoom_out * height, zoom_out * width)
+                    joined = torch.zeros(shape, dtype=part.dtype, device=device or part.device)
+                part = (part * (row_shares[i][:, None] * column_shares[j]).to(part)).to(joined.device)
+                band = rows.cut(joined, i, zoom_out, -2)
+                band.index_add_(-1, columns.places(j, zoom_out).to(joined.device), part)
+        assert joined is not None
+        return joined
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """The windows along one axis: where each starts, and how long windows, overlaps and the axis are."""
+
+    starts: list[int]
+    size: int
+    overlap: int
+    length: int
+
+    @classmethod
+    def of(cls, windows: Windows, length: int, phase: float, *, wrap: bool) -> _Axis:
+        """Windows that cover `length`: evenly around it, or from its start to its end."""
+        size = min(windows.size, length)
+        stride = max(1, size - windows.overlap)
+        if wrap:
+            count = math.ceil(length / stride)
+            starts = [int((i + phase) * length / count) % length for i in range(count)]
+        else:
+            shift, last = int(phase * stride), length - size
+            starts = sorted({min(max(i * stride - shift, 0), last) for i in range((last + shift) // stride + 2)})
+        return cls(starts, size, windows.overlap, length)
+
+    def places(self, i: int, zoom: int) -> Tensor:
+        """Indices of window i on the zoomed axis."""
+        return (torch.arange(zoom * self.size) + zoom * self.starts[i]) % (zoom * self.length)
+
+    def shares(self, zoom: int) -> list[Tensor]:
+        """Each window's weights on the zoomed axis; those of all windows sum to 1 at every place."""
+        size = zoom * self.size
+        border = torch.minimum(torch.arange(size), torch.arange(size).flip(0)) + 0.5  # distance to it
+        ramp = torch.sin((border / max(zoom * self.overlap, 1)).clamp(max=1) * (math.pi / 2)) ** 2
+        places = [self.places(i, zoom) for i in range(len(self.starts))]
+        total = torch.zeros(zoom * self.length).index_add_(0, torch.cat(places), ramp.repeat(len(places)))
+        return [ramp / total[place] for place in places]
+
+    def cut(self, tensor: Tensor, i: int, zoom: int, dim: int) -> Tensor:
+        """Window i of a tensor: a view, unless it goes around the edge."""
+        start, size = zoom * self.starts[i], zoom * self.size
+        if start + size <= zoom * self.length:
+            return tensor.narrow(dim, start, size)
+        return tensor.index_select(dim, self.places(i, zoom).to(tensor.device))
