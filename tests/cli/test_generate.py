@@ -196,7 +196,7 @@ WRONG_FOR_THE_MODEL = {
     "unknown model 'nothing'": ["--model", "nothing"],
     "unknown model 'builtin:nothing'": ["--model", "builtin:nothing"],
     "taken.png holds no model_index.json": ["--model", "taken.png"],
-    "num_inference_steps is 1001; it must be from 1 to 1000": ["--steps", "1001"],
+    "num_inference_steps is 1001; it must be an integer from 1 to 1000": ["--steps", "1001"],
     "width is 17; it must be a multiple of 4": ["--size", "17x16"],
     "eta": ["--scheduler", "euler", "--eta", "0.5"],
 }
