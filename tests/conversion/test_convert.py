@@ -14,10 +14,9 @@ from latentdiff import DiffusionPipeline, TextToImagePipeline
 from latentdiff.cli.main import main
 from latentdiff.conversion import load_original
 from latentdiff.conversion.convert import convert_original, save_original
-from latentdiff.conversion.original import BERT_VOCABULARY
 from latentdiff.conversion.stock import save_diffusers
 from latentdiff.errors import CheckpointError, ConfigError, InputError
-from latentdiff.models.tokenizer import load_tokenizer
+from latentdiff.models.tokenizer import BERT_VOCABULARY, load_tokenizer
 
 EXACT = {"rtol": 0.0, "atol": 1e-5}
 
@@ -119,7 +118,9 @@ def test_wrong_config_leaves_nothing(tmp_path):
 def test_other_betas_are_noticed(tmp_path):
     config = yaml.safe_load(files("ldm_cin")[1].read_text())
     config["model"]["params"]["linear_end"] = 0.012
-    with pytest.raises(CheckpointError, match="betas run from"):
+    with pytest.raises(
+        CheckpointError, match=r"betas are 0.0015 to 0.0195 over \d+ steps, the config's 0.0015 to 0.012 over"
+    ):
         load_original(files("ldm_cin")[0], config)
 
 

@@ -163,7 +163,7 @@ def _without_encoder(unet: Any, latents: int) -> tuple[str, str | dict[str, Any]
 def _text(encoder: Any) -> dict[str, Any]:
     if type(encoder).__name__ == "LDMTextEncoder":
         return _encoder("BERTEmbedder", _bert(encoder.config))
-    if encoder.config.hidden_size == 768:
+    if encoder.config.hidden_act == "quick_gelu":  # OpenAI trained with it, OpenCLIP without
         return _encoder("FrozenCLIPEmbedder", {})
     return _encoder("FrozenOpenCLIPEmbedder", {"freeze": True, "layer": "penultimate"})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -32,6 +33,7 @@ class Network:
         rules: Where its tensors stand.
         prefix: What all original names start with, below the component's own place in the checkpoint.
         dropped: What original names, below the same place, start with that this component doesn't need.
+        tokenizer: Makes the tokenizer of a text encoder, which no checkpoint holds, where the package has it.
     """
 
     component: Callable[..., nn.Module]
@@ -39,6 +41,7 @@ class Network:
     rules: Rules
     prefix: str = ""
     dropped: tuple[str, ...] = ()
+    tokenizer: Callable[[], Any] | None = None
 
 
 UNET_KNOWN: dict[str, Any] = {
@@ -243,11 +246,15 @@ def _autoencoder(network: Mapping[str, Any], latents: int) -> dict[str, Any]:
     }
 
 
+BERT_TOKENS = 30522
+
+
 def text_transformer(node: object) -> Network:
     """`BERTEmbedder`, with a tokenizer (text) or without (layout tokens)."""
     from latentdiff.models.text_encoder import LDMTextEncoder
+    from latentdiff.models.tokenizer import BERT_VOCABULARY, load_tokenizer
 
-    known = {"n_embed": ..., "n_layer": ..., "vocab_size": 30522, "max_seq_len": 77, "use_tokenizer": True}
+    known = {"n_embed": ..., "n_layer": ..., "vocab_size": BERT_TOKENS, "max_seq_len": 77, "use_tokenizer": True}
     given = take(
         params_of(node, "cond_stage_config"),
         "cond_stage_config",
@@ -261,7 +268,9 @@ def text_transformer(node: object) -> Network:
         "hidden_size": number(given["n_embed"], "cond_stage_config.n_embed"),
         "num_hidden_layers": number(given["n_layer"], "cond_stage_config.n_layer"),
     }
-    return Network(LDMTextEncoder, config, TEXT_RULES, "transformer.", dropped=("transformer.to_logits.",))
+    of_bert = given["use_tokenizer"] and config["vocab_size"] == BERT_TOKENS
+    tokenizer = partial(load_tokenizer, BERT_VOCABULARY, config["max_position_embeddings"]) if of_bert else None
+    return Network(LDMTextEncoder, config, TEXT_RULES, "transformer.", ("transformer.to_logits.",), tokenizer)
 
 
 NULL_CLASSES = {1001: 1000}
@@ -305,15 +314,19 @@ def segmentation_encoder(node: object) -> Network:
 
 def clip(node: object) -> Network:
     """`FrozenCLIPEmbedder` of SD 1.x: the text half of CLIP ViT-L/14."""
+    from latentdiff.models.tokenizer import clip_tokenizer
+
     fixed = {"version": ("openai/clip-vit-large-patch14",), "layer": ("last",), "layer_idx": (None,)}
     _only_fixed(node, {**fixed, "max_length": (77,)})
     config = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
     dropped = ("transformer.text_model.embeddings.position_ids",)
-    return Network(make_clip, config, CLIP_RULES, "transformer.", dropped)
+    return Network(make_clip, config, CLIP_RULES, "transformer.", dropped, clip_tokenizer)
 
 
 def open_clip(node: object) -> Network:
     """`FrozenOpenCLIPEmbedder` of SD 2.x: the text half of OpenCLIP ViT-H/14, without its last layer."""
+    from latentdiff.models.tokenizer import open_clip_tokenizer
+
     _only_fixed(node, {"arch": ("ViT-H-14",), "layer": ("penultimate",), "max_length": (77,)})
     config: dict[str, Any] = {
         "hidden_size": 1024,
@@ -323,7 +336,7 @@ def open_clip(node: object) -> Network:
     }
     config |= {"hidden_act": "gelu", "projection_dim": 1024}
     last = ("model.transformer.resblocks.23.", "model.text_projection", "model.logit_scale", "model.attn_mask")
-    return Network(make_clip, config, OPEN_CLIP_RULES, "model.", last)
+    return Network(make_clip, config, OPEN_CLIP_RULES, "model.", last, open_clip_tokenizer)
 
 
 def _only_fixed(node: object, fixed: Mapping[str, tuple[Any, ...]]) -> None:
@@ -332,10 +345,9 @@ def _only_fixed(node: object, fixed: Mapping[str, tuple[Any, ...]]) -> None:
 
 
 def make_clip(**config: Any) -> nn.Module:
-    """transformers' CLIP text model of CLIP's vocabulary of 49408 tokens and prompts of 77."""
+    """transformers' CLIP text model, of CLIP's vocabulary of 49408 tokens and prompts of 77."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    model: nn.Module = CLIPTextModel(
-        CLIPTextConfig(**config, vocab_size=49408, max_position_embeddings=77, eos_token_id=2)
-    )
+    common = {"vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 2}
+    model: nn.Module = CLIPTextModel(CLIPTextConfig(**{**common, **config}))
     return model

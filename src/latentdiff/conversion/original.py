@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +16,7 @@ from latentdiff.conversion.plan import Part, Plan, make_plan
 from latentdiff.conversion.zoo import recognise, zoo_config
 from latentdiff.errors import CheckpointError
 from latentdiff.io.tensor_files import TensorFile, open_tensors
-from latentdiff.models.text_encoder import LDMTextEncoder
-from latentdiff.models.tokenizer import load_tokenizer
 from latentdiff.schedulers.ddim import DDIMScheduler
-
-BERT_VOCABULARY = Path(str(importlib.resources.files("latentdiff"))) / "builtin" / "bert-base-uncased" / "vocab.txt"
-BERT_TOKENS = 30522
 
 
 @dataclass(frozen=True)
@@ -139,15 +133,16 @@ def load_original(
 
 
 def add_tokenizer(opened: Opened, components: dict[str, Any]) -> None:
-    """Add the tokenizer, which no checkpoint holds: that of BERT is in the package; of others, a note says which."""
-    encoder = components["text_encoder"]
-    if encoder.config.vocab_size == BERT_TOKENS and isinstance(encoder, LDMTextEncoder):
-        components["tokenizer"] = load_tokenizer(BERT_VOCABULARY, encoder.config.max_position_embeddings)
-    else:
-        kind = f"a vocabulary of {encoder.config.vocab_size} tokens"
-        opened.notes.append(
-            f"No tokenizer is in a checkpoint, and the package has none for {kind}: give it as tokenizer."
-        )
+    """Add the text encoder's tokenizer, which no checkpoint holds; where the package has none, a note says so."""
+    make = opened.plan.parts["text_encoder"].network.tokenizer
+    if make is not None:
+        components["tokenizer"] = make()
+        return
+    tokens = components["text_encoder"].config.vocab_size
+    opened.notes.append(
+        f"No tokenizer is in a checkpoint, and the package has none for a vocabulary of {tokens} tokens: "
+        "give it as tokenizer."
+    )
 
 
 def finish(opened: Opened, components: dict[str, Any]) -> None:
@@ -158,16 +153,33 @@ def finish(opened: Opened, components: dict[str, Any]) -> None:
     scheduler = DDIMScheduler(**plan.scheduler)
     components["scheduler"] = scheduler
     if "betas" in opened.stock.buffers:
-        ours = torch.from_numpy(scheduler.schedule.betas).float()
-        stored = file.read("betas").float()
-        if stored.shape != ours.shape or not torch.allclose(stored, ours, rtol=1e-4, atol=1e-7):
-            raise CheckpointError(
-                f"the checkpoint's betas run from {stored[0]:.3g} to {stored[-1]:.3g} over {len(stored)} steps, "
-                f"the config's from {ours[0]:.3g} to {ours[-1]:.3g} over {len(ours)}; give its own config"
-            )
+        check_betas(file, torch.from_numpy(scheduler.schedule.betas).float())
     if plan.scale_by_std:
-        if "scale_factor" not in opened.stock.buffers:
-            raise CheckpointError(
-                "the config says scale_by_std, but the checkpoint has no scale_factor; give its config"
-            )
-        components["vae"].register_to_config(scaling_factor=float(file.read("scale_factor")))
+        components["vae"].register_to_config(scaling_factor=stored_scale(opened))
+
+
+def stored_scale(opened: Opened) -> float:
+    """The latent scale, where it is a tensor of the checkpoint; CheckpointError if it isn't there or is no scale."""
+    if "scale_factor" not in opened.stock.buffers:
+        raise CheckpointError("the config says scale_by_std, but the checkpoint has no scale_factor; give its config")
+    scale = opened.file.read("scale_factor")
+    if scale.numel() != 1 or scale.item() <= 0:
+        raise CheckpointError(f"the checkpoint's scale_factor is {scale.tolist()}; it must be one number above 0")
+    return float(scale.item())
+
+
+def check_betas(file: TensorFile, ours: Tensor) -> None:
+    """CheckpointError unless the checkpoint's betas are those of its configuration, up to the precision they have."""
+    stored = file.read("betas")
+    rounding = torch.finfo(stored.dtype).eps if stored.is_floating_point() else 0.0
+    if stored.shape != ours.shape or not torch.allclose(stored.float(), ours, rtol=max(1e-4, rounding), atol=1e-7):
+        raise CheckpointError(
+            f"the checkpoint's betas are {ends(stored)}, the config's {ends(ours)}; give the config of this checkpoint"
+        )
+
+
+def ends(values: Tensor) -> str:
+    """The first and last of many values, for messages."""
+    if values.ndim != 1 or len(values) == 0:
+        return f"of shape {list(values.shape)}"
+    return f"{values[0]:.3g} to {values[-1]:.3g} over {len(values)} steps"

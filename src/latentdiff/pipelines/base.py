@@ -116,7 +116,7 @@ class DiffusionPipeline(PublishingMixin, diffusers.DiffusionPipeline):  # type: 
             config: The original YAML file, its content, or a name of the zoo; None to recognise the model.
             ema: Whether to use the averaged UNet weights where there are any.
             dtype: Of the weights; None keeps what the file has.
-            tokenizer: Of the text encoder; checkpoints have none, and the package has that of the LDM text models.
+            tokenizer: Of the text encoder; None for that of the package, which has those of BERT and CLIP.
 
         Raises:
             CheckpointError: If the file is damaged, or isn't what the configuration says.

@@ -35,7 +35,7 @@ def pipeline_from_original(
     components = {**loaded.components, **({} if tokenizer is None else {"tokenizer": tokenizer})}
     if loaded.task == "text-to-image" and "tokenizer" not in components:
         raise ConfigError(
-            f"no tokenizer is in {checkpoint}; give tokenizer, such as "
-            "transformers.CLIPTokenizer.from_pretrained('openai/clip-vit-large-patch14')"
+            f"no tokenizer is in {checkpoint}, and the package has none for its vocabulary; give tokenizer, such as "
+            "latentdiff.models.tokenizer.load_tokenizer('vocab.txt', 77)"
         )
     return PIPELINES.get(loaded.task)(**components)
