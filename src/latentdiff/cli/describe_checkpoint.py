@@ -22,12 +22,14 @@ def describe_checkpoint(target: str) -> dict[str, Any]:
     Raises:
         CheckpointError: If the file is damaged, unsafe, or holds no latent diffusion model.
     """
+    from latentdiff.conversion.foreign import refuse_foreign
     from latentdiff.conversion.inventory import EMA, take_stock
     from latentdiff.conversion.plan import make_plan
     from latentdiff.conversion.zoo import recognise
     from latentdiff.io.tensor_files import open_tensors
 
     file = open_tensors(target)
+    refuse_foreign(target, file.keys())
     infos = {key: file.info(key) for key in file.keys()}  # noqa: SIM118
     shapes = {key: info.shape for key, info in infos.items()}
     facts: dict[str, Any] = {

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentdiff.conversion.foreign import refuse_foreign
 from latentdiff.conversion.inventory import Inventory, take_stock
 from latentdiff.conversion.nodes import read_config
 from latentdiff.conversion.plan import Part, Plan, make_plan
@@ -71,6 +72,7 @@ def open_original(
 ) -> Opened:
     """Everything of `load_original` but the reading of weights: see there."""
     file = open_tensors(checkpoint)
+    refuse_foreign("the state dict" if isinstance(checkpoint, Mapping) else checkpoint, file.keys())
     shapes = {key: file.info(key).shape for key in file.keys()}  # noqa: SIM118
     notes = []
     if config is None:

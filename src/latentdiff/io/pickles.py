@@ -186,6 +186,8 @@ def _refuse(path: Path, names: set[str]) -> None:
 def find_state_dict(path: Path, content: Any) -> tuple[Mapping[Any, Any], dict[str, Any]]:
     """The state dict in a checkpoint, and the numbers beside it, such as `global_step`.
 
+    Where there are several, as in the files of GANs, their tensors have the names of both levels, joined by a dot.
+
     Raises:
         CheckpointError: If there is none.
     """
@@ -195,9 +197,22 @@ def find_state_dict(path: Path, content: Any) -> tuple[Mapping[Any, Any], dict[s
             key: value for key, value in content.items() if isinstance(key, str) and type(value) in (int, float, str)
         }
         content = content["state_dict"]
-    if not isinstance(content, Mapping) or not any(isinstance(value, torch.Tensor) for value in content.values()):
+    if isinstance(content, Mapping) and not any(isinstance(value, torch.Tensor) for value in content.values()):
+        content = _one_level_down(content)
+    if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path} holds no state dict; give a checkpoint of a model")
     return content, beside
+
+
+def _one_level_down(content: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of the mappings in `content`."""
+    return {
+        f"{outer}.{inner}": tensor
+        for outer, values in content.items()
+        if isinstance(outer, str) and isinstance(values, Mapping)
+        for inner, tensor in values.items()
+        if isinstance(inner, str) and isinstance(tensor, torch.Tensor)
+    }
 
 
 def _line(error: BaseException) -> str:
