@@ -15,7 +15,7 @@ from typing import Any
 
 from latentdiff.cli import console
 from latentdiff.cli.parser import Parser
-from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe, Recipe, load_recipe
+from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, Recipe, load_recipe
 
 DESCRIPTION = """Train on your own images. RECIPE is a YAML file of options; a flag takes precedence over it. Under
 `accelerate launch -m latentdiff train ...` several processes share the work."""
@@ -33,15 +33,24 @@ def _train_diffusion(recipe: DiffusionRecipe) -> Path:
     return train_diffusion(recipe)
 
 
+def _train_classifier(recipe: ClassifierRecipe) -> Path:
+    from latentdiff.training.classifier import train_classifier
+
+    return train_classifier(recipe)
+
+
 STAGES: dict[str, tuple[type[Recipe], Callable[[Any], Path], str]] = {
     "first-stage": (FirstStageRecipe, _train_first_stage, "the autoencoder that makes the latent space"),
     "diffusion": (DiffusionRecipe, _train_diffusion, "the diffusion model in the latent space"),
+    "classifier": (ClassifierRecipe, _train_classifier, "the classifier of noisy latents that guides the model"),
 }
 
 
 def add_parser(commands: Any) -> None:
     """Add the command, with a subcommand for each stage, to the subparsers."""
-    parser = commands.add_parser("train", help="train a first stage or a diffusion model", description=DESCRIPTION)
+    parser = commands.add_parser(
+        "train", help="train a first stage, diffusion model or classifier", description=DESCRIPTION
+    )
     stages = parser.add_subparsers(title="stages", metavar="STAGE", required=True)
     for stage, (recipe, train, help_line) in STAGES.items():
         child: Parser = stages.add_parser(stage, help=help_line, description=f"Train {help_line}. {DESCRIPTION}")

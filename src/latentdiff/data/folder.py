@@ -1,9 +1,10 @@
-"""A folder of images, with captions in `metadata.jsonl` as Hugging Face's imagefolder has them."""
+"""A folder of images, with captions and classes as Hugging Face's imagefolder has them."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -11,33 +12,59 @@ from torch.utils.data import Dataset
 from latentdiff.errors import InputError
 from latentdiff.io.images import IMAGE_SUFFIXES, centre_square, load_image, to_tensor
 
+COLUMNS = ("text", "label")
+
 
 class ImageFolder(Dataset[torch.Tensor]):
     """Images as tensors (3, resolution, resolution) in [-1, 1]: the centre square, resized.
 
     Args:
-        root: Folder; `metadata.jsonl` in it names the images (`file_name`) and captions (`text`), else every image in
-            it counts, without captions.
+        root: Folder. `metadata.jsonl` in it names the images (`file_name`), and captions (`text`) and classes (`label`,
+            all names or all numbers from 0) if there are any. Without it every image in the folder counts, and where
+            all of them lie in sub-folders, those are the classes.
         resolution: Side of the tensors in pixels.
 
     Attributes:
         paths: The image files.
-        captions: One caption an image, or None where there is no metadata.
+        captions: One caption an image, or None.
+        labels: The number of each image's class, or None.
+        class_names: Names of the classes, sorted, by number; None where the metadata has numbers.
 
     Raises:
-        InputError: If the folder is missing, holds no image, or the metadata names a missing file or lacks a column.
+        InputError: If the folder is missing, holds no image, or the metadata names a missing file or has a column that
+            isn't filled in every line.
     """
+
+    captions: list[str] | None = None
+    labels: list[int] | None = None
+    class_names: list[str] | None = None
 
     def __init__(self, root: str | Path, resolution: int) -> None:
         self.root, self.resolution = Path(root), resolution
         if not self.root.is_dir():
             raise InputError(f"{root} is not a folder; give a folder of images")
         metadata = self.root / "metadata.jsonl"
-        self.paths: list[Path]
-        self.captions: list[str] | None
-        self.paths, self.captions = _read_metadata(metadata) if metadata.exists() else (_images(self.root), None)
+        if metadata.exists():
+            rows = _read_metadata(metadata)
+            self.paths = [self.root / row["file_name"] for row in rows]
+            captions, classes = ([row[name] for row in rows if name in row] for name in COLUMNS)
+            self.captions = [str(caption) for caption in captions] or None
+        else:
+            self.paths = sorted(path for path in self.root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            parts = [path.relative_to(self.root).parts for path in self.paths]
+            classes = [first for first, *rest in parts] if all(len(names) > 1 for names in parts) else []
         if not self.paths:
             raise InputError(f"{root} holds no images; known suffixes are {', '.join(sorted(IMAGE_SUFFIXES))}")
+        if classes:
+            named = isinstance(classes[0], str)
+            self.class_names = sorted(set(classes)) if named else None
+            numbers = {name: number for number, name in enumerate(self.class_names or ())}
+            self.labels = [numbers[name] for name in classes] if named else classes
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; those of numbers alone end with the largest. 0 where there are none."""
+        return max(self.labels) + 1 if self.labels else 0
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -46,23 +73,25 @@ class ImageFolder(Dataset[torch.Tensor]):
         return to_tensor(centre_square(load_image(self.paths[index]), self.resolution))
 
 
-def _images(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _read_metadata(metadata: Path) -> tuple[list[Path], list[str]]:
-    paths, captions = [], []
+def _read_metadata(metadata: Path) -> list[dict[str, Any]]:
+    """The lines, all of which have the same of `COLUMNS`."""
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(metadata.read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
-            name, caption = row["file_name"], row["text"]
+            exists = (metadata.parent / row["file_name"]).exists()
         except (ValueError, KeyError, TypeError):
+            raise InputError(f"{metadata} line {number}: needs JSON with 'file_name'; mend the line") from None
+        if not exists:
+            name = row["file_name"]
+            raise InputError(f"{metadata} names {name}, which does not exist; restore the file or drop the line")
+        rows.append(row)
+        for column in COLUMNS:
+            if (column in row) != (column in rows[0]):
+                raise InputError(f"{metadata} line {number}: {column!r} is in some lines only; give it in all or none")
+        label, first = row.get("label", 0), rows[0].get("label", 0)
+        if type(label) not in (int, str) or type(label) is not type(first) or (isinstance(label, int) and label < 0):
             raise InputError(
-                f"{metadata} line {number}: needs JSON with 'file_name' and 'text'; mend the line"
-            ) from None
-        paths.append(metadata.parent / name)
-        captions.append(str(caption))
-    missing = next((path for path in paths if not path.exists()), None)
-    if missing is not None:
-        raise InputError(f"{metadata} names {missing.name}, which does not exist; restore the file or drop the line")
-    return paths, captions
+                f"{metadata} line {number}: the label is {label!r}; give a name, or a number from 0, in all lines alike"
+            )
+    return rows

@@ -36,6 +36,25 @@ class LatentCache(Dataset[torch.Tensor]):
         return torch.from_numpy(self.moments[index].astype(np.float32))
 
 
+class LatentRows(Dataset[dict[str, torch.Tensor]]):
+    """Rows of a latent cache as `moments` (2c, h, w), with what is known of each image beside them.
+
+    Args:
+        latents: The cache, of N images or of N images and their mirror images.
+        **columns: Tensors (N, ...), of which mirror images get the same rows; small integers are made int64.
+    """
+
+    def __init__(self, latents: LatentCache, **columns: torch.Tensor) -> None:
+        self.latents, self.columns = latents, columns
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        columns = {name: column[index % len(column)].long() for name, column in self.columns.items()}
+        return {"moments": self.latents[index], **columns}
+
+
 def _fingerprint(vae: nn.Module, images: ImageFolder, random_flip: bool) -> str:
     """Changes with the weights, the files (name, size, time) and how they are read."""
     digest = hashlib.sha256(f"{images.resolution} {random_flip}".encode())

@@ -1,1 +1,1 @@
-"""Both training stages."""
+"""Training: the two stages of the paper, and the classifier for guidance."""

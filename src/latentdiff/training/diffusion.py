@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from diffusers.utils.torch_utils import randn_tensor
-from torch.utils.data import Dataset
 
 from latentdiff.data.folder import ImageFolder
-from latentdiff.data.latent_cache import LatentCache, cache_latents, measure_scale
+from latentdiff.data.latent_cache import LatentRows, cache_latents, measure_scale
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.models.text_encoder import LDMTextEncoder
@@ -24,24 +22,8 @@ from latentdiff.pipelines.unconditional import UnconditionalPipeline
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import generator
 from latentdiff.training.loop import Task, make_accelerator, train
-from latentdiff.training.losses import diffusion_loss
+from latentdiff.training.losses import diffusion_loss, draw_noisy
 from latentdiff.training.recipes import DiffusionRecipe
-
-
-class CaptionedLatents(Dataset[dict[str, torch.Tensor]]):
-    """Rows of a latent cache with their caption's token ids (L,), if there are captions."""
-
-    def __init__(self, latents: LatentCache, input_ids: torch.Tensor | None) -> None:
-        self.latents, self.input_ids = latents, input_ids
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        row = {"moments": self.latents[index]}
-        if self.input_ids is not None:
-            row["input_ids"] = self.input_ids[index % len(self.input_ids)].long()  # mirror images share captions
-        return row
 
 
 class DiffusionTask(Task):
@@ -71,27 +53,20 @@ class DiffusionTask(Task):
         self, batch: dict[str, torch.Tensor], rng: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of posterior parameters `moments` (B, 2c, h, w) and captions `input_ids` (B, L)."""
-        mean, logvar = batch["moments"].chunk(2, dim=1)
-        size, device = len(mean), mean.device
-        posterior_noise = randn_tensor(mean.shape, generator=rng, device=device)
-        std = (0.5 * logvar.clamp(-30, 20)).exp()
-        latents = self.scale * (mean + std * posterior_noise)
-        noise = randn_tensor(mean.shape, generator=rng, device=device)
-        steps = self.scheduler.config.num_train_timesteps
-        timesteps = torch.randint(0, steps, (size,), generator=rng).to(device)
+        latents, noise, timesteps = draw_noisy(batch["moments"], self.scale, self.scheduler, rng)
         context = None
         if self.text_encoder is not None:
-            dropped = torch.rand(size, generator=rng).to(device) < self.recipe.caption_dropout
+            dropped = torch.rand(len(latents), generator=rng).to(latents.device) < self.recipe.caption_dropout
             input_ids = torch.where(dropped[:, None], self.empty_ids, batch["input_ids"])
             context = self.text_encoder(input_ids).last_hidden_state
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         prediction = self.unet(noisy, timesteps, encoder_hidden_states=context).sample
         kind = self.scheduler.config.prediction_type
         target = {
-            "epsilon": lambda: noise,
-            "v_prediction": lambda: self.scheduler.get_velocity(latents, noise, timesteps),
-            "sample": lambda: latents,
-        }[kind]()
+            "epsilon": noise,
+            "v_prediction": self.scheduler.get_velocity(latents, noise, timesteps),
+            "sample": latents,
+        }[kind]
         alphas = self.alphas_cumprod[timesteps]
         return diffusion_loss(prediction, target, alphas, kind, self.recipe.snr_gamma), {}
 
@@ -130,11 +105,13 @@ def train_diffusion(recipe: DiffusionRecipe) -> Path:
     torch.manual_seed(recipe.seed)
     pipeline = make_pipeline(recipe)
     images = ImageFolder(recipe.train_data_dir, recipe.resolution)
-    input_ids = None
+    columns = {}
     if isinstance(pipeline, TextToImagePipeline):
         if images.captions is None:
-            raise InputError(f"{recipe.train_data_dir} has no metadata.jsonl; a text-conditional model needs captions")
-        input_ids = tokenize(pipeline.tokenizer, images.captions, pipeline.max_length).to(torch.int32)
+            raise InputError(
+                f"{recipe.train_data_dir} has no metadata.jsonl with 'text'; a text-conditional model needs captions"
+            )
+        columns["input_ids"] = tokenize(pipeline.tokenizer, images.captions, pipeline.max_length).to(torch.int32)
     with accelerator.main_process_first():
         cache = cache_latents(
             Path(recipe.output_dir) / "latents",
@@ -146,4 +123,4 @@ def train_diffusion(recipe: DiffusionRecipe) -> Path:
     if recipe.pretrained_model_name_or_path is None:
         scale = measure_scale(cache, recipe.latent_scale_images, generator(recipe.seed))
         pipeline.vae.register_to_config(scaling_factor=scale)
-    return train(DiffusionTask(pipeline, recipe), CaptionedLatents(cache, input_ids), recipe, accelerator)
+    return train(DiffusionTask(pipeline, recipe), LatentRows(cache, **columns), recipe, accelerator)

@@ -1,4 +1,4 @@
-"""THE training loop: one, for both stages, on accelerate."""
+"""THE training loop: one, for every stage, on accelerate."""
 
 from __future__ import annotations
 

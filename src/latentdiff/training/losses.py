@@ -1,8 +1,33 @@
-"""The diffusion loss."""
+"""The diffusion loss, and the noisy latents that training on them starts with."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+
+def draw_noisy(
+    moments: torch.Tensor, scale: float, scheduler: Any, rng: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sample latents of posteriors, and noise and timesteps for `scheduler.add_noise`.
+
+    Args:
+        moments: Means, then log variances, unscaled, (B, 2c, h, w).
+        scale: Of latents.
+        scheduler: Gives the number of timesteps, of which all are as likely.
+        rng: CPU generator of all draws.
+
+    Returns:
+        Scaled latents (B, c, h, w), noise of their shape, timesteps (B,).
+    """
+    mean, logvar = moments.chunk(2, dim=1)
+    posterior_noise = randn_tensor(mean.shape, generator=rng, device=mean.device)
+    latents = scale * (mean + (0.5 * logvar.clamp(-30, 20)).exp() * posterior_noise)
+    noise = randn_tensor(mean.shape, generator=rng, device=mean.device)
+    steps = scheduler.config.num_train_timesteps
+    return latents, noise, torch.randint(0, steps, (len(mean),), generator=rng).to(mean.device)
 
 
 def diffusion_loss(

@@ -21,7 +21,8 @@ class Recipe:
     """Options that both training stages share; the names are those of diffusers' training scripts.
 
     Attributes:
-        train_data_dir: Folder of images, with captions in `metadata.jsonl` (columns `file_name` and `text`) if any.
+        train_data_dir: Folder of images, with captions and classes, if any, in `metadata.jsonl` (columns `file_name`,
+            `text` and `label`); classes also as sub-folders.
         output_dir: Where checkpoints and the trained weights go.
         resolution: Side of the square training images, in pixels.
         random_flip: Mirror half of the images.
@@ -123,6 +124,33 @@ class DiffusionRecipe(Recipe):
                 not self.text_encoder or self.vocabulary is not None,
                 "vocabulary is missing; a text encoder needs a WordPiece vocab.txt",
             )
+
+
+FROM_DATA = ("sample_size", "in_channels", "num_classes", "class_names")
+
+
+@dataclass(frozen=True)
+class ClassifierRecipe(Recipe):
+    """The classifier of noisy latents that guides a diffusion model (appendix C of the paper).
+
+    Attributes:
+        pretrained_model_name_or_path: The pipeline to be guided; its first stage makes the latents, its noise schedule
+            the noise. It stays as it is.
+        classifier: Constructor arguments of `latentdiff.NoisyLatentClassifier`; those of latents and classes are the
+            pipeline's and the images'.
+    """
+
+    pretrained_model_name_or_path: str | None = None
+    classifier: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(
+            self.pretrained_model_name_or_path is not None,
+            "pretrained_model_name_or_path is missing; give the pipeline that is to be guided",
+        )
+        given = [name for name in FROM_DATA if name in self.classifier]
+        check(not given, f"classifier has {given}, which come from the pipeline and the images; leave them out")
 
 
 def load_recipe(cls: type[R], path: str | Path, overrides: Mapping[str, Any] | None = None) -> R:

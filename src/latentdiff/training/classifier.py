@@ -1,0 +1,96 @@
+"""The classifier of noisy latents for guidance (appendix C of the paper)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from latentdiff.data.folder import ImageFolder
+from latentdiff.data.latent_cache import LatentRows, cache_latents
+from latentdiff.errors import ConfigError, InputError
+from latentdiff.io.files import atomic_folder, check_writable
+from latentdiff.models.classifier import NoisyLatentClassifier
+from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.schedulers.ddim import DDIMScheduler
+from latentdiff.training.loop import Task, make_accelerator, train
+from latentdiff.training.losses import draw_noisy
+from latentdiff.training.recipes import ClassifierRecipe
+
+
+class ClassifierTask(Task):
+    """Cross-entropy of log p(y | z_t, t) at timesteps that are all as likely.
+
+    Args:
+        classifier: Trained in place.
+        pipeline: Whose latents and noise schedule it is for.
+    """
+
+    def __init__(self, classifier: NoisyLatentClassifier, pipeline: DiffusionPipeline) -> None:
+        super().__init__()
+        self.classifier = classifier.train()
+        self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        self.scale = pipeline.vae.config.scaling_factor
+
+    def forward(
+        self, batch: dict[str, torch.Tensor], rng: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of posterior parameters `moments` (B, 2c, h, w) and classes `labels` (B,)."""
+        latents, noise, timesteps = draw_noisy(batch["moments"], self.scale, self.scheduler, rng)
+        logits = self.classifier(self.scheduler.add_noise(latents, noise, timesteps), timesteps).float()
+        accuracy = (logits.argmax(dim=1) == batch["labels"]).float().mean()
+        return F.cross_entropy(logits, batch["labels"]), {"accuracy": accuracy}
+
+    def export(self, folder: Path) -> None:
+        """Write the classifier as `folder/classifier`."""
+        with atomic_folder(folder / "classifier") as aside:
+            self.classifier.save_pretrained(aside)
+
+
+def make_classifier(
+    recipe: ClassifierRecipe, pipeline: DiffusionPipeline, images: ImageFolder
+) -> NoisyLatentClassifier:
+    """A new classifier of the pipeline's latents into the classes of the images.
+
+    Raises:
+        InputError: If the images have fewer than two classes.
+        ConfigError: If the recipe's options don't fit.
+    """
+    if images.num_classes < 2:
+        raise InputError(
+            f"{images.root} has {images.num_classes} classes; sort the images into sub-folders by class, or give "
+            "'label' in metadata.jsonl"
+        )
+    try:
+        classifier: NoisyLatentClassifier = NoisyLatentClassifier(
+            **recipe.classifier,
+            sample_size=images.resolution // pipeline.vae_scale_factor,
+            in_channels=pipeline.vae.config.latent_channels,
+            num_classes=images.num_classes,
+            class_names=images.class_names,
+        )
+    except TypeError as error:
+        raise ConfigError(f"classifier does not fit ({error}); see NoisyLatentClassifier's documentation") from None
+    return classifier
+
+
+def train_classifier(recipe: ClassifierRecipe) -> Path:
+    """Train a classifier on a folder of images by class; returns the output folder, which holds `classifier/`."""
+    check_writable(Path(recipe.output_dir) / "classifier")
+    assert recipe.pretrained_model_name_or_path is not None
+    images = ImageFolder(recipe.train_data_dir, recipe.resolution)
+    accelerator = make_accelerator(recipe)
+    torch.manual_seed(recipe.seed)
+    pipeline = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
+    classifier = make_classifier(recipe, pipeline, images)
+    with accelerator.main_process_first():
+        cache = cache_latents(
+            Path(recipe.output_dir) / "latents",
+            pipeline.vae.to(accelerator.device),
+            images,
+            random_flip=recipe.random_flip,
+            autocast=recipe.mixed_precision == "bf16",
+        )
+    rows = LatentRows(cache, labels=torch.tensor(images.labels))
+    return train(ClassifierTask(classifier, pipeline), rows, recipe, accelerator)

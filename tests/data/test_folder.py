@@ -1,0 +1,72 @@
+"""Captions and classes of a folder of images, from sub-folders or metadata."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from latentdiff import InputError
+from latentdiff.data.folder import ImageFolder
+
+NAMES = ("b/2.png", "a/1.png", "a/c/3.png")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    return tmp_path
+
+
+def describe(folder, rows):
+    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+
+def rows(**columns):
+    return [
+        {"file_name": name, **{column: values[i] for column, values in columns.items()}} for i, name in enumerate(NAMES)
+    ]
+
+
+def test_sub_folders_are_classes(folder):
+    images = ImageFolder(folder, 8)
+    names = [path.relative_to(folder).as_posix() for path in images.paths]
+    assert dict(zip(names, images.labels, strict=True)) == {"a/1.png": 0, "a/c/3.png": 0, "b/2.png": 1}
+    assert images.class_names == ["a", "b"] and images.num_classes == 2 and images.captions is None
+
+
+def test_an_image_beside_the_sub_folders_means_no_classes(folder):
+    Image.new("RGB", (8, 8)).save(folder / "0.png")
+    images = ImageFolder(folder, 8)
+    assert len(images) == 4 and images.labels is None and images.class_names is None and images.num_classes == 0
+
+
+def test_metadata_with_names_numbers_and_captions(folder):
+    describe(folder, rows(label=["cat", "dog", "cat"], text=["x", "y", "z"]))
+    images = ImageFolder(folder, 8)
+    assert images.labels == [0, 1, 0] and images.class_names == ["cat", "dog"] and images.captions == ["x", "y", "z"]
+    assert [path.name for path in images.paths] == ["2.png", "1.png", "3.png"]
+    describe(folder, rows(label=[3, 0, 1]))
+    images = ImageFolder(folder, 8)
+    assert images.labels == [3, 0, 1] and images.class_names is None and images.num_classes == 4
+    describe(folder, rows(text=["x", "y", "z"]))
+    assert ImageFolder(folder, 8).labels is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (rows(label=["cat", 1, "dog"]), "line 2: the label is 1"),
+        (rows(label=[0, True, 1]), "line 2: the label is True"),
+        (rows(label=[0, -1, 1]), "line 2: the label is -1"),
+        ([*rows(label=[0, 1, 1])[:2], {"file_name": NAMES[2]}], "line 3: 'label' is in some lines only"),
+        ([{"file_name": NAMES[0]}, *rows(text=["x", "y", "z"])], "line 2: 'text' is in some lines only"),
+        ([{"text": "x"}], "line 1: needs JSON with 'file_name'"),
+        ([{"file_name": "absent.png"}], "names absent.png, which does not exist"),
+    ],
+)
+def test_lines_that_do_not_fit_are_named(folder, lines, message):
+    describe(folder, lines)
+    with pytest.raises(InputError, match=message):
+        ImageFolder(folder, 8)
