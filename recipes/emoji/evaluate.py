@@ -19,7 +19,7 @@ from emoji_scenes.captions import canonical
 from emoji_scenes.colours import BACKGROUNDS, TINTS
 from emoji_scenes.features import Features
 from emoji_scenes.grammar import Scene
-from emoji_scenes.grid import PROMPTS, grid
+from emoji_scenes.grid import PROMPTS, sheet
 from emoji_scenes.render import Array, render_sprites
 from emoji_scenes.scores import Judge
 from emoji_scenes.trials import trials
@@ -121,7 +121,7 @@ def main() -> None:
     if pipe and options.grid:
         settings = {"num_inference_steps": options.steps, "guidance_scale": options.guidance_scale}
         made = images.generated(pipe, PROMPTS, options.seed, options.batch_size, **settings)
-        grid(made, PROMPTS).save(options.grid)
+        sheet(made, PROMPTS).save(options.grid)
     result = evaluate(pipe, options)
     print(markdown(result["table"]))
     if "first_stage_psnr" in result:

@@ -11,7 +11,7 @@ import evaluate
 from emoji_scenes import images
 from emoji_scenes.features import Features
 from emoji_scenes.grammar import RELATIONS, Scene, Thing
-from emoji_scenes.grid import PROMPTS, grid
+from emoji_scenes.grid import PROMPTS, sheet
 from emoji_scenes.scores import Judge
 
 
@@ -80,6 +80,11 @@ def test_generated_images_get_seeds_by_position():
     assert [int(image[0, 0, 0]) for image in made] == [10, 11, 12, 13, 14]
 
 
-def test_grid_shows_all_prompts():
-    sheet = grid([np.zeros((64, 64, 3), np.float32)] * len(PROMPTS), PROMPTS)
-    assert sheet.size == (6 * 136 + 8, 4 * 172 + 8)
+def test_a_sheet_shows_all_images_and_prompts():
+    shades = np.linspace(0, 1, len(PROMPTS), dtype=np.float32)
+    picture = np.array(sheet([np.full((64, 64, 3), shade) for shade in shades], PROMPTS))
+    cell_height = (len(picture) - 8) // 4
+    for number, shade in enumerate(shades):
+        x, y = 8 + number % 6 * 136, 8 + number // 6 * cell_height
+        assert (picture[y : y + 128, x : x + 128] == round(255 * shade)).all()
+        assert picture[y + 128 : y + cell_height - 8, x : x + 128].min() < 100  # the prompt

@@ -1,10 +1,11 @@
 """A sheet of images with their prompts, for looking at a model without picking favourites."""
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+
+from latentdiff.viz import image_grid
 
 from .render import Array
 
@@ -37,16 +38,8 @@ PROMPTS = (
 """Chosen once, before any model was trained; some of them are held-out combinations."""
 
 
-def grid(images: Sequence[Array], prompts: Sequence[str], columns: int = 6, cell: int = 128) -> Image.Image:
-    """Draws images (H, W, 3) in [0, 1], enlarged without smoothing, with the prompts under them."""
-    caption_height, margin = 36, 8
-    width, height = cell + margin, cell + caption_height + margin
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * width + margin, rows * height + margin), "#f4f4f4")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for index, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
-        x, y = margin + index % columns * width, margin + index // columns * height
-        picture = Image.fromarray((image.clip(0, 1) * 255).round().astype(np.uint8))
-        sheet.paste(picture.resize((cell, cell), Image.Resampling.NEAREST), (x, y))
-        draw.multiline_text((x, y + cell + 3), textwrap.fill(prompt, 22), fill="black", font=font, spacing=2)
-    return sheet
+def sheet(images: Sequence[Array], prompts: Sequence[str]) -> Image.Image:
+    """Images (H, W, 3) in [0, 1] of a few prompts, enlarged to about 128 pixels, with the prompts under them."""
+    pictures = [Image.fromarray((image.clip(0, 1) * 255).round().astype(np.uint8)) for image in images]
+    scale = max(1, 128 // pictures[0].width)
+    return image_grid(pictures, columns=6, captions=prompts, scale=scale, margin=8, font_size=11)

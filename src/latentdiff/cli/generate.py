@@ -120,20 +120,21 @@ def run(args: argparse.Namespace) -> None:
 
 def write_images(plan: Plan, args: argparse.Namespace) -> Iterator[str]:
     """Load the model, compute batch by batch, write; yields a line for each file written."""
-    from latentdiff.cli.sampler import Grid, Sampler
+    from latentdiff.cli.sampler import Sampler
     from latentdiff.io.png import write_png
+    from latentdiff.viz.grid import image_grid
 
     sampler = Sampler(plan, args)
-    grid = Grid(len(plan.prompts), len(plan.seeds))
+    cells = []
     for start in range(0, len(plan.jobs), args.batch_size):
         batch = plan.jobs[start : start + args.batch_size]
         for job, image in zip(batch, sampler.images(batch), strict=True):
             if job.path is None:
-                grid.add(image)
+                cells.append(image)
             else:
                 write_png(image, job.path, sampler.parameters(image, [job.prompt], job.seed))
                 yield f"{job.path}\tseed {job.seed}"
     if plan.grid is not None:
-        parameters = sampler.parameters(grid.cell, plan.prompts, plan.seed_text)
-        write_png(grid.image, plan.grid, {**parameters, "grid": True})
+        parameters = sampler.parameters(cells[0], plan.prompts, plan.seed_text)
+        write_png(image_grid(cells, columns=len(plan.seeds)), plan.grid, {**parameters, "grid": True})
         yield f"{plan.grid}\tseed {plan.seed_text}"

@@ -106,27 +106,6 @@ class Sampler:
         return {name: value for name, value in values.items() if value is not None}
 
 
-class Grid:
-    """One image of many equal ones, filled row by row.
-
-    Args:
-        rows: Images from top to bottom.
-        columns: Images from left to right.
-    """
-
-    def __init__(self, rows: int, columns: int) -> None:
-        self.rows, self.columns, self.count = rows, columns, 0
-
-    def add(self, image: Image.Image) -> None:
-        """Put the next image in its place."""
-        if not self.count:
-            self.cell = image
-            self.image = Image.new("RGB", (self.columns * image.width, self.rows * image.height))
-        row, column = divmod(self.count, self.columns)
-        self.image.paste(image, (column * image.width, row * image.height))
-        self.count += 1
-
-
 def load(model: str, revision: str | None, dtype: str) -> DiffusionPipeline:
     """The pipeline of a model, in the named dtype."""
     if revision is not None and (model.startswith("builtin:") or Path(model).is_dir()):

@@ -1,0 +1,63 @@
+"""How an image comes out of noise: what the latents of some steps decode to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from latentdiff.errors import InputError
+from latentdiff.pipelines import outputs
+from latentdiff.viz.grid import image_grid
+
+
+class DenoisingRecorder:
+    """A `callback_on_step_end` that decodes the latents of every k-th step and of the last; it changes nothing.
+
+    Args:
+        every: Steps from one picture to the next.
+        count: How many images of the batch are followed, from the first on.
+
+    Attributes:
+        frames: For each recorded step, its timestep and the images that its latents decode to.
+
+    Raises:
+        InputError: If a number is not a positive integer.
+    """
+
+    def __init__(self, every: int = 5, count: int = 1) -> None:
+        for name, value in (("every", every), ("count", count)):
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; it must be a positive integer")
+        self.every, self.count = every, count
+        self.frames: list[tuple[float, list[Image.Image]]] = []
+
+    def __call__(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Record a step; give the recorder to a pipeline as `callback_on_step_end`."""
+        if step == 0:
+            self.frames = []  # another call begins
+        if step % self.every == 0 or step == len(pipe.scheduler.timesteps) - 1:
+            images = outputs.decode(pipe.vae, tensors["latents"][: self.count])
+            self.frames.append((float(timestep), outputs.convert(images, "pil")))
+        return {}
+
+    def strip(self, *, scale: int = 1, margin: int = 4, font_size: int = 12) -> Image.Image:
+        """A row for each image, a column for each recorded step with its timestep; options as in `image_grid`.
+
+        Raises:
+            InputError: If nothing has been recorded.
+        """
+        if not self.frames:
+            raise InputError("no step has been recorded; give the recorder to a pipeline as callback_on_step_end first")
+        rows = range(len(self.frames[0][1]))
+        images = [pictures[row] for row in rows for _, pictures in self.frames]
+        captions = [f"t = {timestep:g}" for _ in rows for timestep, _ in self.frames]
+        return image_grid(
+            images,
+            columns=len(self.frames),
+            captions=captions,
+            scale=scale,
+            margin=margin,
+            font_size=font_size,
+        )
