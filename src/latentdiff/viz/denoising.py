@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentdiff.errors import InputError
-from latentdiff.pipelines import outputs
+from latentdiff.pipelines import codec, outputs
 from latentdiff.viz.grid import image_grid
 
 
@@ -38,7 +38,7 @@ class DenoisingRecorder:
         if step == 0:
             self.frames = []  # another call begins
         if step % self.every == 0 or step == len(pipe.scheduler.timesteps) - 1:
-            images = outputs.decode(pipe.vae, tensors["latents"][: self.count])
+            images = codec.decode(pipe.vae, tensors["latents"][: self.count])
             self.frames.append((float(timestep), outputs.convert(images, "pil")))
         return {}
 
