@@ -9,7 +9,7 @@ import difflib
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from latentdiff.errors import ConfigError
 
@@ -98,5 +98,25 @@ PIPELINES: Registry[type] = Registry(
     {
         "text-to-image": "latentdiff.pipelines.text_to_image:TextToImagePipeline",
         "unconditional": "latentdiff.pipelines.unconditional:UnconditionalPipeline",
+    },
+)
+
+DEGRADATIONS: Registry[Callable[..., Any]] = Registry(
+    "degradation",
+    {
+        "bicubic": "latentdiff.data.degradations.bicubic:bicubic",
+        "bsr": "latentdiff.data.degradations.bsr:BSR_FULL",
+        "bsr_light": "latentdiff.data.degradations.bsr:BSR_LIGHT",
+    },
+)
+
+MASKS: Registry[Callable[..., Any]] = Registry(
+    "mask generator",
+    {
+        "box": "latentdiff.data.masks:BOX",
+        "medium": "latentdiff.data.masks:MEDIUM",
+        "segment": "latentdiff.data.masks:SEGMENT",
+        "thick": "latentdiff.data.masks:THICK",
+        "thin": "latentdiff.data.masks:THIN",
     },
 )

@@ -10,10 +10,10 @@ from latentdiff.errors import InputError
 MAX_SEED = 2**63 - 1
 
 
-def check_seed(seed: object) -> int:
-    """`seed` as an int, or an InputError when it isn't an integer of 0 to 2**63 - 1."""
+def check_seed(seed: object, name: str = "seed") -> int:
+    """`seed` as an int, or an InputError, which calls it `name`, when it isn't an integer of 0 to 2**63 - 1."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise InputError(f"seed is {seed!r}; it must be an integer from 0 to 2**63 - 1, choose another")
+        raise InputError(f"{name} is {seed!r}; it must be an integer from 0 to 2**63 - 1, choose another")
     return seed
 
 
@@ -21,3 +21,8 @@ def generator(*numbers: int) -> torch.Generator:
     """A CPU generator that depends on all of `numbers` and on nothing else."""
     words = np.random.SeedSequence(numbers).generate_state(2, np.uint32)
     return torch.Generator("cpu").manual_seed(int(words[0]) << 31 ^ int(words[1]))
+
+
+def array_generator(*numbers: int) -> np.random.Generator:
+    """A numpy generator that depends on all of `numbers` and on nothing else."""
+    return np.random.default_rng(np.random.SeedSequence(numbers))
