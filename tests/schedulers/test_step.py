@@ -3,25 +3,13 @@
 import pytest
 import torch
 from counterparts import MODEL
-from torch.utils._python_dispatch import TorchDispatchMode
+from device_reads import CountReads
 
 from latentdiff import ConfigError
 from latentdiff.registry import SCHEDULERS
 from latentdiff.testing.gaussian import run
 
 NAMES = SCHEDULERS.names()
-READS = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "unique", "masked_select", "_to_copy")
-
-
-class CountReads(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.reads = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if any(func.name().startswith(f"aten::{name}") for name in READS):
-            self.reads.append(func.name())
-        return func(*args, **(kwargs or {}))
 
 
 def model(y, t):

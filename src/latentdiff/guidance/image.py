@@ -35,10 +35,10 @@ class ImageGuidance:
         scale: Strength. The distance of the paper is a sum over pixels, so a good scale falls with their number.
         transform: T; the identity if None. See `downsampling` and `masking`.
         distance: d; half the squared error, or an instance of `latentdiff.LPIPS`.
-        through_network: Whether the gradient takes the network into account, as eq. 17 has it. If not, the estimate
-            z0 is taken to move by alpha times z_t, which is so where latents are white noise of unit variance: half
-            the time and a fraction of the memory, but the correction knows nothing of what images look like, so more
-            of it is undone by the next step, and structure that only the network knows is not used.
+        through_network: Whether the gradient goes through the network, as eq. 17 has it. If not, the estimate z0 is
+            taken to move by alpha times z_t, which is so where latents are white noise of unit variance: this saves
+            the network's backward pass and the memory of its activations, but the correction knows nothing of what
+            images look like.
         interval: Part of the steps in which guidance acts, as fractions from 0 (first) to 1 (last).
 
     Raises:
