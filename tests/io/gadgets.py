@@ -170,6 +170,10 @@ def nested(name, arguments):
 
 
 FORMS = (reduce_, inst, obj, newobj, newobj_ex, stack_global, build, hidden, nested)
+# Values that hold one another: of a depth that ends a program when hashed, or doubled until no machine can count them.
+DEEP = b")" + b"\x85" * 300_000
+PAIRS = b")q\x00" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(99))
+LISTS = b"]q\x00" + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(99))
 OTHERS = {
     "extension": b"\x80\x02\x82\x01.",
     "extension 2": b"\x80\x02\x83\x01\x00.",
@@ -177,6 +181,19 @@ OTHERS = {
     "persistent": b"\x80\x02X\x09\x00\x00\x00os.systemQ.",
     "buffer": b"\x80\x05\x97.",
     "endless memo": b"\x80\x02]" + b"q\x00h\x00h\x00\x86" * 1000 + b".",
+    "deep key": b"\x80\x02}" + DEEP + b"Ns.",
+    "deep element": b"\x80\x02c__builtin__\nset\n](" + DEEP + b"e\x85R.",
+    "deep storage": b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\n" + DEEP + b"X\x03\x00\x00\x00cpuK\x01tQ.",
+    "doubled key": b"\x80\x02" + PAIRS + b"}h\x63Ns.",
+    "doubled element": b"\x80\x02" + PAIRS + b"c__builtin__\nset\n](h\x63e\x85R.",
+    "doubled function": b"\x80\x02" + LISTS + b")R.",
+    "doubled class": b"\x80\x02" + LISTS + b")\x81.",
+    "one argument often": b"\x80\x02]("
+    + b"N" * 90_000
+    + b"eq\x00c__builtin__\nset\nq\x01"
+    + b"h\x01h\x00\x85R" * 90_000
+    + b".",
+    "endless lists": b"\x80\x02" + b"]" * 5_000_000 + b".",
     "deep": b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".",
     "long string": b"\x80\x02X\xff\xff\xff\x7fx.",
     "huge number": b"\x80\x02\x8b\xff\xff\xff\x7f.",

@@ -17,6 +17,7 @@ from typing import IO, Any
 import torch
 
 from latentdiff.errors import CheckpointError, UnsafeCheckpointError
+from latentdiff.io.pickle_work import Work
 
 TENSOR_NAMES = {
     "collections.OrderedDict",
@@ -151,10 +152,15 @@ def _scan_legacy(path: Path, file: IO[bytes]) -> set[str]:
 
 
 def _names(path: Path, operations: Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> set[str]:
-    """What a pickle names, without executing it; UnsafeCheckpointError for operations that no tensor needs."""
+    """What a pickle names, without executing it.
+
+    Raises:
+        UnsafeCheckpointError: For operations that no tensor needs.
+        ValueError: If it makes more work than tensors do.
+    """
     names: set[str] = set()
     strings: list[str] = []
-    longest = 0
+    longest, work = 0, Work()
     for operation, argument, _ in operations:
         if isinstance(argument, str) and operation.name not in ("GLOBAL", "INST"):
             strings = [*strings[-1:], argument]
@@ -169,6 +175,8 @@ def _names(path: Path, operations: Iterator[tuple[pickletools.OpcodeInfo, Any, i
         if operation.name in ("STACK_GLOBAL", "INST"):
             _refuse(path, names)
             raise UnsafeCheckpointError(f"{path} names {min(names)} in a way that PyTorch never does; {FETCH}")
+        work.follow(operation, argument)
+    work.check()
     if ENCODE in names and longest > LONGEST_ENCODED:
         raise UnsafeCheckpointError(f"{path} encodes strings of up to {longest} characters; {FETCH}")
     return names
