@@ -189,3 +189,29 @@ sys.exit(main(["convert", {checkpoint!r}, {str(tmp_path / "out")!r}, "--config",
     assert "cannot write" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_folders_of_first_stages(tmp_path, capsys):
+    """A component's folder is a source like a pipeline's: in another precision, for diffusers, and back."""
+    checkpoint, config = map(str, files("fs_vq_f4"))
+    assert main(["convert", checkpoint, str(tmp_path / "vae"), "--config", config]) == 0
+    assert main(["convert", str(tmp_path / "vae"), str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
+    weights = load_file(tmp_path / "half" / "diffusion_pytorch_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert main(["convert", str(tmp_path / "vae"), str(tmp_path / "stock"), "--to", "diffusers"]) == 0
+    diffusers.VQModel.from_pretrained(tmp_path / "stock")
+    assert main(["convert", str(tmp_path / "vae"), str(tmp_path / "back"), "--to", "original"]) == 0
+    capsys.readouterr()
+    (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"x" * 100)
+    for options, message in (
+        ([], "is damaged"),
+        (["--no-ema"], "--no-ema is given"),
+        (["--config", "x"], "--config is"),
+    ):
+        assert main(["convert", str(tmp_path / "vae"), str(tmp_path / "no"), *options]) == 2
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1
+    (tmp_path / "vae" / "config.json").write_text('{"_class_name": "CLIPTextModel"}')
+    assert main(["convert", str(tmp_path / "vae"), str(tmp_path / "no")]) == 2
+    assert "one of AutoencoderKL, VQModel" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()

@@ -9,6 +9,7 @@ import yaml
 from safetensors.torch import save_file
 from twins import Twin, narrow_clip
 
+from latentdiff.cli.main import main
 from latentdiff.conversion import load_original, networks
 from latentdiff.conversion.convert import PIPELINE_CLASSES, convert_original, save_original, to_original
 from latentdiff.conversion.zoo import ONE_NETWORK, zoo_names
@@ -67,3 +68,16 @@ def test_bytes_of_half_precision_come_back(tmp_path, name):
     save_file({key: tensor.clone() for key, tensor in halves.items()}, tmp_path / "model.safetensors")
     loaded = load_original(tmp_path / "model.safetensors", twin.node, ema=False, dtype=None)
     check(twin, to_original(loaded.components)[1])
+
+
+@pytest.mark.parametrize("name", ["celeba256", "sd-1", "kl-f8", "vq-f4-noattn"])
+def test_commands(tmp_path, name):
+    """There and back by the command line alone, from half precision, which stays as it is."""
+    twin = Twin(name, ema=False, dtype=torch.float16)
+    source, ours, back = (str(tmp_path / step) for step in ("model.ckpt", "ours", "back"))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": twin.node}))
+    torch.save(twin.state, source)
+    assert main(["convert", source, ours, "--config", str(tmp_path / "config.yaml"), "--no-ema"]) == 0
+    assert main(["convert", ours, back, "--to", "original"]) == 0
+    file = open_tensors(tmp_path / "back" / "model.ckpt")
+    check(twin, {key: file.read(key) for key in file.keys()})  # noqa: SIM118

@@ -9,7 +9,7 @@ from typing import Any
 from latentdiff.cli import console
 from latentdiff.cli.parser import Parser
 from latentdiff.errors import InputError
-from latentdiff.io.files import check_writable
+from latentdiff.io.files import atomic_folder, check_writable
 
 DESCRIPTION = """Convert a model. SOURCE is a checkpoint of the original code or of Stable Diffusion 1.x or 2.x (.ckpt,
 .safetensors), a model folder, a hub id, or builtin:NAME; OUT is the folder to make. "latentdiff" folders load with
@@ -79,27 +79,25 @@ def from_file(args: argparse.Namespace, out: Path) -> tuple[str, ...]:
 
 
 def from_folder(args: argparse.Namespace, out: Path) -> tuple[str, ...]:
-    """Convert a pipeline's folder; a stock one becomes ours by loading and saving it."""
+    """Convert a folder of a pipeline or a first stage; a stock one becomes ours by loading and saving it."""
     import torch
 
-    from latentdiff.cli.describe_model import task_of
+    from latentdiff.cli.convert_folder import load_folder
     from latentdiff.conversion.convert import save_original
     from latentdiff.conversion.stock import save_diffusers
-    from latentdiff.pipelines.base import DiffusionPipeline
 
-    for option in ("config", "tokenizer"):
+    for option in ("config", "tokenizer", "no_ema"):
         if getattr(args, option):
-            raise InputError(f"--{option} is given, but {args.source} is no checkpoint file; leave it out")
-    dtype = getattr(torch, args.dtype) if args.dtype else None
-    pipe = DiffusionPipeline.from_pretrained(args.source)
-    if dtype is not None:
-        pipe.to(dtype=dtype)
+            flag = option.replace("_", "-")
+            raise InputError(f"--{flag} is given, but {args.source} is no checkpoint file; leave it out")
+    whole, task, components = load_folder(args.source, getattr(torch, args.dtype) if args.dtype else None)
     if args.to == "original":
-        save_original(pipe.components, out)
+        save_original(components, out)
     elif args.to == "diffusers":
-        save_diffusers(task_of(type(pipe).__name__), pipe.components, out)
+        save_diffusers(task, components, out)
     else:
-        pipe.save_pretrained(out)
+        with atomic_folder(out) as aside:
+            whole.save_pretrained(aside)
     return ()
 
 

@@ -102,8 +102,15 @@ def remaining_variant(folder: Path, index: Index, variant: str | None, given: Co
 
 @contextmanager
 def checkpoint_errors(folder: Path) -> Iterator[None]:
-    """Turn what libraries raise about a broken folder into one CheckpointError line."""
+    """Turn what libraries raise about a pipeline's broken folder into one CheckpointError line."""
     component_files(folder, read_index(folder))
+    with library_errors(folder):
+        yield
+
+
+@contextmanager
+def library_errors(folder: Path) -> Iterator[None]:
+    """Turn what libraries raise about broken files into one CheckpointError line."""
     try:
         yield
     except LatentDiffError:
