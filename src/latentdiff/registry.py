@@ -98,6 +98,12 @@ PIPELINES: Registry[type] = Registry(
     {
         "text-to-image": "latentdiff.pipelines.text_to_image:TextToImagePipeline",
         "unconditional": "latentdiff.pipelines.unconditional:UnconditionalPipeline",
+        "class-to-image": "latentdiff.pipelines.class_to_image:ClassToImagePipeline",
+        "layout-to-image": "latentdiff.pipelines.layout_to_image:LayoutToImagePipeline",
+        "semantic-to-image": "latentdiff.pipelines.semantic_to_image:SemanticToImagePipeline",
+        "super-resolution": "latentdiff.pipelines.super_resolution:SuperResolutionPipeline",
+        "inpaint": "latentdiff.pipelines.inpaint:InpaintPipeline",
+        "image-to-image": "latentdiff.pipelines.image_to_image:ImageToImagePipeline",
     },
 )
 

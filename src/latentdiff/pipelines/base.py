@@ -14,13 +14,14 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from latentdiff.conditioning import Conditioning
-from latentdiff.errors import InputError
+from latentdiff.errors import ConfigError, InputError
 from latentdiff.pipelines import codec, loading, memory, outputs
 from latentdiff.pipelines.components import own_components
 from latentdiff.pipelines.index import read_index
 from latentdiff.pipelines.options import DEFAULTS, SamplingOptions, image_generators
 from latentdiff.pipelines.publishing import PublishingMixin
 from latentdiff.pipelines.start import Start
+from latentdiff.registry import nearest
 from latentdiff.sampling import Callback, Denoiser, Generators, Guidance, sample
 from latentdiff.schedulers.select import make_scheduler
 from latentdiff.windows import Windows
@@ -128,6 +129,33 @@ class DiffusionPipeline(PublishingMixin, diffusers.DiffusionPipeline):  # type: 
         return pipeline_from_original(cls, checkpoint, config, ema=ema, dtype=dtype, tokenizer=tokenizer)
 
     @classmethod
+    def from_pipe(cls, pipeline: Any, **components: Any) -> Any:
+        """Make this pipeline of another's components, which both then share; no weights are copied.
+
+        Args:
+            pipeline: Any diffusers or latentdiff pipeline.
+            **components: To use in place of the other's.
+
+        Raises:
+            ConfigError: If the other pipeline lacks a component that this one needs, or an unknown one is given.
+        """
+        expected, optional = cls._get_signature_keys(cls)
+        known = {*expected, *optional} - {"self"}
+        for name in components:
+            if name not in known:
+                raise ConfigError(f"{cls.__name__} has no component {name!r}; {nearest(name, known)}")
+        parts = {name: part for name, part in pipeline.components.items() if name in known} | components
+        missing = sorted(name for name in expected - {"self"} if parts.get(name) is None)
+        if missing:
+            raise ConfigError(
+                f"{cls.__name__} needs {', '.join(missing)}, {type(pipeline).__name__} has none; give it, or take a "
+                "model of that task"
+            )
+        made = cls(**parts)
+        made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
+        return made
+
+    @classmethod
     def load_config(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
         """The index of a pipeline's folder, without entries that this class has no use for: diffusers warns of them."""
         config = super().load_config(pretrained_model_name_or_path, **kwargs)
@@ -190,10 +218,10 @@ class DiffusionPipeline(PublishingMixin, diffusers.DiffusionPipeline):  # type: 
     def _generate(
         self,
         conditioning: Conditioning,
-        batch_size: int,
         size: tuple[int, int],
         options: SamplingOptions,
         *,
+        batch_size: int | None = None,
         guidance: Sequence[Guidance] = (),
         start: Start | None = None,
         finish: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
@@ -202,14 +230,15 @@ class DiffusionPipeline(PublishingMixin, diffusers.DiffusionPipeline):  # type: 
 
         Args:
             conditioning: Of as many rows as there are images.
-            batch_size: The number of images.
             size: Height and width in pixels.
             options: Of the call.
+            batch_size: The number of images, where the conditioning is empty.
             guidance: Of the task; those of the options come after it.
             start: An image to start from, in place of noise.
             finish: What is done with the decoded images (B, C, H, W) in [0, 1].
         """
         options = {**DEFAULTS, **options}
+        batch_size = batch_size or conditioning.batch_size or 1
         generators = image_generators(options["seed"], options["generator"], batch_size)
         device, windows = self._execution_device, self._windows(options["windows"])
         self._set_timesteps(options, device)

@@ -74,5 +74,4 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
             negative_prompt_embeds=negative_prompt_embeds,
             images=options.get("num_images_per_prompt", 1),
         )
-        assert conditioning.batch_size is not None
-        return self._generate(conditioning, conditioning.batch_size, size, options, guidance=guidance)
+        return self._generate(conditioning, size, options, guidance=guidance)

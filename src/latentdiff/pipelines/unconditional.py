@@ -48,4 +48,4 @@ class UnconditionalPipeline(DiffusionPipeline):
         """
         size = self._check_size(height, width, self._windows(options.get("windows")))
         count = check_count("batch_size", batch_size) * options.get("num_images_per_prompt", 1)
-        return self._generate(Conditioning(), count, size, options)
+        return self._generate(Conditioning(), size, options, batch_size=count)

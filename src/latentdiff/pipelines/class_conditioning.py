@@ -1,0 +1,64 @@
+"""Classes as a conditioning: what the pipelines with a class embedder share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.errors import InputError
+from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
+from latentdiff.labels import class_number
+
+DEFAULT_SCALE = 3.0
+Labels = int | str | Sequence[int | str]
+
+
+class ClassConditioningMixin:
+    """For pipelines with the components `class_embedder` and `unet`."""
+
+    class_embedder: Any
+    unet: Any
+    _execution_device: torch.device
+
+    def encode_labels(self, class_labels: Labels, *, device: torch.device | None = None) -> torch.Tensor:
+        """The context (B, 1, d) of one class or a list of them, by number or by name.
+
+        Raises:
+            InputError: If there is no such class.
+        """
+        several = isinstance(class_labels, (list, tuple, torch.Tensor))
+        given: list[Any] = list(class_labels) if several else [class_labels]  # type: ignore[arg-type]
+        if not given:
+            raise InputError("class_labels is an empty list; give at least one class")
+        config = self.class_embedder.config
+        numbers = [class_number(label, config.num_classes, config.class_names) for label in given]
+        states: torch.Tensor = self.class_embedder(torch.tensor(numbers).to(device or self._execution_device))
+        return states
+
+    def _class_conditioning(
+        self,
+        class_labels: Labels,
+        *,
+        scale: float | None,
+        interval: tuple[float, float],
+        rescale: float,
+        images: int = 1,
+    ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
+        """The conditioning of `images` images of every class, and the guidance, none at scale 1."""
+        device, null = self._execution_device, self.class_embedder.config.null_class
+        states = self.encode_labels(class_labels, device=device).to(self.unet.dtype)
+        if scale is None:
+            scale = 1.0 if null is None else DEFAULT_SCALE
+        conditioning = Conditioning(states).repeat(images)
+        if scale == 1:
+            return conditioning, []
+        if null is None:
+            raise InputError(
+                f"guidance_scale is {scale}, but this model has no null class; use 1, or classifier guidance"
+            )
+        unconditional = self.encode_labels([null], device=device).to(states).expand_as(states)
+        guidance = ClassifierFreeGuidance(Conditioning(unconditional).repeat(images), scale, interval, rescale)
+        return conditioning, [guidance]

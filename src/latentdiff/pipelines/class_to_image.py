@@ -1,0 +1,65 @@
+"""Class-conditional image synthesis (section 4.2 of the paper, table 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import Unpack
+
+from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.pipelines.class_conditioning import ClassConditioningMixin, Labels
+from latentdiff.pipelines.options import SamplingOptions, sampling_call
+
+
+class ClassToImagePipeline(ClassConditioningMixin, DiffusionPipeline):
+    """Images of classes, by cross-attention to a learned vector for each.
+
+    Args:
+        vae: First stage, KL or VQ.
+        class_embedder: `latentdiff.ClassEmbedder`; its null class makes classifier-free guidance possible.
+        unet: `latentdiff.UNet2DConditionModel` with cross-attention.
+        scheduler: Any own or diffusers scheduler.
+    """
+
+    model_cpu_offload_seq = "class_embedder->unet->vae"
+
+    def __init__(self, vae: Any, class_embedder: Any, unet: Any, scheduler: Any) -> None:
+        super().__init__()
+        self.register_modules(vae=vae, class_embedder=class_embedder, unet=unet, scheduler=scheduler)
+
+    @sampling_call
+    def __call__(
+        self,
+        class_labels: Labels,
+        height: int | None = None,
+        width: int | None = None,
+        *,
+        guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_rescale: float = 0.0,
+        **options: Unpack[SamplingOptions],
+    ) -> Any:
+        """Make images.
+
+        Args:
+            class_labels: A class or a list of them: numbers, or names if the model has some.
+            height: In pixels; the model's own size by default.
+            width: In pixels.
+            guidance_scale: Strength of classifier-free guidance, 1 turns it off; by default 3 where the model has a
+                null class, else 1.
+            guidance_interval: Part of the steps in which guidance acts, as fractions.
+            guidance_rescale: Correction of guidance's overexposure, in [0, 1].
+            **options: See `SamplingOptions`.
+
+        Raises:
+            InputError: If an argument is not valid; nothing has been denoised then.
+        """
+        size = self._check_size(height, width, self._windows(options.get("windows")))
+        conditioning, guidance = self._class_conditioning(
+            class_labels,
+            scale=guidance_scale,
+            interval=guidance_interval,
+            rescale=guidance_rescale,
+            images=options.get("num_images_per_prompt", 1),
+        )
+        return self._generate(conditioning, size, options, guidance=guidance)

@@ -1,0 +1,151 @@
+"""Images from images: SDEdit (Meng et al. 2022, arXiv 2108.01073) and the original code's masked sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from typing_extensions import Unpack
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.errors import InputError
+from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
+from latentdiff.io.inputs import read_images, read_masks
+from latentdiff.pipelines import codec
+from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.pipelines.class_conditioning import ClassConditioningMixin, Labels
+from latentdiff.pipelines.options import SamplingOptions, sampling_call
+from latentdiff.pipelines.padding import Composite, Padding
+from latentdiff.pipelines.start import Start
+from latentdiff.pipelines.text_conditioning import TextConditioningMixin
+
+
+class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, DiffusionPipeline):
+    """Changes an image, all of it or under a mask, with any text, class-conditional or unconditional model.
+
+    Make it of another pipeline's components: `ImageToImagePipeline.from_pipe(pipe)`.
+
+    Args:
+        vae: First stage, KL or VQ.
+        unet: `latentdiff.UNet2DConditionModel` or a stock one.
+        scheduler: Any own or diffusers scheduler.
+        text_encoder: Of a text model.
+        tokenizer: Of a text model.
+        class_embedder: Of a class-conditional model.
+    """
+
+    model_cpu_offload_seq = "text_encoder->class_embedder->unet->vae"
+    _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer", "class_embedder"]
+
+    def __init__(
+        self,
+        vae: Any,
+        unet: Any,
+        scheduler: Any,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+        class_embedder: Any = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            unet=unet,
+            scheduler=scheduler,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            class_embedder=class_embedder,
+        )
+
+    @sampling_call
+    def __call__(
+        self,
+        image: Any,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        class_labels: Labels | None = None,
+        mask_image: Any = None,
+        strength: float = 0.8,
+        guidance_scale: float | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_rescale: float = 0.0,
+        **options: Unpack[SamplingOptions],
+    ) -> Any:
+        """Make images like the given ones.
+
+        Args:
+            image: One image or several of one size: paths, PIL images, arrays (H, W, 3) or tensors (3, H, W).
+            prompt: What they shall show: one prompt, or one for each image. For text models only.
+            class_labels: The same for class-conditional models.
+            mask_image: White where the image is made anew; all of it by default. Before every step the rest is set to
+                the image, noised to the step's level, and at the end to the image itself.
+            strength: Share of the steps that are made, in (0, 1]: how far the result may go from the image. At 1 it
+                starts from noise alone, so that only a mask keeps anything.
+            guidance_scale: Strength of classifier-free guidance; by default 5 for text, and for classes as in
+                `ClassToImagePipeline`.
+            negative_prompt: What guidance leads away from; the empty prompt by default.
+            guidance_interval: Part of the steps in which guidance acts, as fractions.
+            guidance_rescale: Correction of guidance's overexposure, in [0, 1].
+            **options: See `SamplingOptions`.
+
+        Returns:
+            Images of the given size.
+
+        Raises:
+            InputError: If an argument is not valid; nothing has been denoised then.
+        """
+        if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 < strength <= 1:
+            raise InputError(f"strength is {strength!r}; it must be above 0 and at most 1")
+        images = read_images(image)
+        padding = Padding(images.shape[2], images.shape[3], self._multiple)
+        windows = self._windows(options.get("windows"))
+        self._check_size(*padding.size, windows)
+        count = options.get("num_images_per_prompt", 1)
+        guided = {"scale": guidance_scale, "interval": guidance_interval, "rescale": guidance_rescale}
+        conditioning, guidance = self._conditioning(prompt, negative_prompt, class_labels, guided, count)
+        batch = conditioning.batch_size or len(images) * count
+        if batch % (len(images) * count) or (len(images) > 1 and batch != len(images) * count):
+            raise InputError(f"{len(images)} images are given for {batch // count} conditions; give one each, or one")
+        latents = codec.encode(self.vae, padding.pad(images), scaled=True, windows=windows)
+        rows = batch // len(images)
+        finish: Callable[[torch.Tensor], torch.Tensor] = padding.crop
+        kept = None
+        if mask_image is not None:
+            holes = read_masks(mask_image, size=(images.shape[2], images.shape[3])).expand(len(images), -1, -1, -1)
+            kept = self._kept(padding.pad(holes)).repeat_interleave(rows, 0)
+            finish = Composite(images, holes, padding, rows)
+        start = Start(latents.repeat_interleave(rows, 0), strength, kept)
+        return self._generate(
+            conditioning, padding.size, options, batch_size=batch, guidance=guidance, start=start, finish=finish
+        )
+
+    def _kept(self, holes: torch.Tensor) -> torch.Tensor:
+        """1 for latents (B, 1, h, w) whose pixels are all known, by holes (B, 1, H, W) in {0, 1}."""
+        return 1 - F.max_pool2d(holes, self.vae_scale_factor)
+
+    def _conditioning(
+        self,
+        prompt: str | Sequence[str] | None,
+        negative_prompt: str | Sequence[str] | None,
+        class_labels: Labels | None,
+        guided: dict[str, Any],
+        count: int,
+    ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
+        """What the model takes, and nothing else."""
+        takes = {"prompt": self.text_encoder is not None, "class_labels": self.class_embedder is not None}
+        for name, value in {"prompt": prompt, "class_labels": class_labels}.items():
+            if (value is not None) != takes[name]:
+                problem = "is missing" if takes[name] else "is given, but this model takes none"
+                raise InputError(f"{name} {problem}; " + ("say what to make" if takes[name] else "leave it out"))
+        if prompt is not None:
+            guided = {**guided, "scale": 5.0 if guided["scale"] is None else guided["scale"]}
+            return self._text_conditioning(prompt, negative_prompt, images=count, **guided)
+        if negative_prompt is not None:
+            raise InputError("negative_prompt is given, but this model takes no prompt; leave it out")
+        if class_labels is not None:
+            return self._class_conditioning(class_labels, images=count, **guided)
+        if guided["scale"] not in (None, 1):
+            raise InputError("guidance_scale is given, but this model takes no condition; leave it out")
+        return Conditioning(), []

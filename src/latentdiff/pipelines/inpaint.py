@@ -1,0 +1,73 @@
+"""Inpainting with a network that sees the masked image (section 4.5 of the paper)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from typing_extensions import Unpack
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.errors import InputError
+from latentdiff.io.inputs import read_images, read_masks
+from latentdiff.pipelines import codec
+from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.pipelines.options import SamplingOptions, sampling_call
+from latentdiff.pipelines.padding import Composite, Padding
+
+
+class InpaintPipeline(DiffusionPipeline):
+    """Fills holes in images of any size; every pixel outside of them stays as it is, to the bit.
+
+    Args:
+        vae: First stage, KL or VQ.
+        unet: `latentdiff.UNet2DConditionModel` that takes latents, the masked image's latents, and the mask.
+        scheduler: Any own or diffusers scheduler.
+    """
+
+    model_cpu_offload_seq = "unet->vae"
+
+    def __init__(self, vae: Any, unet: Any, scheduler: Any) -> None:
+        super().__init__()
+        self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
+
+    @sampling_call
+    def __call__(self, image: Any, mask_image: Any, **options: Unpack[SamplingOptions]) -> Any:
+        """Fill the holes.
+
+        Args:
+            image: One image or several of one size: paths, PIL images, arrays (H, W, 3) or tensors (3, H, W).
+            mask_image: A mask for each image, or one for all, of the images' size; white is a hole.
+            **options: See `SamplingOptions`.
+
+        Returns:
+            Images of the given size.
+
+        Raises:
+            InputError: If an argument is not valid, or a mask has no hole; nothing has been denoised then.
+        """
+        images = read_images(image)
+        holes = read_masks(mask_image, size=(images.shape[2], images.shape[3]))
+        if len(holes) not in (1, len(images)):
+            raise InputError(f"{len(holes)} masks are given for {len(images)} images; give one each, or one for all")
+        if not holes.flatten(1).any(1).all():
+            raise InputError("a mask is black everywhere, so nothing is to be filled; paint the holes white")
+        holes = holes.expand(len(images), -1, -1, -1)
+        padding = Padding(images.shape[2], images.shape[3], self._multiple)
+        windows = self._windows(options.get("windows"))
+        self._check_size(*padding.size, windows)
+        conditioning = self._masked(padding.pad(images), padding.pad(holes), windows)
+        count = options.get("num_images_per_prompt", 1)
+        finish = Composite(images, holes, padding, count)
+        return self._generate(conditioning.repeat(count), padding.size, options, finish=finish)
+
+    def _masked(self, images: torch.Tensor, holes: torch.Tensor, windows: Any) -> Conditioning:
+        """What the network sees: latents of the images with holes of -1, as the first stage gives them, and the mask.
+
+        The mask is 1 in holes and -1 elsewhere, at the latents' size by the nearest pixel.
+        """
+        masked = torch.where(holes >= 0.5, -1.0, images)
+        latents = codec.encode(self.vae, masked, scaled=False, windows=windows)
+        mask = F.interpolate(2 * holes - 1, size=latents.shape[-2:]).to(latents)
+        return Conditioning(concat=torch.cat([latents, mask], dim=1).to(self._execution_device, self.unet.dtype))

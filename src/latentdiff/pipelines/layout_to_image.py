@@ -1,0 +1,77 @@
+"""Images of objects in boxes (section 4.3.1 of the paper)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import Unpack
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
+from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.pipelines.options import SamplingOptions, sampling_call
+
+
+class LayoutToImagePipeline(DiffusionPipeline):
+    """Images of objects where their boxes are, by cross-attention to a transformer over the boxes' tokens.
+
+    Args:
+        vae: First stage, KL or VQ.
+        layout_encoder: `latentdiff.LDMTextEncoder` over the tokens of layouts.
+        tokenizer: `latentdiff.LayoutTokenizer`: classes and boxes to tokens.
+        unet: `latentdiff.UNet2DConditionModel` with cross-attention.
+        scheduler: Any own or diffusers scheduler.
+    """
+
+    model_cpu_offload_seq = "layout_encoder->unet->vae"
+
+    def __init__(self, vae: Any, layout_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae, layout_encoder=layout_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
+        )
+
+    @sampling_call
+    def __call__(
+        self,
+        layouts: Any,
+        height: int | None = None,
+        width: int | None = None,
+        *,
+        box_format: str = "xywh",
+        image_size: tuple[int, int] | None = None,
+        guidance_scale: float = 1.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_rescale: float = 0.0,
+        **options: Unpack[SamplingOptions],
+    ) -> Any:
+        """Make images.
+
+        Args:
+            layouts: Objects `{"class": name or number, "box": ...}`, or a list of such lists.
+            height: In pixels; the model's own size by default.
+            width: In pixels.
+            box_format: "xywh" (left, top, width, height; COCO) or "xyxy" (left, top, right, bottom).
+            image_size: Height and width of the image that boxes in pixels refer to; None for boxes in [0, 1].
+            guidance_scale: Strength of guidance away from the empty layout; 1 is none. Worth trying only with a model
+                that saw empty layouts in training; the published one did not.
+            guidance_interval: Part of the steps in which guidance acts, as fractions.
+            guidance_rescale: Correction of guidance's overexposure, in [0, 1].
+            **options: See `SamplingOptions`.
+
+        Raises:
+            InputError: If an argument is not valid; nothing has been denoised then.
+        """
+        size = self._check_size(height, width, self._windows(options.get("windows")))
+        ids = self.tokenizer(layouts, box_format=box_format, image_size=image_size)
+        conditioning = self._encode(ids, options)
+        guidance = []
+        if guidance_scale != 1:
+            empty = self._encode(self.tokenizer([[]] * len(ids)), options)
+            guidance = [ClassifierFreeGuidance(empty, guidance_scale, guidance_interval, guidance_rescale)]
+        return self._generate(conditioning, size, options, guidance=guidance)
+
+    def _encode(self, ids: Any, options: SamplingOptions) -> Conditioning:
+        """The layout encoder's states of token ids, for each image."""
+        states = self.layout_encoder(ids.to(self._execution_device)).last_hidden_state.to(self.unet.dtype)
+        return Conditioning(states).repeat(options.get("num_images_per_prompt", 1))

@@ -1,0 +1,73 @@
+"""Images of semantic maps (section 4.4 of the paper)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import Unpack
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.io.label_maps import one_hot, read_label_maps, resize_label_map
+from latentdiff.io.palettes import Palette
+from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.pipelines.options import SamplingOptions, sampling_call
+from latentdiff.pipelines.padding import Padding
+
+
+class SemanticToImagePipeline(DiffusionPipeline):
+    """Images with a class at every pixel; the encoded map is concatenated to the latents.
+
+    Args:
+        vae: First stage, KL or VQ.
+        segmentation_encoder: `latentdiff.SegmentationEncoder`: one-hot maps to a few channels.
+        unet: `latentdiff.UNet2DConditionModel` that takes latents and those channels.
+        scheduler: Any own or diffusers scheduler.
+    """
+
+    model_cpu_offload_seq = "segmentation_encoder->unet->vae"
+
+    def __init__(self, vae: Any, segmentation_encoder: Any, unet: Any, scheduler: Any) -> None:
+        super().__init__()
+        self.register_modules(vae=vae, segmentation_encoder=segmentation_encoder, unet=unet, scheduler=scheduler)
+
+    @sampling_call
+    def __call__(
+        self,
+        label_map: Any,
+        height: int | None = None,
+        width: int | None = None,
+        *,
+        palette: Palette | None = None,
+        ignore_index: int | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Any:
+        """Make images.
+
+        Args:
+            label_map: One map or several of one size: indexed or grey PNG files, integers (H, W), or colours with a
+                palette.
+            height: In pixels; the map's own by default. To another size it is scaled by the nearest pixel.
+            width: In pixels.
+            palette: Class name or number to colour; the model's own by default.
+            ignore_index: A number for pixels of no class, such as 255.
+            **options: See `SamplingOptions`.
+
+        Raises:
+            InputError: If an argument is not valid, or the map has an unknown class; nothing has been denoised then.
+        """
+        config = self.segmentation_encoder.config
+        maps = read_label_maps(
+            label_map,
+            config.in_channels,
+            palette=config.palette if palette is None else palette,
+            class_names=config.class_names,
+            ignore_index=ignore_index,
+        )
+        maps = resize_label_map(maps, (height or maps.shape[-2], width or maps.shape[-1]))
+        padding = Padding(maps.shape[-2], maps.shape[-1], self._multiple)
+        size = self._check_size(*padding.size, self._windows(options.get("windows")))
+        channels = padding.pad(one_hot(maps, config.in_channels, ignore_index))
+        encoder = self.segmentation_encoder
+        encoded = encoder(channels.to(self._execution_device, encoder.dtype)).to(self.unet.dtype)
+        conditioning = Conditioning(concat=encoded).repeat(options.get("num_images_per_prompt", 1))
+        return self._generate(conditioning, size, options, finish=padding.crop)

@@ -1,0 +1,53 @@
+"""Super-resolution with a network that sees the small image (section 4.4 of the paper)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import Unpack
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.io.inputs import read_images
+from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.pipelines.options import SamplingOptions, sampling_call
+from latentdiff.pipelines.padding import Padding
+
+
+class SuperResolutionPipeline(DiffusionPipeline):
+    """Enlarges images by the first stage's factor f: the small image has the latents' size and is concatenated to them.
+
+    Args:
+        vae: First stage, KL or VQ.
+        unet: `latentdiff.UNet2DConditionModel` that takes latents and an RGB image.
+        scheduler: Any own or diffusers scheduler.
+    """
+
+    model_cpu_offload_seq = "unet->vae"
+
+    def __init__(self, vae: Any, unet: Any, scheduler: Any) -> None:
+        super().__init__()
+        self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
+
+    @property
+    def upscale_factor(self) -> int:
+        """Pixels of the result along a pixel of the input."""
+        return self.vae_scale_factor
+
+    @sampling_call
+    def __call__(self, image: Any, **options: Unpack[SamplingOptions]) -> Any:
+        """Enlarge images by `upscale_factor`.
+
+        Args:
+            image: One image or several of one size: paths, PIL images, arrays (H, W, 3) or tensors (3, H, W).
+            **options: See `SamplingOptions`; `windows` counts pixels of the result.
+
+        Raises:
+            InputError: If an argument is not valid; nothing has been denoised then.
+        """
+        images, factor = read_images(image), self.upscale_factor
+        padding = Padding(images.shape[2], images.shape[3], self._multiple // factor)
+        height, width = (factor * side for side in padding.size)
+        size = self._check_size(height, width, self._windows(options.get("windows")))
+        small = padding.pad(images).to(self._execution_device, self.unet.dtype)
+        conditioning = Conditioning(concat=small).repeat(options.get("num_images_per_prompt", 1))
+        return self._generate(conditioning, size, options, finish=lambda made: padding.crop(made, factor))
