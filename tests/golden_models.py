@@ -9,12 +9,14 @@ from diffusers import AutoencoderKL, VQModel
 from safetensors.torch import load_file
 from torch import Tensor
 
+from latentdiff.conditioning import Conditioning
 from latentdiff.conversion import load_original
 from latentdiff.models.text_encoder import LDMTextEncoder
 from latentdiff.models.unet import UNet2DConditionModel
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = ("ldm_txt2img", "ldm_uncond", "ldm_churches")
+ALL_CASES = (*CASES, "ldm_cin", "ldm_layout2img", "ldm_inpainting")
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,18 @@ class Case:
     scale_factor: float
     config: dict[str, Any]
     io: dict[str, Tensor]
+    components: dict[str, Any]
+
+    @property
+    def conditioning(self) -> Conditioning:
+        """What the UNet was given beside latents: a context (B, M, d), or channels (B, c, h, w), or nothing."""
+        given = self.io.get("cond")
+        return Conditioning(concat=given) if given is not None and given.ndim == 4 else Conditioning(given)
 
 
 @cache
 def load_case(name: str) -> Case:
-    """Load the case `name` of CASES; it is shared between tests, so don't change it."""
+    """Load the case `name` of ALL_CASES; it is shared between tests, so don't change it."""
     files = GOLDEN / name / "model.safetensors", GOLDEN / name / "config.yaml"
     raw = load_original(*files, ema=False)
     params = raw.config["params"]
@@ -44,4 +53,5 @@ def load_case(name: str) -> Case:
         scale_factor=raw.components["vae"].config.scaling_factor,
         config=params,
         io=load_file(GOLDEN / name / "io.safetensors"),
+        components=raw.components,
     )

@@ -1,14 +1,17 @@
 """Whole sampling runs of the original code, step by step, through the one loop."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import pytest
 import torch
-from golden_models import CASES, load_case
+from golden_models import ALL_CASES, load_case
 
 from latentdiff import DDIMScheduler, DDPMScheduler, PLMSScheduler
 from latentdiff.conditioning import Conditioning
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
 from latentdiff.pipelines.codec import decode
-from latentdiff.sampling import Denoiser, sample
+from latentdiff.sampling import Denoiser, KnownRegion, sample
 
 RELATIVE = 1e-4
 
@@ -41,8 +44,9 @@ def trajectory(case, scheduler, guidance=(), noises=None, **options):
         steps.append(latents)
         return latents
 
-    condition = Conditioning(io.get("cond"))
-    sample(Denoiser(unet_of(case), condition), scheduler, io["x_T"], guidance=guidance, callback=keep, **options)
+    sample(
+        Denoiser(unet_of(case), case.conditioning), scheduler, io["x_T"], guidance=guidance, callback=keep, **options
+    )
     return torch.stack(steps)
 
 
@@ -61,7 +65,7 @@ def assert_steps_equal(found, expected):
         assert (ours - theirs).abs().max() <= RELATIVE * theirs.abs().max()
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=ALL_CASES)
 def case(request):
     return load_case(request.param)
 
@@ -83,14 +87,33 @@ def guidance_of(case):
     return (ClassifierFreeGuidance(Conditioning(case.io["uncond"]), float(case.io["cfg.scale"])),)
 
 
-def test_classifier_free_guidance_is_the_originals():
-    case = load_case("ldm_txt2img")
+@pytest.mark.parametrize("name", ["ldm_txt2img", "ldm_cin", "ldm_layout2img"])
+def test_classifier_free_guidance_is_the_originals(name):
+    case = load_case(name)
     scheduler = DDIMScheduler(**noise_schedule(case, set_alpha_to_one=False))
     found = trajectory(case, scheduler, guidance_of(case))
     assert_steps_equal(found, case.io["cfg.x_inter"])
     image = decode(case.vae, found[-1])
     expected = case.io["cfg.image"].add(1).div(2).clamp(0, 1)
     assert (image - expected).abs().max() <= RELATIVE
+
+
+@dataclass(frozen=True)
+class Replayed(KnownRegion):
+    """A known region with recorded noise in place of fresh."""
+
+    noises: Iterator[torch.Tensor] | None = None
+
+    def noise(self):
+        return next(self.noises)
+
+
+def test_masked_sampling_is_the_originals():
+    case = load_case("ldm_txt2img")
+    scheduler = DDIMScheduler(**noise_schedule(case, set_alpha_to_one=False))
+    noises = iter(case.io["masked.qnoise"])
+    found = trajectory(case, scheduler, known=Replayed(case.io["z"], case.io["masked.mask"], noises=noises))
+    assert_steps_equal(found, case.io["masked.x_inter"])
 
 
 @pytest.mark.parametrize("name", ["ldm_txt2img", "ldm_churches"])
@@ -107,7 +130,7 @@ def test_plms_is_the_originals(name):
         steps.append(latents)
         return latents
 
-    denoiser = Denoiser(unet_of(case), Conditioning(case.io.get("cond")))
+    denoiser = Denoiser(unet_of(case), case.conditioning)
     sample(denoiser, scheduler, case.io["x_T"], guidance=guidance_of(case), callback=keep)
     del steps[1]
     assert len(calls) == len(ascending) + 1
@@ -117,8 +140,7 @@ def test_plms_is_the_originals(name):
 def test_ancestral_step_is_the_originals(case):
     scheduler = DDPMScheduler(**noise_schedule(case))
     total = scheduler.config.num_train_timesteps
-    context = case.io.get("cond")
-    denoiser = Denoiser(unet_of(case), Conditioning(context))
+    denoiser = Denoiser(unet_of(case), case.conditioning)
     for index, timestep in enumerate((total - 1, total // 2, 0)):
         scheduler.set_timesteps(total)
         scheduler.set_begin_index(total - 1 - timestep)

@@ -41,6 +41,7 @@ class ClassConditioningMixin:
     def _class_conditioning(
         self,
         class_labels: Labels,
+        negative_class_labels: Labels | None = None,
         *,
         scale: float | None,
         interval: tuple[float, float],
@@ -49,16 +50,22 @@ class ClassConditioningMixin:
     ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
         """The conditioning of `images` images of every class, and the guidance, none at scale 1."""
         device, null = self._execution_device, self.class_embedder.config.null_class
+        negative = negative_class_labels if negative_class_labels is not None else null
         states = self.encode_labels(class_labels, device=device).to(self.unet.dtype)
         if scale is None:
-            scale = 1.0 if null is None else DEFAULT_SCALE
+            scale = 1.0 if negative is None else DEFAULT_SCALE
         conditioning = Conditioning(states).repeat(images)
         if scale == 1:
+            if negative_class_labels is not None:
+                raise InputError("negative_class_labels has no effect at guidance_scale 1; drop it or raise the scale")
             return conditioning, []
-        if null is None:
+        if negative is None:
             raise InputError(
-                f"guidance_scale is {scale}, but this model has no null class; use 1, or classifier guidance"
+                f"guidance_scale is {scale}, but this model has no null class; use 1, give negative_class_labels, "
+                "or use classifier guidance"
             )
-        unconditional = self.encode_labels([null], device=device).to(states).expand_as(states)
-        guidance = ClassifierFreeGuidance(Conditioning(unconditional).repeat(images), scale, interval, rescale)
-        return conditioning, [guidance]
+        away = self.encode_labels(negative, device=device).to(states)
+        if len(away) not in (1, len(states)):
+            raise InputError(f"{len(away)} negative labels are given for {len(states)} labels; give one each, or one")
+        unconditional = Conditioning(away.expand_as(states)).repeat(images)
+        return conditioning, [ClassifierFreeGuidance(unconditional, scale, interval, rescale)]

@@ -35,6 +35,7 @@ class ClassToImagePipeline(ClassConditioningMixin, DiffusionPipeline):
         width: int | None = None,
         *,
         guidance_scale: float | None = None,
+        negative_class_labels: Labels | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         guidance_rescale: float = 0.0,
         **options: Unpack[SamplingOptions],
@@ -47,6 +48,7 @@ class ClassToImagePipeline(ClassConditioningMixin, DiffusionPipeline):
             width: In pixels.
             guidance_scale: Strength of classifier-free guidance, 1 turns it off; by default 3 where the model has a
                 null class, else 1.
+            negative_class_labels: What guidance leads away from; the null class by default.
             guidance_interval: Part of the steps in which guidance acts, as fractions.
             guidance_rescale: Correction of guidance's overexposure, in [0, 1].
             **options: See `SamplingOptions`.
@@ -57,6 +59,7 @@ class ClassToImagePipeline(ClassConditioningMixin, DiffusionPipeline):
         size = self._check_size(height, width, self._windows(options.get("windows")))
         conditioning, guidance = self._class_conditioning(
             class_labels,
+            negative_class_labels,
             scale=guidance_scale,
             interval=guidance_interval,
             rescale=guidance_rescale,

@@ -69,6 +69,7 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
         strength: float = 0.8,
         guidance_scale: float | None = None,
         negative_prompt: str | Sequence[str] | None = None,
+        negative_class_labels: Labels | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         guidance_rescale: float = 0.0,
         **options: Unpack[SamplingOptions],
@@ -86,6 +87,7 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
             guidance_scale: Strength of classifier-free guidance; by default 5 for text, and for classes as in
                 `ClassToImagePipeline`.
             negative_prompt: What guidance leads away from; the empty prompt by default.
+            negative_class_labels: The same for classes; the null class by default.
             guidance_interval: Part of the steps in which guidance acts, as fractions.
             guidance_rescale: Correction of guidance's overexposure, in [0, 1].
             **options: See `SamplingOptions`.
@@ -104,7 +106,8 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
         self._check_size(*padding.size, windows)
         count = options.get("num_images_per_prompt", 1)
         guided = {"scale": guidance_scale, "interval": guidance_interval, "rescale": guidance_rescale}
-        conditioning, guidance = self._conditioning(prompt, negative_prompt, class_labels, guided, count)
+        wanted, unwanted = (prompt, class_labels), (negative_prompt, negative_class_labels)
+        conditioning, guidance = self._conditioning(wanted, unwanted, guided, count)
         batch = conditioning.batch_size or len(images) * count
         if batch % (len(images) * count) or (len(images) > 1 and batch != len(images) * count):
             raise InputError(f"{len(images)} images are given for {batch // count} conditions; give one each, or one")
@@ -126,26 +129,20 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
         return 1 - F.max_pool2d(holes, self.vae_scale_factor)
 
     def _conditioning(
-        self,
-        prompt: str | Sequence[str] | None,
-        negative_prompt: str | Sequence[str] | None,
-        class_labels: Labels | None,
-        guided: dict[str, Any],
-        count: int,
+        self, wanted: tuple[Any, Any], unwanted: tuple[Any, Any], guided: dict[str, Any], count: int
     ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
-        """What the model takes, and nothing else."""
-        takes = {"prompt": self.text_encoder is not None, "class_labels": self.class_embedder is not None}
-        for name, value in {"prompt": prompt, "class_labels": class_labels}.items():
-            if (value is not None) != takes[name]:
-                problem = "is missing" if takes[name] else "is given, but this model takes none"
-                raise InputError(f"{name} {problem}; " + ("say what to make" if takes[name] else "leave it out"))
-        if prompt is not None:
+        """What the model takes of (prompt, class labels), and nothing else."""
+        takes = (self.text_encoder is not None, self.class_embedder is not None)
+        for name, needed, value, negative in zip(("prompt", "class_labels"), takes, wanted, unwanted, strict=True):
+            if needed and value is None:
+                raise InputError(f"{name} is missing; say what to make")
+            if not needed and (value is not None or negative is not None):
+                raise InputError(f"{name} or its negative is given, but this model takes none; leave it out")
+        if takes[0]:
             guided = {**guided, "scale": 5.0 if guided["scale"] is None else guided["scale"]}
-            return self._text_conditioning(prompt, negative_prompt, images=count, **guided)
-        if negative_prompt is not None:
-            raise InputError("negative_prompt is given, but this model takes no prompt; leave it out")
-        if class_labels is not None:
-            return self._class_conditioning(class_labels, images=count, **guided)
+            return self._text_conditioning(wanted[0], unwanted[0], images=count, **guided)
+        if takes[1]:
+            return self._class_conditioning(wanted[1], unwanted[1], images=count, **guided)
         if guided["scale"] not in (None, 1):
             raise InputError("guidance_scale is given, but this model takes no condition; leave it out")
         return Conditioning(), []

@@ -13,6 +13,12 @@ from latentdiff.conversion.original import load_original
 from latentdiff.errors import ConfigError
 from latentdiff.registry import PIPELINES
 
+# What checkpoints don't hold and pipelines need, by task, with an example.
+TOKENIZERS = {
+    "text-to-image": "such as latentdiff.models.tokenizer.load_tokenizer('vocab.txt', 77)",
+    "layout-to-image": "a latentdiff.LayoutTokenizer with the classes that the model was trained on",
+}
+
 
 def pipeline_from_original(
     cls: Any,
@@ -33,9 +39,7 @@ def pipeline_from_original(
             f"{checkpoint} holds {what}, {cls.__name__} takes {wanted or known}; load its components with load_original"
         )
     components = {**loaded.components, **({} if tokenizer is None else {"tokenizer": tokenizer})}
-    if loaded.task == "text-to-image" and "tokenizer" not in components:
-        raise ConfigError(
-            f"no tokenizer is in {checkpoint}, and the package has none for its vocabulary; give tokenizer, such as "
-            "latentdiff.models.tokenizer.load_tokenizer('vocab.txt', 77)"
-        )
+    if loaded.task in TOKENIZERS and "tokenizer" not in components:
+        hint = TOKENIZERS[loaded.task]
+        raise ConfigError(f"no tokenizer is in {checkpoint}, and the package has none for it; give tokenizer, {hint}")
     return PIPELINES.get(loaded.task)(**components)
