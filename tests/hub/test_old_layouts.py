@@ -21,9 +21,14 @@ from safetensors.torch import load_file, save_file
 from tiny import SPECIAL, WORDS, randomise
 
 import latentdiff
-from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, TextToImagePipeline, UnconditionalPipeline
+from latentdiff import (
+    CheckpointError,
+    DiffusionPipeline,
+    SuperResolutionPipeline,
+    TextToImagePipeline,
+    UnconditionalPipeline,
+)
 from latentdiff.models.tokenizer import load_tokenizer
-from latentdiff.registry import PIPELINES
 
 OLD_NAMES = {"to_q.": "query.", "to_k.": "key.", "to_v.": "value.", "to_out.0.": "proj_attn."}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -127,7 +132,7 @@ def test_text_to_image(text_folder):
         sample = torch.randn(1, 4, 8, 8)
         expected = theirs.unet(sample, 7, encoder_hidden_states=states).sample
         assert torch.allclose(ours.unet(sample, 7, encoder_hidden_states=states).sample, expected, atol=1e-4)
-        assert torch.equal(ours.vae.decode(sample).sample, theirs.vqvae.decode(sample).sample)
+        assert torch.allclose(ours.vae.decode(sample).sample, theirs.vqvae.decode(sample).sample, atol=1e-5)
     options = {"num_inference_steps": 4, "guidance_scale": 3.0, "latents": torch.randn(1, 4, 8, 8), "output_type": "np"}
     expected = theirs(["a red cat"], height=64, width=64, **options).images  # it takes f = 8 for granted
     found = ours(["a red cat"], height=16, width=16, **options).images
@@ -141,7 +146,7 @@ def test_unconditional(plain_folder):
     sample = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
         assert torch.allclose(ours.unet(sample, 7).sample, theirs.unet(sample, 7).sample, atol=1e-4)
-        assert torch.equal(ours.vae.decode(sample).sample, theirs.vqvae.decode(sample).sample)
+        assert torch.allclose(ours.vae.decode(sample).sample, theirs.vqvae.decode(sample).sample, atol=1e-5)
     options = {"batch_size": 2, "num_inference_steps": 4, "output_type": "np"}
     expected = theirs(generator=torch.manual_seed(3), **options).images
     assert np.abs(ours(generator=torch.manual_seed(3), **options).images - expected).max() <= 1e-4
@@ -155,8 +160,9 @@ def test_attention_under_its_oldest_names(plain_folder):
     after = DiffusionPipeline.from_pretrained(plain_folder)
     assert type(after.unet) is latentdiff.UNet2DConditionModel
     with torch.no_grad():
-        assert torch.equal(after.unet(sample, 7).sample, before.unet(sample, 7).sample)
-        assert torch.equal(after.vae.decode(sample).sample, before.vae.decode(sample).sample)
+        # Equal weights at other addresses: a CPU's kernels may sum in another order there.
+        assert torch.allclose(after.unet(sample, 7).sample, before.unet(sample, 7).sample, atol=1e-5)
+        assert torch.allclose(after.vae.decode(sample).sample, before.vae.decode(sample).sample, atol=1e-5)
 
 
 def test_vq_model_without_a_scale_has_the_papers(plain_folder):
@@ -169,16 +175,20 @@ def test_vq_model_without_a_scale_has_the_papers(plain_folder):
     assert DiffusionPipeline.from_pretrained(plain_folder).vae.config.scaling_factor == 1.0
 
 
-def test_super_resolution_is_named_until_it_is_there(tmp_path, monkeypatch):
-    vqvae = autoencoder(VQModel, latent_channels=3, num_vq_embeddings=16)
+def test_super_resolution(tmp_path):
+    vqvae = autoencoder(VQModel, latent_channels=3, num_vq_embeddings=16, scaling_factor=1.0)
     folder = tmp_path / "large"
     LDMSuperResolutionPipeline(vqvae=vqvae, unet=plain_unet(6), scheduler=ddim()).save_pretrained(folder)
-    if "super-resolution" not in PIPELINES:
-        with pytest.raises(ConfigError, match="no pipeline of the task 'super-resolution' yet"):
-            DiffusionPipeline.from_pretrained(folder)
-    monkeypatch.setitem(PIPELINES._entries, "super-resolution", UnconditionalPipeline)
-    pipe = DiffusionPipeline.from_pretrained(folder)
-    assert pipe.unet.config.in_channels == 6 and type(pipe.vae) is VQModel
+    theirs, ours = (
+        quiet(LDMSuperResolutionPipeline.from_pretrained(folder)),
+        quiet(DiffusionPipeline.from_pretrained(folder)),
+    )
+    assert type(ours) is SuperResolutionPipeline and type(ours.vae) is VQModel
+    small = torch.rand(1, 3, 8, 12)
+    options = {"num_inference_steps": 4, "output_type": "np"}
+    expected = theirs(2 * small - 1, generator=torch.manual_seed(3), **options).images
+    found = ours(small, generator=torch.manual_seed(3), **options).images
+    assert found.shape == expected.shape == (1, 16, 24, 3) and np.abs(found - expected).max() <= 1e-4
 
 
 @pytest.mark.parametrize("name", ["text_folder", "plain_folder"])

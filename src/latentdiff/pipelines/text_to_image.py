@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from typing_extensions import Unpack
 
 from latentdiff.pipelines.base import DiffusionPipeline
@@ -27,7 +26,7 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
 
-    def __init__(self, vae: AutoencoderKL, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any) -> None:
+    def __init__(self, vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any) -> None:
         super().__init__()
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
 

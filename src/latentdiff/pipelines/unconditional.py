@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import AutoencoderKL
 from typing_extensions import Unpack
 
 from latentdiff.conditioning import Conditioning
@@ -23,7 +22,7 @@ class UnconditionalPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "unet->vae"
 
-    def __init__(self, vae: AutoencoderKL, unet: Any, scheduler: Any) -> None:
+    def __init__(self, vae: Any, unet: Any, scheduler: Any) -> None:
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
 
