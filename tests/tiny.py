@@ -7,11 +7,28 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
-from latentdiff import DDIMScheduler, LDMTextEncoder, TextToImagePipeline, UnconditionalPipeline, UNet2DConditionModel
+from latentdiff import (
+    ClassEmbedder,
+    ClassToImagePipeline,
+    DDIMScheduler,
+    InpaintPipeline,
+    LayoutToImagePipeline,
+    LayoutTokenizer,
+    LDMTextEncoder,
+    SegmentationEncoder,
+    SemanticToImagePipeline,
+    SuperResolutionPipeline,
+    TextToImagePipeline,
+    UnconditionalPipeline,
+    UNet2DConditionModel,
+)
 from latentdiff.models.tokenizer import load_tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["a", "an", "the", "of", "and", "red", "green", "blue", "big", "small", "apple", "pear", "dog", "cat", "star"]
+CLASSES = ["apple", "pear", "dog", "cat", "star"]
+PALETTE = [(255, 0, 0), (0, 255, 0), (160, 80, 0), (128, 128, 128), (255, 255, 0)]
+LATENT_CHANNELS = 4
 RESOLUTION = 16
 
 
@@ -23,17 +40,20 @@ def randomise(network: torch.nn.Module) -> None:
                 parameter.normal_(0, 0.1)
 
 
-def _parts(context: int | None) -> dict[str, object]:
+def _parts(context: int | None, concat: int = 0) -> dict[str, object]:
+    """First stage, UNet and scheduler, for a context of `context` channels and `concat` channels beside the latents."""
     vae = AutoencoderKL(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=LATENT_CHANNELS,
         norm_num_groups=4,
         sample_size=RESOLUTION,
     )
     unet = UNet2DConditionModel(
+        in_channels=LATENT_CHANNELS + concat,
+        out_channels=LATENT_CHANNELS,
         sample_size=RESOLUTION // 2,
         block_out_channels=(8, 16),
         layers_per_block=1,
@@ -69,6 +89,56 @@ def tiny_unconditional(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     UnconditionalPipeline(**_parts(None)).save_pretrained(tmp_path / "unconditional")
     return tmp_path / "unconditional"
+
+
+def tiny_class_to_image(tmp_path: Path) -> Path:
+    """A class-conditional model of 16x16 pixels that knows CLASSES, and a null class after them."""
+    torch.manual_seed(0)
+    embedder = ClassEmbedder(num_classes=len(CLASSES) + 1, embed_dim=16, null_class=len(CLASSES), class_names=CLASSES)
+    ClassToImagePipeline(class_embedder=embedder, **_parts(16)).save_pretrained(tmp_path / "class")
+    return tmp_path / "class"
+
+
+def tiny_inpaint(tmp_path: Path) -> Path:
+    """An inpainting model: the masked image's latents and the mask lie beside the latents."""
+    torch.manual_seed(0)
+    InpaintPipeline(**_parts(None, concat=LATENT_CHANNELS + 1)).save_pretrained(tmp_path / "inpaint")
+    return tmp_path / "inpaint"
+
+
+def tiny_super_resolution(tmp_path: Path) -> Path:
+    """A super-resolution model that doubles the sides of images."""
+    torch.manual_seed(0)
+    SuperResolutionPipeline(**_parts(None, concat=3)).save_pretrained(tmp_path / "super")
+    return tmp_path / "super"
+
+
+def tiny_layout_to_image(tmp_path: Path) -> Path:
+    """A layout model of 16x16 pixels: up to four objects of CLASSES."""
+    torch.manual_seed(0)
+    tokenizer = LayoutTokenizer(class_names=CLASSES, num_tokens=64, max_objects=4)
+    encoder = LDMTextEncoder(
+        vocab_size=64,
+        max_position_embeddings=tokenizer.length,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=8,
+    )
+    pipe = LayoutToImagePipeline(layout_encoder=encoder, tokenizer=tokenizer, **_parts(16))
+    pipe.save_pretrained(tmp_path / "layout")
+    return tmp_path / "layout"
+
+
+def tiny_semantic_to_image(tmp_path: Path) -> Path:
+    """A model of semantic maps of CLASSES, whose colours are PALETTE."""
+    torch.manual_seed(0)
+    encoder = SegmentationEncoder(
+        in_channels=len(CLASSES), out_channels=3, num_stages=1, class_names=CLASSES, palette=PALETTE
+    )
+    pipe = SemanticToImagePipeline(segmentation_encoder=encoder, **_parts(None, concat=3))
+    pipe.save_pretrained(tmp_path / "semantic")
+    return tmp_path / "semantic"
 
 
 def text_to_image(tmp_path: Path) -> TextToImagePipeline:
