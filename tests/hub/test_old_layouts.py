@@ -28,6 +28,7 @@ from latentdiff import (
     TextToImagePipeline,
     UnconditionalPipeline,
 )
+from latentdiff.cli.main import main
 from latentdiff.models.tokenizer import load_tokenizer
 
 OLD_NAMES = {"to_q.": "query.", "to_k.": "key.", "to_v.": "value.", "to_out.0.": "proj_attn."}
@@ -244,3 +245,25 @@ def test_parts_that_no_pipeline_here_has_are_left_out(hub, text_folder):
             "unet",
             "scheduler",
         }
+
+
+def test_info(text_folder, plain_folder, capsys):
+    """The command calls components as the pipelines do, and knows their sizes."""
+    shown = {}
+    for folder in (text_folder, plain_folder):
+        assert main(["info", str(folder), "--json"]) == 0
+        shown[folder] = json.loads(capsys.readouterr().out)
+    facts = shown[text_folder]
+    assert (facts["task"], facts["context_width"]) == ("text-to-image", 16)
+    assert (facts["resolution"], facts["latent_shape"]) == ([16, 16], [4, 8, 8])
+    encoder = facts["components"]["text_encoder"]
+    assert (encoder["class"], encoder["hidden_size"], encoder["num_hidden_layers"]) == (
+        "latentdiff.LDMTextEncoder",
+        16,
+        2,
+    )
+    facts = shown[plain_folder]
+    assert (facts["task"], facts["resolution"], facts["latent_shape"]) == ("unconditional", [16, 16], [3, 8, 8])
+    assert set(facts["components"]) == {"vae", "unet", "scheduler"}
+    pipe = DiffusionPipeline.from_pretrained(plain_folder)
+    assert facts["parameters"] == sum(p.numel() for part in (pipe.unet, pipe.vae) for p in part.parameters())

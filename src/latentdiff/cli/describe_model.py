@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from latentdiff.io.headers import read_weights
+from latentdiff.pipelines.index import read_index
 from latentdiff.pipelines.loading import INDEX, STOCK_PIPELINES, checkpoint_errors, find_folder, read_json
 from latentdiff.registry import PIPELINES
 
@@ -36,6 +38,8 @@ FACTS = (
     "prediction_type",
     "timestep_spacing",
 )
+OLD_NAMES = {"d_model": "hidden_size", "encoder_layers": "num_hidden_layers"}
+"""What diffusers' LDMBertModel calls the same."""
 
 
 def is_component(target: str) -> bool:
@@ -58,14 +62,16 @@ def describe_pipeline(target: str) -> dict[str, Any]:
         LatentDiffError: If there is no such model, or one of its files is missing or damaged.
     """
     folder = find_folder(target)
-    index = read_json(folder / INDEX)
-    named = {name: entry for name, entry in index.items() if isinstance(entry, list) and entry and entry[0] is not None}
+    index = read_index(folder)
+    parts = {name: folder / part.folder for name, part in index.components.items()}
     with checkpoint_errors(folder):
-        components = {name: component(folder / name, ".".join(map(str, entry))) for name, entry in named.items()}
-        sizes = shapes(folder)
+        components = {
+            name: component(parts[name], f"{part.library}.{part.class_name}") for name, part in index.components.items()
+        }
+        sizes = shapes(parts)
     return {
-        "pipeline": index.get("_class_name"),
-        "task": task_of(str(index.get("_class_name"))),
+        "pipeline": index.class_name,
+        "task": task_of(index.class_name),
         "license": license_of(folder),
         **sizes,
         "parameters": sum(part.get("parameters", 0) for part in components.values()),
@@ -96,7 +102,8 @@ def component(folder: Path, class_name: str | None = None) -> dict[str, Any]:
 def config_of(folder: Path) -> dict[str, Any]:
     """The configuration of a component; empty where it has none."""
     found = [folder / name for name in CONFIG_FILES if (folder / name).is_file()]
-    return read_json(found[0]) if found else {}
+    config = read_json(found[0]) if found else {}
+    return {OLD_NAMES.get(name, name): value for name, value in config.items()}
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -107,9 +114,13 @@ def weight_files(folder: Path) -> list[Path]:
     return variants[min(variants, key=len)] if variants else []
 
 
-def shapes(folder: Path) -> dict[str, Any]:
-    """Image resolution, latent shape (C, h, w) and context width, as far as the UNet and the first stage tell."""
-    unet, vae = config_of(folder / "unet"), config_of(folder / "vae")
+def shapes(parts: Mapping[str, Path]) -> dict[str, Any]:
+    """Image resolution, latent shape (C, h, w) and context width, as far as the UNet and the first stage tell.
+
+    Args:
+        parts: Names of the components to their folders.
+    """
+    unet, vae = (config_of(parts[name]) if name in parts else {} for name in ("unet", "vae"))
     side, channels, levels = unet.get("sample_size"), vae.get("latent_channels"), vae.get("block_out_channels")
     result: dict[str, Any] = {"context_width": unet.get("cross_attention_dim")}
     height, width = side if isinstance(side, list) and len(side) == 2 else (side, side)
