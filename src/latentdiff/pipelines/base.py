@@ -139,13 +139,13 @@ class DiffusionPipeline(PublishingMixin, diffusers.DiffusionPipeline):  # type: 
         Raises:
             ConfigError: If the other pipeline lacks a component that this one needs, or an unknown one is given.
         """
-        expected, optional = cls._get_signature_keys(cls)
-        known = {*expected, *optional} - {"self"}
+        known = inspect.signature(cls).parameters
         for name in components:
             if name not in known:
                 raise ConfigError(f"{cls.__name__} has no component {name!r}; {nearest(name, known)}")
         parts = {name: part for name, part in pipeline.components.items() if name in known} | components
-        missing = sorted(name for name in expected - {"self"} if parts.get(name) is None)
+        needed = [name for name, parameter in known.items() if parameter.default is inspect.Parameter.empty]
+        missing = [name for name in needed if parts.get(name) is None]
         if missing:
             raise ConfigError(
                 f"{cls.__name__} needs {', '.join(missing)}, {type(pipeline).__name__} has none; give it, or take a "
