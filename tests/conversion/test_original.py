@@ -57,10 +57,32 @@ def test_first_stage(loaded, io):
     else:
         torch.testing.assert_close(encoded.latents, io["prequant"], **EXACT)
         assert torch.equal(vae.encode_to_indices(io["image"]).flatten(), io["indices"])
+        torch.testing.assert_close(vae.quantize(io["prequant"])[0], io["quantised"], **EXACT)
+        torch.testing.assert_close(vae.decode(io["prequant"]).sample, io["recon"], **EXACT)
+        unquantised = vae.decode(io["prequant"], force_not_quantize=True).sample
+        torch.testing.assert_close(unquantised, io["recon_noquant"], **EXACT)
     for latents, image in (("z", "recon"), ("z_mode", "recon_mode"), ("z_sample", "recon_sample")):
         if latents in io and image in io:
             scale = vae.config.scaling_factor if latents == "z" else 1.0
             torch.testing.assert_close(vae.decode(io[latents] / scale).sample, io[image], **EXACT)
+
+
+@torch.no_grad()
+def test_codes_are_decoded():
+    vae, io = load_original(*files("fs_vq_f4")).components["vae"], load_file(GOLDEN / "fs_vq_f4" / "io.safetensors")
+    codes = io["indices"].view(-1, *io["prequant"].shape[2:])
+    torch.testing.assert_close(vae.decode_indices(codes), io["decode_code"], **EXACT)
+
+
+@torch.no_grad()
+def test_posterior():
+    vae, io = load_original(*files("fs_kl_f16")).components["vae"], load_file(GOLDEN / "fs_kl_f16" / "io.safetensors")
+    posterior = vae.encode(io["image"]).latent_dist
+    torch.testing.assert_close(posterior.mode(), io["z_mode"], **EXACT)
+    torch.testing.assert_close(posterior.mean + posterior.std * io["noise"], io["z_sample"], **EXACT)
+    torch.testing.assert_close(posterior.kl(), io["kl"], rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(posterior.nll(io["z_sample"]), io["nll_of_sample"], rtol=1e-5, atol=0.0)
+    assert torch.equal(type(posterior)(io["clamp_moments"]).logvar, io["clamp_logvar"])
 
 
 @torch.no_grad()
