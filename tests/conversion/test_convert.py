@@ -174,21 +174,29 @@ def test_tokenizer_of_the_text_models_is_in_the_package():
     assert len(ids) == 77
 
 
-def test_no_room_leaves_nothing(tmp_path):
-    """A limit on the size of files stands for a full disk: half of the folder has been written when it strikes."""
-    checkpoint, config = map(str, files("ldm_cin"))
-    script = f"""
+NO_ROOM = """
 import resource, signal, sys
 from latentdiff.cli.main import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
-sys.exit(main(["convert", {checkpoint!r}, {str(tmp_path / "out")!r}, "--config", {config!r}]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+sys.exit(main(sys.argv[1:]))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("form", ["latentdiff", "diffusers", "original"])
+def test_no_room_leaves_nothing(tmp_path, kind, form):
+    """A limit on the size of files stands for a full disk: a part of the output has been written when it strikes."""
+    checkpoint, config = map(str, files("ldm_uncond"))
+    command = ["convert", checkpoint, str(tmp_path / "out" / "it"), "--to", form, "--config", config]
+    if kind == "folder":
+        assert main(["convert", checkpoint, str(tmp_path / "source"), "--config", config, "--quiet"]) == 0
+        command = ["convert", str(tmp_path / "source"), str(tmp_path / "out" / "it"), "--to", form]
+    done = subprocess.run([sys.executable, "-c", NO_ROOM, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "cannot write" in done.stderr
+    assert "cannot write" in done.stderr and "too large" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_folders_of_first_stages(tmp_path, capsys):

@@ -199,4 +199,5 @@ def save_original(components: Mapping[str, Any], out: str | Path, dtype: torch.d
     with atomic_folder(out) as aside:
         (aside / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         contiguous = {key: tensor.detach().contiguous() for key, tensor in state.items()}
-        torch.save({"state_dict": contiguous, "global_step": 0}, aside / "model.ckpt")
+        with open(aside / "model.ckpt", "wb") as file:  # given a path, torch would not say why it can't write
+            torch.save({"state_dict": contiguous, "global_step": 0}, file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -32,13 +33,26 @@ def check_writable(path: str | Path) -> Path:
 
 @contextmanager
 def _room_for(path: Path) -> Iterator[None]:
-    """An InputError in place of the system's when there is no room for `path`."""
+    """An InputError in place of the system's, or a library's, when there is no room for `path`."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
+    except Exception as error:
+        number = _errno(error)
+        if number not in NO_ROOM:
             raise
-        raise InputError(f"cannot write {path}: {error.strerror}; free some space or choose another output") from None
+        raise InputError(
+            f"cannot write {path}: {os.strerror(number)}; free some space or choose another output"
+        ) from None
+
+
+def _errno(error: BaseException | None) -> int:
+    """The system's number of an error: its own, that of the one behind it (torch), or in its text (safetensors)."""
+    if error is None:
+        return 0
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else _errno(error.__context__)
 
 
 @contextmanager

@@ -35,7 +35,8 @@ def save(
         )
         if ema is not None:
             save_file(ema.shadow, folder / "ema.safetensors")
-        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+        with open(folder / "optimizer.pt", "wb") as file:  # given a path, torch would not say why it can't write
+            torch.save(optimizer.state_dict(), file)
         state = {"step": step, "ema_updates": ema.num_updates if ema else 0}
         (folder / "state.json").write_text(json.dumps(state))
     for old in existing(output_dir)[:-keep]:
