@@ -24,7 +24,12 @@ def read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     values: Any = config
     if not isinstance(config, Mapping):
         try:
-            values = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+            text = Path(config).read_text(encoding="utf-8")
+            if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+                raise ConfigError(
+                    f"config {config} repeats values by alias (*name), of which a few make billions; write them out"
+                )
+            values = yaml.safe_load(text)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"config {config} cannot be read ({error}); give the model's YAML file") from None
         except (yaml.YAMLError, RecursionError) as error:
