@@ -126,3 +126,12 @@ MASKS: Registry[Callable[..., Any]] = Registry(
         "thin": "latentdiff.data.masks:THIN",
     },
 )
+
+CONDITIONERS: Registry[type] = Registry(
+    "conditioning",
+    {
+        "unconditional": "latentdiff.training.conditioners.unconditional:NoCondition",
+        "text-to-image": "latentdiff.training.conditioners.text:TextConditioner",
+        "class-to-image": "latentdiff.training.conditioners.classes:ClassConditioner",
+    },
+)

@@ -40,7 +40,7 @@ def test_inpainting_shows_the_network_what_the_original_did():
     pipe, io = load("ldm_inpainting")
     image = io["inpaint.image_u8"].permute(2, 0, 1)[None].float() / 255 * 2 - 1  # rounded as the original did
     holes = (io["inpaint.mask_u8"] >= 128).float()[None, None]
-    found = pipe._masked(image, holes, None).concat
+    found = pipe.encode_masked(image, holes)
     assert (found - io["cond"]).abs().max() <= 1e-5
 
 

@@ -161,8 +161,8 @@ def test_latents_are_encoded_once(images, vae, tmp_path, monkeypatch):
 
 
 def test_unconditional_and_flipped(images, vae, tmp_path):
-    unet = {**UNET, "cross_attention_dim": None}
-    output = diffusion(images, vae, tmp_path, unet=unet, text_encoder={}, random_flip=True, max_train_steps=2)
+    options = {"unet": {**UNET, "cross_attention_dim": None}, "text_encoder": {}, "vocabulary": None}
+    output = diffusion(images, vae, tmp_path, **options, random_flip=True, max_train_steps=2)
     assert len(np.load(output / "latents" / "moments.npy")) == 24
     pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
     assert pipe(batch_size=2, num_inference_steps=2, seed=0, output_type="np").images.shape == (2, 16, 16, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from latentdiff.seeding import generator
+
+
+class Visited(Dataset[Any], ABC):
+    """Items that differ from visit to visit, each a pure function of its index and the visit's number."""
+
+    @abstractmethod
+    def visit(self, index: int, number: int) -> Any:
+        """Item `index` as sample `number` of the run."""
 
 
 class _Shuffled(Dataset[Any]):
@@ -22,7 +31,8 @@ class _Shuffled(Dataset[Any]):
         epoch, position = divmod(n, self.length)
         if epoch != self.epoch:
             self.epoch, self.order = epoch, torch.randperm(self.length, generator=generator(self.seed, epoch))
-        return self.items[int(self.order[position])]
+        index = int(self.order[position])
+        return self.items.visit(index, n) if isinstance(self.items, Visited) else self.items[index]
 
 
 class _Steps(Sampler[list[int]]):

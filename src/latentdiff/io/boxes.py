@@ -69,3 +69,15 @@ def mirror(box: Corners) -> Corners:
 def overlap(a: Corners, b: Corners) -> bool:
     """Whether two boxes share an area."""
     return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
+
+
+def clip(box: Corners, area: Corners) -> Corners | None:
+    """What lies inside `area` of a box, relative to `area`; None where nothing does."""
+    if not overlap(box, area):
+        return None
+    width, height = area[2] - area[0], area[3] - area[1]
+    left, top, right, bottom = (
+        (value - start) / side
+        for value, start, side in zip(box, area[:2] * 2, (width, height, width, height), strict=True)
+    )
+    return max(left, 0.0), max(top, 0.0), min(right, 1.0), min(bottom, 1.0)

@@ -19,6 +19,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
 # No others: some of Pillow's formats start programs (EPS) or are hardly ever read.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
 MAX_PIXELS = 100_000_000
+ORIENTATION, FIRST_TURNED = 0x0112, 5  # the EXIF tag, and the first of its values that swaps height and width
 
 
 def load_image(source: str | Path | Image.Image, name: str | None = None) -> Image.Image:
@@ -98,13 +99,32 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(scaled if transparent is None else np.where(grey == transparent, np.uint8(255), scaled))
 
 
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file as it is read, by its header alone.
+
+    Raises:
+        InputError: If it is no image.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as file:
+            turned = file.getexif().get(ORIENTATION, 1) >= FIRST_TURNED
+            return file.size if turned else (file.height, file.width)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as an image ({error}); replace it") from None
+
+
+def centre_box(height: int, width: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom, in pixels, of the centre square of an image."""
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
 def centre_square(image: Image.Image, resolution: int) -> Image.Image:
     """The centre square of an image, resized to `resolution` pixels a side."""
     if image.size == (resolution, resolution):
         return image
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
+    box = centre_box(image.height, image.width)
     return image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
 
 

@@ -15,6 +15,7 @@ from latentdiff.pipelines import codec
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.options import SamplingOptions, sampling_call
 from latentdiff.pipelines.padding import Composite, Padding
+from latentdiff.windows import Windows
 
 
 class InpaintPipeline(DiffusionPipeline):
@@ -57,17 +58,24 @@ class InpaintPipeline(DiffusionPipeline):
         padding = Padding(images.shape[2], images.shape[3], self._multiple)
         windows = self._windows(options.get("windows"))
         self._check_size(*padding.size, windows)
-        conditioning = self._masked(padding.pad(images), padding.pad(holes), windows)
+        shown = self.encode_masked(padding.pad(images), padding.pad(holes), windows)
+        conditioning = Conditioning(concat=shown.to(self._execution_device, self.unet.dtype))
         count = options.get("num_images_per_prompt", 1)
         finish = Composite(images, holes, padding, count)
         return self._generate(conditioning.repeat(count), padding.size, options, finish=finish)
 
-    def _masked(self, images: torch.Tensor, holes: torch.Tensor, windows: Any) -> Conditioning:
+    def encode_masked(self, images: torch.Tensor, holes: torch.Tensor, windows: Windows | None = None) -> torch.Tensor:
         """What the network sees: latents of the images with holes of -1, as the first stage gives them, and the mask.
 
-        The mask is 1 in holes and -1 elsewhere, at the latents' size by the nearest pixel.
+        Args:
+            images: (B, 3, H, W) in [-1, 1].
+            holes: (B, 1, H, W), 1 in holes and 0 elsewhere.
+            windows: In latent pixels.
+
+        Returns:
+            (B, c + 1, h, w), without gradients. The mask is 1 in holes and -1 elsewhere, by the nearest pixel.
         """
         masked = torch.where(holes >= 0.5, -1.0, images)
         latents = codec.encode(self.vae, masked, scaled=False, windows=windows)
         mask = F.interpolate(2 * holes - 1, size=latents.shape[-2:]).to(latents)
-        return Conditioning(concat=torch.cat([latents, mask], dim=1).to(self._execution_device, self.unet.dtype))
+        return torch.cat([latents, mask], dim=1)

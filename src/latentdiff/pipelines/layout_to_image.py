@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from typing_extensions import Unpack
 
 from latentdiff.conditioning import Conditioning
@@ -64,14 +65,15 @@ class LayoutToImagePipeline(DiffusionPipeline):
         """
         size = self._check_size(height, width, self._windows(options.get("windows")))
         ids = self.tokenizer(layouts, box_format=box_format, image_size=image_size)
-        conditioning = self._encode(ids, options)
+        count = options.get("num_images_per_prompt", 1)
+        conditioning = Conditioning(self.encode_layouts(ids)).repeat(count)
         guidance = []
         if guidance_scale != 1:
-            empty = self._encode(self.tokenizer([[]] * len(ids)), options)
+            empty = Conditioning(self.encode_layouts(self.tokenizer([[]] * len(ids)))).repeat(count)
             guidance = [ClassifierFreeGuidance(empty, guidance_scale, guidance_interval, guidance_rescale)]
         return self._generate(conditioning, size, options, guidance=guidance)
 
-    def _encode(self, ids: Any, options: SamplingOptions) -> Conditioning:
-        """The layout encoder's states of token ids, for each image."""
-        states = self.layout_encoder(ids.to(self._execution_device)).last_hidden_state.to(self.unet.dtype)
-        return Conditioning(states).repeat(options.get("num_images_per_prompt", 1))
+    def encode_layouts(self, ids: torch.Tensor) -> torch.Tensor:
+        """The context (B, M, d) of the tokenizer's ids (B, M)."""
+        states: torch.Tensor = self.layout_encoder(ids.to(self._execution_device)).last_hidden_state
+        return states.to(self.unet.dtype)

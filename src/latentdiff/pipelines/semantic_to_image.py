@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from typing_extensions import Unpack
 
 from latentdiff.conditioning import Conditioning
@@ -66,8 +67,14 @@ class SemanticToImagePipeline(DiffusionPipeline):
         maps = resize_label_map(maps, (height or maps.shape[-2], width or maps.shape[-1]))
         padding = Padding(maps.shape[-2], maps.shape[-1], self._multiple)
         size = self._check_size(*padding.size, self._windows(options.get("windows")))
-        channels = padding.pad(one_hot(maps, config.in_channels, ignore_index))
-        encoder = self.segmentation_encoder
-        encoded = encoder(channels.to(self._execution_device, encoder.dtype)).to(self.unet.dtype)
+        encoded = self.encode_maps(maps.to(self._execution_device), ignore_index)
         conditioning = Conditioning(concat=encoded).repeat(options.get("num_images_per_prompt", 1))
         return self._generate(conditioning, size, options, finish=padding.crop)
+
+    def encode_maps(self, maps: torch.Tensor, ignore_index: int | None = None) -> torch.Tensor:
+        """What the network sees (B, c, h, w) of label maps (B, H, W), padded to a size that it can take."""
+        encoder = self.segmentation_encoder
+        channels = one_hot(maps, encoder.config.in_channels, ignore_index)
+        padding = Padding(maps.shape[-2], maps.shape[-1], self._multiple)
+        encoded: torch.Tensor = encoder(padding.pad(channels).to(encoder.dtype)).to(self.unet.dtype)
+        return encoded

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from latentdiff.data.folder import ImageFolder
-from latentdiff.data.latent_cache import LatentRows, cache_latents
+from latentdiff.data.latent_cache import Columns, LatentRows, cache_latents
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.models.classifier import NoisyLatentClassifier
@@ -31,13 +31,13 @@ class ClassifierTask(Task):
         super().__init__()
         self.classifier = classifier.train()
         self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-        self.scale = pipeline.vae.config.scaling_factor
+        self.vae_config = pipeline.vae.config
 
     def forward(
         self, batch: dict[str, torch.Tensor], rng: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of posterior parameters `moments` (B, 2c, h, w) and classes `labels` (B,)."""
-        latents, noise, timesteps = draw_noisy(batch["moments"], self.scale, self.scheduler, rng)
+        latents, noise, timesteps = draw_noisy(batch["moments"], self.vae_config, self.scheduler, rng)
         logits = self.classifier(self.scheduler.add_noise(latents, noise, timesteps), timesteps).float()
         accuracy = (logits.argmax(dim=1) == batch["labels"]).float().mean()
         return F.cross_entropy(logits, batch["labels"]), {"accuracy": accuracy}
@@ -92,5 +92,5 @@ def train_classifier(recipe: ClassifierRecipe) -> Path:
             random_flip=recipe.random_flip,
             autocast=recipe.mixed_precision == "bf16",
         )
-    rows = LatentRows(cache, labels=torch.tensor(images.labels))
+    rows = LatentRows(cache, Columns(labels=torch.tensor(images.labels)))
     return train(ClassifierTask(classifier, pipeline), rows, recipe, accelerator)

@@ -9,25 +9,27 @@ from diffusers.utils.torch_utils import randn_tensor
 
 
 def draw_noisy(
-    moments: torch.Tensor, scale: float, scheduler: Any, rng: torch.Generator
+    moments: torch.Tensor, vae: Any, scheduler: Any, rng: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sample latents of posteriors, and noise and timesteps for `scheduler.add_noise`.
+    """Sample latents, and noise and timesteps for `scheduler.add_noise`.
 
     Args:
-        moments: Means, then log variances, unscaled, (B, 2c, h, w).
-        scale: Of latents.
+        moments: Unscaled: means, then log variances (B, 2c, h, w), or the latents themselves (B, c, h, w).
+        vae: Configuration of the first stage, which gives c, the latents' scale and their shift, if any.
         scheduler: Gives the number of timesteps, of which all are as likely.
         rng: CPU generator of all draws.
 
     Returns:
         Scaled latents (B, c, h, w), noise of their shape, timesteps (B,).
     """
-    mean, logvar = moments.chunk(2, dim=1)
-    posterior_noise = randn_tensor(mean.shape, generator=rng, device=mean.device)
-    latents = scale * (mean + (0.5 * logvar.clamp(-30, 20)).exp() * posterior_noise)
-    noise = randn_tensor(mean.shape, generator=rng, device=mean.device)
+    latents, logvar = moments[:, : vae.latent_channels], moments[:, vae.latent_channels :]
+    if logvar.shape[1]:
+        posterior_noise = randn_tensor(latents.shape, generator=rng, device=latents.device)
+        latents = latents + (0.5 * logvar.clamp(-30, 20)).exp() * posterior_noise
+    latents = vae.scaling_factor * (latents - (getattr(vae, "shift_factor", None) or 0))
+    noise = randn_tensor(latents.shape, generator=rng, device=latents.device)
     steps = scheduler.config.num_train_timesteps
-    return latents, noise, torch.randint(0, steps, (len(mean),), generator=rng).to(mean.device)
+    return latents, noise, torch.randint(0, steps, (len(latents),), generator=rng).to(latents.device)
 
 
 def diffusion_loss(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,8 +21,8 @@ class Recipe:
     """Options that both training stages share; the names are those of diffusers' training scripts.
 
     Attributes:
-        train_data_dir: Folder of images, with captions and classes, if any, in `metadata.jsonl` (columns `file_name`,
-            `text` and `label`); classes also as sub-folders.
+        train_data_dir: Folder of images, with what is known of them, if anything, in `metadata.jsonl` (columns
+            `file_name`, `text`, `label`, `objects` and `label_map`); classes also as sub-folders.
         output_dir: Where checkpoints and the trained weights go.
         resolution: Side of the square training images, in pixels.
         random_flip: Mirror half of the images.
@@ -90,41 +90,81 @@ class FirstStageRecipe(Recipe):
 
 @dataclass(frozen=True)
 class DiffusionRecipe(Recipe):
-    """The text-conditional or unconditional latent diffusion model (section 3.2, eq. 2 and 3 of the paper).
+    """The latent diffusion model, conditional or not (section 3.2, eq. 2 and 3 of the paper).
 
     Attributes:
+        conditioning: The task, a name of the registry `CONDITIONERS`; by default that of the pretrained pipeline, else
+            text-to-image where there is a text encoder, else unconditional.
         pretrained_model_name_or_path: A pipeline folder whose networks are the start; the dicts below are then unused.
         vae: Folder of the trained first stage.
-        unet: Constructor arguments of `latentdiff.UNet2DConditionModel`.
-        text_encoder: Constructor arguments of `latentdiff.LDMTextEncoder`; empty for an unconditional model.
-        vocabulary: WordPiece vocabulary file (`vocab.txt`) of the tokenizer.
+        unet: Constructor arguments of `latentdiff.UNet2DConditionModel`; its sample_size, in_channels, out_channels and
+            cross_attention_dim follow from the first stage and the conditioning, and may be left out.
+        text_encoder: Constructor arguments of `latentdiff.LDMTextEncoder`, for text-to-image.
+        vocabulary: WordPiece vocabulary file (`vocab.txt`) of the tokenizer, for text-to-image.
+        class_embedder: embed_dim of `latentdiff.ClassEmbedder`, and class_names if the data's aren't meant; for
+            class-to-image.
+        condition: Options of a conditioner of your own.
         noise_schedule: Arguments of `latentdiff.DDIMScheduler`, such as beta_start, beta_end and prediction_type.
-        caption_dropout: Share of captions replaced by the empty one, which classifier-free guidance needs.
+        condition_dropout: Share of conditions replaced by the null condition (the empty caption, the null class, the
+            empty layout, the map without classes), which classifier-free guidance needs; null is the task's default.
+        caption_dropout: The older name of condition_dropout, for text-to-image.
         snr_gamma: Min-SNR weighting of the loss (Hang et al. 2023, arXiv 2303.09556); null for the paper's L_simple.
         latent_scale_images: Images over which the latent scale 1 / std is measured.
     """
 
     pretrained_model_name_or_path: str | None = None
     vae: str | None = None
+    conditioning: str | None = None
     unet: dict[str, Any] = field(default_factory=dict)
     text_encoder: dict[str, Any] = field(default_factory=dict)
     vocabulary: str | None = None
+    class_embedder: dict[str, Any] = field(default_factory=dict)
+    condition: dict[str, Any] = field(default_factory=dict)
     noise_schedule: dict[str, Any] = field(default_factory=dict)
-    caption_dropout: float = 0.1
+    condition_dropout: float | None = None
+    caption_dropout: float | None = None
     snr_gamma: float | None = None
     latent_scale_images: int = 4096
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(0 <= self.caption_dropout <= 1, f"caption_dropout is {self.caption_dropout}; it must be in [0, 1]")
+        for name in ("condition_dropout", "caption_dropout"):
+            value = getattr(self, name)
+            check(value is None or 0 <= value <= 1, f"{name} is {value}; it must be in [0, 1], or null")
+        check(
+            self.condition_dropout is None or self.caption_dropout is None,
+            "condition_dropout and caption_dropout are both given; give condition_dropout",
+        )
         if self.pretrained_model_name_or_path is None:
             check(self.vae is not None, "vae is missing; give the folder of a trained first stage")
             check(bool(self.unet), "unet is empty; give the UNet's configuration")
+
+    @property
+    def dropout(self) -> float | None:
+        """Share of conditions to drop, None where nothing is said."""
+        return self.condition_dropout if self.caption_dropout is None else self.caption_dropout
+
+    def check_used(self, task: str, used: Collection[str]) -> None:
+        """Refuse what the task doesn't use; `used` are the fields of `CONDITION_FIELDS` that it does."""
+        for option in dataclasses.fields(self):
+            default = option.default_factory() if callable(option.default_factory) else option.default
+            given = option.name in CONDITION_FIELDS and getattr(self, option.name) != default
             check(
-                not self.text_encoder or self.vocabulary is not None,
-                "vocabulary is missing; a text encoder needs a WordPiece vocab.txt",
+                not given or option.name in used,
+                f"{option.name} is given, but conditioning {task!r} does not use it; "
+                f"{'it uses ' + ', '.join(used) if used else 'leave it out'}",
             )
 
+
+# What belongs to the conditioning; each task uses some of them.
+CONDITION_FIELDS = (
+    "text_encoder",
+    "vocabulary",
+    "caption_dropout",
+    "condition_dropout",
+    "class_embedder",
+    "condition",
+)
 
 FROM_DATA = ("sample_size", "in_channels", "num_classes", "class_names")
 

@@ -1,0 +1,97 @@
+"""What a conditioner is: one task's way from rows of data to the `Conditioning` that the network is given."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.data.folder import ImageFolder
+from latentdiff.data.latent_cache import Rows
+from latentdiff.errors import ConfigError
+from latentdiff.training.recipes import DiffusionRecipe
+
+
+class Conditioner(ABC):
+    """The condition of one task, in training.
+
+    It is registered in `CONDITIONERS` under the name that its pipeline has in `PIPELINES`, and makes the network's
+    input with the pipeline's own methods, so that training and sampling can't part.
+
+    Args:
+        pipeline: What is trained.
+        recipe: Of the run.
+
+    Attributes:
+        trains: The pipeline's components that are trained beside the UNet.
+        options: The fields of the recipe that it reads.
+        dropout: Share of conditions that are dropped where the recipe says nothing; None if it has no null condition.
+    """
+
+    trains: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ()
+    dropout: ClassVar[float | None] = None
+
+    def __init__(self, pipeline: Any, recipe: DiffusionRecipe) -> None:
+        self.pipeline, self.recipe = pipeline, recipe
+
+    @classmethod
+    def unet_options(cls, recipe: DiffusionRecipe, latent_channels: int) -> dict[str, Any]:
+        """What the UNet's configuration has to be for this condition: `in_channels`, `cross_attention_dim`."""
+        return {}
+
+    @classmethod
+    def components(cls, recipe: DiffusionRecipe, images: ImageFolder, vae: Any) -> dict[str, Any]:
+        """New components of the pipeline, beside first stage, UNet and scheduler.
+
+        Raises:
+            ConfigError: If the recipe doesn't fit.
+            InputError: If the images don't.
+        """
+        return {}
+
+    def null_dropout(self) -> float:
+        """The share of conditions to drop where the recipe says nothing, for this very pipeline."""
+        return self.dropout or 0.0
+
+    @abstractmethod
+    def rows(self, images: ImageFolder) -> Rows:
+        """What is read of each image.
+
+        Raises:
+            InputError: If something is missing or isn't valid: nothing has been trained then.
+        """
+
+    @abstractmethod
+    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, rng: torch.Generator) -> Conditioning:
+        """The condition of a batch of rows, with gradients.
+
+        Args:
+            batch: What `rows` gave, stacked.
+            dropped: bool (B,), which of them get the null condition.
+            rng: CPU generator of any further draws.
+        """
+
+
+def section_value(section: Mapping[str, Any], kind: type, name: str) -> Any:
+    """The option `name` of a recipe's section, else the default of the constructor of `kind`."""
+    return section.get(name, inspect.signature(kind).parameters[name].default)
+
+
+def build(kind: type, section_name: str, section: Mapping[str, Any], **from_data: Any) -> Any:
+    """Make a component of a recipe's section and of what the data and the other components say.
+
+    Raises:
+        ConfigError: If the section has an unknown option, or one that comes from elsewhere.
+    """
+    given = sorted(set(section) & set(from_data))
+    if given:
+        raise ConfigError(f"{section_name} has {given}, which follow from the data; leave them out")
+    try:
+        return kind(**section, **from_data)
+    except TypeError as error:
+        raise ConfigError(f"{section_name} does not fit ({error}); see the documentation of {kind.__name__}") from None

@@ -1,0 +1,24 @@
+"""No condition (section 4.1 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.data.folder import ImageFolder
+from latentdiff.data.latent_cache import Columns, Rows
+from latentdiff.training.conditioners.base import Conditioner
+
+
+class NoCondition(Conditioner):
+    """Images alone."""
+
+    def rows(self, images: ImageFolder) -> Rows:
+        """Nothing."""
+        return Columns()
+
+    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, rng: torch.Generator) -> Conditioning:
+        """See `Conditioner`."""
+        return Conditioning()

@@ -1,0 +1,91 @@
+"""The pipeline that a recipe trains, and the conditioner that goes with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffusers import AutoencoderKL
+
+from latentdiff.data.folder import ImageFolder
+from latentdiff.errors import ConfigError
+from latentdiff.models.autoencoder_vq import VQModel
+from latentdiff.models.unet import UNet2DConditionModel
+from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.pipelines.codec import factor
+from latentdiff.pipelines.loading import library_errors
+from latentdiff.registry import CONDITIONERS, PIPELINES
+from latentdiff.schedulers.ddim import DDIMScheduler
+from latentdiff.training.conditioners.base import Conditioner, build
+from latentdiff.training.recipes import DiffusionRecipe
+
+
+def make_conditioner(recipe: DiffusionRecipe, images: ImageFolder) -> Conditioner:
+    """The conditioner of a recipe, around the pipeline to train: loaded whole, or new around a trained first stage.
+
+    Raises:
+        ConfigError: If the recipe doesn't fit together.
+        CheckpointError: If the pipeline or the first stage can't be loaded.
+        InputError: If the images lack what the condition is made of.
+    """
+    if recipe.pretrained_model_name_or_path is not None:
+        pipeline: Any = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
+        task = _task_of(pipeline)
+        if recipe.conditioning not in (None, task):
+            raise ConfigError(f"conditioning is {recipe.conditioning!r}, the pretrained pipeline's {task!r}; drop it")
+        kind = _conditioner_class(recipe, task)
+    else:
+        task = recipe.conditioning or ("text-to-image" if recipe.text_encoder else "unconditional")
+        kind = _conditioner_class(recipe, task)
+        pipeline = _new_pipeline(recipe, images, task, kind)
+    multiple = pipeline._multiple
+    if recipe.resolution % multiple:
+        raise ConfigError(f"resolution is {recipe.resolution}; this model needs a multiple of {multiple}")
+    conditioner: Conditioner = kind(pipeline, recipe)
+    return conditioner
+
+
+def _conditioner_class(recipe: DiffusionRecipe, task: str) -> type[Conditioner]:
+    """The class of a task's conditioner, none of the recipe's options being for another."""
+    kind: type[Conditioner] = CONDITIONERS.get(task)
+    recipe.check_used(task, (*kind.options, *([] if kind.dropout is None else ["condition_dropout"])))
+    return kind
+
+
+def _task_of(pipeline: Any) -> str:
+    for task in CONDITIONERS.names():
+        if task in PIPELINES and type(pipeline) is PIPELINES.get(task):
+            return task
+    raise ConfigError(
+        f"{type(pipeline).__name__} is no pipeline that can be trained; there are: {', '.join(CONDITIONERS.names())}"
+    )
+
+
+def _new_pipeline(recipe: DiffusionRecipe, images: ImageFolder, task: str, kind: type[Conditioner]) -> Any:
+    assert recipe.vae is not None
+    vae = load_first_stage(recipe.vae)
+    scheduler = build(DDIMScheduler, "noise_schedule", recipe.noise_schedule)
+    latents = vae.config.latent_channels
+    fitting = {"sample_size": recipe.resolution // factor(vae), "in_channels": latents, "out_channels": latents}
+    fitting |= {"cross_attention_dim": None} | kind.unet_options(recipe, latents)
+    for name, value in fitting.items():
+        given = recipe.unet.get(name, value)
+        if given != value:
+            raise ConfigError(
+                f"unet has {name} {given}, but the first stage, the resolution and conditioning {task!r} need {value}; "
+                "leave it out"
+            )
+    unet = build(UNet2DConditionModel, "unet", {**fitting, **recipe.unet})
+    parts = kind.components(recipe, images, vae)
+    return PIPELINES.get(task)(vae=vae, unet=unet, scheduler=scheduler, **parts)
+
+
+def load_first_stage(folder: str) -> Any:
+    """The first stage in a folder or on the hub, KL or VQ, in fp32.
+
+    Raises:
+        CheckpointError: If it can't be loaded.
+    """
+    with library_errors(Path(folder)):
+        name = AutoencoderKL.load_config(folder).get("_class_name")
+        return (VQModel if name == "VQModel" else AutoencoderKL).from_pretrained(folder)

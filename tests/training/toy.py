@@ -1,0 +1,131 @@
+"""A toy world for training: a coloured square in a corner of a plain background, with all that can be said of it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from diffusers import AutoencoderKL
+from PIL import Image
+from tiny import SPECIAL, WORDS, randomise
+
+from latentdiff.config import from_mapping
+from latentdiff.training.diffusion import train_diffusion
+from latentdiff.training.recipes import DiffusionRecipe
+
+__all__ = ["randomise"]
+SIDE, HALF = 16, 8
+GROUNDS = [(25, 25, 50), (205, 185, 130)]
+COLOURS = {"blue": (50, 80, 220), "green": (40, 160, 60), "red": (220, 40, 40)}
+CORNERS = [(0, 0), (HALF, 0), (0, HALF), (HALF, HALF)]
+CLASSES = ["ground", *COLOURS]
+PALETTE = [GROUNDS[0], *COLOURS.values()]
+IGNORED = 255
+
+VAE = {
+    "block_out_channels": [8, 16],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+    "sample_size": SIDE,
+}
+UNET = {
+    "block_out_channels": [16, 16],
+    "layers_per_block": 1,
+    "attention_levels": [False, True],
+    "num_attention_heads": 2,
+    "norm_num_groups": 8,
+}
+ENCODER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
+
+# What a recipe says beside the data, the first stage and the UNet.
+TASKS = {
+    "unconditional": {},
+    "text-to-image": {
+        "text_encoder": {"vocab_size": len(SPECIAL) + len(WORDS), "max_position_embeddings": 8, **ENCODER}
+    },
+    "class-to-image": {"class_embedder": {"embed_dim": 16}},
+}
+
+
+def scene(ground, colour, corner):
+    """One image, and the line of metadata that says all about it but its files."""
+    pixels = np.full((SIDE, SIDE, 3), GROUNDS[ground], np.uint8)
+    x, y = CORNERS[corner]
+    pixels[y : y + HALF, x : x + HALF] = COLOURS[colour]
+    label_map = np.zeros((SIDE, SIDE), np.uint8)
+    label_map[y : y + HALF, x : x + HALF] = CLASSES.index(colour)
+    row = {"text": f"a {colour} star", "label": colour, "objects": [{"class": colour, "box": [x, y, HALF, HALF]}]}
+    return pixels, label_map, row
+
+
+def write(folder: Path) -> Path:
+    """All 24 scenes as a folder of images, with a vocabulary."""
+    (folder / "maps").mkdir(parents=True)
+    lines = []
+    for ground in range(2):
+        for colour in COLOURS:
+            for corner in range(4):
+                pixels, label_map, row = scene(ground, colour, corner)
+                name = f"{ground}{colour}{corner}.png"
+                Image.fromarray(pixels).save(folder / name)
+                indexed = Image.fromarray(label_map).convert("P")
+                indexed.putpalette([value for colour in PALETTE for value in colour])
+                indexed.save(folder / "maps" / name)
+                lines.append(json.dumps({"file_name": name, "label_map": f"maps/{name}", **row}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *WORDS]))
+    return folder
+
+
+def without(data: Path, folder: Path, columns) -> Path:
+    """A copy of the data whose metadata lacks some columns."""
+    shutil.copytree(data, folder)
+    rows = [{name: value for name, value in row.items() if name not in columns} for row in lines(data)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def write_vae(folder: Path) -> Path:
+    """An untrained first stage."""
+    AutoencoderKL(**VAE).save_pretrained(folder)
+    return folder
+
+
+def recipe(task, data, vae, output, **options) -> DiffusionRecipe:
+    values = {
+        "train_data_dir": str(data),
+        "output_dir": str(output),
+        "resolution": SIDE,
+        "conditioning": task,
+        "vae": str(vae),
+        "unet": UNET,
+        "noise_schedule": {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195},
+        "train_batch_size": 4,
+        "max_train_steps": 4,
+        "learning_rate": 2e-3,
+        "checkpointing_steps": 2,
+        "logging_steps": 2,
+        **({"vocabulary": str(data / "vocab.txt")} if task == "text-to-image" else {}),
+        **TASKS.get(task, {}),
+    }
+    return from_mapping(DiffusionRecipe, {**values, **options})
+
+
+def train(task, data, vae, output, **options) -> Path:
+    return train_diffusion(recipe(task, data, vae, output, **options))
+
+
+def lines(data: Path):
+    return [json.loads(line) for line in (data / "metadata.jsonl").read_text().splitlines()]
+
+
+def call(task, pipe, data, rows, batch=None, **options):
+    """Images (B, H, W, C) for what the given lines of metadata, or a batch made of them, say."""
+    options = {"output_type": "np", **options}
+    if task == "unconditional":
+        return pipe(len(rows), **options).images
+    if task == "text-to-image":
+        return pipe([row["text"] for row in rows], **options).images
+    return pipe([row["label"] for row in rows], **options).images
