@@ -133,5 +133,9 @@ CONDITIONERS: Registry[type] = Registry(
         "unconditional": "latentdiff.training.conditioners.unconditional:NoCondition",
         "text-to-image": "latentdiff.training.conditioners.text:TextConditioner",
         "class-to-image": "latentdiff.training.conditioners.classes:ClassConditioner",
+        "layout-to-image": "latentdiff.training.conditioners.layout:LayoutConditioner",
+        "semantic-to-image": "latentdiff.training.conditioners.semantic:SemanticConditioner",
+        "super-resolution": "latentdiff.training.conditioners.super_resolution:SuperResolutionConditioner",
+        "inpaint": "latentdiff.training.conditioners.inpaint:InpaintConditioner",
     },
 )

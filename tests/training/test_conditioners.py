@@ -1,17 +1,19 @@
 """Every conditioning, from a folder of images to a pipeline: real runs at tiny size."""
 
+import numpy as np
 import pytest
 import torch
 import toy
 from safetensors.torch import load_file
 
-from latentdiff import ConfigError, DiffusionPipeline, InputError
+from latentdiff import ConfigError, DiffusionPipeline, InputError, VQModel
 from latentdiff.data.folder import ImageFolder
 from latentdiff.registry import CONDITIONERS, PIPELINES
 from latentdiff.seeding import array_generator, generator
 from latentdiff.training.diffusion import DiffusionTask
 from latentdiff.training.second_stage import make_conditioner
 
+GUIDED = ("text-to-image", "class-to-image", "layout-to-image")
 CONDITIONED = [task for task in toy.TASKS if task != "unconditional"]
 DROPPING = [task for task in toy.TASKS if CONDITIONERS.get(task).dropout is not None]
 
@@ -104,16 +106,13 @@ def test_training_shows_the_network_what_sampling_does(task, data, vae):
     batch = {"moments": torch.zeros(2, 8, 8, 8), **batch_of(rows, chosen)}
     training = network_input(pipe.unet, lambda: undropped(conditioner, recipe)(batch, generator(0)))
     lines = [toy.lines(data)[index] for index in chosen]
-    options = {"num_inference_steps": 1, "seed": 0} | ({"guidance_scale": 1} if task in DROPPING_PIPELINES else {})
+    options = {"num_inference_steps": 1, "seed": 0} | ({"guidance_scale": 1} if task in GUIDED else {})
     sampling = network_input(pipe.unet, lambda: toy.call(task, pipe, data, lines, batch=batch, **options))
     assert_same_input(training, sampling)
     other = {"moments": batch["moments"], **batch_of(rows, [5, 8])}
     other = network_input(pipe.unet, lambda: undropped(conditioner, recipe)(other, generator(0)))
     with pytest.raises(AssertionError):
         assert_same_input(training, other)
-
-
-DROPPING_PIPELINES = ("text-to-image", "class-to-image", "layout-to-image")
 
 
 def undropped(conditioner, recipe):
@@ -142,6 +141,10 @@ def null_condition(task, pipe):
     """What guidance leads away from."""
     if task == "text-to-image":
         return pipe.encode_prompt("", may_be_empty=True)
+    if task == "layout-to-image":
+        return pipe.encode_layouts(pipe.tokenizer([]))
+    if task == "semantic-to-image":
+        return torch.zeros(1, 3, 8, 8)  # the encoder has no bias, so no class at any pixel is nothing
     return pipe.encode_labels(pipe.class_embedder.config.null_class)
 
 
@@ -169,6 +172,77 @@ def test_classes_and_their_names_are_in_the_folder(data, vae):
     named = {"embed_dim": 16, "class_names": ["red", "pink", "blue", "green"]}
     _, rows, _ = conditioner_of("class-to-image", data, vae, class_embedder=named)
     assert batch_of(rows, [0, 4, 8])["labels"].tolist() == [2, 3, 0]
+
+
+@pytest.mark.parametrize("task", ["layout-to-image", "semantic-to-image", "super-resolution", "inpaint"])
+def test_a_mirrored_image_has_a_mirrored_condition(task, data, vae):
+    """What is said of a square at the left, mirrored, is what is said of a square at the right."""
+    _, rows, _ = conditioner_of(task, data, vae)
+    for left, right in ((0, 1), (6, 7)):
+        mirrored, other, unlike = (
+            rows(i, m, array_generator(0)) for i, m in ((left, True), (right, False), (left, False))
+        )
+        for name, tensor in mirrored.items():
+            assert torch.allclose(tensor.float(), other[name].float(), rtol=0, atol=1 / 127)
+            assert name == "holes" or not torch.allclose(unlike[name].float(), other[name].float(), rtol=0, atol=0.1)
+
+
+def test_draws_depend_on_the_visit_alone(data, vae):
+    for task, options in {"inpaint": {}, "super-resolution": {"degradation": "bsr_light"}}.items():
+        _, rows, _ = conditioner_of(task, data, vae, **options)
+        first, again, other = (rows(0, False, array_generator(0, visit)) for visit in (5, 5, 6))
+        assert all(torch.equal(first[name], again[name]) for name in first)
+        assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_objects_come_in_any_order(data, vae, tmp_path):
+    objects = [{"class": "red", "box": [0, 0, 4, 4]}, {"class": "blue", "box": [8, 8, 4, 4]}]
+    data = toy.rewritten(data, tmp_path / "data", objects=objects)
+    conditioner, rows, _ = conditioner_of("layout-to-image", data, vae)
+    tokenizer = conditioner.pipeline.tokenizer
+    orders = {str([o["class"] for o in tokenizer.decode(batch_of(rows, [0] * 8)["layout_ids"])[i]]) for i in range(8)}
+    assert orders == {"['red', 'blue']", "['blue', 'red']"}
+    kept = tokenizer.decode(batch_of(rows, [0])["layout_ids"])[0]
+    assert {o["class"]: round(o["box"][0], 1) for o in kept} == {"red": 0.0, "blue": 0.6}  # of 7 cells: 8 / 16 is 4 / 7
+
+
+def test_masks_are_drawn_by_their_weights(data, vae):
+    _, rows, _ = conditioner_of("inpaint", data, vae, masks={"thin": 1e-9, "box": 1})
+    for visit in range(20):
+        holes = rows(0, False, array_generator(0, visit))["holes"][0].bool()
+        assert 0 < holes.float().mean() <= 0.5
+
+
+def test_a_vq_first_stage(data, tmp_path):
+    """Latents are learned before quantisation, scaled to unit variance."""
+    torch.manual_seed(0)
+    options = {name: value for name, value in toy.VAE.items() if name != "sample_size"}
+    VQModel(**options, num_vq_embeddings=32).save_pretrained(tmp_path / "vq")
+    for task in ("class-to-image", "inpaint"):
+        output = toy.train(task, data, tmp_path / "vq", tmp_path / task, max_train_steps=2)
+        moments = np.load(output / "latents" / "moments.npy").astype(np.float64)
+        pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
+        assert moments.shape == (24, 4, 8, 8) and isinstance(pipe.vae, VQModel)
+        assert abs(moments.std() * pipe.vae.config.scaling_factor - 1) < 1e-6
+        pixels = torch.stack(list(ImageFolder(data, 16)))
+        assert np.abs(pipe.vae.encode(pixels).latents.detach().numpy() - moments).max() < 1e-2
+        images = toy.call(task, pipe, data, toy.lines(data)[:2], num_inference_steps=2, seed=0)
+        assert images.shape == (2, 16, 16, 3)
+
+
+def test_maps_and_their_colours_are_in_the_folder(data, vae):
+    encoder = conditioner_of("semantic-to-image", data, vae)[0].pipeline.segmentation_encoder.config
+    assert list(encoder.class_names) == toy.CLASSES and (encoder.in_channels, encoder.num_stages) == (4, 1)
+    assert [tuple(colour) for colour in encoder.palette] == toy.PALETTE
+    encoder = conditioner_of("semantic-to-image", data, vae, segmentation_encoder={})[0].pipeline.segmentation_encoder
+    assert encoder.config.in_channels == 4 and encoder.config.class_names is None
+
+
+def test_layout_classes_are_in_the_folder(data, vae):
+    pipe = conditioner_of("layout-to-image", data, vae)[0].pipeline
+    assert pipe.tokenizer.class_names == ["blue", "green", "red"]
+    assert pipe.layout_encoder.config.vocab_size == 64
+    assert pipe.layout_encoder.config.max_position_embeddings == pipe.tokenizer.length == 8
 
 
 BAD = {
@@ -202,6 +276,86 @@ BAD = {
         "are both given",
     ),
     "dropout": ("class-to-image", {"condition_dropout": 1.5}, ConfigError, r"must be in \[0, 1\]"),
+    "no objects": ("layout-to-image", {"drop": ["objects"]}, InputError, r"no metadata\.jsonl with 'objects'"),
+    "too many objects": (
+        "layout-to-image",
+        {"rewrite": {"objects": [{"class": "red", "box": [0, 0, 8, 8]}] * 3}},
+        InputError,
+        "0blue0.png: layout 0 has 3 objects, the model takes 2; leave 1 out",
+    ),
+    "box outside": (
+        "layout-to-image",
+        {"box_units": "relative"},
+        InputError,
+        "box of object 0 of 0blue0.png is .* reaches out of the image",
+    ),
+    "inverted box": (
+        "layout-to-image",
+        {"rewrite": {"objects": [{"class": "red", "box": [8, 8, 4, 4]}]}, "box_format": "xyxy"},
+        InputError,
+        "empty or inverted",
+    ),
+    "object without a box": (
+        "layout-to-image",
+        {"rewrite": {"objects": [{"class": 1}]}},
+        InputError,
+        "0blue0.png: obj",
+    ),
+    "object without a class": (
+        "layout-to-image",
+        {"rewrite": {"objects": [{"box": [0, 0, 8, 8]}]}},
+        InputError,
+        "must all",
+    ),
+    "no object at all": ("layout-to-image", {"rewrite": {"objects": []}}, InputError, "there is none in any image"),
+    "unknown object": (
+        "layout-to-image",
+        {"layout_tokenizer": {"class_names": ["red", "green", "blues"], "num_tokens": 64}},
+        InputError,
+        "0blue0.png: unknown class 'blue'; did you mean 'blues'",
+    ),
+    "vocabulary of layouts": (
+        "layout-to-image",
+        {"layout_encoder": {**toy.ENCODER, "vocab_size": 3}},
+        ConfigError,
+        r"layout_encoder has \['vocab_size'\]",
+    ),
+    "no maps": ("semantic-to-image", {"drop": ["label_map"]}, InputError, r"no metadata\.jsonl with 'label_map'"),
+    "map of another size": (
+        "semantic-to-image",
+        {"rewrite": {"label_map": "small.png"}},
+        InputError,
+        r"label map .*small.png is 8x8 pixels, its image 16x16",
+    ),
+    "class out of range": (
+        "semantic-to-image",
+        {"segmentation_encoder": {"in_channels": 2}},
+        InputError,
+        r"label map .*0green0.png has the value 2 .* allowed: 0 to 1, and 255",
+    ),
+    "other colours": (
+        "semantic-to-image",
+        {"segmentation_encoder": {"palette": [[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 0, 3]]}},
+        InputError,
+        "has class 0 in the colour .25, 25, 50., the palette says .0, 0, 0.",
+    ),
+    "missing map": (
+        "semantic-to-image",
+        {"rewrite": {"label_map": "no.png"}},
+        InputError,
+        "names no.png, which does not",
+    ),
+    "degradation": (
+        "super-resolution",
+        {"degradation": "bicubik"},
+        ConfigError,
+        "unknown degradation 'bicubik'; did you",
+    ),
+    "map dropout": ("inpaint", {"condition_dropout": 0.1}, ConfigError, "not use it; it uses masks"),
+    "unknown mask": ("inpaint", {"masks": {"thik": 1}}, ConfigError, "unknown mask generator 'thik'"),
+    "no mask": ("inpaint", {"masks": {}}, ConfigError, "masks is empty"),
+    "mask weight": ("inpaint", {"masks": {"thin": 0}}, ConfigError, "masks has 0 as the weight of 'thin'"),
+    "mask of a map": ("inpaint", {"masks": {"segment": 1}}, InputError, "segment mask needs"),
     "unknown task": ("class-to-imag", {}, ConfigError, "unknown conditioning 'class-to-imag'; did you mean 'class-to"),
     "wrong channels": (
         "unconditional",
@@ -224,8 +378,8 @@ BAD = {
 def test_bad_input_is_one_line_and_writes_nothing(name, data, vae, tmp_path):
     task, options, kind, message = BAD[name]
     options = dict(options)
-    if dropped := options.pop("drop", None):
-        data = toy.without(data, tmp_path / "data", dropped)
+    dropped, changed = options.pop("drop", ()), options.pop("rewrite", {})
+    data = toy.rewritten(data, tmp_path / "data", dropped, **changed)
     with pytest.raises(kind, match=message) as caught:
         toy.train(task, data, options.pop("vae", vae), tmp_path / "out", **options)
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()

@@ -5,11 +5,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 from tiny import SPECIAL, WORDS, randomise
 
 from latentdiff.config import from_mapping
+from latentdiff.data.degradations import degrade
 from latentdiff.training.diffusion import train_diffusion
 from latentdiff.training.recipes import DiffusionRecipe
 
@@ -46,6 +48,10 @@ TASKS = {
         "text_encoder": {"vocab_size": len(SPECIAL) + len(WORDS), "max_position_embeddings": 8, **ENCODER}
     },
     "class-to-image": {"class_embedder": {"embed_dim": 16}},
+    "layout-to-image": {"layout_encoder": ENCODER, "layout_tokenizer": {"num_tokens": 64, "max_objects": 2}},
+    "semantic-to-image": {"segmentation_encoder": {"class_names": CLASSES}},
+    "super-resolution": {"degradation": "bicubic"},
+    "inpaint": {"masks": {"thick": 1, "box": 2}},
 }
 
 
@@ -79,10 +85,11 @@ def write(folder: Path) -> Path:
     return folder
 
 
-def without(data: Path, folder: Path, columns) -> Path:
-    """A copy of the data whose metadata lacks some columns."""
+def rewritten(data: Path, folder: Path, dropped=(), **changed) -> Path:
+    """A copy of the data with columns left out, or with the same in all lines; there is a map `small.png` in it."""
     shutil.copytree(data, folder)
-    rows = [{name: value for name, value in row.items() if name not in columns} for row in lines(data)]
+    Image.new("L", (HALF, HALF)).save(folder / "small.png")
+    rows = [{name: value for name, value in row.items() if name not in dropped} | changed for row in lines(data)]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
 
@@ -123,9 +130,28 @@ def lines(data: Path):
 
 def call(task, pipe, data, rows, batch=None, **options):
     """Images (B, H, W, C) for what the given lines of metadata, or a batch made of them, say."""
-    options = {"output_type": "np", **options}
-    if task == "unconditional":
-        return pipe(len(rows), **options).images
-    if task == "text-to-image":
-        return pipe([row["text"] for row in rows], **options).images
-    return pipe([row["label"] for row in rows], **options).images
+    given = {
+        "unconditional": lambda: {"batch_size": len(rows)},
+        "text-to-image": lambda: {"prompt": [row["text"] for row in rows]},
+        "class-to-image": lambda: {"class_labels": [row["label"] for row in rows]},
+        "layout-to-image": lambda: {"layouts": [row["objects"] for row in rows], "image_size": (SIDE, SIDE)},
+        "semantic-to-image": lambda: {"label_map": [data / row["label_map"] for row in rows]},
+        "super-resolution": lambda: {"image": [small(data / row["file_name"]) for row in rows]},
+        "inpaint": lambda: {
+            "image": [data / row["file_name"] for row in rows],
+            "mask_image": list((batch["holes"] if batch else hole_of(rows)).bool()),
+        },
+    }
+    return pipe(**given[task](), **{"output_type": "np", **options}).images
+
+
+def small(path):
+    """An image at half its size."""
+    return degrade(np.asarray(Image.open(path)), "bicubic", 2, seed=0)
+
+
+def hole_of(rows):
+    """A hole in the lower right quarter of every image, (B, 1, H, W)."""
+    holes = torch.zeros(len(rows), 1, SIDE, SIDE)
+    holes[:, :, HALF - 2 :, HALF - 2 :] = 1
+    return holes

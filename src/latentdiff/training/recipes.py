@@ -103,6 +103,15 @@ class DiffusionRecipe(Recipe):
         vocabulary: WordPiece vocabulary file (`vocab.txt`) of the tokenizer, for text-to-image.
         class_embedder: embed_dim of `latentdiff.ClassEmbedder`, and class_names if the data's aren't meant; for
             class-to-image.
+        layout_encoder: Constructor arguments of `latentdiff.LDMTextEncoder`, but for its sizes, which are the
+            tokenizer's; for layout-to-image.
+        layout_tokenizer: Constructor arguments of `latentdiff.LayoutTokenizer`; the classes are the data's by default.
+        box_format: Of the boxes in the data, "xywh" (left, top, width, height) or "xyxy" (left, top, right, bottom).
+        box_units: "pixels" of the image file, as COCO has them, or "relative" to the image.
+        segmentation_encoder: out_channels of `latentdiff.SegmentationEncoder`; class_names, and palette and in_channels
+            (the number of classes) if those of the data aren't meant; for semantic-to-image.
+        degradation: What makes the small images for super-resolution, a name of the registry `DEGRADATIONS`.
+        masks: Names of the registry `MASKS` to how often each is drawn for inpaint, relative to each other.
         condition: Options of a conditioner of your own.
         noise_schedule: Arguments of `latentdiff.DDIMScheduler`, such as beta_start, beta_end and prediction_type.
         condition_dropout: Share of conditions replaced by the null condition (the empty caption, the null class, the
@@ -119,6 +128,13 @@ class DiffusionRecipe(Recipe):
     text_encoder: dict[str, Any] = field(default_factory=dict)
     vocabulary: str | None = None
     class_embedder: dict[str, Any] = field(default_factory=dict)
+    layout_encoder: dict[str, Any] = field(default_factory=dict)
+    layout_tokenizer: dict[str, Any] = field(default_factory=dict)
+    box_format: Literal["xywh", "xyxy"] = "xywh"
+    box_units: Literal["pixels", "relative"] = "pixels"
+    segmentation_encoder: dict[str, Any] = field(default_factory=dict)
+    degradation: str = "bicubic"
+    masks: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(("thin", "medium", "thick", "box"), 1))
     condition: dict[str, Any] = field(default_factory=dict)
     noise_schedule: dict[str, Any] = field(default_factory=dict)
     condition_dropout: float | None = None
@@ -163,6 +179,13 @@ CONDITION_FIELDS = (
     "caption_dropout",
     "condition_dropout",
     "class_embedder",
+    "layout_encoder",
+    "layout_tokenizer",
+    "box_format",
+    "box_units",
+    "segmentation_encoder",
+    "degradation",
+    "masks",
     "condition",
 )
 

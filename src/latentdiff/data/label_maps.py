@@ -1,0 +1,106 @@
+"""The label maps of a data set, as they lie on disk: indexed or grey, 255 for pixels of no class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from latentdiff.data.folder import ImageFolder
+from latentdiff.errors import InputError
+from latentdiff.io.images import centre_box, read_pixels, upright_size
+from latentdiff.io.label_maps import read_label_map, resize_label_map
+
+IGNORE_INDEX = 255
+
+
+class LabelMaps:
+    """`Rows` of the images' label maps, cut and mirrored as the images are: `maps`, int64 (H, W).
+
+    Args:
+        images: Whose maps they are.
+        num_classes: Number of classes.
+        palette: The colour of each class, if they have any: an indexed file has to agree with it, and coloured ones are
+            read by it.
+
+    Raises:
+        InputError: If there are no maps, or one can't be read, has another size than its image, a number or colour of
+            no class, or indices in other colours. All of them are read to see it.
+    """
+
+    def __init__(self, images: ImageFolder, num_classes: int, palette: Sequence[Sequence[int]] | None) -> None:
+        self.paths, self.resolution = paths_of(images), images.resolution
+        self.num_classes = num_classes
+        self.palette = None if palette is None else [tuple(colour) for colour in palette]
+        for path, image in zip(self.paths, images.paths, strict=True):
+            (height, width), (rows, columns) = upright_size(image), upright_size(path)
+            if (height, width) != (rows, columns):
+                given = f"label map {path} is {columns}x{rows} pixels, its image {width}x{height}"
+                raise InputError(f"{given}; give a map of the image's size")
+            self._read(path)
+
+    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """See `Rows`."""
+        label_map = self._read(self.paths[image])
+        left, top, right, bottom = centre_box(*label_map.shape)
+        square = resize_label_map(label_map[top:bottom, left:right], (self.resolution, self.resolution))
+        return {"maps": square.flip(-1) if mirrored else square}
+
+    def _read(self, path: Path) -> torch.Tensor:
+        """A whole map: an index counts, so it must be in the colour by which sampling would read the same file."""
+        image = read_pixels(path, lambda image: image)
+        indexed = not image.mode.startswith("RGB")
+        name = f"label map {path}"
+        options: dict[str, Any] = {"palette": None if indexed else self.palette, "name": name}
+        label_map = read_label_map(image, self.num_classes, ignore_index=IGNORE_INDEX, **options)
+        if image.mode == "P" and self.palette is not None:
+            colours = colours_of(image)
+            for number in _classes_in(label_map):
+                if colours[number] != self.palette[number]:
+                    raise InputError(
+                        f"{name} has class {number} in the colour {colours[number]}, the palette says "
+                        f"{self.palette[number]}; save all maps with one palette, or in grey"
+                    )
+        return label_map
+
+
+def paths_of(images: ImageFolder) -> list[Path]:
+    """The files of the maps, or an InputError if the images have none."""
+    if images.label_maps is None:
+        raise InputError(
+            f"{images.root} has no metadata.jsonl with 'label_map'; give the path of each image's map there"
+        )
+    return images.label_maps
+
+
+def count_classes(paths: Sequence[Path]) -> int:
+    """One more than the largest number in the maps, those to ignore aside; the maps are indexed or grey."""
+    largest = -1
+    for path in paths:
+        numbers = read_label_map(path, IGNORE_INDEX, ignore_index=IGNORE_INDEX)
+        largest = max([largest, *_classes_in(numbers)])
+    if largest < 0:
+        raise InputError(f"the label maps beside {paths[0]} have no class at any pixel; number the classes from 0")
+    return largest + 1
+
+
+def _classes_in(label_map: torch.Tensor) -> list[int]:
+    return [int(number) for number in np.unique(label_map.numpy()) if number != IGNORE_INDEX]
+
+
+def indexed_palette(path: Path, num_classes: int) -> list[tuple[int, ...]] | None:
+    """The colours of the classes in an indexed file; None if it isn't one, or two have the same colour."""
+    image = read_pixels(path, lambda image: image)
+    colours = colours_of(image)[:num_classes] if image.mode == "P" else []
+    return colours if len(set(colours)) == num_classes else None
+
+
+def colours_of(image: Image.Image) -> list[tuple[int, ...]]:
+    """The palette of an indexed image, 256 colours; what the file leaves out is black."""
+    flat = (image.convert("P").getpalette("RGB") or [])[: 3 * 256]
+    flat = [*flat, *[0] * (3 * 256 - len(flat))]
+    return [tuple(flat[start : start + 3]) for start in range(0, 3 * 256, 3)]

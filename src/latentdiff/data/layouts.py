@@ -1,0 +1,63 @@
+"""The objects of a data set's images, as a layout tokenizer takes them: relative to the square that is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from latentdiff.data.folder import ImageFolder
+from latentdiff.errors import InputError
+from latentdiff.io.boxes import clip, parse_box
+from latentdiff.io.images import centre_box, upright_size
+
+MIN_AREA = 1e-4  # of the square: what is left of a box at its edge may be too little to see
+
+
+def read_layouts(images: ImageFolder, box_format: str, pixels: bool) -> list[list[dict[str, Any]]]:
+    """The objects of each image; boxes are clipped to the centre square, relative to it, as "xyxy".
+
+    Args:
+        images: With `objects`.
+        box_format: Of the boxes in the data, "xywh" or "xyxy".
+        pixels: Whether these are in pixels of the image, as COCO's are, or relative to it.
+
+    Raises:
+        InputError: If there are no objects, or one isn't valid.
+    """
+    if images.objects is None:
+        raise InputError(
+            f"{images.root} has no metadata.jsonl with 'objects'; give each image a list of "
+            "{'class': ..., 'box': ...} there"
+        )
+    layouts = []
+    for path, objects in zip(images.paths, images.objects, strict=True):
+        if not isinstance(objects, list) or not all(isinstance(item, Mapping) and "box" in item for item in objects):
+            raise InputError(f"{path.name}: objects are {objects!r}; give a list of {{'class': ..., 'box': ...}}")
+        height, width = upright_size(path)
+        left, top, right, bottom = centre_box(height, width)
+        area = (left / width, top / height, right / width, bottom / height)
+        layout = []
+        for place, item in enumerate(objects):
+            name = f"box of object {place} of {path.name}"
+            box = clip(parse_box(item["box"], box_format, (height, width) if pixels else None, name=name), area)
+            if box is not None and (box[2] - box[0]) * (box[3] - box[1]) >= MIN_AREA:
+                layout.append({**item, "box": box})
+        layouts.append(layout)
+    return layouts
+
+
+def classes_of(layouts: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """`class_names`, sorted, or where classes are numbers `num_classes`, of all objects.
+
+    Raises:
+        InputError: If there is no object, or names and numbers are mixed.
+    """
+    classes = {item.get("class") for layout in layouts for item in layout}
+    if not classes:
+        raise InputError("objects: there is none in any image; give some, or train without layouts")
+    if all(isinstance(name, str) for name in classes):
+        return {"class_names": sorted(str(name) for name in classes)}
+    numbers = [number for number in classes if isinstance(number, int) and not isinstance(number, bool) and number >= 0]
+    if len(numbers) < len(classes):
+        raise InputError("objects: classes must all be names, or all numbers from 0; give each object its 'class'")
+    return {"num_classes": max(numbers) + 1}
