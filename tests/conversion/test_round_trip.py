@@ -70,7 +70,7 @@ def test_bytes_of_half_precision_come_back(tmp_path, name):
     check(twin, to_original(loaded.components)[1])
 
 
-@pytest.mark.parametrize("name", ["celeba256", "sd-1", "kl-f8", "vq-f4-noattn"])
+@pytest.mark.parametrize("name", ["celeba256", "sd-1", "layout2img-openimages256", "kl-f8", "vq-f4-noattn"])
 def test_commands(tmp_path, name):
     """There and back by the command line alone, from half precision, which stays as it is."""
     twin = Twin(name, ema=False, dtype=torch.float16)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from twins import Twin, narrow_clip
 
-from latentdiff import DiffusionPipeline
+from latentdiff import DiffusionPipeline, LayoutTokenizer
 from latentdiff.conversion import networks
 from latentdiff.conversion.convert import PIPELINE_CLASSES, convert_original
 from latentdiff.conversion.zoo import FIRST_STAGES, MODELS
-from latentdiff.errors import ConfigError
+from latentdiff.errors import CheckpointError, ConfigError
 
 PADDING = {"sd-1": 49407, "sd-2-base": 0, "sd-2-v": 0}
 
@@ -63,3 +63,18 @@ def test_every_family_makes_its_pipeline_or_says_why_not(monkeypatch, tmp_path, 
     with pytest.raises(ConfigError, match=reason) as caught:
         DiffusionPipeline.from_original(tmp_path / "model.ckpt", twin.node)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_tokenizer_asks_for_it(tmp_path):
+    twin = Twin("layout2img-openimages256")
+    opened = convert_original(twin.state, tmp_path / "folder", twin.node)
+    assert "No tokenizer is in a checkpoint, and the package has none for a vocabulary of 60 tokens" in opened.notes[-1]
+    with pytest.raises(
+        CheckpointError, match=r"has no tokenizer, which LayoutToImagePipeline needs; give it"
+    ) as caught:
+        DiffusionPipeline.from_pretrained(tmp_path / "folder")
+    assert "\n" not in str(caught.value)
+    tokenizer = LayoutTokenizer(num_classes=3, num_tokens=60)
+    assert DiffusionPipeline.from_pretrained(tmp_path / "folder", tokenizer=tokenizer).tokenizer is tokenizer
+    convert_original(twin.state, tmp_path / "whole", twin.node, tokenizer=tokenizer)
+    assert DiffusionPipeline.from_pretrained(tmp_path / "whole").tokenizer.config.num_classes == 3

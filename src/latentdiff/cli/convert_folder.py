@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from latentdiff.io.headers import read_weights
 from latentdiff.io.tensor_files import open_tensors
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.index import read_index, read_json
-from latentdiff.pipelines.loading import checkpoint_errors, find_folder, library_errors
+from latentdiff.pipelines.loading import checkpoint_errors, find_folder, library_errors, pipeline_class
 
 FIRST_STAGES = {"AutoencoderKL": "diffusers", "VQModel": "latentdiff"}
 
 
 def load_folder(source: str, dtype: torch.dtype | None) -> tuple[Any, str | None, dict[str, Any]]:
     """What to save as a latentdiff folder, its task (None for a first stage alone) and its components.
+
+    A tokenizer may be missing: no other form of a model needs one.
 
     Args:
         source: A folder, a hub id or "builtin:NAME".
@@ -31,10 +34,12 @@ def load_folder(source: str, dtype: torch.dtype | None) -> tuple[Any, str | None
         vae = load_first_stage(Path(source), dtype)
         return vae, None, {"vae": vae}
     folder = find_folder(source)
-    parts = read_index(folder).components
+    index = read_index(folder)
     with checkpoint_errors(folder):
-        stored = {name: dtype or precision(folder / part.folder) for name, part in parts.items()}
-    pipe = DiffusionPipeline.from_pretrained(folder, dtype=stored)
+        stored = {name: dtype or precision(folder / part.folder) for name, part in index.components.items()}
+    takes = inspect.signature(pipeline_class(DiffusionPipeline, folder, index)).parameters
+    absent: dict[str, Any] = {"tokenizer": None} if "tokenizer" in takes and "tokenizer" not in index.components else {}
+    pipe = DiffusionPipeline.from_pretrained(folder, dtype=stored, **absent)
     return pipe, task_of(type(pipe).__name__), pipe.components
 
 

@@ -74,7 +74,7 @@ def convert_original(
     plan = opened.plan
     extra: dict[str, Any] = {name: part.model for name, part in plan.parts.items()}
     finish(opened, extra)
-    if "text_encoder" in extra and tokenizer is None:
+    if tokenizer is None:
         add_tokenizer(opened, extra)
         tokenizer = extra.get("tokenizer")
     with atomic_folder(out) as aside:
@@ -95,7 +95,7 @@ def convert_original(
         index["scheduler"] = ["latentdiff", type(extra["scheduler"]).__name__]
         if tokenizer is not None:
             tokenizer.save_pretrained(aside / "tokenizer")
-            index["tokenizer"] = ["transformers", type(tokenizer).__name__]
+            index["tokenizer"] = [type(tokenizer).__module__.split(".")[0], type(tokenizer).__name__]
         (aside / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return opened
 

@@ -129,22 +129,22 @@ def load_original(
         part.model.load_state_dict(state, assign=True)
         components[name] = part.model
     finish(opened, components)
-    if "text_encoder" in components:
-        add_tokenizer(opened, components)
+    add_tokenizer(opened, components)
     return LoadedOriginal(opened.plan.task, components, opened.config, tuple(opened.notes))
 
 
 def add_tokenizer(opened: Opened, components: dict[str, Any]) -> None:
-    """Add the text encoder's tokenizer, which no checkpoint holds; where the package has none, a note says so."""
-    make = opened.plan.parts["text_encoder"].network.tokenizer
-    if make is not None:
-        components["tokenizer"] = make()
-        return
-    tokens = components["text_encoder"].config.vocab_size
-    opened.notes.append(
-        f"No tokenizer is in a checkpoint, and the package has none for a vocabulary of {tokens} tokens: "
-        "give it as tokenizer."
-    )
+    """Add the tokenizer of an encoder of tokens. No checkpoint holds it; where the package has none, a note says so."""
+    for name in {"text_encoder", "layout_encoder"} & opened.plan.parts.keys():
+        make = opened.plan.parts[name].network.tokenizer
+        if make is not None:
+            components["tokenizer"] = make()
+            continue
+        tokens = components[name].config.vocab_size
+        opened.notes.append(
+            f"No tokenizer is in a checkpoint, and the package has none for a vocabulary of {tokens} tokens: "
+            "give it as tokenizer."
+        )
 
 
 def finish(opened: Opened, components: dict[str, Any]) -> None:

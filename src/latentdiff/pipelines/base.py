@@ -91,6 +91,7 @@ class DiffusionPipeline(PublishingMixin, diffusers.DiffusionPipeline):  # type: 
         index = read_index(folder)
         pipeline_class = loading.pipeline_class(cls, folder, index)
         index = index.of(pipeline_class)
+        loading.check_whole(folder, index, pipeline_class, given=kwargs)
         loading.check_files(folder, index, variant, given=kwargs)
         with loading.checkpoint_errors(folder):
             options = {**kwargs, **own_components(folder, index, variant, kwargs), "use_safetensors": True}

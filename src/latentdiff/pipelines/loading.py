@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import inspect
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,18 @@ def pipeline_class(cls: Any, folder: Path, index: Index) -> Any:
             f"there are: {', '.join(PIPELINES.names())}"
         )
     return PIPELINES.get(task)
+
+
+def check_whole(folder: Path, index: Index, cls: Any, given: Collection[str]) -> None:
+    """CheckpointError if the index lacks a component that the pipeline `cls` needs and that isn't given."""
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    needed = {parameter.name for parameter in parameters if parameter.default is parameter.empty}
+    lacking = sorted(needed - {*index.components, *given, *cls._optional_components})
+    if lacking:
+        raise CheckpointError(
+            f"{folder} has no {' and no '.join(lacking)}, which {cls.__name__} needs; "
+            f"give it: from_pretrained(..., {lacking[0]}=...)"
+        )
 
 
 def component_files(folder: Path, index: Index) -> dict[str, list[str]]:
