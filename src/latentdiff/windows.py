@@ -88,7 +88,8 @@ class Windows:
                     joined = torch.zeros(shape, dtype=part.dtype, device=device or part.device)
                 part = (part * (row_shares[i][:, None] * column_shares[j]).to(part)).to(joined.device)
                 band = rows.cut(joined, i, zoom_out, -2)
-                band.index_add_(-1, columns.places(j, zoom_out).to(joined.device), part)
+                for start, first, length in columns.pieces(j, zoom_out):
+                    band.narrow(-1, start, length).add_(part.narrow(-1, first, length))
         assert joined is not None
         return joined
 
@@ -115,22 +116,24 @@ class _Axis:
             starts = sorted({min(max(i * stride - shift, 0), last) for i in range((last + shift) // stride + 2)})
         return cls(starts, size, windows.overlap, length)
 
-    def places(self, i: int, zoom: int) -> Tensor:
-        """Indices of window i on the zoomed axis."""
-        return (torch.arange(zoom * self.size) + zoom * self.starts[i]) % (zoom * self.length)
+    def pieces(self, i: int, zoom: int) -> list[tuple[int, int, int]]:
+        """Window i on the zoomed axis as (place on the axis, place in the window, length): two if it wraps around."""
+        start, size, length = zoom * self.starts[i], zoom * self.size, zoom * self.length
+        first = min(size, length - start)
+        return [(start, 0, first), (0, first, size - first)][: 1 + (first < size)]
 
     def shares(self, zoom: int) -> list[Tensor]:
         """Each window's weights on the zoomed axis; those of all windows sum to 1 at every place."""
         size = zoom * self.size
         border = torch.minimum(torch.arange(size), torch.arange(size).flip(0)) + 0.5  # distance to it
         ramp = torch.sin((border / max(zoom * self.overlap, 1)).clamp(max=1) * (math.pi / 2)) ** 2
-        places = [self.places(i, zoom) for i in range(len(self.starts))]
-        total = torch.zeros(zoom * self.length).index_add_(0, torch.cat(places), ramp.repeat(len(places)))
-        return [ramp / total[place] for place in places]
+        total = torch.zeros(zoom * self.length)
+        for i in range(len(self.starts)):
+            for start, first, length in self.pieces(i, zoom):
+                total[start : start + length] += ramp[first : first + length]
+        return [ramp / self.cut(total, i, zoom, 0) for i in range(len(self.starts))]
 
     def cut(self, tensor: Tensor, i: int, zoom: int, dim: int) -> Tensor:
         """Window i of a tensor: a view, unless it goes around the edge."""
-        start, size = zoom * self.starts[i], zoom * self.size
-        if start + size <= zoom * self.length:
-            return tensor.narrow(dim, start, size)
-        return tensor.index_select(dim, self.places(i, zoom).to(tensor.device))
+        parts = [tensor.narrow(dim, start, length) for start, _, length in self.pieces(i, zoom)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
