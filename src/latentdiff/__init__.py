@@ -15,6 +15,7 @@ _EXPORTS = {
         "HubError",
         "InputError",
         "LatentDiffError",
+        "TooLargeError",
         "UnsafeCheckpointError",
     ],
     "latentdiff.registry": ["load_plugins"],

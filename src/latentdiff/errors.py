@@ -25,6 +25,10 @@ class InputError(LatentDiffError, ValueError):
     """A prompt, image, size, seed or other call argument is not valid."""
 
 
+class TooLargeError(InputError):
+    """There is not enough memory for an image."""
+
+
 class CheckpointError(LatentDiffError, OSError):
     """A model folder or weight file is missing, incomplete or damaged."""
 

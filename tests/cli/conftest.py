@@ -1,5 +1,13 @@
 import pytest
-from tiny import tiny_text_to_image, tiny_unconditional
+from tiny import (
+    tiny_class_to_image,
+    tiny_inpaint,
+    tiny_layout_to_image,
+    tiny_semantic_to_image,
+    tiny_super_resolution,
+    tiny_text_to_image,
+    tiny_unconditional,
+)
 
 from latentdiff.cli.main import main
 
@@ -12,6 +20,22 @@ def text_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def unconditional_model(tmp_path_factory):
     return str(tiny_unconditional(tmp_path_factory.mktemp("model")))
+
+
+TASK_MODELS = {
+    "class": tiny_class_to_image,
+    "layout": tiny_layout_to_image,
+    "semantic": tiny_semantic_to_image,
+    "upscale": tiny_super_resolution,
+    "inpaint": tiny_inpaint,
+}
+
+
+@pytest.fixture(scope="session")
+def models(text_model, unconditional_model, tmp_path_factory):
+    """A command's name to a model for it."""
+    made = {name: str(make(tmp_path_factory.mktemp("model"))) for name, make in TASK_MODELS.items()}
+    return {**made, "generate": text_model, "img2img": text_model, "sample": unconditional_model}
 
 
 @pytest.fixture

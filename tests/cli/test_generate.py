@@ -86,6 +86,7 @@ def test_a_grid_has_a_row_for_each_prompt(generate, tmp_path):
 def test_parameters_are_embedded(generate, text_model):
     generate("a dog", "--seed", 3, "-o", "a.png", "--negative-prompt", "a cat")
     assert read_parameters("a.png") == {
+        "command": "generate",
         "prompt": "a dog",
         "negative_prompt": "a cat",
         "model": text_model,

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from latentdiff import __version__
+from latentdiff.cli.commands import IMAGE_COMMANDS
 from latentdiff.io.png import write_png
 
 HEAVY = "torch", "diffusers", "transformers", "accelerate"
@@ -26,7 +27,7 @@ def imported(code, modules, tmp_path):
     [
         ["--help"],
         ["--version"],
-        ["generate", "--help"],
+        *([name, "--help"] for name in IMAGE_COMMANDS),
         ["info", "--help"],
         ["train", "diffusion", "--help"],
         ["train", "first-stage", "--help"],
@@ -69,7 +70,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path, text_model):
 def test_help_lists_commands_and_schedulers(run):
     code, out, err = run("--help")
     assert (code, err) == (0, [])
-    assert all(name in "\n".join(out) for name in ("generate", "info", "train"))
+    assert all(name in "\n".join(out) for name in (*IMAGE_COMMANDS, "info", "train"))
     assert "dpmpp_2m" in "\n".join(run("generate", "--help")[1])
 
 
@@ -78,7 +79,7 @@ def test_help_lists_commands_and_schedulers(run):
     [
         ("required: COMMAND", []),
         ("did you mean 'generate' or 'convert'?", ["generat", "x"]),
-        ("known: convert, generate, info, train", ["zzz"]),
+        ("known: class, convert, generate, img2img, info,", ["zzz"]),
         ("did you mean '--seed'", ["generate", "x", "--sead", "3"]),
         ("unknown argument '--foo'", ["--foo", "info", "x"]),
         ("quotes", ["info", "a", "b"]),

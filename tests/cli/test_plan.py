@@ -1,6 +1,7 @@
 import pytest
 
-from latentdiff.cli.plan import choose_seeds, read_prompts, slug
+from latentdiff.cli.generate import read_prompts
+from latentdiff.cli.plan import choose_seeds, slug
 from latentdiff.errors import InputError
 from latentdiff.seeding import MAX_SEED
 
@@ -59,7 +60,6 @@ def test_prompts_of_a_file(tmp_path):
         ("  ../../etc/passwd ", "etc-passwd"),
         ("ein Äpfelchen, 日本", "ein-äpfelchen-日本"),
         ("🍎", "image"),
-        (None, "image"),
         ("a" * 39 + " bc", "a" * 39),
     ],
 )

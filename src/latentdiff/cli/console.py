@@ -7,7 +7,7 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 class _Nowhere(io.TextIOBase):
@@ -23,8 +23,12 @@ def progress_shown(quiet: bool) -> bool:
 
 
 @contextlib.contextmanager
-def calm(quiet: bool) -> Iterator[None]:
-    """Keep warnings and log lines of libraries away from stderr, and progress bars too unless a terminal shows them."""
+def calm(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Keep warnings and log lines of libraries away from stderr, and progress bars too unless a terminal shows them.
+
+    Yields what prints an error as a line on the stderr of before.
+    """
+    stderr = sys.stderr
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -33,7 +37,7 @@ def calm(quiet: bool) -> Iterator[None]:
             warnings.simplefilter("ignore")
             if not progress_shown(quiet):
                 stack.enter_context(contextlib.redirect_stderr(_Nowhere()))
-            yield
+            yield lambda line: print(f"latentdiff: error: {line}", file=stderr, flush=True)
     finally:
         logging.disable(before)
 

@@ -7,24 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from latentdiff.cli.commands import IMAGE_COMMANDS
+from latentdiff.cli.parser import Parser
 from latentdiff.errors import InputError
 from latentdiff.io.png import read_parameters
 from latentdiff.registry import SCHEDULERS
-
-OPTIONS = (
-    "model",
-    "revision",
-    "dtype",
-    "seed",
-    "steps",
-    "scheduler",
-    "eta",
-    "guidance_scale",
-    "guidance_interval",
-    "guidance_rescale",
-    "negative_prompt",
-    "size",
-)
 
 
 def is_png(target: str) -> bool:
@@ -36,28 +23,42 @@ def describe_png(target: str) -> dict[str, Any]:
     """The parameters of an image and its command.
 
     Raises:
-        InputError: If the file is damaged or was not made by `latentdiff generate`.
+        InputError: If the file is damaged or was not made by latentdiff.
     """
     parameters = read_parameters(target)
     if parameters is None:
-        raise InputError(f"{target} holds no generation parameters; give a PNG that latentdiff generate wrote")
+        raise InputError(f"{target} holds no generation parameters; give a PNG that latentdiff wrote")
     return {"parameters": parameters, "command": command(parameters)}
 
 
-def command(parameters: Mapping[str, Any]) -> str:
-    """The shell command that makes an image of `parameters` again."""
-    given = {name: parameters[name] for name in OPTIONS if parameters.get(name) not in (None, [])}
+def command(parameters: Mapping[str, Any]) -> str | None:
+    """The shell command that makes an image of `parameters` again; None if this version has no such command.
+
+    Input files have the names that they had in their folder.
+    """
+    name = str(parameters.get("command", "generate"))
+    if name not in IMAGE_COMMANDS:
+        return None
+    parser = Parser()
+    IMAGE_COMMANDS[name].add_options(parser)
+    given = {key: value for key, value in parameters.items() if value is not None and value != []}
     if str(given.get("scheduler")) not in SCHEDULERS:
         given.pop("scheduler", None)  # the model's own, of another library
     if given.get("guidance_scale") == 1:
         given.pop("guidance_interval", None)
         given.pop("guidance_rescale", None)
-    prompt = parameters.get("prompt")
-    prompts = prompt if isinstance(prompt, list) else [] if prompt is None else [prompt]
-    words = ["latentdiff", "generate", *(["--grid"] if parameters.get("grid") else [])]
-    for name, value in given.items():
-        option = f"--{name.replace('_', '-')}"
-        # A text that begins with a dash would be taken for an option.
+    words, inputs = ["latentdiff", name], []
+    for action in parser._actions:
+        if action.dest not in given:
+            continue
+        value = given[action.dest]
         values = [str(item) for item in (value if isinstance(value, list) else [value])]
-        words += [f"{option}={values[0]}"] if values[0].startswith("-") else [option, *values]
-    return shlex.join([*words, *(["--"] if prompts else []), *map(str, prompts)])
+        if not action.option_strings:
+            inputs = ["--", *values]
+        elif action.nargs == 0:
+            words.append(action.option_strings[-1])
+        else:
+            # A text that begins with a dash would be taken for an option.
+            option = action.option_strings[-1]
+            words += [f"{option}={values[0]}"] if values[0].startswith("-") else [option, *values]
+    return shlex.join([*words, *inputs])

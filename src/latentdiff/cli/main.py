@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import sys
 
-from latentdiff.cli import convert, generate, info, train
+from latentdiff.cli import convert, info, train
+from latentdiff.cli.commands import add_parsers
 from latentdiff.cli.parser import Parser, parse
 from latentdiff.errors import LatentDiffError
 
-COMMANDS = (generate.add_parser, convert.add_parser, info.add_parser, train.add_parser)
+COMMANDS = (
+    add_parsers,
+    convert.add_parser,
+    info.add_parser,
+    train.add_parser,
+)
 
 EXIT_FAILED = 1
 EXIT_WRONG_INPUT = 2

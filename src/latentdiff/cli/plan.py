@@ -1,107 +1,122 @@
-"""What a `generate` command will make, checked as far as that goes without the model."""
+"""What a command will make, checked as far as that goes without the model."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from latentdiff.cli import processes
 from latentdiff.errors import InputError
 from latentdiff.io.files import check_writable
 
 MAX_IMAGES = 100_000
 MAX_PIXELS = 2**26
 DEFAULT_FOLDER = "images"
-DEFAULT_GUIDANCE_SCALE = 5.0
-GUIDANCE_OPTIONS = ("guidance_scale", "guidance_interval", "guidance_rescale", "negative_prompt")
 OTHER_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 
 
-@dataclass(frozen=True)
-class Job:
-    """One image: its prompt (None for an unconditional model), its seed, and its file unless it goes into a grid."""
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One input of a command.
 
-    prompt: str | None
+    Attributes:
+        name: What outputs are named after: a slug, or the path of an input file in its folder, without suffix.
+        source: The input itself: a prompt, a class, a path, ...; an InputError if it could not be read.
+        path: The input file, if it is one.
+    """
+
+    name: str
+    source: Any
+    path: Path | None = None
+
+    @property
+    def file(self) -> str:
+        """The input file's path in its folder."""
+        return f"{self.name}{self.path.suffix}" if self.path else self.name
+
+    @property
+    def label(self) -> str:
+        """What messages call it: the file, and the name of the item if the file holds several."""
+        return str(self.path) if self.path and Path(self.file).name == self.path.name else f"{self.path}, {self.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One image: its input, its seed, and its file unless it goes into a grid."""
+
+    item: Item
     seed: int
     path: Path | None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All images of a command, those of a prompt next to each other.
+    """All images of a command, those of an item next to each other.
 
     Attributes:
-        prompts: The prompts, or [None] where none is given.
-        seeds: The seeds that each prompt is used with.
-        jobs: One for each prompt and seed.
+        items: The inputs.
+        seeds: The seeds that each item is used with.
+        jobs: One for each item and seed.
         grid: The file that shows all of them, if they are not written singly.
+        folder: Where the files go, in which those that exist are kept; None for a single file.
     """
 
-    prompts: Sequence[str | None]
+    items: Sequence[Item]
     seeds: range
     jobs: Sequence[Job]
-    grid: Path | None
+    grid: Path | None = None
+    folder: Path | None = None
 
     @property
     def seed_text(self) -> str:
         """The seeds as --seed takes them."""
         return f"{self.seeds[0]}-{self.seeds[-1]}" if len(self.seeds) > 1 else str(self.seeds[0])
 
+    def batches(self, size: int) -> list[Sequence[Job]]:
+        """The jobs, `size` at a time, whatever has been made of them: an image may depend on its batch by rounding."""
+        return [self.jobs[start : start + size] for start in range(0, len(self.jobs), size)]
 
-def make_plan(args: argparse.Namespace) -> Plan:
-    """The plan of the parsed options.
+
+def make_plan(
+    args: argparse.Namespace, items: Sequence[Item], file_name: Callable[[int, Item, int, bool], str]
+) -> Plan:
+    """The plan of a command.
+
+    Args:
+        args: Its options.
+        items: Its inputs.
+        file_name: The name in a folder of an image, by its number, item and seed, and whether there are several seeds.
 
     Raises:
-        InputError: If prompts, seeds, guidance options or output path are not valid; nothing has been written.
+        InputError: If seeds or output path are not valid; nothing has been written.
     """
-    _check_guidance(args)
-    prompts: Sequence[str | None] = read_prompts(args.prompt, args.prompts) or [None]
     seeds = choose_seeds(args.seed, args.num_images)
-    if len(prompts) * (seeds.stop - seeds.start) > MAX_IMAGES:
-        raise InputError(f"{len(prompts)} prompts times the seeds are over {MAX_IMAGES} images; split them into runs")
-    if args.grid:
-        path = Path(args.output or f"{slug(prompts[0])}-seed{seeds.start}-grid.png")
+    if len(items) * (seeds.stop - seeds.start) > MAX_IMAGES:
+        raise InputError(f"{len(items)} inputs times the seeds are over {MAX_IMAGES} images; split them into runs")
+    pairs = [(item, seed) for item in items for seed in seeds]
+    if getattr(args, "grid", False):
+        path = Path(args.output or f"{items[0].name}-seed{seeds.start}-grid.png")
         if path.suffix.lower() != ".png":
             raise InputError(f"--output is {args.output!r}; a grid is one PNG file, give a name that ends in .png")
-        jobs = [Job(prompt, seed, None) for prompt in prompts for seed in seeds]
-        _check_files([path], args.overwrite)
-        return Plan(prompts, seeds, jobs, path)
-    paths = _file_names(prompts, seeds, args.output)
-    _check_files(paths, args.overwrite)
-    pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
-    return Plan(prompts, seeds, [Job(*pair, path) for pair, path in zip(pairs, paths, strict=True)], None)
-
-
-def _check_guidance(args: argparse.Namespace) -> None:
-    """InputError for guidance options that contradict each other."""
-    given = [name for name in GUIDANCE_OPTIONS[1:] if getattr(args, name) is not None]
-    if args.guidance_scale == 1 and given:
-        option = given[0].replace("_", "-")
-        raise InputError(f"--{option} has no effect at --guidance-scale 1; drop one of them")
-    start, end = args.guidance_interval or (0, 1)
-    if start >= end:
-        raise InputError(f"--guidance-interval is {start} {end}; it must start before it ends")
-
-
-def read_prompts(given: Sequence[str], file: str | None) -> list[str]:
-    """The prompts of the command line, or of a file: one a line, blank lines and lines that begin with # left out."""
-    if file is None:
-        return list(given)
-    if given:
-        raise InputError(f"prompt {given[0]!r} and --prompts are both given; give one of them")
-    try:
-        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not UTF-8 text; save it as UTF-8, one prompt a line") from None
-    except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}); give a text file of one prompt a line") from None
-    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not prompts:
-        raise InputError(f"{file} holds no prompt; write one a line")
-    return prompts
+        if processes.count() > 1:
+            raise InputError("--grid is given to several processes; let one make it")
+        _check_new(path, args.overwrite)
+        return Plan(items, seeds, [Job(*pair, None) for pair in pairs], grid=path)
+    single = _single_file(args.output, pairs)
+    if single is not None:
+        _check_outputs([single], items)
+        _check_new(single, args.overwrite)
+        return Plan(items, seeds, [Job(*pairs[0], single)])
+    folder = Path(args.output or DEFAULT_FOLDER)
+    paths = [folder / file_name(number, *pair, len(seeds) > 1) for number, pair in enumerate(pairs)]
+    _check_outputs(paths, items)
+    jobs = [Job(*pair, path) for pair, path in zip(pairs, paths, strict=True)]
+    return Plan(items, seeds, jobs, folder=folder)
 
 
 def choose_seeds(text: str | None, num_images: int | None) -> range:
@@ -109,6 +124,8 @@ def choose_seeds(text: str | None, num_images: int | None) -> range:
     from latentdiff.seeding import check_seed
 
     if text is None:
+        if processes.count() > 1:
+            raise InputError("--seed is missing; several processes need one to agree on, such as --seed 0")
         first = secrets.randbelow(2**32)
         return range(first, first + (num_images or 1))
     match = re.fullmatch(r"([0-9]{1,30})(?:-([0-9]{1,30}))?", text)
@@ -125,33 +142,41 @@ def choose_seeds(text: str | None, num_images: int | None) -> range:
     return range(first, last + 1)
 
 
-def slug(prompt: str | None) -> str:
-    """A prompt as part of a file name: its letters and digits, at most 40, in any script."""
-    return re.sub(r"[\W_]+", "-", (prompt or "").lower())[:40].strip("-") or "image"
+def slug(text: str) -> str:
+    """A text as part of a file name: its letters and digits, at most 40, in any script."""
+    return re.sub(r"[\W_]+", "-", text.lower())[:40].strip("-") or "image"
 
 
-def _file_names(prompts: Sequence[str | None], seeds: range, output: str | None) -> list[Path]:
-    single = len(prompts) * len(seeds) == 1
-    if output is None and single:
-        return [Path(f"{slug(prompts[0])}-seed{seeds.start}.png")]
-    folder = Path(output or DEFAULT_FOLDER)
-    suffix = folder.suffix.lower()
+def _single_file(output: str | None, pairs: Sequence[tuple[Item, int]]) -> Path | None:
+    """The one file to write, or None if a folder is to be filled."""
+    if output is None:
+        item, seed = pairs[0]
+        return Path(f"{Path(item.name).name}-seed{seed}.png") if len(pairs) == 1 else None
+    suffix = Path(output).suffix.lower()
     if suffix in OTHER_IMAGE_SUFFIXES:
         raise InputError(f"--output is {output!r}; images are written as PNG, give a name that ends in .png")
-    if suffix == ".png" and not single:
-        raise InputError(
-            f"--output is one file, {output}, for {len(prompts) * len(seeds)} images; give a folder or --grid"
-        )
-    if suffix == ".png":
-        return [folder]
-    pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
-    return [folder / f"{number:05d}-{slug(prompt)}-seed{seed}.png" for number, (prompt, seed) in enumerate(pairs)]
+    if suffix == ".png" and len(pairs) > 1:
+        raise InputError(f"--output is one file, {output}, for {len(pairs)} images; give a folder or --grid")
+    return Path(output) if suffix == ".png" else None
 
 
-def _check_files(paths: Sequence[Path], overwrite: bool) -> None:
+def _check_new(path: Path, overwrite: bool) -> None:
+    """InputError if there is something that was not meant to be replaced."""
+    _check_outputs([path], [])
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already; choose another --output, or allow it with --overwrite")
+
+
+def _check_outputs(paths: Sequence[Path], items: Sequence[Item]) -> None:
+    """InputError unless each image can have its file, which is nobody else's and no input."""
     check_writable(paths[0])
+    inputs = {item.path.resolve() for item in items if item.path is not None}
+    taken: set[Path] = set()
     for path in paths:
         if path.is_dir():
             raise InputError(f"cannot write {path}: it is a folder; choose another output path")
-        if path.exists() and not overwrite:
-            raise InputError(f"{path} exists already; choose another --output, or allow it with --overwrite")
+        if inputs and path.resolve() in inputs:
+            raise InputError(f"cannot write {path}: it is an input; choose another --output")
+        if path in taken:
+            raise InputError(f"two inputs would both become {path}; rename one, or run them one by one")
+        taken.add(path)

@@ -1,97 +1,126 @@
-"""A loaded pipeline together with the options of a `generate` command."""
+"""A loaded pipeline together with the options of a command."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
 from latentdiff import __version__
-from latentdiff.cli.plan import DEFAULT_GUIDANCE_SCALE, GUIDANCE_OPTIONS, Job, Plan
-from latentdiff.errors import InputError
+from latentdiff.cli import processes
+from latentdiff.cli.command import Command
+from latentdiff.cli.options import GUIDANCE_OPTIONS, flag
+from latentdiff.cli.plan import Job
+from latentdiff.errors import InputError, TooLargeError
 from latentdiff.pipelines.base import DiffusionPipeline
-from latentdiff.pipelines.prompts import as_list
-from latentdiff.pipelines.text_to_image import TextToImagePipeline
-from latentdiff.pipelines.unconditional import UnconditionalPipeline
-from latentdiff.registry import SCHEDULERS
+from latentdiff.pipelines.class_conditioning import DEFAULT_SCALE
+from latentdiff.registry import PIPELINES, SCHEDULERS
+from latentdiff.windows import Windows
+
+TEXT_SCALE = 5.0
 
 
 class Sampler:
-    """Makes the images of a plan.
+    """Makes the images of a command.
 
     Args:
-        plan: Its prompts decide whether the model fits.
-        args: The options of `latentdiff generate`.
+        command: What is made, with its options.
 
     Raises:
-        LatentDiffError: If a prompt, the device or the model is not valid, or the options don't fit the model.
+        LatentDiffError: If the device or the model is not valid, or the options don't fit the model.
     """
 
-    def __init__(self, plan: Plan, args: argparse.Namespace) -> None:
-        self.args = args
-        prompts = [prompt for prompt in plan.prompts if prompt is not None]
-        if prompts:
-            as_list(prompts)
-        device = find_device(args.device)
-        self.pipeline = load(args.model, args.revision, args.dtype)
-        self.conditional = isinstance(self.pipeline, TextToImagePipeline)
-        self._check_task(prompts)
-        if args.scheduler is not None:
-            self.pipeline.set_scheduler(args.scheduler)
+    def __init__(self, command: Command) -> None:
+        self.command, self.args = command, command.args
+        device = find_device(self.args.device)
+        loaded = load(self.args.model, self.args.revision, self.args.dtype)
+        self._check_task(loaded)
+        self._check_guidance(loaded)
+        self.pipeline = command.prepare(loaded)
+        self.guidance, self.windows = self._guidance(), self._windows()
+        if self.args.scheduler is not None:
+            self.pipeline.set_scheduler(self.args.scheduler)
         self.pipeline.set_progress_bar_config(leave=False)
         self.pipeline.to(device)
 
-    def _check_task(self, prompts: list[str]) -> None:
-        name = type(self.pipeline).__name__
-        if not self.conditional and not isinstance(self.pipeline, UnconditionalPipeline):
-            raise InputError(f"{self.args.model} is a {name}, which needs more than prompts; use it from Python")
-        if self.conditional and not prompts:
-            raise InputError(f"{self.args.model} makes images of prompts; give a PROMPT, or --prompts FILE")
-        given = [name for name in GUIDANCE_OPTIONS if getattr(self.args, name) is not None]
-        if not self.conditional and (prompts or given):
-            option = "a prompt" if prompts else f"--{given[0].replace('_', '-')}"
-            raise InputError(f"{self.args.model} is unconditional and has no use for {option}; leave it out")
+    def _check_task(self, loaded: DiffusionPipeline) -> None:
+        classes = [PIPELINES.get(task) for task in self.command.tasks]
+        if not isinstance(loaded, tuple(classes)):
+            name, known = type(loaded).__name__, " or ".join(cls.__name__ for cls in classes)
+            raise InputError(f"{self.args.model} is a {name}, latentdiff {self.command.name} needs a {known}")
+
+    def _check_guidance(self, loaded: DiffusionPipeline) -> None:
+        given = [name for name in GUIDANCE_OPTIONS if getattr(self.args, name, None) is not None]
+        if given and default_scale(loaded) is None:
+            raise InputError(f"{self.args.model} is unconditional and has no use for {flag(given[0])}; leave it out")
 
     def _guidance(self) -> dict[str, Any]:
-        """The options of classifier-free guidance, their defaults filled in; none for an unconditional model."""
-        if not self.conditional:
+        """The options of classifier-free guidance, their defaults filled in; none for a command or model without."""
+        default = default_scale(self.pipeline)
+        if default is None or not hasattr(self.args, "guidance_scale"):
             return {}
-        scale = DEFAULT_GUIDANCE_SCALE if self.args.guidance_scale is None else self.args.guidance_scale
-        return {
-            "guidance_scale": scale,
+        options = {
+            "guidance_scale": default if self.args.guidance_scale is None else self.args.guidance_scale,
             "guidance_interval": tuple(self.args.guidance_interval or (0.0, 1.0)),
             "guidance_rescale": self.args.guidance_rescale or 0.0,
-            "negative_prompt": self.args.negative_prompt,
         }
+        negative = getattr(self.args, "negative_prompt", None)
+        return options if negative is None else {**options, "negative_prompt": negative}
 
-    def images(self, jobs: Sequence[Job]) -> list[Image.Image]:
-        """The images of some jobs, computed as one batch; each depends on its own job alone."""
-        width, height = self.args.size or (None, None)
-        inputs = {"prompt": [job.prompt for job in jobs]} if self.conditional else {"batch_size": len(jobs)}
+    def _windows(self) -> Windows | None:
+        size, unit = self.args.window, self.pipeline.vae_scale_factor
+        if size is None:
+            return None
+        overlap = size // 4 // unit * unit if self.args.window_overlap is None else self.args.window_overlap
+        return Windows(size, overlap, self.args.wrap)
+
+    def images(self, jobs: Sequence[Job], inputs: Sequence[dict[str, Any]]) -> list[Image.Image]:
+        """The images of some jobs, computed as one batch; each depends on its own job alone.
+
+        Raises:
+            TooLargeError: If there isn't memory for one image.
+            InputError: If there isn't for so many, or an option is not valid.
+        """
+        batch: dict[str, Any] = {name: [values[name] for values in inputs] for name in inputs[0]}
+        batch = batch or {"batch_size": len(jobs)}
+        width, height = getattr(self.args, "size", None) or (None, None)
+        size = {name: value for name, value in (("width", width), ("height", height)) if value is not None}
         try:
             images: list[Image.Image] = self.pipeline(
-                **inputs,
-                **self._guidance(),
-                height=height,
-                width=width,
+                **batch,
+                **self.command.options(),
+                **self.guidance,
+                **size,
                 num_inference_steps=self.args.steps,
                 eta=self.args.eta,
+                windows=self.windows,
                 seed=[job.seed for job in jobs],
             ).images
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-                raise InputError(f"no memory for {len(jobs)} images at once; lower --batch-size or --size") from None
-            raise
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            if len(jobs) == 1:
+                raise TooLargeError("no memory for an image of this size; make it smaller or give --window") from None
+            raise InputError(f"no memory for {len(jobs)} images at once; lower --batch-size") from None
         return images
 
-    def parameters(self, image: Image.Image, prompts: Sequence[str | None], seed: int | str) -> dict[str, Any]:
-        """All that is needed to make `image` of `prompts` and `seed` again, as JSON values."""
+    def parameters(self, image: Image.Image, record: dict[str, Any], seed: int | str) -> dict[str, Any]:
+        """All that is needed to make `image` of an input and a seed again, as JSON values.
+
+        Args:
+            image: As the pipeline made it.
+            record: What is said of the input.
+            seed: One, or those of a grid as --seed takes them.
+        """
+        windows = self.windows
         values = {
-            "prompt": prompts[0] if len(prompts) == 1 else list(prompts),
+            "command": self.command.name,
+            **record,
+            **self.command.options(),
             "model": self.args.model,
             "revision": self.args.revision,
             "dtype": self.args.dtype,
@@ -99,11 +128,28 @@ class Sampler:
             "steps": self.args.steps,
             "scheduler": scheduler_name(self.pipeline.scheduler),
             "eta": self.args.eta,
-            **self._guidance(),
+            **self.guidance,
+            **({"window": windows.size, "window_overlap": windows.overlap} if windows else {}),
+            "wrap": self.args.wrap or None,
             "size": f"{image.width}x{image.height}",
             "version": __version__,
         }
         return {name: value for name, value in values.items() if value is not None}
+
+
+def shapes(inputs: dict[str, Any]) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the arrays among a job's inputs: what must be equal within a batch."""
+    return tuple(value.shape for value in inputs.values() if isinstance(value, np.ndarray))
+
+
+def default_scale(pipeline: DiffusionPipeline) -> float | None:
+    """The scale of classifier-free guidance if none is given; None for a model that takes no condition it can drop."""
+    parts = pipeline.components
+    if parts.get("text_encoder") is not None:
+        return TEXT_SCALE
+    if parts.get("class_embedder") is not None:
+        return 1.0 if parts["class_embedder"].config.null_class is None else DEFAULT_SCALE
+    return 1.0 if "layout_encoder" in parts else None
 
 
 def load(model: str, revision: str | None, dtype: str) -> DiffusionPipeline:
@@ -120,7 +166,9 @@ def find_device(name: str | None) -> torch.device:
     """The named device, by default an accelerator if there is one; InputError unless it works."""
     if name is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator or torch.device("cpu")
+        if accelerator is None:
+            return torch.device("cpu")
+        return torch.device(accelerator.type, processes.local_rank() % torch.accelerator.device_count())
     try:
         device = torch.device(name)
         torch.empty(0, device=device).cpu()

@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 import torch
 
-from latentdiff.errors import InputError
+from latentdiff.errors import TooLargeError
 from latentdiff.windows import Windows
 
 # Feature maps of a network's finest level that are alive at once, measured at the zoo's sizes: benchmarks/tasks.py.
@@ -40,9 +40,9 @@ def available(device: torch.device) -> int | None:
 
 
 def check(pipe: Any, height: int, width: int, windows: Windows | None) -> None:
-    """InputError if one image of this size certainly doesn't fit into the memory."""
+    """TooLargeError if one image of this size certainly doesn't fit into the memory."""
     needed, free = estimate(pipe, height, width, windows), available(pipe.unet.device)
     if free is not None and needed > free:
         hint = "make it smaller" if windows else "make it smaller or give windows, such as windows=512"
         size, needs, has = f"{width}x{height}", f"{needed / 2**30:.1f} GiB", f"{free / 2**30:.1f} GiB"
-        raise InputError(f"an image of {size} needs about {needs}, {has} are free; {hint}")
+        raise TooLargeError(f"an image of {size} needs about {needs}, {has} are free; {hint}")

@@ -1,0 +1,52 @@
+"""Several processes of one command, as `accelerate launch` or torchrun starts them: each takes its share."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+from latentdiff.errors import InputError
+
+T = TypeVar("T")
+
+LONGEST_WAIT = datetime.timedelta(days=7)
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return _variable("RANK", 0)
+
+
+def local_rank() -> int:
+    """The number of this process on its machine, which has a device for each."""
+    return _variable("LOCAL_RANK", 0)
+
+
+def count() -> int:
+    """How many processes there are."""
+    return _variable("WORLD_SIZE", 1)
+
+
+def share(parts: Sequence[T]) -> Sequence[T]:
+    """This process's parts of the work."""
+    return parts[rank() :: count()]
+
+
+def wait_for_others() -> None:
+    """Return when all processes are here: a launcher stops the others when one ends with an exit code other than 0."""
+    if count() == 1 or "MASTER_ADDR" not in os.environ:
+        return
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _variable(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isascii() or not text.isdigit():
+        raise InputError(f"the environment variable {name} is {text!r}; it must be an integer, as launchers set it")
+    return int(text)

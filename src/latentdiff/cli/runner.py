@@ -1,0 +1,121 @@
+"""From a plan to files: batch by batch, without what exists, past inputs that are not valid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from latentdiff.cli import processes
+from latentdiff.cli.command import Command
+from latentdiff.cli.plan import Item, Job, Plan
+from latentdiff.cli.sampler import Sampler, shapes
+from latentdiff.errors import InputError, LatentDiffError, TooLargeError
+from latentdiff.io.png import write_png
+from latentdiff.viz.grid import image_grid
+
+Inputs = dict[Job, dict[str, Any]]
+
+
+class Runner:
+    """Makes and writes the images of a plan, this process's share of them.
+
+    A batch that is made in part is computed as a whole, since an image may depend on its batch by rounding: files are
+    the same after an interruption, and of several processes.
+
+    Args:
+        command: What is made, with its options.
+        plan: Of the command.
+        complain: Prints an error of one input, after which the others are made.
+    """
+
+    def __init__(self, command: Command, plan: Plan, complain: Callable[[str], None]) -> None:
+        self.command, self.plan, self.complain = command, plan, complain
+        self.sampler: Sampler | None = None
+        self.failed: set[Item] = set()
+        self.made = self.kept = 0
+        self.cells: list[Any] = []
+
+    def lines(self) -> Iterator[str]:
+        """Do it; yields a line for each file written, and how many were kept.
+
+        Raises:
+            InputError: If an option or the only input is not valid; at the end, if some inputs were not.
+        """
+        batches = processes.share(self.plan.batches(self.command.args.batch_size))
+        for jobs in batches:
+            yield from self._batch(jobs)
+        if self.plan.grid is not None:
+            yield self._write_grid()
+        if self.kept:
+            yield f"{self.plan.folder}: {self.made} made, {self.kept} existed already"
+        processes.wait_for_others()
+        if self.failed:
+            items = {job.item for jobs in batches for job in jobs}
+            raise InputError(f"{len(self.failed)} of {len(items)} files failed")
+
+    def _batch(self, jobs: Sequence[Job]) -> Iterator[str]:
+        overwrite = self.command.args.overwrite
+        wanted = {job for job in jobs if job.path is None or overwrite or not job.path.exists()}
+        self.kept += len(jobs) - len(wanted)
+        inputs: Inputs = {job: {} for job in jobs} if wanted else {}
+        inputs = self._each(inputs, lambda job, _: self._read(job))
+        if wanted & inputs.keys():
+            sampler = self._loaded()
+            inputs = self._each(inputs, lambda job, given: self.command.fit(sampler.pipeline, job, given))
+            for shape in dict.fromkeys(map(shapes, inputs.values())):
+                group = {job: given for job, given in inputs.items() if shapes(given) == shape}
+                if wanted & group.keys():
+                    yield from self._write(sampler, group, wanted)
+
+    def _read(self, job: Job) -> dict[str, Any]:
+        if isinstance(job.item.source, InputError):
+            raise job.item.source
+        return self.command.read(job)
+
+    def _loaded(self) -> Sampler:
+        """The model, loaded when it is first needed: not for inputs of which none is valid, nor if all is made."""
+        self.sampler = self.sampler or Sampler(self.command)
+        return self.sampler
+
+    def _each(self, inputs: Inputs, function: Callable[[Job, dict[str, Any]], dict[str, Any]]) -> Inputs:
+        """The function's results, without those jobs whose input is not valid."""
+        results = {}
+        for job, given in inputs.items():
+            try:
+                results[job] = function(job, given)
+            except LatentDiffError as error:
+                self._fail(job, error)
+        return results
+
+    def _fail(self, job: Job, error: LatentDiffError) -> None:
+        """Report an input file that is not valid, once; raise the error if there is nothing else to go on with."""
+        if job.item.path is None or len(self.plan.items) == 1:
+            raise error
+        if job.item not in self.failed:
+            self.complain(str(error) if job.item.label in str(error) else f"{job.item.label}: {error}")
+        self.failed.add(job.item)
+
+    def _write(self, sampler: Sampler, group: Inputs, wanted: set[Job]) -> Iterator[str]:
+        try:
+            images = sampler.images(list(group), list(group.values()))
+        except TooLargeError as error:
+            for job in group:
+                self._fail(job, error)
+            return
+        for job, image in zip(group, images, strict=True):
+            if job.path is None:
+                self.cells.append(image)
+            elif job in wanted:
+                parameters = sampler.parameters(image, self.command.record(job), job.seed)
+                write_png(self.command.finish(job, image), job.path, parameters)
+                self.made += 1
+                yield f"{job.path}\tseed {job.seed}"
+
+    def _write_grid(self) -> str:
+        plan, sampler = self.plan, self._loaded()
+        assert plan.grid is not None
+        records = [self.command.record(job) for job in plan.jobs[:: len(plan.seeds)]]
+        record = records[0] if len(records) == 1 else {name: [r[name] for r in records] for name in records[0]}
+        parameters = sampler.parameters(self.cells[0], record, plan.seed_text)
+        write_png(image_grid(self.cells, columns=len(plan.seeds)), plan.grid, {**parameters, "grid": True})
+        return f"{plan.grid}\tseed {plan.seed_text}"

@@ -1,0 +1,193 @@
+"""Folders in, folders out: sub-folders, what exists, what is damaged, several processes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from latentdiff.cli import processes
+from latentdiff.io.png import read_parameters
+
+OPTIONS = ("--steps", 2, "--seed", 0, "--batch-size", 2)
+
+
+def noise_image(path, size=(8, 8), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(values).save(path)
+
+
+def files(folder):
+    """Names in a folder to the files' bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Five images of two sizes, two of them in a sub-folder, and things that are no input."""
+    folder = tmp_path / "photos"
+    for number, name in enumerate(("b.png", "a.jpg", "sub/c.webp", "sub/deep/d.bmp", "e.png")):
+        noise_image(folder / name, (8, 8) if number != 1 else (12, 10), number)
+    noise_image(folder / ".hidden.png")
+    noise_image(folder / ".thumbnails" / "b.png")
+    (folder / "notes.txt").write_text("notes")
+    return folder
+
+
+MADE = ["out/a.png", "out/b.png", "out/e.png", "out/sub/c.png", "out/sub/deep/d.png"]
+
+
+def test_a_folder_becomes_a_folder(run, models, photos, tmp_path):
+    code, out, err = run("upscale", "photos", "-o", "out", "--model", models["upscale"], *OPTIONS)
+    assert (code, err) == (0, [])
+    assert sorted(out) == [f"{name}\tseed 0" for name in MADE]
+    assert sorted(files(tmp_path / "out")) == [name.removeprefix("out/") for name in MADE]
+    assert read_parameters("out/sub/deep/d.png")["image"] == "sub/deep/d.bmp"
+    with Image.open("out/a.png") as image:
+        assert image.size == (24, 20)
+
+
+def test_what_exists_is_kept_and_the_rest_is_the_same(run, models, photos, tmp_path):
+    command = ("upscale", "photos", "-o", "photos/out", "--model", models["upscale"], *OPTIONS)
+    assert run(*command)[0] == 0
+    whole = files(photos / "out")
+    for name in ("b.png", "sub/c.png"):  # each of a batch of two, whose other is kept
+        (photos / "out" / name).unlink()
+    (photos / "out/e.png").write_text("kept")
+    code, out, err = run(*command)
+    assert (code, err) == (0, [])
+    assert out == ["photos/out/b.png\tseed 0", "photos/out/sub/c.png\tseed 0", "photos/out: 2 made, 3 existed already"]
+    assert files(photos / "out") == {**whole, "e.png": b"kept"}
+    assert run(*command, "--overwrite")[0] == 0
+    assert files(photos / "out") == whole
+
+
+def test_no_model_is_loaded_when_all_is_made(run, models, photos, tmp_path):
+    command = ("upscale", "photos", "-o", "out", *OPTIONS)
+    assert run(*command, "--model", models["upscale"])[0] == 0
+    assert run(*command, "--model", "nothing") == (0, ["out: 0 made, 5 existed already"], [])
+
+
+def test_several_seeds_have_files_of_their_own(run, models, photos, tmp_path):
+    assert (
+        run("upscale", photos / "b.png", "-o", "out", "--model", models["upscale"], "--steps", 2, "--seed", "0-1")[0]
+        == 0
+    )
+    assert sorted(files(tmp_path / "out")) == ["b-seed0.png", "b-seed1.png"]
+
+
+def test_bad_files_are_reported_and_the_rest_is_done(run, models, photos, tmp_path):
+    (photos / "empty.png").write_bytes(b"")
+    whole = (photos / "b.png").read_bytes()
+    (photos / "cut.png").write_bytes(whole[: len(whole) // 2])
+    Image.new("1", (12000, 9000)).save(photos / "bomb.png")
+    command = ("upscale", "photos", "-o", "out", "--model", models["upscale"], *OPTIONS)
+    for made in (5, 0):
+        code, out, err = run(*command)
+        assert (code, len(err)) == (2, 4)
+        for line, name in zip(err, ("bomb", "cut", "empty"), strict=False):
+            assert line.startswith(f"latentdiff: error: photos/{name}.png ")
+        assert err[-1] == "latentdiff: error: 3 of 8 files failed"
+        assert len([line for line in out if line.endswith("seed 0")]) == made
+        assert sorted(files(tmp_path / "out")) == [name.removeprefix("out/") for name in MADE]
+
+
+def test_a_file_that_does_not_fit_the_model_is_reported(run, models, tmp_path):
+    (tmp_path / "layouts").mkdir()
+    for name in ("dog", "dgo", "cat"):
+        content = {"objects": [{"class": name, "box": [0, 0, 1, 1]}]}
+        (tmp_path / f"layouts/{name}.json").write_text(json.dumps(content))
+    (tmp_path / "layouts/list.json").write_text("[]")
+    code, out, err = run("layout", "layouts", "-o", "out", "--model", models["layout"], *OPTIONS)
+    assert (code, len(out)) == (2, 2)
+    assert err[0].startswith("latentdiff: error: layouts/dgo.json: unknown class 'dgo'; did you mean 'dog'")
+    assert err[1].startswith("latentdiff: error: layouts/list.json is other JSON than needed")
+    assert err[2:] == ["latentdiff: error: 2 of 4 files failed"]
+
+
+def test_a_missing_mask_is_reported(run, models, photos, tmp_path):
+    for name, size in (("a.png", (12, 10)), ("b.png", (8, 8)), ("sub/c.png", (8, 8)), ("e.png", (9, 8))):
+        (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", size, 255).save(tmp_path / "masks" / name)
+    command = ("inpaint", "photos", "--mask", "masks", "-o", "out", "--model", models["inpaint"], *OPTIONS)
+    code, out, err = run(*command)
+    assert (code, len(out)) == (2, 3)
+    assert err[0].startswith("latentdiff: error: photos/e.png: mask masks/e.png is 9x8 pixels, the image 8x8")
+    assert err[1].startswith("latentdiff: error: photos/sub/deep/d.bmp: masks holds no sub/deep/d.bmp for it")
+    assert read_parameters("out/sub/c.png")["mask"] == "c.png"
+
+
+def test_an_image_that_is_too_large_is_reported(run, models, photos, tmp_path, monkeypatch):
+    free = type("Memory", (), {"available": 1_000_000})
+    noise_image(photos / "large.png", (64, 64))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    code, out, err = run("upscale", "photos", "-o", "out", "--model", models["upscale"], *OPTIONS)
+    assert (code, len(out)) == (2, 5)
+    assert err[0].startswith("latentdiff: error: photos/large.png: an image of 128x128 needs about")
+
+
+def environment(rank=None, count=2):
+    """The variables that launchers set, and nothing of this process's that changes results."""
+    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launched = {} if rank is None else {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+    return {**variables, **launched}
+
+
+def start(command, folder, env):
+    argv = [sys.executable, "-m", "latentdiff", *map(str, command)]
+    return subprocess.Popen(argv, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_processes_make_the_files_of_one(models, tmp_path):
+    options = ("--model", models["class"], "--steps", 2, "-n", 7, "--batch-size", 2)
+    started = [start(("sample", *options, "-o", "two"), tmp_path, environment(rank)) for rank in (0, 1)]
+    results = [(*process.communicate(), process.returncode) for process in started]
+    alone = start(("sample", *options, "-o", "one"), tmp_path, environment())
+    assert (alone.wait(), [code for _, _, code in results]) == (0, [0, 0])
+    shares = [[line.split("\t")[0] for line in out.splitlines()] for out, _, _ in results]
+    assert [len(share) for share in shares] == [4, 3]
+    assert not set(shares[0]) & set(shares[1])
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert len(files(tmp_path / "one")) == 7
+
+
+def test_a_launcher_does_not_stop_the_others_for_a_bad_file(models, photos, tmp_path):
+    """The launcher is the one that `accelerate launch` runs for several devices."""
+    (photos / "0.png").write_bytes(b"")  # the first process has nothing else to do
+    command = ("upscale", "photos", "-o", "two", "--model", models["upscale"], "--steps", 2, "--seed", 0)
+    command = (*command, "--batch-size", 5)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    for path in (photos / "sub").rglob("*.*"):
+        path.unlink()
+    for number in range(12):
+        noise_image(photos / f"z{number:02d}.png", (8, 8), number)
+    argv = [sys.executable, *map(str, (*launch, "-m", "latentdiff", *command))]
+    done = subprocess.run(argv, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "latentdiff: error: 1 of 10 files failed" in done.stderr
+    alone = start((*command[:3], "one", *command[4:]), tmp_path, environment())
+    assert (alone.wait(), len(files(tmp_path / "one"))) == (2, 15)
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+
+
+def test_processes_need_a_seed_and_make_no_grid(fails, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    fails("--seed is missing; several processes need one to agree on", "generate", "a dog", "--model", "x")
+    fails("--grid is given to several processes", "generate", "a dog", "--model", "x", "--seed", 0, "--grid")
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    fails("the environment variable WORLD_SIZE is 'two'", "generate", "a dog", "--model", "x")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_shares_are_the_whole(monkeypatch, count):
+    monkeypatch.setenv("WORLD_SIZE", str(count))
+    shares = []
+    for rank in range(count):
+        monkeypatch.setenv("RANK", str(rank))
+        shares += processes.share(range(7))
+    assert sorted(shares) == list(range(7))
