@@ -122,6 +122,15 @@ def test_a_missing_mask_is_reported(run, models, photos, tmp_path):
     assert read_parameters("out/sub/c.png")["mask"] == "c.png"
 
 
+def test_masks_inside_the_folder_of_images_are_no_images(run, models, photos, tmp_path):
+    for name, size in (("a", (12, 10)), ("b", (8, 8)), ("e", (8, 8)), ("sub/c", (8, 8)), ("sub/deep/d", (8, 8))):
+        (photos / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", size, 255).save(photos / "masks" / f"{name}.png")
+    command = ("inpaint", "photos", "--mask", "photos/masks", "-o", "out", "--model", models["inpaint"], *OPTIONS)
+    code, out, err = run(*command)
+    assert (code, err, sorted(line.split("\t")[0] for line in out)) == (0, [], MADE)
+
+
 def test_an_image_that_is_too_large_is_reported(run, models, photos, tmp_path, monkeypatch):
     free = type("Memory", (), {"available": 1_000_000})
     noise_image(photos / "large.png", (64, 64))
@@ -156,22 +165,18 @@ def test_two_processes_make_the_files_of_one(models, tmp_path):
     assert len(files(tmp_path / "one")) == 7
 
 
-def test_a_launcher_does_not_stop_the_others_for_a_bad_file(models, photos, tmp_path):
+def test_a_launcher_does_not_stop_the_others_for_bad_files(models, photos, tmp_path):
     """The launcher is the one that `accelerate launch` runs for several devices."""
-    (photos / "0.png").write_bytes(b"")  # the first process has nothing else to do
-    command = ("upscale", "photos", "-o", "two", "--model", models["upscale"], "--steps", 2, "--seed", 0)
-    command = (*command, "--batch-size", 5)
+    for number in range(5):  # all that the first process has to do; the second takes much longer
+        (photos / f"0{number}.png").write_bytes(b"")
+    options = ("--model", models["upscale"], "--batch-size", 5, "--steps", 300, "--seed", 0)
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
-    for path in (photos / "sub").rglob("*.*"):
-        path.unlink()
-    for number in range(12):
-        noise_image(photos / f"z{number:02d}.png", (8, 8), number)
-    argv = [sys.executable, *map(str, (*launch, "-m", "latentdiff", *command))]
+    argv = [sys.executable, *map(str, (*launch, "-m", "latentdiff", "upscale", "photos", "-o", "two", *options))]
     done = subprocess.run(argv, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "latentdiff: error: 1 of 10 files failed" in done.stderr
-    alone = start((*command[:3], "one", *command[4:]), tmp_path, environment())
-    assert (alone.wait(), len(files(tmp_path / "one"))) == (2, 15)
+    assert "latentdiff: error: 5 of 5 files failed" in done.stderr
+    alone = start(("upscale", "photos", "-o", "one", *options), tmp_path, environment())
+    assert (alone.wait(), len(files(tmp_path / "one"))) == (2, 5)
     assert files(tmp_path / "two") == files(tmp_path / "one")
 
 

@@ -234,6 +234,7 @@ WRONG = {
     "mask small.png is 4x4 pixels, the image 18x13": ["img2img", "a.png", "--mask", "small.png", "--model", "x"],
     "a.txt cannot be read as JSON": ["layout", "a.txt", "--model", "x"],
     "is no COCO file (KeyError 'categories')": ["layout", "coco.json", "--model", "x"],
+    "twice.json has two images of one id": ["layout", "twice.json", "--model", "x"],
     'no.json has no list of "objects"': ["layout", "no.json", "--model", "x"],
     "box of object 0 is (0, 0, 2, 1)": ["layout", "out.json", "--model", "x"],
     "class range '5-3' is given": ["class", "5-3", "--model", "x"],
@@ -260,6 +261,8 @@ def test_what_is_wrong_whatever_the_model_is_one_line(fails, tmp_path, message):
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "empty").mkdir()
     (tmp_path / "no.json").write_text("{}")
+    twice = {"annotations": [], "categories": [], "images": [{"id": 1, "width": 8, "height": 8}] * 2}
+    (tmp_path / "twice.json").write_text(json.dumps(twice))
     (tmp_path / "coco.json").write_text('{"annotations": []}')
     (tmp_path / "out.json").write_text('{"objects": [{"class": "dog", "box": [0, 0, 2, 1]}]}')
     fails(message, *WRONG[message])

@@ -35,7 +35,7 @@ class Command:
     description: ClassVar[str]
     tasks: ClassVar[tuple[str, ...]]
     model: ClassVar[str | None] = None
-    per: ClassVar[str] = "image"
+    per: ClassVar[str] = "input"
     seed: ClassVar[str | None] = None
     sized: ClassVar[bool] = False
     names: ClassVar[str]

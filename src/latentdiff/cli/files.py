@@ -37,8 +37,12 @@ class FileCommand(Command):
 
     def items(self) -> Sequence[Item]:
         """An item for each file."""
-        output = self.args.output or DEFAULT_FOLDER
-        return find_files(getattr(self.args, self.argument), self.suffixes, Path(output))
+        output = Path(self.args.output or DEFAULT_FOLDER)
+        return find_files(getattr(self.args, self.argument), self.suffixes, output, self.other_folders())
+
+    def other_folders(self) -> Sequence[Path]:
+        """Paths that hold no inputs of this kind, though they may lie inside a folder of them."""
+        return ()
 
     def file_name(self, number: int, item: Item, seed: int, several: bool) -> str:
         """The input's name."""
@@ -49,13 +53,16 @@ class FileCommand(Command):
         return {self.argument: job.item.file}
 
 
-def find_files(given: Sequence[str], suffixes: Collection[str], output: Path) -> list[Item]:
+def find_files(
+    given: Sequence[str], suffixes: Collection[str], output: Path, others: Sequence[Path] = ()
+) -> list[Item]:
     """The files that are given, and those in the folders that are, sorted, without what is hidden.
 
     Args:
         given: Paths of files and folders.
         suffixes: Of the files that are searched for in folders.
         output: A folder that isn't searched: another run may have written into it.
+        others: More folders that aren't, unless they are given.
 
     Raises:
         InputError: If a path leads nowhere, or a folder holds no such file.
@@ -64,7 +71,7 @@ def find_files(given: Sequence[str], suffixes: Collection[str], output: Path) ->
     for text in given:
         path = Path(text)
         if path.is_dir():
-            found = _search(path, suffixes, output)
+            found = _search(path, suffixes, output, others)
             items += [Item(file.relative_to(path).with_suffix("").as_posix(), file, file) for file in found]
         elif path.exists():
             items.append(Item(path.stem, path, path))
@@ -73,12 +80,12 @@ def find_files(given: Sequence[str], suffixes: Collection[str], output: Path) ->
     return items
 
 
-def _search(folder: Path, suffixes: Collection[str], output: Path) -> list[Path]:
+def _search(folder: Path, suffixes: Collection[str], output: Path, others: Sequence[Path]) -> list[Path]:
     if folder.resolve() == output.resolve():
         raise InputError(f"{folder} is both input and --output; choose another --output")
-    found, hidden = [], output.resolve()
+    found, hidden = [], {path.resolve() for path in (output, *others)}
     for parent, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if name[0] != "." and (Path(parent) / name).resolve() != hidden]
+        folders[:] = [name for name in folders if name[0] != "." and (Path(parent) / name).resolve() not in hidden]
         found += [Path(parent) / name for name in names if name[0] != "." and Path(name).suffix.lower() in suffixes]
     if not found:
         raise InputError(f"{folder} holds no file of a known kind; known: {', '.join(suffixes)}")

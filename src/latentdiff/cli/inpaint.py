@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from latentdiff.cli.files import FileCommand, find_partner
@@ -27,6 +28,10 @@ class MaskedCommand(FileCommand):
             metavar="PATH",
             help="white where pixels are made anew: a file for all images, or a folder of files of their names",
         )
+
+    def other_folders(self) -> Sequence[Path]:
+        """That of the masks."""
+        return () if self.args.mask is None else (Path(self.args.mask),)
 
     def items(self) -> Sequence[Item]:
         """Images, each with its mask as source, if there are masks."""

@@ -100,8 +100,9 @@ def _coco(item: Item, content: Mapping[str, Any]) -> list[Item]:
         raise InputError(
             f"{item.path} is no COCO file ({type(error).__name__} {error}); it must hold {KINDS}"
         ) from None
-    if not layouts:
-        raise InputError(f'{item.path} has no "images"; it must hold {KINDS}')
+    if not layouts or len(layouts) < len(names):
+        fault = "two images of one id" if layouts else 'no "images"'
+        raise InputError(f"{item.path} has {fault}; it must hold {KINDS}")
     parent = Path(item.name).parent
     return [
         Item((parent / name).as_posix(), layout, item.path)

@@ -35,7 +35,7 @@ def add_sampling_options(parser: Parser, *, per: str, seed: str | None, size: bo
 
     Args:
         parser: Of the command.
-        per: What has images of its own for each seed, "prompt" or "image".
+        per: What has images of its own for each seed, such as "prompt".
         seed: The default; None for a random one.
         size: Whether the size of the result can be chosen.
     """
