@@ -127,7 +127,7 @@ MASKS: Registry[Callable[..., Any]] = Registry(
     },
 )
 
-CONDITIONERS: Registry[type] = Registry(
+CONDITIONERS: Registry[Any] = Registry(
     "conditioning",
     {
         "unconditional": "latentdiff.training.conditioners.unconditional:NoCondition",

@@ -50,7 +50,8 @@ def batch_of(rows, indices, mirrored=False):
 
 
 def test_all_are_here():
-    assert set(toy.TASKS) == set(CONDITIONERS.names()) <= set(PIPELINES.names())
+    assert set(toy.TASKS) <= set(CONDITIONERS.names())
+    assert set(PIPELINES.names()) - set(toy.TASKS) == {"image-to-image"}  # which is sampling alone
 
 
 @pytest.mark.parametrize("task", toy.TASKS)
@@ -388,7 +389,25 @@ def test_bad_input_is_one_line_and_writes_nothing(name, data, vae, tmp_path):
 def test_a_pretrained_model_of_another_task_is_refused(data, vae, tmp_path):
     output = toy.train("unconditional", data, vae, tmp_path, max_train_steps=1)
     options = {"pretrained_model_name_or_path": str(output / "pipeline")}
-    with pytest.raises(
-        ConfigError, match="conditioning is 'class-to-image', the pretrained pipeline's 'unconditional'"
-    ):
+    with pytest.raises(ConfigError, match=r"trains a ClassToImagePipeline, .* is a UnconditionalPipeline; drop"):
         toy.train("class-to-image", data, vae, tmp_path / "again", **options)
+
+
+def test_a_package_may_bring_a_conditioner(data, vae, tmp_path, monkeypatch):
+    """Found by its name in the recipe, through the package's entry point."""
+    (tmp_path / "offered_conditioner.py").write_text(
+        "from latentdiff.registry import CONDITIONERS\n"
+        "from latentdiff.training.conditioners.unconditional import NoCondition\n"
+        "CONDITIONERS.register('offered')(type('Offered', (NoCondition,), {'task': 'unconditional'}))\n"
+    )
+    (tmp_path / "offered-1.dist-info").mkdir()
+    (tmp_path / "offered-1.dist-info" / "METADATA").write_text("Name: offered\nVersion: 1\n")
+    (tmp_path / "offered-1.dist-info" / "entry_points.txt").write_text(
+        "[latentdiff.plugins]\no = offered_conditioner\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        output = toy.train("offered", data, vae, tmp_path / "run", max_train_steps=1)
+        assert type(DiffusionPipeline.from_pretrained(output / "pipeline")) is PIPELINES.get("unconditional")
+    finally:
+        CONDITIONERS._entries.pop("offered", None)

@@ -1,16 +1,22 @@
-"""The recipes of docs/training.md are recipes."""
+"""The recipes of docs/training.md fit together, and its conditioner trains."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+import torch
+import toy
 import yaml
+from PIL import Image
 
+from latentdiff import DiffusionPipeline, InputError, SuperResolutionPipeline, UNet2DConditionModel
 from latentdiff.config import from_mapping
 from latentdiff.registry import CONDITIONERS
 from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
 
 TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+LATENTS = 3
 
 
 def blocks(kind):
@@ -21,12 +27,42 @@ def test_first_stage():
     assert from_mapping(FirstStageRecipe, blocks("first-stage")[0]).resolution == 256
 
 
-@pytest.mark.parametrize("condition", blocks("condition"), ids=lambda block: block["conditioning"])
-def test_conditions(condition):
-    recipe = from_mapping(DiffusionRecipe, {**blocks("diffusion")[0], **condition})
-    recipe.check_used(recipe.conditioning, CONDITIONERS.get(recipe.conditioning).options)
+def test_every_task_has_a_recipe_and_a_line_of_the_table():
+    rows = re.findall(r"^\| `([\w-]+)` \|", TEXT, re.MULTILINE)
+    assert rows[0] == "conditioning" and sorted(rows[1:]) == sorted(toy.TASKS)
+    assert sorted(block["conditioning"] for block in blocks("diffusion") + blocks("condition")) == sorted(toy.TASKS)
 
 
-def test_every_condition_is_told():
-    told = {block["conditioning"] for block in [*blocks("condition"), *blocks("diffusion")]}
-    assert told == set(CONDITIONERS.names())
+@pytest.mark.parametrize("lines", [*blocks("diffusion"), *blocks("condition")], ids=lambda lines: lines["conditioning"])
+def test_recipes_fit(lines):
+    recipe = from_mapping(DiffusionRecipe, {**blocks("diffusion")[0], **lines})
+    kind = CONDITIONERS.get(recipe.conditioning)
+    recipe.check_used(recipe.conditioning, kind.options)
+    options = {"in_channels": LATENTS, "out_channels": LATENTS} | kind.unet_options(recipe, LATENTS)
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**options, **recipe.unet)
+    assert unet.config.in_channels - LATENTS == {"inpaint": 4, "super-resolution": 3, "semantic-to-image": 3}.get(
+        recipe.conditioning, 0
+    )
+
+
+def test_the_conditioner_of_the_documentation(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    try:
+        exec(code, {})
+        data, torch_vae = toy.write(tmp_path / "data"), toy.write_vae(tmp_path / "vae")
+        rows = toy.lines(data)
+        for row in rows:
+            row["measured"] = f"maps/small_{row['file_name']}"
+            Image.fromarray(toy.small(data / row["file_name"])).save(data / row["measured"])
+        (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        options = {"condition": {"column": "measured"}, "max_train_steps": 1, "random_flip": True}
+        output = toy.train("measured-pairs", data, torch_vae, tmp_path / "run", **options)
+        pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
+        assert type(pipe) is SuperResolutionPipeline
+        again = {**options, "pretrained_model_name_or_path": str(output / "pipeline")}
+        toy.train("measured-pairs", data, torch_vae, tmp_path / "again", **again)
+        with pytest.raises(InputError, match="has no 'small' in some lines"):
+            toy.train("measured-pairs", data, torch_vae, tmp_path / "bad", **{**options, "condition": {}})
+    finally:
+        CONDITIONERS._entries.pop("measured-pairs", None)

@@ -66,11 +66,11 @@ def scene(ground, colour, corner):
     return pixels, label_map, row
 
 
-def write(folder: Path) -> Path:
-    """All 24 scenes as a folder of images, with a vocabulary."""
+def write(folder: Path, grounds=range(2)) -> Path:
+    """The 12 scenes on each background as a folder of images, with a vocabulary."""
     (folder / "maps").mkdir(parents=True)
     lines = []
-    for ground in range(2):
+    for ground in grounds:
         for colour in COLOURS:
             for corner in range(4):
                 pixels, label_map, row = scene(ground, colour, corner)

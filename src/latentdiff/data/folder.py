@@ -28,6 +28,7 @@ class ImageFolder(Dataset[torch.Tensor]):
 
     Attributes:
         paths: The image files.
+        metadata: The lines of the metadata, none without it.
         captions: One caption an image, or None.
         labels: The number of each image's class, or None.
         class_names: Names of the classes, sorted, by number; None where the metadata has numbers.
@@ -39,6 +40,7 @@ class ImageFolder(Dataset[torch.Tensor]):
             isn't filled in every line.
     """
 
+    metadata: list[dict[str, Any]]
     captions: list[str] | None = None
     labels: list[int] | None = None
     class_names: list[str] | None = None
@@ -49,9 +51,9 @@ class ImageFolder(Dataset[torch.Tensor]):
         self.root, self.resolution = Path(root), resolution
         if not self.root.is_dir():
             raise InputError(f"{root} is not a folder; give a folder of images")
-        metadata = self.root / "metadata.jsonl"
+        self.metadata, metadata = [], self.root / "metadata.jsonl"
         if metadata.exists():
-            rows = _read_metadata(metadata)
+            self.metadata = rows = _read_metadata(metadata)
             self.paths = [self.root / row["file_name"] for row in rows]
             captions, classes, objects, maps = ([row[name] for row in rows if name in row] for name in COLUMNS)
             self.captions = [str(caption) for caption in captions] or None

@@ -14,7 +14,7 @@ from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.codec import factor
 from latentdiff.pipelines.loading import library_errors
-from latentdiff.registry import CONDITIONERS, PIPELINES
+from latentdiff.registry import CONDITIONERS, PIPELINES, load_plugins
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.training.conditioners.base import Conditioner, build
 from latentdiff.training.recipes import DiffusionRecipe
@@ -28,12 +28,17 @@ def make_conditioner(recipe: DiffusionRecipe, images: ImageFolder) -> Conditione
         CheckpointError: If the pipeline or the first stage can't be loaded.
         InputError: If the images lack what the condition is made of.
     """
+    if recipe.conditioning is not None and recipe.conditioning not in CONDITIONERS:
+        load_plugins()
     if recipe.pretrained_model_name_or_path is not None:
         pipeline: Any = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
-        task = _task_of(pipeline)
-        if recipe.conditioning not in (None, task):
-            raise ConfigError(f"conditioning is {recipe.conditioning!r}, the pretrained pipeline's {task!r}; drop it")
+        task = recipe.conditioning or _task_of(pipeline)
         kind = _conditioner_class(recipe, task)
+        if type(pipeline) is not _pipeline_class(task):
+            raise ConfigError(
+                f"conditioning is {task!r}, which trains a {_pipeline_class(task).__name__}, but the pretrained "
+                f"pipeline is a {type(pipeline).__name__}; drop conditioning"
+            )
     else:
         task = recipe.conditioning or ("text-to-image" if recipe.text_encoder else "unconditional")
         kind = _conditioner_class(recipe, task)
@@ -52,9 +57,13 @@ def _conditioner_class(recipe: DiffusionRecipe, task: str) -> type[Conditioner]:
     return kind
 
 
+def _pipeline_class(task: str) -> Any:
+    return PIPELINES.get(CONDITIONERS.get(task).task or task)
+
+
 def _task_of(pipeline: Any) -> str:
     for task in CONDITIONERS.names():
-        if task in PIPELINES and type(pipeline) is PIPELINES.get(task):
+        if type(pipeline) is _pipeline_class(task) and CONDITIONERS.get(task).task is None:
             return task
     raise ConfigError(
         f"{type(pipeline).__name__} is no pipeline that can be trained; there are: {', '.join(CONDITIONERS.names())}"
@@ -77,7 +86,7 @@ def _new_pipeline(recipe: DiffusionRecipe, images: ImageFolder, task: str, kind:
             )
     unet = build(UNet2DConditionModel, "unet", {**fitting, **recipe.unet})
     parts = kind.components(recipe, images, vae)
-    return PIPELINES.get(task)(vae=vae, unet=unet, scheduler=scheduler, **parts)
+    return _pipeline_class(task)(vae=vae, unet=unet, scheduler=scheduler, **parts)
 
 
 def load_first_stage(folder: str) -> Any:

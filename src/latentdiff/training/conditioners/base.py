@@ -19,19 +19,20 @@ from latentdiff.training.recipes import DiffusionRecipe
 class Conditioner(ABC):
     """The condition of one task, in training.
 
-    It is registered in `CONDITIONERS` under the name that its pipeline has in `PIPELINES`, and makes the network's
-    input with the pipeline's own methods, so that training and sampling can't part.
+    It makes the network's input with the pipeline's own methods, so that training and sampling can't part.
 
     Args:
         pipeline: What is trained.
         recipe: Of the run.
 
     Attributes:
+        task: The name of its pipeline in `PIPELINES`; by default its own name in `CONDITIONERS`.
         trains: The pipeline's components that are trained beside the UNet.
         options: The fields of the recipe that it reads.
         dropout: Share of conditions that are dropped where the recipe says nothing; None if it has no null condition.
     """
 
+    task: ClassVar[str | None] = None
     trains: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[tuple[str, ...]] = ()
     dropout: ClassVar[float | None] = None
