@@ -77,6 +77,13 @@ def test_resuming_is_bit_for_bit(task, data, vae, tmp_path):
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("task", ["layout-to-image", "inpaint"])
+def test_worker_processes_change_nothing(task, data, vae, tmp_path):
+    runs = [toy.train(task, data, vae, tmp_path / str(n), max_train_steps=2, dataloader_num_workers=n) for n in (0, 2)]
+    first, second = map(weights_of, runs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def network_input(unet, run):
     """The channels beside the latents and the cross-attention's keys that the UNet is called with."""
     seen = {}
