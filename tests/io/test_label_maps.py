@@ -186,3 +186,15 @@ def test_bad_files(tmp_path):
 def test_bad_palettes(palette, message):
     with pytest.raises(InputError, match=message):
         read_label_map(COLOURED, 4, palette=palette, class_names=NAMES)
+
+
+def test_ignored_index_of_an_indexed_file_that_is_read_by_colours(tmp_path):
+    indices = np.array([[0, 1, 255], [1, 255, 0]], dtype=np.uint8)
+    image = Image.fromarray(indices).convert("P")
+    image.putpalette([10, 0, 0, 0, 20, 0] + [200, 200, 200] * 254)
+    image.save(tmp_path / "map.png")
+    palette = [(0, 20, 0), (10, 0, 0)]
+    found = read_label_map(tmp_path / "map.png", 2, palette=palette, ignore_index=255)
+    assert found.tolist() == [[1, 0, 255], [0, 255, 1]]
+    with pytest.raises(InputError, match=r"the colour \(200, 200, 200\) at x 2, y 0 and 1 more"):
+        read_label_map(tmp_path / "map.png", 2, palette=palette)

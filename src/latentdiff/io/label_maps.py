@@ -32,7 +32,8 @@ def read_label_map(
     """One label map as int64 (H, W), on the CPU.
 
     A grey value is a class number. An indexed image is read by its colours where a palette is given, since programs
-    renumber the indices when they save, and else by its indices. Other colours need a palette; transparency is ignored.
+    renumber the indices when they save (but for `ignore_index`, where its colour is of no class), and else by its
+    indices. Other colours need a palette; transparency is ignored.
 
     Args:
         label_map: A path or a Pillow image, indexed, grey or coloured; an array of integers (H, W) or of colours
@@ -51,12 +52,13 @@ def read_label_map(
     colours = None if palette is None else parse_palette(palette, num_classes, class_names, ignore_index)
     if isinstance(label_map, (str, Path)):
         name = f"{name} {label_map}"
+    indices = None
     if isinstance(label_map, (str, Path, Image.Image)):
-        pixels = read_pixels(label_map, lambda image: _pixels(image, colours is not None, name), name)
+        pixels, indices = read_pixels(label_map, lambda image: _pixels(image, colours is not None, name), name)
     else:
         pixels = _array(label_map, name)
     if pixels.ndim == 3:
-        pixels = _numbers(pixels, colours, name)
+        pixels = _numbers(pixels, colours, name, indices, ignore_index)
     allowed = (pixels >= 0) & (pixels < num_classes) | (pixels == ignore_index if ignore_index is not None else False)
     if not allowed.all():
         ignored = "" if ignore_index is None else f", and {ignore_index} to ignore"
@@ -112,14 +114,14 @@ def _check_ignore_index(num_classes: int, ignore_index: int | None) -> None:
         raise InputError(f"ignore_index is {ignore_index}, one of the {num_classes} classes; choose another number")
 
 
-def _pixels(image: Image.Image, by_colour: bool, name: str) -> Array:
-    """Class numbers (H, W) or colours (H, W, 3) of an image."""
+def _pixels(image: Image.Image, by_colour: bool, name: str) -> tuple[Array, Array | None]:
+    """Class numbers (H, W) or colours (H, W, 3) of an image, and its indices where colours have some."""
     if image.format in ("JPEG", "MPO"):
         raise InputError(f"{name} is a JPEG, whose compression changes labels; give a PNG")
     if image.mode in ("L", "LA", "1") or image.mode.startswith("I") or (image.mode in ("P", "PA") and not by_colour):
         numbers = np.array(image)
-        return numbers[..., 0] if numbers.ndim == 3 else numbers
-    return np.array(image.convert("RGB"))
+        return (numbers[..., 0] if numbers.ndim == 3 else numbers), None
+    return np.array(image.convert("RGB")), np.array(image) if image.mode == "P" else None
 
 
 def _array(values: Any, name: str) -> Array:
@@ -143,8 +145,14 @@ def _array(values: Any, name: str) -> Array:
     return found
 
 
-def _numbers(pixels: Array, colours: Mapping[int, Colour] | None, name: str) -> Array:
-    """The class numbers (H, W) of colours (H, W, 3)."""
+def _numbers(
+    pixels: Array,
+    colours: Mapping[int, Colour] | None,
+    name: str,
+    indices: Array | None,
+    ignore_index: int | None,
+) -> Array:
+    """The class numbers (H, W) of colours (H, W, 3), which may have indices (H, W)."""
     if colours is None:
         raise InputError(f"{name} has colours; give a palette of the classes, or an indexed or grey image")
     weights = np.array([1 << 16, 1 << 8, 1])
@@ -153,13 +161,16 @@ def _numbers(pixels: Array, colours: Mapping[int, Colour] | None, name: str) -> 
     packed = pixels @ weights
     places = np.searchsorted(keys, packed).clip(max=len(keys) - 1)
     unknown = keys[places] != packed
+    found: Array = classes[places]
+    if indices is not None and ignore_index is not None:
+        found = np.where(unknown & (indices == ignore_index), ignore_index, found)
+        unknown &= indices != ignore_index
     if unknown.any():
         value, where = _first(packed, unknown)
         colour = np.array([value >> 16, value >> 8 & 255, value & 255])
         near = min(colours, key=lambda number: int(((np.array(colours[number]) - colour) ** 2).sum()))
         given = f"{name} has the colour {tuple(colour.tolist())} {where}, which is of no class"
         raise InputError(f"{given}; the nearest of the {len(colours)} allowed is {colours[near]}, class {near}")
-    found: Array = classes[places]
     return found
 
 
