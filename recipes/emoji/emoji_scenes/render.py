@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .colours import BACKGROUNDS, TINTS
-from .grammar import Scene
+from .grammar import Box, Scene
 
 Array = NDArray[np.floating[Any]]
 
@@ -58,15 +58,21 @@ def tint(image: Image.Image, colour: str) -> Image.Image:
 def compose(scene: Scene, sprites: Mapping[str, Image.Image], resolution: int) -> Image.Image:
     """Draws ``scene`` as an RGB image of ``resolution`` pixels a side."""
     frame = Image.new("RGBA", (resolution, resolution), (*BACKGROUNDS[scene.background], 255))
-    for thing, (centre_x, centre_y, side) in zip(scene.things, scene.boxes(), strict=True):
+    for thing, square in zip(scene.things, scene.boxes(), strict=True):
         image = sprites[thing.name]
         if thing.colour is not None:
             image = tint(image, thing.colour)
-        scale = side * resolution / max(image.size)
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        corner = (round(centre_x * resolution - size[0] / 2), round(centre_y * resolution - size[1] / 2))
-        frame.alpha_composite(*_clipped(image.resize(size, Image.Resampling.LANCZOS), corner))
+        frame.alpha_composite(*_clipped(*placed(image, square, resolution)))
     return frame.convert("RGB")
+
+
+def placed(image: Image.Image, square: Box, resolution: int) -> tuple[Image.Image, tuple[int, int]]:
+    """An object's picture as large as its square (centre x, centre y, side) has it, and where its corner lies."""
+    centre_x, centre_y, side = square
+    scale = side * resolution / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    corner = (round(centre_x * resolution - size[0] / 2), round(centre_y * resolution - size[1] / 2))
+    return image.resize(size, Image.Resampling.LANCZOS), corner
 
 
 def _clipped(image: Image.Image, corner: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:

@@ -1,0 +1,66 @@
+"""Super-resolution of photographs by four: ``python examples/super_resolution.py``."""
+
+from typing import Any
+
+import numpy as np
+from common import (
+    SIDE,
+    Array,
+    arguments,
+    in_batches,
+    pictures,
+    psnr,
+    read_images,
+    reconstructed,
+    report,
+    shuffled,
+    trained,
+)
+from photographs import first_stage, photographs
+from PIL import Image
+
+from latentdiff.data.degradations import degrade
+from latentdiff.viz import image_grid
+
+FACTOR, DRAWS = 4, 8
+
+
+def sharpness(images: Array, truth: Array) -> float:
+    """Mean absolute gradient along rows, as a share of the true images'."""
+    return float(np.abs(np.diff(images, axis=2)).mean() / np.abs(np.diff(truth, axis=2)).mean())
+
+
+def main() -> None:
+    """Train, measure on other photographs, and draw."""
+    options = arguments(__doc__)
+    train, held_out = photographs(options.work)
+    pipe = trained("super-resolution", train, first_stage(train, options), options)
+    _, truth = read_images(held_out, options.samples)
+    small = [Image.fromarray(degrade(np.asarray(image), "bicubic", FACTOR, seed=0)) for image in pictures(truth)]
+    bicubic = np.stack([np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / 255 for image in small])
+
+    def upscaled(images: list[Any], seed: int = 0) -> Array:
+        settings = {"num_inference_steps": 20, "output_type": "np"}
+        return in_batches(lambda part, i: pipe(images[part], seed=seed + i, **settings).images, len(images))
+
+    draws = np.stack([upscaled(small, 10_000 * number) for number in range(DRAWS)])
+    columns = {
+        "bicubic": bicubic,
+        "model": draws[0],
+        f"model, mean of {DRAWS}": draws.mean(0),
+        "model, shuffled": upscaled(shuffled(small)),
+        "first stage": reconstructed(pipe.vae, truth),
+    }
+    rows = {
+        "PSNR, dB": [psnr(images, truth) for images in columns.values()],
+        "sharpness": [sharpness(images, truth) for images in columns.values()],
+    }
+    report("super-resolution", list(columns), rows, options.work)
+    shown = [image[i] for i in range(0, len(truth), len(truth) // 4) for image in (bicubic, draws[0], truth)][:12]
+    image_grid(pictures(shown), columns=6, captions=["bicubic", "model", "true"] * 4, scale=2, margin=4).save(
+        options.work / "super-resolution.png"
+    )
+
+
+if __name__ == "__main__":
+    main()
