@@ -1,9 +1,9 @@
 """How much window borders show in large images: `python benchmarks/seams.py [--seeds 16]`.
 
-A 192-pixel image is made by `builtin:emoji`, which was trained on 64 pixels, from equal noise in latentdiff's windows, in
-the original code's patch mode, and all at once. The seam is the mean absolute gradient between pixels on either side of
-a place where fixed windows begin or end, divided by the mean elsewhere: 1 where nothing shows. latentdiff's windows lie
-elsewhere at every step, but are decoded at these very places.
+A 192-pixel image is made by `builtin:emoji`, which was trained on 64 pixels, from equal noise in latentdiff's windows,
+in the original code's patch mode, and all at once. The seam is the mean absolute gradient between pixels on either side
+of a place where fixed windows begin or end, divided by the mean elsewhere: 1 where nothing shows. latentdiff's windows
+lie elsewhere at every step, but are decoded at these very places.
 """
 
 import argparse
