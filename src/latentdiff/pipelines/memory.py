@@ -10,8 +10,9 @@ import torch
 from latentdiff.errors import TooLargeError
 from latentdiff.windows import Windows
 
-# Feature maps of a network's finest level that are alive at once, measured at the zoo's sizes: benchmarks/tasks.py.
-UNET_MAPS, DECODER_MAPS = 8, 6
+# Maps of a network's finest level that would fill its peak memory: measured with networks of one and two layers a level,
+# whose peaks were 16 to 22 and 9 such maps (`python benchmarks/tasks.py --sizes 512` shows the second).
+UNET_MAPS, DECODER_MAPS = 16, 9
 
 
 def estimate(pipe: Any, height: int, width: int, windows: Windows | None = None) -> int:
