@@ -1,1 +1,0 @@
-"""Its place makes the helper modules of this folder importable by all tests."""
