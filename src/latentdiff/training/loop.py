@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,11 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from latentdiff.data.stream import stream
-from latentdiff.errors import ConfigError, LatentDiffError
+from latentdiff.errors import ConfigError
 from latentdiff.seeding import generator
 from latentdiff.training import checkpoint
 from latentdiff.training.ema import EMA
+from latentdiff.training.log import Log
 from latentdiff.training.recipes import Recipe
 
 
@@ -30,7 +29,8 @@ class Task(nn.Module, ABC):
     """What a stage adds to the loop: trainable modules as attributes, a loss, and the folder it ends as.
 
     `forward(batch, rng)` returns the loss () and named values to log; every draw in it comes from `rng`, a CPU
-    generator of (seed, step, rank). `export(folder)` writes what pipelines load.
+    generator of (seed, step, rank). `export(folder)` writes what pipelines load. `validate(folder, step)` may look at
+    what has been learned.
     """
 
     @abstractmethod
@@ -40,6 +40,18 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def export(self, folder: Path) -> None:
         """Write the current weights as a model folder."""
+
+    def validate(self, folder: Path, step: int) -> dict[str, float]:
+        """Look at the weights after `step` steps: in evaluation mode, without gradients, averaged where EMA is on.
+
+        Args:
+            folder: For pictures, if any; it exists.
+            step: To name them by.
+
+        Returns:
+            Values to log, which get the prefix `validation/`.
+        """
+        return {}
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
@@ -100,7 +112,7 @@ def train(task: Task, items: Dataset[Any], recipe: Recipe, accelerator: Accelera
         world_size=world,
         num_workers=recipe.dataloader_num_workers,
     )
-    log = _Log(output_dir, recipe, accelerator)
+    log = Log(output_dir, recipe, accelerator)
     progress = tqdm(range(first, recipe.max_train_steps), initial=first, total=recipe.max_train_steps, disable=rank > 0)
     for step in progress:
         for group in optimizer.param_groups:
@@ -117,49 +129,31 @@ def train(task: Task, items: Dataset[Any], recipe: Recipe, accelerator: Accelera
         if ema:
             ema.update()
         log.add({"loss": loss.detach(), **values}, step + 1, learning_rate(step), progress)
+        if recipe.validation_steps and (step + 1) % recipe.validation_steps == 0 and accelerator.is_main_process:
+            log.write(step + 1, _validate(task, ema, output_dir / "validation", step + 1))
         if (step + 1) % recipe.checkpointing_steps == 0 and accelerator.is_main_process:
             checkpoint.save(output_dir, step + 1, task, ema, optimizer, recipe.checkpoints_total_limit)
     if accelerator.is_main_process:
-        if ema:
-            with ema.applied():
-                task.export(output_dir)
-        else:
+        with ema.applied() if ema else nullcontext():
             task.export(output_dir)
     accelerator.end_training()
     return output_dir
+
+
+@torch.no_grad()
+def _validate(task: Task, ema: EMA | None, folder: Path, step: int) -> dict[str, float]:
+    """What the task finds with the averaged weights; its modules' modes are as before afterwards."""
+    folder.mkdir(exist_ok=True)
+    modes = {module: module.training for module in task.modules()}
+    task.eval()
+    with ema.applied() if ema else nullcontext():
+        values = task.validate(folder, step)
+    for module, mode in modes.items():
+        module.training = mode
+    return {f"validation/{name}": value for name, value in values.items()}
 
 
 def _to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, dict):
         return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
     return batch.to(device, non_blocking=True)
-
-
-class _Log:
-    """Means over `logging_steps` steps, to the progress bar and `log.jsonl`; values are read once per line only."""
-
-    def __init__(self, output_dir: Path, recipe: Recipe, accelerator: Accelerator) -> None:
-        self.path, self.every, self.accelerator = output_dir / "log.jsonl", recipe.logging_steps, accelerator
-        self.images = recipe.train_batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
-        self.sums: dict[str, torch.Tensor] = {}
-        self.count, self.start = 0, time.perf_counter()
-
-    def add(self, values: dict[str, torch.Tensor], step: int, lr: float, progress: Any) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value.detach()
-        self.count += 1
-        if step % self.every:
-            return
-        means = {name: float(total) / self.count for name, total in self.sums.items()}
-        if not all(map(math.isfinite, means.values())):
-            raise LatentDiffError(
-                f"loss is {means['loss']} at step {step}; lower learning_rate or resume from the last checkpoint"
-            )
-        seconds = time.perf_counter() - self.start
-        if self.accelerator.is_main_process:
-            progress.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
-            rate = self.count * self.images / seconds
-            line = {"step": step, "images": step * self.images, "lr": lr, "images_per_second": rate, **means}
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({k: float(f"{v:.6g}") for k, v in line.items()}) + "\n")
-        self.sums, self.count, self.start = {}, 0, time.perf_counter()

@@ -30,6 +30,7 @@ class Recipe:
         max_train_steps: Optimiser steps in all, those before a resume included.
         lr_scheduler: A schedule of `diffusers.optimization.get_scheduler`.
         ema_decay: Upper bound of the EMA decay, which warms up as (1 + n) / (10 + n); 0 turns EMA off.
+        validation_steps: Steps between validations, 0 for none: values go to the log, pictures to `validation/`.
         checkpointing_steps: Steps between checkpoints; checkpoints_total_limit of them are kept.
         resume_from_checkpoint: "latest", a checkpoint folder, or null to start anew.
         seed: Every draw of a step comes from (seed, step, rank).
@@ -52,6 +53,7 @@ class Recipe:
     ema_decay: float = 0.9999
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     dataloader_num_workers: int = 0
+    validation_steps: int = 0
     checkpointing_steps: int = 1000
     checkpoints_total_limit: int = 2
     resume_from_checkpoint: str | None = None
@@ -69,6 +71,7 @@ class Recipe:
             "logging_steps",
         ):
             check(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be at least 1")
+        check(self.validation_steps >= 0, f"validation_steps is {self.validation_steps}; it must be 0 (none) or more")
         check(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be above 0")
         check(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; it must be in [0, 1), 0 turns EMA off")
 

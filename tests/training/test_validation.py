@@ -1,0 +1,64 @@
+"""Looking at a run while it trains: values, pictures, and training that goes on as if nobody had looked."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from latentdiff import ConfigError
+from latentdiff.config import from_mapping
+from latentdiff.training.loop import Task, make_accelerator, train
+from latentdiff.training.recipes import Recipe
+
+BASE = {"train_data_dir": "none", "train_batch_size": 2, "learning_rate": 0.1, "ema_decay": 0.5, "max_train_steps": 4}
+
+
+class Line(Task):
+    """A line through points (x, 3 x), with dropout before it that validation must not see."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.dropout, self.linear, self.frozen = nn.Dropout(0.5), nn.Linear(1, 1), nn.Dropout(0.5).eval()
+
+    def forward(self, batch, rng):
+        assert self.training and self.dropout.training and not self.frozen.training
+        return (self.linear(batch) - 3 * batch).square().mean(), {}
+
+    def validate(self, folder, step):
+        assert not self.dropout.training and not torch.is_grad_enabled()
+        (folder / f"{step}.txt").write_text(str(step))
+        return {"slope": float(self.linear.weight)}
+
+    def export(self, folder):
+        save_file({"slope": self.linear.weight.detach().clone()}, folder / "line.safetensors")
+
+
+def run(output, **options):
+    recipe = from_mapping(Recipe, {**BASE, "output_dir": str(output), **options})
+    train(Line(), [torch.tensor([float(x)]) for x in range(1, 5)], recipe, make_accelerator(recipe))
+    lines = (
+        [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+        if recipe.validation_steps
+        else []
+    )
+    return load_file(output / "line.safetensors")["slope"], lines
+
+
+def test_validation_sees_the_averaged_weights_and_changes_nothing(tmp_path):
+    slope = run(tmp_path / "with", validation_steps=2)
+    lines = [json.loads(line) for line in (tmp_path / "with" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4] and [line["images"] for line in lines] == [4, 8]
+    assert lines[-1]["validation/slope"] == pytest.approx(float(slope), rel=1e-5)  # what is exported is the average
+    assert sorted(path.name for path in (tmp_path / "with" / "validation").iterdir()) == ["2.txt", "4.txt"]
+    unwatched = run(tmp_path / "without")
+    assert torch.equal(slope, unwatched) and not (tmp_path / "without" / "validation").exists()
+    live = run(tmp_path / "live", ema_decay=0)
+    assert not torch.equal(slope, live)
+
+
+def test_steps_are_checked():
+    with pytest.raises(ConfigError, match=r"validation_steps is -1; it must be 0 .none. or more"):
+        from_mapping(Recipe, {**BASE, "output_dir": "none", "validation_steps": -1})
