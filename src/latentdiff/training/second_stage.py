@@ -42,7 +42,8 @@ def make_conditioner(recipe: DiffusionRecipe, images: ImageFolder) -> Conditione
     else:
         task = recipe.conditioning or ("text-to-image" if recipe.text_encoder else "unconditional")
         kind = _conditioner_class(recipe, task)
-        pipeline = _new_pipeline(recipe, images, task, kind)
+        assert recipe.vae is not None
+        pipeline = new_pipeline(recipe, images, task, load_first_stage(recipe.vae))
     multiple = pipeline._multiple
     if recipe.resolution % multiple:
         raise ConfigError(f"resolution is {recipe.resolution}; this model needs a multiple of {multiple}")
@@ -70,9 +71,14 @@ def _task_of(pipeline: Any) -> str:
     )
 
 
-def _new_pipeline(recipe: DiffusionRecipe, images: ImageFolder, task: str, kind: type[Conditioner]) -> Any:
-    assert recipe.vae is not None
-    vae = load_first_stage(recipe.vae)
+def new_pipeline(recipe: DiffusionRecipe, images: ImageFolder, task: str, vae: Any) -> Any:
+    """A new pipeline of the recipe's configurations, on the default device, around the first stage `vae`.
+
+    Raises:
+        ConfigError: If the recipe doesn't fit together.
+        InputError: If the images lack what the condition is made of.
+    """
+    kind = CONDITIONERS.get(task)
     scheduler = build(DDIMScheduler, "noise_schedule", recipe.noise_schedule)
     latents = vae.config.latent_channels
     fitting = {"sample_size": recipe.resolution // factor(vae), "in_channels": latents, "out_channels": latents}

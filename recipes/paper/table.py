@@ -1,0 +1,89 @@
+"""The table of README.md, from the recipes themselves: `python recipes/paper/table.py`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from latentdiff.conversion.plan import make_plan
+from latentdiff.conversion.zoo import zoo_config
+from latentdiff.data.folder import ImageFolder
+from latentdiff.models.tokenizer import BERT_VOCABULARY
+from latentdiff.training.first_stage import make_vae
+from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe, load_recipe
+from latentdiff.training.second_stage import new_pipeline
+
+HERE = Path(__file__).parent
+HEADER = "| recipe | data | makes | batch | learning rate | steps | parameters |\n|---|---|---|---|---|---|---|"
+# All that a recipe may want to know of its images; ImageNet's classes are a thousand.
+IMAGE = {"text": "", "label": 999, "objects": [{"class": 0, "box": [0, 0, 1, 1]}], "label_map": "0.png"}
+
+
+def names() -> list[str]:
+    """The recipes, first stages first."""
+    return sorted((path.stem for path in HERE.glob("*.yaml")), key=lambda name: (not is_first_stage(name), name))
+
+
+def is_first_stage(name: str) -> bool:
+    """Whether the recipe makes a first stage; the others are diffusion models."""
+    return name.startswith(("kl-", "vq-"))
+
+
+def load(name: str) -> Any:
+    """The recipe of a name."""
+    path = HERE / f"{name}.yaml"
+    if is_first_stage(name):
+        return load_recipe(FirstStageRecipe, path)
+    recipe = load_recipe(DiffusionRecipe, path)
+    # The vocabulary is a file of the user's; the package has the very one that these recipes mean.
+    overrides = {} if recipe.vocabulary is None else {"vocabulary": str(BERT_VOCABULARY)}
+    return load_recipe(DiffusionRecipe, path, overrides)
+
+
+def networks(recipe: Any, vae: torch.nn.Module | None = None) -> dict[str, torch.nn.Module]:
+    """A recipe's networks at full size, on the meta device, made by the code that trains them.
+
+    Args:
+        recipe: Of either stage.
+        vae: The first stage of a diffusion model; by default the one of the zoo that the recipe names.
+    """
+    with torch.device("meta"), tempfile.TemporaryDirectory() as folder:
+        if isinstance(recipe, FirstStageRecipe):
+            return {"vae": make_vae(recipe.model)}
+        vae = vae or make_plan(zoo_config(first_stage_of(recipe))).parts["vae"].model
+        Image.new("L", (8, 8)).save(Path(folder, "0.png"))
+        Path(folder, "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", **IMAGE}), encoding="utf-8")
+        parts = new_pipeline(recipe, ImageFolder(folder, 8), recipe.conditioning or "text-to-image", vae).components
+    return {part: network for part, network in parts.items() if isinstance(network, torch.nn.Module)}
+
+
+def first_stage_of(recipe: Any) -> str:
+    """The name in `vae: runs/NAME/vae`."""
+    return Path(recipe.vae).parent.name
+
+
+def row(name: str) -> str:
+    """The recipe's line of the table; counted is what the recipe trains."""
+    recipe = load(name)
+    made, kept = "first stage", ()
+    if not is_first_stage(name):
+        made, kept = f"{recipe.conditioning} on {first_stage_of(recipe)}", ("vae",)
+    parts = networks(recipe).items()
+    trained = sum(p.numel() for part, network in parts if part not in kept for p in network.parameters())
+    batch = recipe.train_batch_size * recipe.gradient_accumulation_steps
+    cells = [f"[{name}]({name}.yaml)", Path(recipe.train_data_dir).name, made, batch, f"{recipe.learning_rate:g}"]
+    return "| " + " | ".join(map(str, [*cells, f"{recipe.max_train_steps:,}", f"{trained:,}"])) + " |"
+
+
+def table() -> str:
+    """All of it."""
+    return "\n".join([HEADER, *map(row, names())])
+
+
+if __name__ == "__main__":
+    print(table())
