@@ -9,8 +9,9 @@ from torch import nn
 
 from latentdiff import ConfigError
 from latentdiff.config import from_mapping
-from latentdiff.training.loop import Task, make_accelerator, train
+from latentdiff.training.loop import make_accelerator, train
 from latentdiff.training.recipes import Recipe
+from latentdiff.training.task import Task
 
 BASE = {"train_data_dir": "none", "train_batch_size": 2, "learning_rate": 0.1, "ema_decay": 0.5, "max_train_steps": 4}
 
@@ -24,7 +25,7 @@ class Line(Task):
         self.dropout, self.linear, self.frozen = nn.Dropout(0.5), nn.Linear(1, 1), nn.Dropout(0.5).eval()
 
     def forward(self, batch, rng):
-        assert self.training and self.dropout.training and not self.frozen.training
+        assert self.dropout.training == torch.is_grad_enabled() and not self.frozen.training
         return (self.linear(batch) - 3 * batch).square().mean(), {}
 
     def validate(self, folder, step):
@@ -57,3 +58,29 @@ def test_validation_sees_the_averaged_weights_and_changes_nothing(tmp_path):
 def test_steps_are_checked():
     with pytest.raises(ConfigError, match=r"validation_steps is -1; it must be 0 .none. or more"):
         from_mapping(Recipe, {**BASE, "output_dir": "none", "validation_steps": -1})
+
+
+def test_held_out_loss_and_the_best_weights(tmp_path):
+    """The loss on held-out data falls, then rises: the best weights are those of the lowest, also after a resume."""
+    held_out = [torch.tensor([0.5]), torch.tensor([0.49])]
+    values = {**BASE, "learning_rate": 0.4, "max_train_steps": 12, "validation_steps": 1, "checkpointing_steps": 6}
+
+    def go(output, **options):
+        recipe = from_mapping(Recipe, {**values, "output_dir": str(output), **options})
+        train(Line(), [torch.ones(1)], recipe, make_accelerator(recipe), held_out)
+        lines = map(json.loads, (output / "log.jsonl").read_text().splitlines())
+        return [line for line in lines if "validation/loss" in line]
+
+    lines = go(tmp_path / "whole")
+    lowest = min(lines, key=lambda line: line["validation/loss"])
+    assert 1 < lowest["step"] < 6, "or the test shows nothing"
+    best = load_file(tmp_path / "whole" / "best" / "line.safetensors")["slope"]
+    assert float(best) == pytest.approx(lowest["validation/slope"], rel=1e-5)
+    go(tmp_path / "parts", max_train_steps=6)
+    assert go(tmp_path / "parts", resume_from_checkpoint="latest")[-1] == lines[-1]
+    assert torch.equal(load_file(tmp_path / "parts" / "best" / "line.safetensors")["slope"], best)
+
+
+def test_held_out_data_need_an_interval():
+    with pytest.raises(ConfigError, match="validation_data_dir is given, but validation_steps is 0; say how many"):
+        from_mapping(Recipe, {**BASE, "output_dir": "none", "validation_data_dir": "held-out"})

@@ -14,9 +14,10 @@ from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.models.classifier import NoisyLatentClassifier
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.schedulers.ddim import DDIMScheduler
-from latentdiff.training.loop import Task, make_accelerator, train
+from latentdiff.training.loop import make_accelerator, train
 from latentdiff.training.losses import draw_noisy
 from latentdiff.training.recipes import ClassifierRecipe
+from latentdiff.training.task import Task
 
 
 class ClassifierTask(Task):

@@ -14,10 +14,11 @@ from latentdiff.sampling import Denoiser
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import generator
 from latentdiff.training.conditioners.base import Conditioner
-from latentdiff.training.loop import Task, make_accelerator, train
+from latentdiff.training.loop import make_accelerator, train
 from latentdiff.training.losses import diffusion_loss, draw_noisy
 from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.training.second_stage import make_conditioner
+from latentdiff.training.task import Task
 
 
 class DiffusionTask(Task):

@@ -12,8 +12,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from latentdiff.data.folder import ImageFolder
 from latentdiff.errors import ConfigError
 from latentdiff.io.files import atomic_folder, check_writable
-from latentdiff.training.loop import Task, make_accelerator, train
+from latentdiff.training.loop import make_accelerator, train
 from latentdiff.training.recipes import FirstStageRecipe
+from latentdiff.training.task import Task
 
 
 class FirstStageTask(Task):

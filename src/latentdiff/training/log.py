@@ -58,3 +58,10 @@ class Log:
         line = {"step": step, "images": step * self.images, **values}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({name: float(f"{value:.6g}") for name, value in line.items()}) + "\n")
+
+    def lowest(self, name: str, until: int) -> float:
+        """The lowest value of `name` in the lines up to step `until`, infinity where there is none."""
+        if not until or not self.path.exists():
+            return math.inf
+        lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
+        return min((line[name] for line in lines if name in line and line["step"] <= until), default=math.inf)

@@ -28,9 +28,14 @@ class Recipe:
         random_flip: Mirror half of the images.
         train_batch_size: Images per process and micro-step.
         max_train_steps: Optimiser steps in all, those before a resume included.
+        optimizer: "adamw", "adamw_fused", or a class of torch.optim by its name.
+        optimizer_options: Further arguments of that class.
+        scale_lr: Multiply the learning rate by the images of a step, those of all processes, as the original code did.
         lr_scheduler: A schedule of `diffusers.optimization.get_scheduler`.
         ema_decay: Upper bound of the EMA decay, which warms up as (1 + n) / (10 + n); 0 turns EMA off.
         validation_steps: Steps between validations, 0 for none: values go to the log, pictures to `validation/`.
+        validation_data_dir: Images that are not trained on, of which validation has the loss, at the same draws every
+            time; the weights with the lowest are kept in `best/`.
         checkpointing_steps: Steps between checkpoints; checkpoints_total_limit of them are kept.
         resume_from_checkpoint: "latest", a checkpoint folder, or null to start anew.
         seed: Every draw of a step comes from (seed, step, rank).
@@ -43,7 +48,10 @@ class Recipe:
     train_batch_size: int = 16
     gradient_accumulation_steps: int = 1
     max_train_steps: int = 100_000
+    optimizer: str = "adamw"
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
     learning_rate: float = 1e-4
+    scale_lr: bool = False
     lr_scheduler: str = "constant_with_warmup"
     lr_warmup_steps: int = 0
     adam_beta1: float = 0.9
@@ -54,6 +62,7 @@ class Recipe:
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     dataloader_num_workers: int = 0
     validation_steps: int = 0
+    validation_data_dir: str | None = None
     checkpointing_steps: int = 1000
     checkpoints_total_limit: int = 2
     resume_from_checkpoint: str | None = None
@@ -72,6 +81,10 @@ class Recipe:
         ):
             check(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be at least 1")
         check(self.validation_steps >= 0, f"validation_steps is {self.validation_steps}; it must be 0 (none) or more")
+        check(
+            self.validation_data_dir is None or self.validation_steps > 0,
+            "validation_data_dir is given, but validation_steps is 0; say how many steps lie between validations",
+        )
         check(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be above 0")
         check(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; it must be in [0, 1), 0 turns EMA off")
 

@@ -1,0 +1,39 @@
+"""What a stage adds to the training loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Task(nn.Module, ABC):
+    """Trainable modules as attributes, a loss, and the folder that it ends as."""
+
+    @abstractmethod
+    def forward(self, batch: Any, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss () of one micro-batch, and named values () to log.
+
+        Args:
+            batch: Of the data set's items.
+            rng: A CPU generator of (seed, step, rank), from which every draw comes.
+        """
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the current weights as a model folder, which pipelines load."""
+
+    def validate(self, folder: Path, step: int) -> dict[str, float]:
+        """Look at the weights after `step` steps: in evaluation mode, without gradients, averaged where EMA is on.
+
+        Args:
+            folder: For pictures, if any, named `WHAT-STEP.png`; it exists.
+            step: To name them by.
+
+        Returns:
+            Values to log, which get the prefix `validation/`; the lowest "loss" so far makes these weights the best.
+        """
+        return {}

@@ -1,0 +1,61 @@
+"""The recipe's optimiser and learning rate are what trains."""
+
+import pytest
+import torch
+
+from latentdiff import ConfigError
+from latentdiff.config import from_mapping
+from latentdiff.training.optimizers import make_learning_rate, make_optimizer
+from latentdiff.training.recipes import Recipe
+
+BASE = {"train_data_dir": "none", "output_dir": "none", "train_batch_size": 3, "gradient_accumulation_steps": 2}
+
+
+def make(**options):
+    recipe = from_mapping(Recipe, {**BASE, "learning_rate": 0.1, **options})
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    return recipe, weight, make_optimizer([weight], recipe)
+
+
+def after_two_steps(**options):
+    _, weight, optimizer = make(**options)
+    for gradient in ([0.5, 3.0], [-1.0, 3.0]):
+        weight.grad = torch.tensor(gradient)
+        optimizer.step()
+    return weight.detach()
+
+
+def test_sgd_with_momentum_is_its_definition():
+    options = {"optimizer": "SGD", "optimizer_options": {"momentum": 0.5}, "adam_weight_decay": 0.0}
+    first, second = torch.tensor([0.5, 3.0]), torch.tensor([-1.0, 3.0])
+    expected = torch.tensor([1.0, -2.0]) - 0.1 * first - 0.1 * (0.5 * first + second)
+    assert torch.allclose(after_two_steps(**options), expected)
+
+
+def test_fused_adamw_is_adamw():
+    assert make(optimizer="adamw_fused")[2].defaults["fused"] is True and not make()[2].defaults["fused"]
+    assert torch.allclose(after_two_steps(optimizer="adamw_fused"), after_two_steps(), rtol=1e-5)
+    assert not torch.allclose(after_two_steps(), after_two_steps(adam_beta1=0.1), rtol=1e-3)
+
+
+def test_the_original_scales_the_learning_rate_by_the_images_of_a_step():
+    for options, expected in (({}, 0.1), ({"scale_lr": True}, 0.1 * 3 * 2 * 4)):
+        recipe, _, optimizer = make(**options, lr_warmup_steps=2)
+        rate = make_learning_rate(recipe, optimizer, num_processes=4)
+        assert [rate(0), rate(1), rate(2)] == pytest.approx([0, expected / 2, expected])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "adamv"}, "optimizer is 'adamv'; did you mean 'adamw'"),
+        ({"optimizer": "LBFGS"}, "optimizer is 'LBFGS'"),
+        ({"optimizer_options": {"epsilon": 1}}, "optimizer_options has 'epsilon', .* does not take"),
+        ({"optimizer_options": {"betas": [0, 0]}}, "optimizer_options has 'betas', .* says elsewhere"),
+        ({"optimizer": "SGD", "optimizer_options": {"nesterov": True}}, "optimizer 'SGD' cannot be made: Nesterov"),
+    ],
+)
+def test_bad_options_are_one_line(options, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        make(**options)
+    assert "\n" not in str(caught.value)
