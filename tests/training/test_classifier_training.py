@@ -1,6 +1,7 @@
 """A classifier trained on noisy latents: it learns, resumes bit for bit, and guides samples to their class."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -103,6 +104,17 @@ def test_resuming_is_bit_for_bit(images, model, tmp_path):
     parts = train_classifier(recipe(images, model, tmp_path / "parts", resume_from_checkpoint="latest"))
     first, second = (load_file(next((run / "classifier").glob("*.safetensors"))) for run in (whole, parts))
     assert first and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_held_out_images_are_known_by_name(images, model, tmp_path):
+    """The same images with one class fewer, whose numbers are therefore others, are told apart as in training."""
+    for colour in ("green", "red"):
+        shutil.copytree(images / colour, tmp_path / "held_out" / colour)
+    options = {"validation_data_dir": str(tmp_path / "held_out"), "validation_steps": 150, "max_train_steps": 150}
+    output = train_classifier(recipe(images, model, tmp_path / "run", **options, logging_steps=25, random_flip=True))
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    (accuracy,) = [line["validation/accuracy"] for line in lines if "validation/accuracy" in line]
+    assert accuracy >= 0.6 and (output / "best" / "classifier").is_dir()
 
 
 def test_accuracy_rises_with_the_scale(trained, model, images):

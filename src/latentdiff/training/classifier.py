@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from latentdiff.data.folder import ImageFolder
-from latentdiff.data.latent_cache import Columns, LatentRows, cache_latents
+from latentdiff.data.latent_cache import Columns, LatentRows
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.models.classifier import NoisyLatentClassifier
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.schedulers.ddim import DDIMScheduler
+from latentdiff.training.conditioners.classes import labels_of
+from latentdiff.training.latents import encode, encode_held_out
 from latentdiff.training.loop import make_accelerator, train
 from latentdiff.training.losses import draw_noisy
 from latentdiff.training.recipes import ClassifierRecipe
@@ -85,13 +87,10 @@ def train_classifier(recipe: ClassifierRecipe) -> Path:
     torch.manual_seed(recipe.seed)
     pipeline = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
     classifier = make_classifier(recipe, pipeline, images)
-    with accelerator.main_process_first():
-        cache = cache_latents(
-            Path(recipe.output_dir) / "latents",
-            pipeline.vae.to(accelerator.device),
-            images,
-            random_flip=recipe.random_flip,
-            autocast=recipe.mixed_precision == "bf16",
-        )
-    rows = LatentRows(cache, Columns(labels=torch.tensor(images.labels)))
-    return train(ClassifierTask(classifier, pipeline), rows, recipe, accelerator)
+    held_out = None
+    if recipe.validation_data_dir is not None:
+        unseen = ImageFolder(recipe.validation_data_dir, recipe.resolution)
+        labels = labels_of(unseen, images.class_names, images.num_classes)
+        held_out = LatentRows(encode_held_out(recipe, pipeline.vae, unseen, accelerator), Columns(labels=labels))
+    rows = LatentRows(encode(recipe, pipeline.vae, images, accelerator), Columns(labels=torch.tensor(images.labels)))
+    return train(ClassifierTask(classifier, pipeline), rows, recipe, accelerator, held_out)

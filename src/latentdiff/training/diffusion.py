@@ -7,16 +7,18 @@ from pathlib import Path
 import torch
 
 from latentdiff.data.folder import ImageFolder
-from latentdiff.data.latent_cache import LatentRows, cache_latents, measure_scale
+from latentdiff.data.latent_cache import LatentRows, measure_scale
 from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.sampling import Denoiser
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import generator
 from latentdiff.training.conditioners.base import Conditioner
+from latentdiff.training.latents import encode, encode_held_out
 from latentdiff.training.loop import make_accelerator, train
 from latentdiff.training.losses import diffusion_loss, draw_noisy
 from latentdiff.training.recipes import DiffusionRecipe
+from latentdiff.training.samples import SampleSheet, make_samples
 from latentdiff.training.second_stage import make_conditioner
 from latentdiff.training.task import Task
 
@@ -27,14 +29,16 @@ class DiffusionTask(Task):
     Args:
         conditioner: Its pipeline's networks are trained in place; the first stage stays as it is.
         recipe: Gives condition dropout and the loss weighting.
+        samples: Drawn at validation, if any.
     """
 
-    def __init__(self, conditioner: Conditioner, recipe: DiffusionRecipe) -> None:
+    def __init__(self, conditioner: Conditioner, recipe: DiffusionRecipe, samples: SampleSheet | None = None) -> None:
         super().__init__()
+        self.samples = samples
         self.conditioner, self.pipeline, self.recipe = conditioner, conditioner.pipeline, recipe
         for name in ("unet", *conditioner.trains):
             setattr(self, name, getattr(self.pipeline, name).train())
-        self.dropout = conditioner.null_dropout() if recipe.dropout is None else recipe.dropout
+        self.dropout = conditioner.share_dropped
         self.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
         self.alphas_cumprod: torch.Tensor
         self.register_buffer("alphas_cumprod", self.scheduler.alphas_cumprod.float(), persistent=False)
@@ -42,9 +46,12 @@ class DiffusionTask(Task):
     def forward(
         self, batch: dict[str, torch.Tensor], rng: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss of `moments` (B, 2c or c, h, w) from the cache and the conditioner's own rows."""
+        """The loss of `moments` (B, 2c or c, h, w) from the cache and the conditioner's own rows.
+
+        In evaluation no condition is dropped.
+        """
         latents, noise, timesteps = draw_noisy(batch["moments"], self.pipeline.vae.config, self.scheduler, rng)
-        dropped = torch.rand(len(latents), generator=rng).to(latents.device) < self.dropout
+        dropped = torch.rand(len(latents), generator=rng).to(latents.device) < self.dropout * self.training
         conditioning = self.conditioner(batch, dropped, rng)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         prediction = Denoiser(self.unet, conditioning)(noisy, timesteps, 0.0)
@@ -62,6 +69,12 @@ class DiffusionTask(Task):
         with atomic_folder(folder / "pipeline") as aside:
             self.pipeline.save_pretrained(aside)
 
+    def validate(self, folder: Path, step: int) -> dict[str, float]:
+        """Draw a sheet of samples."""
+        if self.samples is not None:
+            self.samples().save(folder / f"samples-{step:07d}.png")
+        return {}
+
 
 def train_diffusion(recipe: DiffusionRecipe) -> Path:
     """Train a latent diffusion model on a folder of images; returns the output folder, which holds `pipeline/`."""
@@ -69,19 +82,18 @@ def train_diffusion(recipe: DiffusionRecipe) -> Path:
     accelerator = make_accelerator(recipe)
     torch.manual_seed(recipe.seed)
     images = ImageFolder(recipe.train_data_dir, recipe.resolution)
+    held_out = recipe.validation_data_dir and ImageFolder(recipe.validation_data_dir, recipe.resolution)
     conditioner = make_conditioner(recipe, images)
     pipeline: DiffusionPipeline = conditioner.pipeline
-    rows = conditioner.rows(images)
-    with accelerator.main_process_first():
-        cache = cache_latents(
-            Path(recipe.output_dir) / "latents",
-            pipeline.vae.to(accelerator.device),
-            images,
-            random_flip=recipe.random_flip,
-            autocast=recipe.mixed_precision == "bf16",
-        )
+    rows, held_out_rows = conditioner.rows(images), conditioner.rows(held_out) if held_out else None
+    samples = make_samples(conditioner, held_out or images, held_out_rows or rows, recipe)
+    cache = encode(recipe, pipeline.vae, images, accelerator)
+    unseen = None
+    if held_out and held_out_rows:
+        unseen = LatentRows(encode_held_out(recipe, pipeline.vae, held_out, accelerator), held_out_rows, recipe.seed)
     if recipe.pretrained_model_name_or_path is None:
         channels = pipeline.vae.config.latent_channels
         scale = measure_scale(cache, channels, recipe.latent_scale_images, generator(recipe.seed))
         pipeline.vae.register_to_config(scaling_factor=scale)
-    return train(DiffusionTask(conditioner, recipe), LatentRows(cache, rows, recipe.seed), recipe, accelerator)
+    task = DiffusionTask(conditioner, recipe, samples)
+    return train(task, LatentRows(cache, rows, recipe.seed), recipe, accelerator, unseen)

@@ -134,6 +134,10 @@ class DiffusionRecipe(Recipe):
             empty layout, the map without classes), which classifier-free guidance needs; null is the task's default.
         caption_dropout: The older name of condition_dropout, for text-to-image.
         snr_gamma: Min-SNR weighting of the loss (Hang et al. 2023, arXiv 2303.09556); null for the paper's L_simple.
+        validation_samples: Images made at each validation, below those whose conditions they have.
+        validation_prompts: Captions of the images made at validation, in place of the data's; for text-to-image.
+        validation_inference_steps: Of the solver.
+        validation_guidance_scale: Classifier-free guidance at validation; by default 3 where conditions are dropped.
         latent_scale_images: Images over which the latent scale 1 / std is measured.
     """
 
@@ -156,6 +160,10 @@ class DiffusionRecipe(Recipe):
     condition_dropout: float | None = None
     caption_dropout: float | None = None
     snr_gamma: float | None = None
+    validation_samples: int = 4
+    validation_prompts: list[str] = field(default_factory=list)
+    validation_inference_steps: int = 50
+    validation_guidance_scale: float | None = None
     latent_scale_images: int = 4096
 
     def __post_init__(self) -> None:
@@ -167,6 +175,12 @@ class DiffusionRecipe(Recipe):
             self.condition_dropout is None or self.caption_dropout is None,
             "condition_dropout and caption_dropout are both given; give condition_dropout",
         )
+        check(self.validation_samples >= 0, f"validation_samples is {self.validation_samples}; it must be 0 or more")
+        for option in ("validation_prompts", "validation_guidance_scale"):
+            check(
+                not getattr(self, option) or self.validation_steps > 0,
+                f"{option} is given, but validation_steps is 0; say how many steps lie between validations",
+            )
         if self.pretrained_model_name_or_path is None:
             check(self.vae is not None, "vae is missing; give the folder of a trained first stage")
             check(bool(self.unet), "unet is empty; give the UNet's configuration")
@@ -194,6 +208,7 @@ CONDITION_FIELDS = (
     "vocabulary",
     "caption_dropout",
     "condition_dropout",
+    "validation_prompts",
     "class_embedder",
     "layout_encoder",
     "layout_tokenizer",

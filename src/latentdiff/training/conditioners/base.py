@@ -59,6 +59,11 @@ class Conditioner(ABC):
         """The share of conditions to drop where the recipe says nothing, for this very pipeline."""
         return self.dropout or 0.0
 
+    @property
+    def share_dropped(self) -> float:
+        """The share of conditions that are dropped in this run."""
+        return self.null_dropout() if self.recipe.dropout is None else self.recipe.dropout
+
     @abstractmethod
     def rows(self, images: ImageFolder) -> Rows:
         """What is read of each image.

@@ -59,24 +59,33 @@ class ClassConditioner(Conditioner):
 
     def rows(self, images: ImageFolder) -> Rows:
         """The number of the image's class, ()."""
-        _check_labels(images)
-        assert images.labels is not None
         config = self.pipeline.class_embedder.config
-        given: list[Any] = images.labels
-        if images.class_names is not None and config.class_names is not None:
-            given = [images.class_names[label] for label in images.labels]
-        if images.class_names is not None and config.class_names is None and images.num_classes != _classes(config):
-            raise InputError(
-                f"{images.root} has {images.num_classes} classes, this model {_classes(config)} without names; "
-                "give 'label' as the model's numbers in metadata.jsonl"
-            )
-        numbers = {label: class_number(label, _classes(config), config.class_names) for label in dict.fromkeys(given)}
-        return Columns(labels=torch.tensor([numbers[label] for label in given]))
+        return Columns(labels=labels_of(images, config.class_names, _classes(config)))
 
     def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, rng: torch.Generator) -> Conditioning:
         """See `Conditioner`."""
         labels = batch["labels"] if self.null is None else batch["labels"].masked_fill(dropped, self.null)
         return Conditioning(self.pipeline.class_embedder(labels))
+
+
+def labels_of(images: ImageFolder, class_names: list[str] | None, num_classes: int) -> torch.Tensor:
+    """The model's number of each image's class, (N,), by name where both have names.
+
+    Raises:
+        InputError: If the images have no classes, or some that the model doesn't know.
+    """
+    _check_labels(images)
+    assert images.labels is not None
+    given: list[Any] = images.labels
+    if images.class_names is not None and class_names is not None:
+        given = [images.class_names[label] for label in images.labels]
+    if images.class_names is not None and class_names is None and images.num_classes != num_classes:
+        raise InputError(
+            f"{images.root} has {images.num_classes} classes, this model {num_classes} without names; "
+            "give 'label' as the model's numbers in metadata.jsonl"
+        )
+    numbers = {label: class_number(label, num_classes, class_names) for label in dict.fromkeys(given)}
+    return torch.tensor([numbers[label] for label in given])
 
 
 def _classes(config: Any) -> int:

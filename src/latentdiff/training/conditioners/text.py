@@ -22,7 +22,7 @@ class TextConditioner(Conditioner):
     """The text encoder is trained with the UNet; a dropped caption is the empty one."""
 
     trains = ("text_encoder",)
-    options = ("text_encoder", "vocabulary", "caption_dropout")
+    options = ("text_encoder", "vocabulary", "caption_dropout", "validation_prompts")
     dropout = 0.1
 
     def __init__(self, pipeline: Any, recipe: DiffusionRecipe) -> None:
@@ -49,8 +49,11 @@ class TextConditioner(Conditioner):
             raise InputError(
                 f"{images.root} has no metadata.jsonl with 'text'; a text-conditional model needs captions"
             )
-        ids = tokenize(self.pipeline.tokenizer, images.captions, self.pipeline.max_length)
-        return Columns(input_ids=ids.to(torch.int32))
+        return Columns(input_ids=self.prompts(images.captions)["input_ids"].to(torch.int32))
+
+    def prompts(self, prompts: list[str]) -> dict[str, torch.Tensor]:
+        """A batch of the given captions."""
+        return {"input_ids": tokenize(self.pipeline.tokenizer, prompts, self.pipeline.max_length)}
 
     def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, rng: torch.Generator) -> Conditioning:
         """See `Conditioner`."""

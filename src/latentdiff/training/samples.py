@@ -1,0 +1,89 @@
+"""A sheet of what a diffusion model makes while it trains."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch.utils.data import default_collate
+
+from latentdiff.data.folder import ImageFolder
+from latentdiff.data.latent_cache import Rows
+from latentdiff.errors import ConfigError
+from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
+from latentdiff.seeding import array_generator, generator
+from latentdiff.training.batches import to_device
+from latentdiff.training.conditioners.base import Conditioner
+from latentdiff.training.conditioners.text import TextConditioner
+from latentdiff.training.recipes import DiffusionRecipe
+from latentdiff.viz.grid import image_grid
+
+GUIDANCE_SCALE = 3.0  # where conditions are dropped and the recipe says nothing; the pipelines' own default
+
+
+class SampleSheet:
+    """Samples under the same conditions and seeds every time, by the pipeline itself.
+
+    The conditions are the recipe's prompts, or those of images spread over the data, which stand above the samples.
+
+    Args:
+        conditioner: Of the pipeline that is trained.
+        images: Data to take conditions from.
+        rows: What the conditioner reads of them.
+        recipe: Gives the number of samples, their solver steps and the strength of guidance.
+    """
+
+    def __init__(self, conditioner: Conditioner, images: ImageFolder, rows: Rows, recipe: DiffusionRecipe) -> None:
+        self.conditioner, self.recipe, self.originals = conditioner, recipe, list[Image.Image]()
+        scale = recipe.validation_guidance_scale
+        if scale not in (None, 1.0) and not (conditioner.null_dropout() or recipe.dropout):
+            raise ConfigError(
+                f"validation_guidance_scale is {scale}, but this model knows no null condition; leave it out"
+            )
+        self.scale = scale if scale is not None else GUIDANCE_SCALE if conditioner.share_dropped else 1.0
+        self.captions: list[str] = list(recipe.validation_prompts)
+        if self.captions:
+            assert isinstance(conditioner, TextConditioner)
+            self.count, self.batch = len(self.captions), conditioner.prompts(self.captions)
+            return
+        self.count = min(recipe.validation_samples, len(images))
+        chosen = [number * len(images) // self.count for number in range(self.count)]
+        self.batch = default_collate([rows(i, False, array_generator(recipe.seed, i)) for i in chosen])
+        if self.batch:
+            self.originals = [images.square(i) for i in chosen]
+        if images.captions is not None and "input_ids" in self.batch:
+            self.captions = [images.captions[i] for i in chosen]
+
+    @torch.no_grad()
+    def __call__(self) -> Image.Image:
+        """The sheet."""
+        pipeline, recipe = self.conditioner.pipeline, self.recipe
+        device = pipeline.unet.device
+        batch, kept = to_device(self.batch, device), torch.zeros(self.count, dtype=torch.bool, device=device)
+        conditioning = self.conditioner(batch, kept, generator(recipe.seed))
+        guidance = []
+        if self.scale != 1:
+            null = self.conditioner(batch, ~kept, generator(recipe.seed))
+            guidance = [ClassifierFreeGuidance(null, self.scale)]
+        pipeline.set_progress_bar_config(disable=True)
+        images = pipeline._generate(
+            conditioning,
+            (recipe.resolution, recipe.resolution),
+            {"seed": recipe.seed, "num_inference_steps": recipe.validation_inference_steps},
+            batch_size=self.count,
+            guidance=guidance,
+        ).images
+        captions = [""] * len(self.originals) + (self.captions or [""] * self.count)
+        return image_grid([*self.originals, *images], columns=self.count, captions=captions)
+
+
+def make_samples(
+    conditioner: Conditioner, images: ImageFolder, rows: Rows, recipe: DiffusionRecipe
+) -> SampleSheet | None:
+    """The recipe's sheet of samples, None where there is to be none.
+
+    Raises:
+        ConfigError: If guidance is wanted of a model that can't have it.
+        InputError: If a prompt is too long.
+    """
+    wanted = recipe.validation_steps and (recipe.validation_samples or recipe.validation_prompts)
+    return SampleSheet(conditioner, images, rows, recipe) if wanted else None
