@@ -66,3 +66,9 @@ def test_the_conditioner_of_the_documentation(tmp_path):
             toy.train("measured-pairs", data, torch_vae, tmp_path / "bad", **{**options, "condition": {}})
     finally:
         CONDITIONERS._entries.pop("measured-pairs", None)
+
+
+@pytest.mark.parametrize("lines", blocks("option"), ids=lambda lines: next(iter(lines)))
+def test_options_fit(lines):
+    recipe = from_mapping(DiffusionRecipe, {**blocks("diffusion")[0], **lines})
+    assert all(getattr(recipe, name) == value for name, value in lines.items())
