@@ -5,8 +5,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from latentdiff.cli.train import attribute_help
-from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
+from latentdiff.cli.train import STAGES, attribute_help
+from latentdiff.training.recipes import DiffusionRecipe
 
 
 @pytest.fixture
@@ -74,15 +74,24 @@ def test_wrong_recipes_are_one_line(fails, recipe, tmp_path):
     fails("must be a YAML mapping", "train", "diffusion", "list.yaml")
 
 
-@pytest.mark.parametrize(("stage", "recipe_class"), [("first-stage", FirstStageRecipe), ("diffusion", DiffusionRecipe)])
-def test_every_field_is_a_flag(run, stage, recipe_class):
+def test_flags_alone_will_do(run, fails, data, text_model, tmp_path):
+    model = json.dumps({"pretrained_model_name_or_path": f"{text_model}/vae"})
+    flags = {"train_data_dir": data, "output_dir": tmp_path / "out", "resolution": 16, "max_train_steps": 1}
+    argv = [part for name, value in flags.items() for part in (f"--{name}", value)]
+    assert run("train", "first-stage", *argv, "--model", model) == (0, [str(tmp_path / "out")], [])
+    fails("options: 'output_dir' is missing", "train", "first-stage", "--train_data_dir", data)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_field_is_a_flag_with_a_text(run, stage):
     _, out, _ = run("train", stage, "--help")
-    for field in dataclasses.fields(recipe_class):
+    recipe, _, _ = STAGES[stage]
+    for field in dataclasses.fields(recipe):
         assert any(line.startswith(f"  --{field.name} ") for line in out)
+    assert set(attribute_help(recipe)) == {field.name for field in dataclasses.fields(recipe)}
 
 
 def test_the_help_is_that_of_the_docstrings():
     texts = attribute_help(DiffusionRecipe)
     assert texts["seed"] == "Every draw of a step comes from (seed, step, rank)."
     assert texts["vae"] == "Folder of the trained first stage."
-    assert set(texts) <= {field.name for field in dataclasses.fields(DiffusionRecipe)}

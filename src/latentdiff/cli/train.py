@@ -15,9 +15,10 @@ from typing import Any
 
 from latentdiff.cli import console
 from latentdiff.cli.parser import Parser
+from latentdiff.config import from_mapping
 from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, Recipe, load_recipe
 
-DESCRIPTION = """Train on your own images. RECIPE is a YAML file of options; a flag takes precedence over it. Under
+DESCRIPTION = """RECIPE is a YAML file of options; a flag takes precedence over it, and flags alone will do. Under
 `accelerate launch -m latentdiff train ...` several processes share the work."""
 
 
@@ -49,32 +50,47 @@ STAGES: dict[str, tuple[type[Recipe], Callable[[Any], Path], str]] = {
 def add_parser(commands: Any) -> None:
     """Add the command, with a subcommand for each stage, to the subparsers."""
     parser = commands.add_parser(
-        "train", help="train a first stage, diffusion model or classifier", description=DESCRIPTION
+        "train",
+        help="train a first stage, diffusion model or classifier",
+        description=f"Train on your own images. {DESCRIPTION}",
     )
     stages = parser.add_subparsers(title="stages", metavar="STAGE", required=True)
     for stage, (recipe, train, help_line) in STAGES.items():
-        child: Parser = stages.add_parser(stage, help=help_line, description=f"Train {help_line}. {DESCRIPTION}")
+        child: Parser = stages.add_parser(
+            stage,
+            help=help_line,
+            description=f"Train {help_line}. {DESCRIPTION}",
+            usage=f"latentdiff train {stage} [RECIPE.yaml] [--OPTION VALUE ...]",
+        )
         child.set_defaults(run=run, parser=child, recipe_class=recipe, train=train)
-        child.add_argument("recipe", metavar="RECIPE.yaml", help="YAML file of the options below")
+        child.add_argument("recipe", metavar="RECIPE.yaml", nargs="?", help="YAML file of the options below")
         child.add_argument("--quiet", action="store_true", help="show no progress and print nothing but errors")
         add_recipe_flags(child, recipe)
 
 
 def add_recipe_flags(parser: Parser, recipe: type[Recipe]) -> None:
     """Add a flag for each field; its text is converted and checked with the recipe's own values."""
-    group = parser.add_argument_group("options of the recipe")
+    own = parser.add_argument_group("options of this stage")
+    shared = parser.add_argument_group("options of every stage")
     hints, texts = typing.get_type_hints(recipe), attribute_help(recipe)
+    common = {field.name for field in dataclasses.fields(Recipe)}
     for field in dataclasses.fields(recipe):
-        is_mapping = typing.get_origin(hints[field.name]) is dict
+        hint = hints[field.name]
         has_default = field.default not in (dataclasses.MISSING, None)
-        default = f"(recipe's default: {field.default})" if has_default else ""
-        group.add_argument(
+        default = f"(default: {field.default})" if has_default else ""
+        (shared if field.name in common else own).add_argument(
             f"--{field.name}",
-            type=_json if is_mapping else str,
+            type=_json if typing.get_origin(hint) is dict else str,
             default=argparse.SUPPRESS,
-            metavar="JSON" if is_mapping else "VALUE",
-            help=f"{texts.get(field.name, '')} {default}".strip().replace("%", "%%") or None,
+            metavar=_metavar(hint),
+            help=f"{texts.get(field.name, '')} {default}".strip().replace("%", "%%"),
         )
+
+
+def _metavar(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "|".join(typing.get_args(hint))
+    return {bool: "true|false", dict: "JSON"}.get(typing.get_origin(hint) or hint, "VALUE")
 
 
 def attribute_help(recipe: type[Recipe]) -> dict[str, str]:
@@ -102,7 +118,10 @@ def run(args: argparse.Namespace) -> None:
     names = {field.name for field in dataclasses.fields(args.recipe_class)}
     flags = {name: value for name, value in vars(args).items() if name in names}
     with console.calm(args.quiet):
-        recipe = load_recipe(args.recipe_class, args.recipe, flags)
+        if args.recipe is None:
+            recipe = from_mapping(args.recipe_class, flags, "options")
+        else:
+            recipe = load_recipe(args.recipe_class, args.recipe, flags)
         folder = args.train(recipe)
     first_process = os.environ.get("RANK", "0") == "0"
     if first_process and not args.quiet:

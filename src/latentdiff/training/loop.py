@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.utils.data import Dataset
@@ -28,7 +29,9 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     # accelerate keeps the first run's precision for the life of the process; a second run may want another.
     AcceleratorState._reset_state()
     return Accelerator(
-        mixed_precision=recipe.mixed_precision, gradient_accumulation_steps=recipe.gradient_accumulation_steps
+        cpu=not torch.accelerator.is_available(),  # unless told, processes on CPUs would not know of each other
+        mixed_precision=recipe.mixed_precision,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
     )
 
 

@@ -27,17 +27,28 @@ class Recipe:
         resolution: Side of the square training images, in pixels.
         random_flip: Mirror half of the images.
         train_batch_size: Images per process and micro-step.
+        gradient_accumulation_steps: Micro-steps of an optimiser step; their gradients are averaged.
         max_train_steps: Optimiser steps in all, those before a resume included.
+        learning_rate: After the warm-up and before any decay.
         optimizer: "adamw", "adamw_fused", or a class of torch.optim by its name.
         optimizer_options: Further arguments of that class.
         scale_lr: Multiply the learning rate by the images of a step, those of all processes, as the original code did.
         lr_scheduler: A schedule of `diffusers.optimization.get_scheduler`.
+        lr_warmup_steps: Steps in which the learning rate rises from 0.
+        adam_beta1: Decay of AdamW's mean of gradients.
+        adam_beta2: Decay of AdamW's mean of squared gradients.
+        adam_weight_decay: Decoupled weight decay, relative to the learning rate.
+        max_grad_norm: Gradients of a larger norm are scaled down to it; inf leaves them as they are.
         ema_decay: Upper bound of the EMA decay, which warms up as (1 + n) / (10 + n); 0 turns EMA off.
+        mixed_precision: Precision of the networks' passes; weights, EMA and optimiser stay in fp32.
+        dataloader_num_workers: Processes that read and prepare images; 0 reads them in the training process.
         validation_steps: Steps between validations, 0 for none: values go to the log, pictures to `validation/`.
         validation_data_dir: Images that are not trained on, of which validation has the loss, at the same draws every
             time; the weights with the lowest are kept in `best/`.
-        checkpointing_steps: Steps between checkpoints; checkpoints_total_limit of them are kept.
+        checkpointing_steps: Steps between checkpoints.
+        checkpoints_total_limit: The newest checkpoints that are kept.
         resume_from_checkpoint: "latest", a checkpoint folder, or null to start anew.
+        logging_steps: Steps between lines of `log.jsonl`, each the mean over them.
         seed: Every draw of a step comes from (seed, step, rank).
     """
 
