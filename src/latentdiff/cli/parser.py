@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the message with where to read more."""
-        raise InputError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+        raise InputError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -37,7 +37,7 @@ def parse(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
             if first.startswith("-")
             else "put values together before the options, one with blanks in quotes"
         )
-        raise InputError(f"unknown argument {unknown[0]!r}; {hint}; see {command.prog} --help")
+        raise InputError(f"unknown argument {unknown[0]!r}; {hint} (see {command.prog} --help)")
     return args
 
 
