@@ -188,6 +188,12 @@ def test_unknown_names(tmp_path):
         DiffusionPipeline.from_pretrained("builtin:emojis")
 
 
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "model.ckpt").write_bytes(b"weights")
+    with pytest.raises(CheckpointError, match="model.ckpt is a file; give a model's folder"):
+        DiffusionPipeline.from_pretrained(tmp_path / "model.ckpt")
+
+
 def test_unreachable_hub(tmp_path):
     with pytest.raises(HubError, match="someone/model"):
         DiffusionPipeline.from_pretrained("someone/model", local_files_only=True, cache_dir=tmp_path)

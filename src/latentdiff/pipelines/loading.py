@@ -42,6 +42,10 @@ def find_folder(name: str | Path, *, subfolder: str | None = None, **hub: Any) -
         if not (folder / INDEX).exists():
             raise CheckpointError(f"{folder} holds no {INDEX}; give the folder of a whole pipeline")
         return folder
+    if root.is_file():
+        raise CheckpointError(
+            f"{text} is a file; give a model's folder, or make one of an original checkpoint with latentdiff convert"
+        )
     if isinstance(name, Path) or text.count("/") != 1 or text.startswith((".", "/")):
         known = [f"builtin:{k}" for k in builtin_models()]
         hint = nearest(text, known)
