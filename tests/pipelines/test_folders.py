@@ -190,7 +190,7 @@ def test_unknown_names(tmp_path):
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "model.ckpt").write_bytes(b"weights")
-    with pytest.raises(CheckpointError, match="model.ckpt is a file; give a model's folder"):
+    with pytest.raises(CheckpointError, match=r"model\.ckpt is a file; give a model's folder"):
         DiffusionPipeline.from_pretrained(tmp_path / "model.ckpt")
 
 
