@@ -14,7 +14,7 @@ from latentdiff.conversion.plan import make_plan
 from latentdiff.conversion.zoo import zoo_config
 from latentdiff.data.folder import ImageFolder
 from latentdiff.models.tokenizer import BERT_VOCABULARY
-from latentdiff.training.first_stage import make_vae
+from latentdiff.training.autoencoder import make_first_stage
 from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe, load_recipe
 from latentdiff.training.second_stage import new_pipeline
 
@@ -54,7 +54,7 @@ def networks(recipe: Any, vae: torch.nn.Module | None = None) -> dict[str, torch
     """
     with torch.device("meta"), tempfile.TemporaryDirectory() as folder:
         if isinstance(recipe, FirstStageRecipe):
-            return {"vae": make_vae(recipe.model)}
+            return {"vae": make_first_stage(recipe.model, 3, recipe.resolution)}
         vae = vae or make_plan(zoo_config(first_stage_of(recipe))).parts["vae"].model
         Image.new("L", (8, 8)).save(Path(folder, "0.png"))
         Path(folder, "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", **IMAGE}), encoding="utf-8")

@@ -72,6 +72,12 @@ def test_distance_is_the_originals_from_torchvisions_file_and_the_heads(io, stat
     assert not any(parameter.requires_grad for parameter in lpips.parameters())
 
 
+def test_one_channel_is_grey(checkpoint):
+    lpips = LPIPS.from_files(checkpoint)
+    a, b = torch.rand(2, 2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    torch.testing.assert_close(lpips(a, b), lpips(a.expand(-1, 3, -1, -1), b.expand(-1, 3, -1, -1)), rtol=0, atol=0)
+
+
 def test_a_caffe_trunk_sees_bgr_from_0_to_255(io, state, tmp_path):
     """The same network, fed by hand as Caffe feeds it; the unweighted distance is the weighted one of heads of 1."""
     tensors = trunk(state)
@@ -113,6 +119,6 @@ def test_wrong_files_and_images_are_one_line(state, tmp_path, checkpoint):
     with pytest.raises(ConfigError, match="choose torchvision or caffe"):
         PerceptualDistance("imagenet")
     distance = PerceptualDistance()
-    for shapes in (((1, 3, 15, 16),) * 2, ((1, 1, 16, 16),) * 2, ((1, 3, 16, 16), (2, 3, 16, 16))):
+    for shapes in (((1, 3, 15, 16),) * 2, ((1, 2, 16, 16),) * 2, ((1, 3, 16, 16), (2, 3, 16, 16))):
         with pytest.raises(InputError, match="16"):
             distance(*(torch.zeros(shape) for shape in shapes))

@@ -81,7 +81,7 @@ class PerceptualDistance(nn.Module):
 
     def _stages(self, images: Tensor) -> list[Tensor]:
         """Features of unit length after every stage's last ReLU, (B, C, H / 2^n, W / 2^n)."""
-        hidden = (images.to(self.shift.dtype) - self.shift) / self.scale
+        hidden = (images.to(self.shift.dtype) - self.shift) / self.scale  # grey images become three channels here
         stages = []
         for number, stage in enumerate(STAGES):
             hidden = F.max_pool2d(hidden, 2) if number else hidden
@@ -97,21 +97,19 @@ class PerceptualDistance(nn.Module):
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
         """The distances (B,) of images (B, 3, H, W) in [-1, 1], of at least 16x16 pixels, to targets of that shape.
 
+        Images of one channel are seen as grey.
+
         Raises:
             InputError: If the shapes are not so.
         """
-        if (
-            images.shape != targets.shape
-            or images.ndim != 4
-            or images.shape[1] != 3
-            or min(images.shape[2:]) < SMALLEST
-        ):
-            raise InputError(
-                f"images are {tuple(images.shape)} and targets {tuple(targets.shape)}; both must be (B, 3, H, W) of "
-                f"one shape, with sides of at least {SMALLEST}"
-            )
+        _check(images, targets)
         squares = [(a - b).square() for a, b in zip(self._stages(images), self._stages(targets), strict=True)]
         return torch.stack([self._weigh(i, square).mean(dim=(1, 2, 3)) for i, square in enumerate(squares)]).sum(dim=0)
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """The last stage's features of unit length, meant over the pixels: (B, 512) of images as in `forward`."""
+        _check(images, images)
+        return self._stages(images)[-1].mean(dim=(2, 3))
 
 
 class LPIPS(PerceptualDistance):
@@ -146,6 +144,15 @@ class LPIPS(PerceptualDistance):
 
     def _weigh(self, stage: int, squares: Tensor) -> Tensor:
         return F.conv2d(squares, self.get_buffer(f"lin{stage}"))
+
+
+def _check(images: Tensor, targets: Tensor) -> None:
+    fits = images.shape == targets.shape and images.ndim == 4
+    if not fits or images.shape[1] not in (1, 3) or min(images.shape[2:]) < SMALLEST:
+        raise InputError(
+            f"images are {tuple(images.shape)} and targets {tuple(targets.shape)}; both must be (B, 3, H, W) or "
+            f"(B, 1, H, W) of one shape, with sides of at least {SMALLEST}"
+        )
 
 
 def _read(path: str | Path, pattern: str, name: str, count: int, what: str) -> dict[str, Tensor]:

@@ -6,40 +6,93 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
-from diffusers.utils.torch_utils import randn_tensor
+from torch.utils.data import Subset
 
+from latentdiff.config import check
 from latentdiff.data.folder import ImageFolder
-from latentdiff.errors import ConfigError
 from latentdiff.io.files import atomic_folder, check_writable
+from latentdiff.models.lpips import PerceptualDistance
+from latentdiff.seeding import generator
+from latentdiff.training.adversarial import LIMIT, Adversarial
+from latentdiff.training.autoencoder import make_first_stage
+from latentdiff.training.bottlenecks import KLBottleneck, VQBottleneck, make_bottleneck
+from latentdiff.training.conditioners.base import build
+from latentdiff.training.discriminator import PatchDiscriminator
+from latentdiff.training.ema import EMA
 from latentdiff.training.loop import make_accelerator, train
 from latentdiff.training.recipes import FirstStageRecipe
+from latentdiff.training.reconstruction import HeldOut, Reconstruction, check_held_out, load_perceptual
 from latentdiff.training.task import Task
+
+CODEBOOK = "vae.quantize.embedding.weight"
 
 
 class FirstStageTask(Task):
-    """Reconstruction plus a slight KL pull of the posterior towards N(0, 1).
+    """Reconstruction in pixels and features, a penalty on the latents, and a discriminator (appendix G, eq. 25).
 
     Args:
-        vae: Encodes images (B, 3, H, W) in [-1, 1].
-        recipe: Gives the weights of the terms.
+        vae: KL or VQ; encodes images (B, C, H, W) in [-1, 1].
+        recipe: Gives the terms and their weights, and what is trained.
+        perceptual: On the device of the run; needed for `perceptual_weight`.
+        held_out: What validation looks at.
+
+    Raises:
+        ConfigError: If an option is for another kind of first stage, or the discriminator can't be built.
     """
 
-    def __init__(self, vae: AutoencoderKL, recipe: FirstStageRecipe) -> None:
+    def __init__(
+        self,
+        vae: Any,
+        recipe: FirstStageRecipe,
+        perceptual: PerceptualDistance | None = None,
+        held_out: HeldOut | None = None,
+    ) -> None:
         super().__init__()
-        self.vae = vae
-        self.kl_weight = recipe.kl_weight
-        self.distance = {"l1": torch.nn.functional.l1_loss, "l2": torch.nn.functional.mse_loss}[recipe.reconstruction]
+        self.vae, self.recipe, self.held_out = vae, recipe, held_out
+        self.bottleneck = make_bottleneck(vae, recipe)
+        trains_encoder = recipe.trainable == "all"
+        _check_used(self.bottleneck.options if trains_encoder else (), recipe)
+        self.reconstruction = Reconstruction(recipe, perceptual)
+        self.adversarial = None
+        if recipe.discriminator:
+            channels = vae.config.out_channels
+            discriminator = build(PatchDiscriminator, "discriminator", recipe.discriminator, in_channels=channels)
+            check(
+                recipe.resolution >= discriminator.smallest,
+                f"resolution is {recipe.resolution}, but the discriminator needs {discriminator.smallest}; give it "
+                "fewer layers",
+            )
+            elements = channels * recipe.resolution**2 if self.bottleneck.summed else 1
+            self.adversarial = Adversarial(discriminator, recipe, LIMIT / elements)
+        if not trains_encoder:
+            vae.requires_grad_(False)
+            for part in (vae.decoder, vae.post_quant_conv):
+                if part is not None:
+                    part.requires_grad_(True)
 
     def forward(self, batch: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss of images (B, 3, H, W)."""
-        posterior = self.vae.encode(batch).latent_dist
-        noise = randn_tensor(posterior.mean.shape, generator=rng, device=batch.device)
-        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
-        distance = self.distance(decoded, batch)
-        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).float().mean()
-        values = {"reconstruction": distance.detach(), "kl": kl.detach()}
-        return distance + self.kl_weight * kl, values
+        """The loss of images (B, C, H, W)."""
+        if self.recipe.random_flip:
+            mirrored = torch.rand(len(batch), generator=rng).to(batch.device) < 0.5
+            batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
+        decoded, penalty, values = self.bottleneck(self.vae, batch, rng)
+        loss, more = self.reconstruction(decoded, batch)
+        values = {**more, **values}
+        if self.adversarial is not None:
+            adversarial, more = self.adversarial(batch, decoded, loss, self.vae.decoder.conv_out.weight, self.step)
+            loss, values = loss + adversarial, {**values, **more}
+        return loss + penalty if self.recipe.trainable == "all" else loss, values
+
+    def after_step(self, ema: EMA | None, rng: torch.Generator) -> None:
+        """Restart codes that nothing chooses."""
+        codebooks = [self.get_parameter(CODEBOOK)] if isinstance(self.bottleneck, VQBottleneck) else []
+        averaged = [ema.shadow[CODEBOOK]] if ema and CODEBOOK in ema.shadow else []
+        self.bottleneck.after_step(self.step + 1, codebooks + averaged, rng)
+
+    def validate(self, folder: Path, step: int) -> dict[str, float]:
+        """Measure and show the reconstructions of the images held out."""
+        assert self.held_out is not None
+        return self.held_out.look(self.vae, folder / f"reconstructions-{step}.png")
 
     def export(self, folder: Path) -> None:
         """Write the autoencoder as `folder/vae`."""
@@ -47,24 +100,51 @@ class FirstStageTask(Task):
             self.vae.save_pretrained(aside)
 
 
-def make_vae(model: dict[str, Any]) -> AutoencoderKL:
-    """A new autoencoder from constructor arguments, or a trained one to go on with.
-
-    Raises:
-        ConfigError: On an argument that AutoencoderKL doesn't take.
-    """
-    if set(model) == {"pretrained_model_name_or_path"}:
-        return AutoencoderKL.from_pretrained(model["pretrained_model_name_or_path"])
-    try:
-        return AutoencoderKL(**model)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"model does not fit AutoencoderKL ({error}); see its documentation") from None
+def _check_used(options: tuple[str, ...], recipe: FirstStageRecipe) -> None:
+    """Refuse options of another kind of bottleneck; those of none are used where the encoder isn't trained."""
+    for name in (*KLBottleneck.options, *VQBottleneck.options):
+        check(
+            name in options or not recipe.given(name),
+            f"{name} is given, but training this model's {'decoder' if recipe.trainable == 'decoder' else 'all'} "
+            "does not use it; leave it out",
+        )
 
 
 def train_first_stage(recipe: FirstStageRecipe) -> Path:
-    """Train a KL autoencoder on a folder of images; returns the output folder, which holds `vae/`."""
+    """Train an autoencoder on a folder of images; returns the output folder, which holds `vae/`.
+
+    Raises:
+        ConfigError: If the recipe doesn't fit together, or doesn't fit the images.
+        CheckpointError: If weights can't be loaded.
+        InputError: If there are no images.
+    """
     check_writable(Path(recipe.output_dir) / "vae")
     accelerator = make_accelerator(recipe)
     torch.manual_seed(recipe.seed)
-    task = FirstStageTask(make_vae(recipe.model), recipe)
-    return train(task, ImageFolder(recipe.train_data_dir, recipe.resolution), recipe, accelerator)
+    trained, held_out = _images(recipe)
+    channels = len(trained[0])
+    perceptual = None
+    if recipe.lpips:
+        perceptual = load_perceptual(recipe.lpips, channels, recipe.resolution).to(accelerator.device)
+    vae = make_first_stage(recipe.model, channels, recipe.resolution)
+    looked_at = HeldOut(held_out, recipe.train_batch_size, perceptual)
+    return train(FirstStageTask(vae, recipe, perceptual, looked_at), trained, recipe, accelerator)
+
+
+def _images(recipe: FirstStageRecipe) -> tuple[Any, Any]:
+    """Those to train on, and those held out: of a folder of their own, or a share of the same."""
+    images = ImageFolder(recipe.train_data_dir, recipe.resolution)
+    if not recipe.validation_steps:
+        return images, []
+    if recipe.validation_data_dir is not None:
+        held_out: Any = ImageFolder(recipe.validation_data_dir, recipe.resolution)
+        trained: Any = images
+    else:
+        order = torch.randperm(len(images), generator=generator(recipe.seed)).tolist()
+        cut = round(recipe.validation_share * len(images))
+        held_out, trained = (Subset(images, sorted(part)) for part in (order[:cut], order[cut:]))
+    check_held_out(held_out, recipe.resolution)
+    check(
+        len(trained) > 0, f"validation_share is {recipe.validation_share}, which leaves no image to train on; lower it"
+    )
+    return trained, held_out

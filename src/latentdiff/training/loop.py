@@ -70,6 +70,7 @@ def train(
     validation = Validation(task, ema, held_out, recipe, log, first)
     progress = tqdm(range(first, recipe.max_train_steps), initial=first, total=recipe.max_train_steps, disable=rank > 0)
     for step in progress:
+        task.step = step
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step)
         for micro_step in range(micro_steps):
@@ -83,6 +84,7 @@ def train(
                 optimizer.zero_grad()
         if ema:
             ema.update()
+        task.after_step(ema, generator(recipe.seed, step, world))  # no rank is called `world`: draws of its own
         log.add({"loss": loss.detach(), **values}, step + 1, learning_rate(step), progress)
         if recipe.validation_steps and (step + 1) % recipe.validation_steps == 0 and accelerator.is_main_process:
             validation(step + 1)

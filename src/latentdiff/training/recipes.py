@@ -99,20 +99,91 @@ class Recipe:
         check(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be above 0")
         check(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; it must be in [0, 1), 0 turns EMA off")
 
+    def given(self, name: str) -> bool:
+        """Whether an option differs from its default."""
+        option = type(self).__dataclass_fields__[name]
+        default = option.default_factory() if callable(option.default_factory) else option.default
+        return bool(getattr(self, name) != default)
+
+
+NOT_NEGATIVE = ("perceptual_weight", "kl_weight", "codebook_weight", "codebook_beta", "codebook_restart")
+ADVERSARIAL_NUMBERS = ("adversarial_weight", "disc_start", "disc_warmup_steps")
+
 
 @dataclass(frozen=True)
 class FirstStageRecipe(Recipe):
-    """The KL-regularised autoencoder (section 3.1 of the paper, appendix G).
+    """The autoencoder, KL or VQ (section 3.1 of the paper, appendix G). All losses are means over images and elements.
 
     Attributes:
-        model: Constructor arguments of `diffusers.AutoencoderKL`, or `pretrained_model_name_or_path` alone to go on.
-        kl_weight: Weight of the KL term against the reconstruction, both as means over the elements of their tensor.
-        reconstruction: The pixel loss.
+        model: Constructor arguments of `diffusers.AutoencoderKL`, or with `_class_name: VQModel` of
+            `latentdiff.VQModel`; in_channels and out_channels are the data's. Or `pretrained_model_name_or_path` alone
+            to go on.
+        trainable: "decoder" leaves encoder, codebook and so the latents as they are.
+        reconstruction: The distance in pixels.
+        perceptual_weight: Weight of LPIPS beside it.
+        lpips: Files of its weights: `{vgg16: FILE, heads: FILE}`, arguments of `latentdiff.LPIPS.from_files`, or
+            `{vgg16: FILE, preprocessing: caffe}`, of `latentdiff.PerceptualDistance.from_file`.
+        kl_weight: Weight of the KL term, summed over an image's latents, against the distance, summed over its pixels.
+        codebook_weight: Weight of the codebook loss.
+        codebook_loss: Which of its terms has codebook_beta for weight: that which pulls latents to codes ("corrected",
+            van den Oord et al. 2017), or the other, as in the released models ("legacy").
+        codebook_beta: See there.
+        codebook_restart: Steps in which nothing has to choose a code for it to be moved to a latent; 0 for never.
+        discriminator: Arguments of `latentdiff.training.discriminator.PatchDiscriminator`: layers, channels, norm.
+            Empty for none.
+        adversarial_loss: The discriminator's loss.
+        adversarial_weight: Weight of the adversarial loss, or of its share where adaptive_weight is true: then its
+            gradient in the decoder's last layer is made as long as that of the reconstruction.
+        adaptive_weight: See there.
+        disc_start: Step at which the discriminator comes in.
+        disc_warmup_steps: Steps from there over which its weight rises to the full.
+        validation_share: Share of train_data_dir that is held out for validation, in place of validation_data_dir.
     """
 
     model: dict[str, Any] = field(default_factory=dict)
-    kl_weight: float = 1e-6
+    trainable: Literal["all", "decoder"] = "all"
     reconstruction: Literal["l1", "l2"] = "l1"
+    perceptual_weight: float = 0.0
+    lpips: dict[str, Any] = field(default_factory=dict)
+    kl_weight: float = 1e-6
+    codebook_weight: float = 1.0
+    codebook_loss: Literal["legacy", "corrected"] = "legacy"
+    codebook_beta: float = 0.25
+    codebook_restart: int = 0
+    discriminator: dict[str, Any] = field(default_factory=dict)
+    adversarial_loss: Literal["hinge", "vanilla"] = "hinge"
+    adversarial_weight: float = 0.5
+    adaptive_weight: bool = True
+    disc_start: int = 0
+    disc_warmup_steps: int = 0
+    validation_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in (*NOT_NEGATIVE, *ADVERSARIAL_NUMBERS):
+            check(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be at least 0")
+        for name in ("adversarial_loss", "adaptive_weight", *ADVERSARIAL_NUMBERS):
+            check(
+                bool(self.discriminator) or not self.given(name),
+                f"{name} is given, but there is no discriminator; give one, such as discriminator: {{layers: 3}}",
+            )
+        check(
+            bool(self.lpips) or not self.perceptual_weight,
+            f"perceptual_weight is {self.perceptual_weight}, but lpips is missing; give the files of its weights, as "
+            "lpips: {vgg16: FILE, heads: FILE}, or set perceptual_weight to 0",
+        )
+        check(
+            not self.lpips or self.perceptual_weight > 0 or self.validation_steps > 0,
+            "lpips is given, but neither perceptual_weight nor validation_steps is; give one of them",
+        )
+        check(0 <= self.validation_share < 1, f"validation_share is {self.validation_share}; it must be in [0, 1)")
+        sources = [name for name in ("validation_data_dir", "validation_share") if self.given(name)]
+        check(len(sources) < 2, "validation_data_dir and validation_share are both given; give one of them")
+        check(
+            bool(sources) == bool(self.validation_steps),
+            f"validation_steps is {self.validation_steps}, but {sources[0] if sources else 'no validation image'} is "
+            "given; give both validation_steps above 0 and validation_data_dir or validation_share, or none",
+        )
 
 
 @dataclass(frozen=True)
@@ -203,12 +274,10 @@ class DiffusionRecipe(Recipe):
 
     def check_used(self, task: str, used: Collection[str]) -> None:
         """Refuse what the task doesn't use; `used` are the fields of `CONDITION_FIELDS` that it does."""
-        for option in dataclasses.fields(self):
-            default = option.default_factory() if callable(option.default_factory) else option.default
-            given = option.name in CONDITION_FIELDS and getattr(self, option.name) != default
+        for name in CONDITION_FIELDS:
             check(
-                not given or option.name in used,
-                f"{option.name} is given, but conditioning {task!r} does not use it; "
+                not self.given(name) or name in used,
+                f"{name} is given, but conditioning {task!r} does not use it; "
                 f"{'it uses ' + ', '.join(used) if used else 'leave it out'}",
             )
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-from diffusers import AutoencoderKL
 
 from latentdiff.data.folder import ImageFolder
 from latentdiff.errors import ConfigError
-from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.codec import factor
-from latentdiff.pipelines.loading import library_errors
 from latentdiff.registry import CONDITIONERS, PIPELINES, load_plugins
 from latentdiff.schedulers.ddim import DDIMScheduler
+from latentdiff.training.autoencoder import load_first_stage
 from latentdiff.training.conditioners.base import Conditioner, build
 from latentdiff.training.recipes import DiffusionRecipe
 
@@ -93,14 +89,3 @@ def new_pipeline(recipe: DiffusionRecipe, images: ImageFolder, task: str, vae: A
     unet = build(UNet2DConditionModel, "unet", {**fitting, **recipe.unet})
     parts = kind.components(recipe, images, vae)
     return _pipeline_class(task)(vae=vae, unet=unet, scheduler=scheduler, **parts)
-
-
-def load_first_stage(folder: str) -> Any:
-    """The first stage in a folder or on the hub, KL or VQ, in fp32.
-
-    Raises:
-        CheckpointError: If it can't be loaded.
-    """
-    with library_errors(Path(folder)):
-        name = AutoencoderKL.load_config(folder).get("_class_name")
-        return (VQModel if name == "VQModel" else AutoencoderKL).from_pretrained(folder)

@@ -9,9 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from latentdiff.training.ema import EMA
+
 
 class Task(nn.Module, ABC):
-    """Trainable modules as attributes, a loss, and the folder that it ends as."""
+    """Trainable modules as attributes, a loss, and the folder that it ends as.
+
+    Attributes:
+        step: Optimiser steps before this one, those before a resume included.
+    """
+
+    step: int = 0
 
     @abstractmethod
     def forward(self, batch: Any, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -25,6 +33,14 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def export(self, folder: Path) -> None:
         """Write the current weights as a model folder, which pipelines load."""
+
+    def after_step(self, ema: EMA | None, rng: torch.Generator) -> None:
+        """Change weights otherwise than by their gradients, if at all, after an optimiser step and the average's update.
+
+        Args:
+            ema: The averaged weights, where they are on.
+            rng: A CPU generator, the same on every process: so must the weights be afterwards.
+        """
 
     def validate(self, folder: Path, step: int) -> dict[str, float]:
         """Look at the weights after `step` steps: in evaluation mode, without gradients, averaged where EMA is on.

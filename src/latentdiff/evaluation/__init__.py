@@ -1,0 +1,1 @@
+"""Evaluation: how near images are to others, one by one and as a set."""

@@ -1,0 +1,80 @@
+"""How near images are to their originals, and a set of images to another."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentdiff.errors import InputError
+
+WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian, in pixels
+K1, K2 = 0.01, 0.03
+
+
+def psnr(images: Tensor, targets: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each image in dB, (B,), of images (B, C, H, W) in [0, 1]; inf for equal images."""
+    _check(images, targets, 1)
+    return -10 * (images - targets).square().mean(dim=(1, 2, 3)).log10()
+
+
+def ssim(images: Tensor, targets: Tensor) -> Tensor:
+    """Structural similarity of each image, (B,), at most 1 (Wang et al. 2004, eq. 13, Gaussian windows of 11 pixels).
+
+    Each channel is compared by itself, and only windows that lie within the image count.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], with sides of at least 11.
+        targets: Of that shape.
+
+    Raises:
+        InputError: If the shapes are not so.
+    """
+    _check(images, targets, WINDOW)
+    channels = images.shape[1]
+    offsets = torch.arange(WINDOW, dtype=images.dtype, device=images.device) - WINDOW // 2
+    line = (-(offsets**2) / (2 * SIGMA**2)).exp()
+    line = line / line.sum()
+    columns, rows = (line.view(shape).expand(channels, 1, *shape) for shape in ((WINDOW, 1), (1, WINDOW)))
+
+    def local_mean(values: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(values, columns, groups=channels), rows, groups=channels)
+
+    a, b = local_mean(images), local_mean(targets)
+    variances = local_mean(images**2) - a**2 + local_mean(targets**2) - b**2
+    covariance = local_mean(images * targets) - a * b
+    similarity = (2 * a * b + K1**2) * (2 * covariance + K2**2) / ((a**2 + b**2 + K1**2) * (variances + K2**2))
+    return similarity.mean(dim=(1, 2, 3))
+
+
+def frechet_distance(features: Tensor, targets: Tensor) -> float:
+    """Squared Fréchet distance between Gaussians of the moments of two sets of features (Dowson & Landau 1982, eq. 4).
+
+    It is what FID is made of, but FID is this of one certain network's features: name yours with the number. The
+    covariances of few features are of low rank, and the distance of two samples of the same images is then not near 0.
+
+    Args:
+        features: (N, D), N of at least 2.
+        targets: (M, D), M of at least 2.
+
+    Raises:
+        InputError: If there are too few.
+    """
+    if min(len(features), len(targets)) < 2:
+        raise InputError(f"{len(features)} and {len(targets)} features are given; a covariance needs at least 2 each")
+    means = [values.double().mean(dim=0) for values in (features, targets)]
+    # With x^T x and y^T y for the covariances, tr (x^T x y^T y)^(1/2) is the sum of the singular values of x y^T.
+    x, y = (
+        torch.linalg.qr((values.double() - mean) / (len(values) - 1) ** 0.5, mode="r")[1]
+        for values, mean in zip((features, targets), means, strict=True)
+    )
+    shared = torch.linalg.svdvals(x @ y.T).sum()
+    return float((means[0] - means[1]).square().sum() + x.square().sum() + y.square().sum() - 2 * shared)
+
+
+def _check(images: Tensor, targets: Tensor, smallest: int) -> None:
+    if images.shape != targets.shape or images.ndim != 4 or min(images.shape[2:]) < smallest:
+        raise InputError(
+            f"images are {tuple(images.shape)} and targets {tuple(targets.shape)}; both must be (B, C, H, W) of one "
+            f"shape, with sides of at least {smallest}"
+        )

@@ -1,0 +1,62 @@
+"""The first stage that a recipe trains: new, or one that was trained before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers import AutoencoderKL
+
+from latentdiff.errors import ConfigError
+from latentdiff.models.autoencoder_vq import VQModel
+from latentdiff.pipelines.codec import factor
+from latentdiff.pipelines.loading import library_errors
+from latentdiff.registry import nearest
+
+PRETRAINED = "pretrained_model_name_or_path"
+CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
+
+
+def make_first_stage(model: Mapping[str, Any], channels: int, resolution: int) -> Any:
+    """A new first stage, or a trained one to go on with, that fits the images.
+
+    Args:
+        model: Constructor arguments, and `_class_name` if it isn't AutoencoderKL; or `pretrained_model_name_or_path`.
+        channels: Of the images; in_channels and out_channels follow from it.
+        resolution: Side of the images in pixels.
+
+    Raises:
+        ConfigError: If the arguments are not those of the class, or don't fit the images.
+        CheckpointError: If a trained one can't be loaded.
+    """
+    if PRETRAINED in model:
+        if len(model) > 1:
+            raise ConfigError(f"model has {sorted(set(model) - {PRETRAINED})} beside {PRETRAINED}; leave them out")
+        vae = load_first_stage(model[PRETRAINED])
+    else:
+        options = {"in_channels": channels, "out_channels": channels, **model}
+        name = options.pop("_class_name", "AutoencoderKL")
+        if name not in CLASSES:
+            raise ConfigError(f"model has _class_name {name!r}; {nearest(name, CLASSES)}")
+        try:
+            vae = CLASSES[name](**options)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"model does not fit {name} ({error}); see its documentation") from None
+    sizes = {name: vae.config[name] for name in ("in_channels", "out_channels")}
+    if set(sizes.values()) != {channels}:
+        raise ConfigError(f"the images have {channels} channels, but model has {sizes}; leave these out, or train anew")
+    if resolution % factor(vae):
+        raise ConfigError(f"resolution is {resolution}; this model needs a multiple of {factor(vae)}")
+    return vae
+
+
+def load_first_stage(folder: str) -> Any:
+    """The first stage in a folder or on the hub, KL or VQ, in fp32.
+
+    Raises:
+        CheckpointError: If it can't be loaded.
+    """
+    with library_errors(Path(folder)):
+        name = AutoencoderKL.load_config(folder).get("_class_name")
+        return (VQModel if name == "VQModel" else AutoencoderKL).from_pretrained(folder)
