@@ -119,10 +119,22 @@ def test_first_stage_learns_and_loads(images, tmp_path):
     assert isinstance(AutoencoderKL.from_pretrained(output / "vae"), AutoencoderKL)
 
 
-def test_first_stage_resumes_bit_for_bit(images, tmp_path):
-    whole = first_stage(images, tmp_path / "whole")
-    first_stage(images, tmp_path / "parts", max_train_steps=2)
-    parts = first_stage(images, tmp_path / "parts", resume_from_checkpoint="latest")
+ADVERSARIAL = {"discriminator": {"channels": 4, "layers": 2}, "disc_start": 1, "disc_warmup_steps": 2}
+VQ = {**VAE, "_class_name": "VQModel", "num_vq_embeddings": 32}
+FIRST_STAGES = {
+    "kl": {},
+    "kl, adversarial, bf16": {**ADVERSARIAL, "mixed_precision": "bf16", "random_flip": True},
+    "vq, adversarial": {"model": VQ, "codebook_restart": 3, "gradient_accumulation_steps": 2, **ADVERSARIAL},
+}
+
+
+@pytest.mark.parametrize("name", FIRST_STAGES)
+def test_first_stage_resumes_bit_for_bit(images, tmp_path, name):
+    options = FIRST_STAGES[name]
+    whole = first_stage(images, tmp_path / "whole", **options)
+    first_stage(images, tmp_path / "parts", max_train_steps=2, **options)
+    parts = first_stage(images, tmp_path / "parts", resume_from_checkpoint="latest", **options)
+    assert_same_bits(weights_of(whole / "checkpoint-4"), weights_of(parts / "checkpoint-4"))
     assert_same_bits(weights_of(whole / "vae"), weights_of(parts / "vae"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class FirstStageTask(Task):
         vae: KL or VQ; encodes images (B, C, H, W) in [-1, 1].
         recipe: Gives the terms and their weights, and what is trained.
         perceptual: On the device of the run; needed for `perceptual_weight`.
-        held_out: What validation looks at.
+        held_out: Images (C, H, W) in [-1, 1] that validation looks at.
 
     Raises:
         ConfigError: If an option is for another kind of first stage, or the discriminator can't be built.
@@ -45,14 +46,21 @@ class FirstStageTask(Task):
         vae: Any,
         recipe: FirstStageRecipe,
         perceptual: PerceptualDistance | None = None,
-        held_out: HeldOut | None = None,
+        held_out: Sequence[torch.Tensor] = (),
     ) -> None:
         super().__init__()
-        self.vae, self.recipe, self.held_out = vae, recipe, held_out
+        self.vae, self.recipe = vae, recipe
         self.bottleneck = make_bottleneck(vae, recipe)
-        trains_encoder = recipe.trainable == "all"
-        _check_used(self.bottleneck.options if trains_encoder else (), recipe)
+        if recipe.trainable == "all":
+            _check_used(type(vae).__name__, self.bottleneck.options, recipe)
+        else:
+            _check_used(f"{type(vae).__name__}'s decoder", (), recipe)
+            vae.requires_grad_(False)
+            for part in (vae.decoder, vae.post_quant_conv):
+                if part is not None:
+                    part.requires_grad_(True)
         self.reconstruction = Reconstruction(recipe, perceptual)
+        self.held_out = HeldOut(held_out, recipe.train_batch_size, self.reconstruction)
         self.adversarial = None
         if recipe.discriminator:
             channels = vae.config.out_channels
@@ -64,11 +72,6 @@ class FirstStageTask(Task):
             )
             elements = channels * recipe.resolution**2 if self.bottleneck.summed else 1
             self.adversarial = Adversarial(discriminator, recipe, LIMIT / elements)
-        if not trains_encoder:
-            vae.requires_grad_(False)
-            for part in (vae.decoder, vae.post_quant_conv):
-                if part is not None:
-                    part.requires_grad_(True)
 
     def forward(self, batch: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of images (B, C, H, W)."""
@@ -91,7 +94,6 @@ class FirstStageTask(Task):
 
     def validate(self, folder: Path, step: int) -> dict[str, float]:
         """Measure and show the reconstructions of the images held out."""
-        assert self.held_out is not None
         return self.held_out.look(self.vae, folder / f"reconstructions-{step}.png")
 
     def export(self, folder: Path) -> None:
@@ -100,14 +102,11 @@ class FirstStageTask(Task):
             self.vae.save_pretrained(aside)
 
 
-def _check_used(options: tuple[str, ...], recipe: FirstStageRecipe) -> None:
-    """Refuse options of another kind of bottleneck; those of none are used where the encoder isn't trained."""
+def _check_used(trained: str, options: tuple[str, ...], recipe: FirstStageRecipe) -> None:
+    """Refuse options for other bottlenecks than the one trained, of which `options` are."""
     for name in (*KLBottleneck.options, *VQBottleneck.options):
-        check(
-            name in options or not recipe.given(name),
-            f"{name} is given, but training this model's {'decoder' if recipe.trainable == 'decoder' else 'all'} "
-            "does not use it; leave it out",
-        )
+        used = name in options or not recipe.given(name)
+        check(used, f"{name} is given, but training this {trained} does not use it; leave it out")
 
 
 def train_first_stage(recipe: FirstStageRecipe) -> Path:
@@ -127,8 +126,7 @@ def train_first_stage(recipe: FirstStageRecipe) -> Path:
     if recipe.lpips:
         perceptual = load_perceptual(recipe.lpips, channels, recipe.resolution).to(accelerator.device)
     vae = make_first_stage(recipe.model, channels, recipe.resolution)
-    looked_at = HeldOut(held_out, recipe.train_batch_size, perceptual)
-    return train(FirstStageTask(vae, recipe, perceptual, looked_at), trained, recipe, accelerator)
+    return train(FirstStageTask(vae, recipe, perceptual, held_out), trained, recipe, accelerator)
 
 
 def _images(recipe: FirstStageRecipe) -> tuple[Any, Any]:

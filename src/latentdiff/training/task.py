@@ -35,7 +35,7 @@ class Task(nn.Module, ABC):
         """Write the current weights as a model folder, which pipelines load."""
 
     def after_step(self, ema: EMA | None, rng: torch.Generator) -> None:
-        """Change weights otherwise than by their gradients, if at all, after an optimiser step and the average's update.
+        """Change weights otherwise than by gradients, if at all, after an optimiser step and the average's update.
 
         Args:
             ema: The averaged weights, where they are on.

@@ -1,0 +1,206 @@
+"""Whole runs of first stages: what is measured of images held out, how they end, what is refused before they start."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
+
+from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, PerceptualDistance, UnconditionalPipeline
+from latentdiff.config import from_mapping
+from latentdiff.models.autoencoder_vq import VQModel
+from latentdiff.pipelines.codec import encode
+from latentdiff.training.autoencoder import load_first_stage
+from latentdiff.training.diffusion import train_diffusion
+from latentdiff.training.first_stage import train_first_stage
+from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
+
+KL = {
+    "block_out_channels": [8, 16],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+}
+VQ = {**KL, "_class_name": "VQModel", "num_vq_embeddings": 64}
+ADVERSARIAL = {"discriminator": {"channels": 8, "layers": 2}}
+
+
+def draw(folder, number, side=16):
+    """Discs and squares on shaded grounds."""
+    rng = np.random.default_rng(7)
+    folder.mkdir()
+    for i in range(number):
+        ground = np.linspace(rng.integers(0, 90, 3), rng.integers(100, 256, 3), side).astype(np.uint8)
+        image = Image.fromarray(np.repeat(ground[:, None], side, 1))
+        left, top, size = [*rng.integers(0, side // 2, 2).tolist(), side // 2]
+        shape = ImageDraw.Draw(image).ellipse if i % 2 else ImageDraw.Draw(image).rectangle
+        shape((left, top, left + size, top + size), fill=tuple(rng.integers(0, 256, 3).tolist()))
+        image.save(folder / f"{i:03}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("first") / "drawn", 40)
+
+
+@pytest.fixture(scope="module")
+def vgg16(tmp_path_factory):
+    """A trunk with random weights."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "vgg16.safetensors"
+    save_file({name: p for name, p in PerceptualDistance().state_dict().items() if name.startswith("features")}, path)
+    return path
+
+
+def run(images, output, **options):
+    base = {"resolution": 16, "model": KL, "train_batch_size": 4, "max_train_steps": 2, "learning_rate": 3e-3}
+    base |= {"train_data_dir": str(images), "output_dir": str(output), "logging_steps": 1}
+    return train_first_stage(from_mapping(FirstStageRecipe, {**base, **options}))
+
+
+def log(folder, name):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if name in line]
+
+
+def test_images_held_out_are_measured_and_shown(images, vgg16, tmp_path):
+    lpips = {"vgg16": str(vgg16), "preprocessing": "torchvision"}
+    options = {"validation_share": 0.25, "validation_steps": 2, "lpips": lpips, "perceptual_weight": 0.5}
+    output = run(images, tmp_path, max_train_steps=4, **options, **ADVERSARIAL)
+    found = {name: log(output, f"validation/{name}") for name in ("loss", "psnr", "ssim", "lpips", "frechet_lpips")}
+    assert all(len(values) == 2 and min(values) > 0 for values in found.values())
+    assert log(output, "lpips")[0] > 0 and log(output, "adversarial_weight")[0] > 0
+    with Image.open(output / "validation" / "reconstructions-4.png") as picture:
+        assert picture.size == (8 * 18 + 2, 2 * 18 + 2)  # eight of the ten, above their reconstructions
+    assert not [
+        name for name in load_file(output / "best" / "vae" / "diffusion_pytorch_model.safetensors") if "feat" in name
+    ]
+
+
+def test_held_out_folder_and_picture_are_those_of_the_exported_weights(images, tmp_path):
+    held_out = draw(tmp_path / "held-out", 3)
+    options = {"validation_data_dir": str(held_out), "validation_steps": 2, "reconstruction": "l2"}
+    output = run(images, tmp_path / "run", **options)
+    vae = load_first_stage(str(output / "vae"))
+    files = [np.asarray(Image.open(path)) for path in sorted(held_out.iterdir())]
+    batch = torch.from_numpy(np.stack(files)).movedim(-1, 1) / 127.5 - 1
+    with torch.no_grad():
+        decoded = vae.decode(vae.encode(batch).latent_dist.mode()).sample.clamp(-1, 1)
+    errors = (decoded - batch).square().mean(dim=(1, 2, 3))
+    assert log(output, "validation/loss") == pytest.approx([float(errors.mean())], rel=1e-4)
+    assert log(output, "validation/psnr") == pytest.approx([float((10 * (4 / errors).log10()).mean())], rel=1e-4)
+    shown = np.asarray(Image.open(output / "validation" / "reconstructions-2.png"))
+    assert (shown[2:18, 2:18] == files[0]).all()
+    expected = np.round((decoded[0].movedim(0, -1).numpy() + 1) * 127.5)
+    assert abs(shown[20:36, 2:18].astype(float) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("model", "kind"), [(KL, AutoencoderKL), (VQ, VQModel)])
+def test_decoder_alone_from_a_trained_first_stage(images, tmp_path, model, kind):
+    first = run(images, tmp_path / "first", model=model) / "vae"
+    options = {"model": {"pretrained_model_name_or_path": str(first)}, "trainable": "decoder", **ADVERSARIAL}
+    second = run(images, tmp_path / "second", **options) / "vae"
+    before, after = (load_first_stage(str(folder)) for folder in (first, second))
+    assert type(before) is type(after) is kind
+    batch = torch.rand(2, 3, 16, 16) * 2 - 1
+    assert torch.equal(encode(before, batch, scaled=False), encode(after, batch, scaled=False))
+    kept = {n for n, p in before.named_parameters() if torch.equal(p, after.get_parameter(n))}
+    assert "decoder.conv_out.weight" not in kept
+    assert {name.split(".")[0] for name in kept} >= {"encoder", "quant_conv"} | (
+        {"quantize"} if kind is VQModel else set()
+    )
+
+
+def test_a_new_vq_model_serves_a_pipeline(images, tmp_path):
+    vae = run(images, tmp_path / "first", model=VQ) / "vae"
+    unet = {
+        "block_out_channels": [8, 8],
+        "layers_per_block": 1,
+        "attention_levels": [False, False],
+        "num_attention_heads": 1,
+        "norm_num_groups": 4,
+    }
+    options = {"train_data_dir": str(images), "output_dir": str(tmp_path / "second"), "vae": str(vae), "unet": unet}
+    output = train_diffusion(from_mapping(DiffusionRecipe, {**options, "resolution": 16, "max_train_steps": 1}))
+    pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
+    assert type(pipe) is UnconditionalPipeline and type(pipe.vae) is VQModel
+    assert pipe(batch_size=1, num_inference_steps=2, seed=0, output_type="np").images.shape == (1, 16, 16, 3)
+
+
+def test_restarted_codes_come_into_use(images, tmp_path):
+    used = {}
+    for restart in (0, 5):
+        options = {"max_train_steps": 30, "logging_steps": 10, "codebook_restart": restart}
+        used[restart] = log(run(images, tmp_path / str(restart), model=VQ, **options), "codes_used")[-1]
+    assert used[5] > 1.5 * used[0]
+
+
+BAD = {
+    "lpips missing": ({"perceptual_weight": 1.0}, ConfigError, "lpips is missing; give the files"),
+    "lpips unused": ({"lpips": {"vgg16": "a"}}, ConfigError, "neither perceptual_weight nor validation_steps"),
+    "lpips no file": ({"perceptual_weight": 1, "lpips": {"vgg16": "no.pth"}}, CheckpointError, "no.pth"),
+    "lpips options": ({"perceptual_weight": 1, "lpips": {"vgg": "no.pth"}}, ConfigError, "give {vgg16: FILE"),
+    "lpips too small": ({"perceptual_weight": 1, "lpips": {"vgg16": "a"}, "resolution": 8}, ConfigError, "at least 16"),
+    "no discriminator": ({"disc_start": 5}, ConfigError, "disc_start is given, but there is no discriminator"),
+    "no adversary": (
+        {"adaptive_weight": False},
+        ConfigError,
+        "adaptive_weight is given, but there is no discriminator",
+    ),
+    "small": ({"discriminator": {"layers": 3}}, ConfigError, "resolution is 16, but the discriminator needs 24"),
+    "norm": ({"discriminator": {"norm": "layer"}}, ConfigError, "norm is 'layer'; choose 'batch' or 'act'"),
+    "layers": ({"discriminator": {"layers": 0}}, ConfigError, "layers is 0"),
+    "unknown": ({"discriminator": {"depth": 3}}, ConfigError, "depth"),
+    "channels": ({"discriminator": {"in_channels": 3}}, ConfigError, "in_channels"),
+    "negative": ({"kl_weight": -1}, ConfigError, "kl_weight is -1"),
+    "kl of vq": ({"model": VQ, "kl_weight": 1e-3}, ConfigError, "kl_weight is given, but training this VQModel"),
+    "restart of kl": ({"codebook_restart": 9}, ConfigError, "codebook_restart is given, but training this Autoencoder"),
+    "restart of decoder": (
+        {"model": VQ, "codebook_restart": 9, "trainable": "decoder"},
+        ConfigError,
+        "VQModel's decoder does not use it",
+    ),
+    "class": ({"model": {**KL, "_class_name": "VQVAE"}}, ConfigError, "'VQVAE'; known: AutoencoderKL, VQModel"),
+    "data's channels": ({"model": {**KL, "in_channels": 4}}, ConfigError, "the images have 3 channels"),
+    "resolution": ({"resolution": 17}, ConfigError, "needs a multiple of 2"),
+    "both": ({"model": {"pretrained_model_name_or_path": "a", **VQ}}, ConfigError, "leave them out"),
+    "no model": ({"model": {"pretrained_model_name_or_path": "a/b/c"}}, CheckpointError, "a/b/c"),
+    "nothing held out": ({"validation_steps": 5}, ConfigError, "no validation image is given"),
+    "no validation": ({"validation_share": 0.5}, ConfigError, "validation_steps is 0"),
+    "share": ({"validation_share": 1.0, "validation_steps": 5}, ConfigError, "must be in"),
+    "tiny share": (
+        {"validation_share": 0.01, "validation_steps": 5},
+        ConfigError,
+        "0 images of 16 pixels are held out",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refused_before_the_first_step(images, tmp_path, name):
+    options, kind, match = BAD[name]
+    with pytest.raises(kind, match=match) as caught:
+        run(images, tmp_path / "run", **options)
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [KL, VQ], ids=["kl", "vq"])
+def test_an_adversarial_run_improves_images_held_out(vgg16, tmp_path, model):
+    images = draw(tmp_path / "drawn", 300)
+    options = {"perceptual_weight": 0.1, "lpips": {"vgg16": str(vgg16), "preprocessing": "torchvision"}}
+    options |= {"validation_share": 0.1, "validation_steps": 100, "max_train_steps": 600, "ema_decay": 0.98}
+    options |= {"codebook_restart": 20} if model is VQ else {}
+    start = {"disc_start": 200, "disc_warmup_steps": 100, **ADVERSARIAL}
+    output = run(images, tmp_path / "run", model=model, train_batch_size=8, logging_steps=50, **options, **start)
+    figures = {name: log(output, f"validation/{name}") for name in ("psnr", "ssim", "lpips", "frechet_lpips")}
+    print({name: [values[0], values[-1]] for name, values in figures.items()})
+    assert figures["psnr"][-1] > figures["psnr"][0] + 3 and figures["ssim"][-1] > figures["ssim"][0]
+    assert figures["lpips"][-1] < 0.7 * figures["lpips"][0]
+    assert figures["frechet_lpips"][-1] < 0.7 * figures["frechet_lpips"][0]
+    assert log(output, "discriminator")[-1] > 0 and log(output, "adversarial_weight")[-1] > 0
