@@ -59,3 +59,37 @@ def test_bad_options_are_one_line(options, message):
     with pytest.raises(ConfigError, match=message) as caught:
         make(**options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"lr_scheduler": "polynomial", "lr_scheduler_options": {"power": 2.0}}, 0.1 * 0.25),
+        ({"lr_scheduler": "piecewise_constant", "lr_scheduler_options": {"step_rules": "1:40,0.5"}}, 0.1 * 1.0),
+        ({"lr_scheduler": "warmup_linear", "lr_scheduler_options": {"f_min": 0.5}}, 0.1 * 0.75),
+        ({"lr_scheduler": "warmup_cosine", "lr_scheduler_options": {"lr_min": 0.5}}, 0.1 * 0.75),
+    ],
+)
+def test_schedules_take_their_options(options, expected):
+    """Half-way through a run of 40 steps."""
+    recipe, _, optimizer = make(**options, max_train_steps=40)
+    assert make_learning_rate(recipe, optimizer, 1)(20) == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr_scheduler": "cosin"}, "lr_scheduler is 'cosin'; .* or warmup_linear or warmup_cosine"),
+        (
+            {"lr_scheduler": "linear", "lr_scheduler_options": {"num_cycles": 2}},
+            "has 'num_cycles', which linear does not",
+        ),
+        ({"lr_scheduler": "warmup_linear", "lr_scheduler_options": {"f_mn": 2}}, "has 'f_mn', .* did you mean 'f_min'"),
+        ({"lr_scheduler": "piecewise_constant"}, "lr_scheduler is 'piecewise_constant'; "),
+    ],
+)
+def test_bad_schedules_are_one_line(options, message):
+    recipe, _, optimizer = make(**options)
+    with pytest.raises(ConfigError, match=message) as caught:
+        make_learning_rate(recipe, optimizer, 1)
+    assert "\n" not in str(caught.value)

@@ -16,7 +16,7 @@ from latentdiff.seeding import generator
 from latentdiff.training.conditioners.base import Conditioner
 from latentdiff.training.latents import encode, encode_held_out
 from latentdiff.training.loop import make_accelerator, train
-from latentdiff.training.losses import diffusion_loss, draw_noisy
+from latentdiff.training.losses import diffusion_loss, draw_noisy, huber_widths, timestep_weights
 from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.training.samples import SampleSheet, make_samples
 from latentdiff.training.second_stage import make_conditioner
@@ -40,8 +40,12 @@ class DiffusionTask(Task):
             setattr(self, name, getattr(self.pipeline, name).train())
         self.dropout = conditioner.share_dropped
         self.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
-        self.alphas_cumprod: torch.Tensor
-        self.register_buffer("alphas_cumprod", self.scheduler.alphas_cumprod.float(), persistent=False)
+        alphas, kind = self.scheduler.alphas_cumprod, self.scheduler.config.prediction_type
+        self.weights: torch.Tensor
+        self.widths: torch.Tensor
+        weights = timestep_weights(alphas, kind, recipe.snr_gamma, recipe.elbo_weight)
+        self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("widths", huber_widths(alphas, recipe.huber_c), persistent=False)
 
     def forward(
         self, batch: dict[str, torch.Tensor], rng: torch.Generator
@@ -50,19 +54,20 @@ class DiffusionTask(Task):
 
         In evaluation no condition is dropped.
         """
-        latents, noise, timesteps = draw_noisy(batch["moments"], self.pipeline.vae.config, self.scheduler, rng)
+        latents, noise, timesteps = draw_noisy(
+            batch["moments"], self.pipeline.vae.config, self.scheduler, rng, self.recipe.noise_offset
+        )
         dropped = torch.rand(len(latents), generator=rng).to(latents.device) < self.dropout * self.training
         conditioning = self.conditioner(batch, dropped, rng)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         prediction = Denoiser(self.unet, conditioning)(noisy, timesteps, 0.0)
-        kind = self.scheduler.config.prediction_type
         target = {
             "epsilon": noise,
             "v_prediction": self.scheduler.get_velocity(latents, noise, timesteps),
             "sample": latents,
-        }[kind]
-        alphas = self.alphas_cumprod[timesteps]
-        return diffusion_loss(prediction, target, alphas, kind, self.recipe.snr_gamma), {}
+        }[self.scheduler.config.prediction_type]
+        weights, widths = self.weights[timesteps], self.widths[timesteps]
+        return diffusion_loss(prediction, target, weights, self.recipe.loss, widths), {}
 
     def export(self, folder: Path) -> None:
         """Write the whole pipeline as `folder/pipeline`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 
 def draw_noisy(
-    moments: torch.Tensor, vae: Any, scheduler: Any, rng: torch.Generator
+    moments: torch.Tensor, vae: Any, scheduler: Any, rng: torch.Generator, noise_offset: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sample latents, and noise and timesteps for `scheduler.add_noise`.
 
@@ -18,6 +19,8 @@ def draw_noisy(
         vae: Configuration of the first stage, which gives c, the latents' scale and their shift, if any.
         scheduler: Gives the number of timesteps, of which all are as likely.
         rng: CPU generator of all draws.
+        noise_offset: Standard deviation of what is added to the noise of a whole channel, so that models learn to make
+            images darker or brighter than the average (Guttenberg 2023, "Diffusion with offset noise").
 
     Returns:
         Scaled latents (B, c, h, w), noise of their shape, timesteps (B,).
@@ -28,33 +31,82 @@ def draw_noisy(
         latents = latents + (0.5 * logvar.clamp(-30, 20)).exp() * posterior_noise
     latents = vae.scaling_factor * (latents - (getattr(vae, "shift_factor", None) or 0))
     noise = randn_tensor(latents.shape, generator=rng, device=latents.device)
+    if noise_offset:
+        noise = noise + noise_offset * randn_tensor((*latents.shape[:2], 1, 1), generator=rng, device=latents.device)
     steps = scheduler.config.num_train_timesteps
     return latents, noise, torch.randint(0, steps, (len(latents),), generator=rng).to(latents.device)
+
+
+def timestep_weights(
+    alphas_cumprod: torch.Tensor, prediction_type: str, snr_gamma: float | None, elbo_weight: float
+) -> torch.Tensor:
+    """How much the squared error of a prediction counts at each timestep.
+
+    Written for x0, whose error is that of the noise over SNR, and that of the velocity over SNR + 1: min-SNR weighting
+    is min(SNR, gamma), the variational bound's (SNR(t - 1) - SNR(t)) / 2.
+
+    Args:
+        alphas_cumprod: Cumulative alphas, (T,).
+        prediction_type: "epsilon", "v_prediction" or "sample".
+        snr_gamma: Min-SNR bound (Hang et al. 2023, arXiv 2303.09556); None weighs all timesteps alike, as eq. 2 of the
+            paper does.
+        elbo_weight: What is added, as a multiple of the bound's weights (the original's `original_elbo_weight`; as
+            there, timestep 0 has the weight of timestep 1).
+
+    Returns:
+        Weights (T,), float32.
+    """
+    alphas = alphas_cumprod.double()
+    snr = alphas / (1 - alphas)
+    per_x0 = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[prediction_type]
+    simple = torch.ones_like(snr) if snr_gamma is None else snr.clamp(max=snr_gamma) / per_x0
+    elbo = (snr[:-1] - snr[1:]) / 2 / per_x0[1:]
+    return (simple + elbo_weight * torch.cat([elbo[:1], elbo])).float()
+
+
+def huber_widths(alphas_cumprod: torch.Tensor, huber_c: float) -> torch.Tensor:
+    """Where the Huber loss turns from squares to absolute values, at each timestep, (T,), float32.
+
+    The SNR schedule of Khrapov et al. 2024 (arXiv 2403.16728), as diffusers' training scripts have it: 1 where there is
+    no noise, `huber_c` where there is nothing else.
+    """
+    alphas = alphas_cumprod.double()
+    sigmas = ((1 - alphas) / alphas).sqrt()
+    return (huber_c + (1 - huber_c) / (1 + sigmas) ** 2).float()
+
+
+def _huber(error: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
+    """2 c (sqrt(e^2 + c^2) - c), which is e^2 for errors that are small beside c, without their cancellation."""
+    c = width[:, None, None, None]
+    return 2 * c * error.square() / ((error.square() + c.square()).sqrt() + c)
+
+
+DISTANCES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "l2": lambda error, width: error.square(),
+    "l1": lambda error, width: error.abs(),
+    "huber": _huber,
+}
 
 
 def diffusion_loss(
     prediction: torch.Tensor,
     target: torch.Tensor,
-    alphas_cumprod: torch.Tensor,
-    prediction_type: str,
-    snr_gamma: float | None,
+    weights: torch.Tensor,
+    kind: str = "l2",
+    widths: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Mean squared error per image (eq. 2 of the paper), optionally weighted by signal-to-noise ratio.
+    """Mean error of the images (eq. 2 of the paper), weighted.
 
     Args:
         prediction: Network output (B, C, H, W).
-        target: The noise, the velocity or the clean latents, as `prediction_type` says, (B, C, H, W).
-        alphas_cumprod: Cumulative alphas at each image's timestep, (B,).
-        prediction_type: "epsilon", "v_prediction" or "sample".
-        snr_gamma: Min-SNR bound (Hang et al. 2023), restated for each prediction type; None weighs all steps alike.
+        target: The noise, the velocity or the clean latents, as the prediction type says, (B, C, H, W).
+        weights: Of the images, (B,); see `timestep_weights`.
+        kind: "l2", "l1" or "huber".
+        widths: For "huber", of the images, (B,); see `huber_widths`.
 
     Returns:
         The loss, ().
     """
-    per_image = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))
-    if snr_gamma is None:
-        return per_image.mean()
-    snr = alphas_cumprod / (1 - alphas_cumprod)
-    clipped = snr.clamp(max=snr_gamma)
-    weight = {"epsilon": clipped / snr, "v_prediction": clipped / (snr + 1), "sample": clipped}[prediction_type]
-    return (weight * per_image).mean()
+    error = prediction.float() - target.float()
+    per_image = DISTANCES[kind](error, weights if widths is None else widths).mean(dim=(1, 2, 3))
+    return (weights * per_image).mean()

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from diffusers.optimization import get_scheduler
 from torch import nn
 
 from latentdiff.errors import ConfigError
 from latentdiff.registry import nearest
 from latentdiff.training.recipes import Recipe
+from latentdiff.training.schedules import make_factor
 
 SHORT: dict[str, tuple[str, dict[str, Any]]] = {"adamw": ("AdamW", {}), "adamw_fused": ("AdamW", {"fused": True})}
 UNFIT = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}  # they need a closure, sparse gradients or matrices alone
@@ -54,16 +54,7 @@ def make_learning_rate(recipe: Recipe, optimizer: torch.optim.Optimizer, num_pro
     Raises:
         ConfigError: If there is no such schedule.
     """
-    try:
-        schedule: Any = get_scheduler(
-            recipe.lr_scheduler,
-            optimizer,
-            num_warmup_steps=recipe.lr_warmup_steps,
-            num_training_steps=recipe.max_train_steps,
-        )
-    except ValueError as error:
-        raise ConfigError(f"lr_scheduler is {recipe.lr_scheduler!r}; {error}") from None
-    factor = schedule.lr_lambdas[0]
+    factor = make_factor(recipe, optimizer)
     images = recipe.train_batch_size * recipe.gradient_accumulation_steps * num_processes
     base = recipe.learning_rate * (images if recipe.scale_lr else 1)
     return lambda step: base * factor(step)

@@ -13,6 +13,7 @@ import yaml
 from latentdiff.config import check, from_mapping
 from latentdiff.errors import ConfigError
 
+HUBER_C = 0.1  # of diffusers' training scripts
 R = TypeVar("R", bound="Recipe")
 
 
@@ -33,7 +34,9 @@ class Recipe:
         optimizer: "adamw", "adamw_fused", or a class of torch.optim by its name.
         optimizer_options: Further arguments of that class.
         scale_lr: Multiply the learning rate by the images of a step, those of all processes, as the original code did.
-        lr_scheduler: A schedule of `diffusers.optimization.get_scheduler`.
+        lr_scheduler: A schedule of `diffusers.optimization.get_scheduler`, or of the original code: warmup_linear,
+            warmup_cosine.
+        lr_scheduler_options: Its further arguments, such as power of polynomial.
         lr_warmup_steps: Steps in which the learning rate rises from 0.
         adam_beta1: Decay of AdamW's mean of gradients.
         adam_beta2: Decay of AdamW's mean of squared gradients.
@@ -64,6 +67,7 @@ class Recipe:
     learning_rate: float = 1e-4
     scale_lr: bool = False
     lr_scheduler: str = "constant_with_warmup"
+    lr_scheduler_options: dict[str, Any] = field(default_factory=dict)
     lr_warmup_steps: int = 0
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
@@ -215,6 +219,12 @@ class DiffusionRecipe(Recipe):
         condition_dropout: Share of conditions replaced by the null condition (the empty caption, the null class, the
             empty layout, the map without classes), which classifier-free guidance needs; null is the task's default.
         caption_dropout: The older name of condition_dropout, for text-to-image.
+        loss: Between prediction and target: squares, absolute values, or Huber's, which is squares near 0 (Khrapov et
+            al. 2024, arXiv 2403.16728).
+        huber_c: Where Huber's becomes linear at the noisiest timestep; towards the cleanest it grows to 1.
+        elbo_weight: Weight of the variational bound beside the loss, 0 in the paper; `original_elbo_weight` there.
+        noise_offset: Standard deviation of a constant that the noise of each channel gets, such as 0.1, for models that
+            make dark and bright images (Guttenberg 2023).
         snr_gamma: Min-SNR weighting of the loss (Hang et al. 2023, arXiv 2303.09556); null for the paper's L_simple.
         validation_samples: Images made at each validation, below those whose conditions they have.
         validation_prompts: Captions of the images made at validation, in place of the data's; for text-to-image.
@@ -241,6 +251,10 @@ class DiffusionRecipe(Recipe):
     noise_schedule: dict[str, Any] = field(default_factory=dict)
     condition_dropout: float | None = None
     caption_dropout: float | None = None
+    loss: Literal["l2", "l1", "huber"] = "l2"
+    huber_c: float = HUBER_C
+    elbo_weight: float = 0.0
+    noise_offset: float = 0.0
     snr_gamma: float | None = None
     validation_samples: int = 4
     validation_prompts: list[str] = field(default_factory=list)
@@ -256,6 +270,16 @@ class DiffusionRecipe(Recipe):
         check(
             self.condition_dropout is None or self.caption_dropout is None,
             "condition_dropout and caption_dropout are both given; give condition_dropout",
+        )
+        check(
+            self.huber_c == HUBER_C or self.loss == "huber",
+            f"huber_c is given, but loss is {self.loss!r}; leave it out",
+        )
+        check(0 < self.huber_c <= 1, f"huber_c is {self.huber_c}; it must be above 0 and at most 1")
+        for name in ("elbo_weight", "noise_offset"):
+            check(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be 0 (none) or more")
+        check(
+            self.snr_gamma is None or self.snr_gamma > 0, f"snr_gamma is {self.snr_gamma}; it must be above 0, or null"
         )
         check(self.validation_samples >= 0, f"validation_samples is {self.validation_samples}; it must be 0 or more")
         for option in ("validation_prompts", "validation_guidance_scale"):

@@ -1,0 +1,73 @@
+"""Learning rates as factors of the base rate: diffusers' schedules, and the two of the original code."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+
+import torch
+from diffusers.optimization import get_scheduler
+
+from latentdiff.errors import ConfigError
+from latentdiff.registry import nearest
+from latentdiff.training.recipes import Recipe
+
+Factor = Callable[[int], float]
+# What diffusers' `get_scheduler` hands on to which schedule.
+OPTIONS = {"cosine_with_restarts": ["num_cycles"], "polynomial": ["power"], "piecewise_constant": ["step_rules"]}
+
+
+def warmup_linear(
+    warmup: int, steps: int, *, f_start: float = 1e-6, f_max: float = 1.0, f_min: float = 1.0, cycle: int | None = None
+) -> Factor:
+    """The original's `LambdaLinearScheduler`, with one cycle; where f_min is f_max it is constant after the warm-up."""
+    length = cycle or steps
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return f_start + (f_max - f_start) * step / warmup
+        return f_min + (f_max - f_min) * max(0, length - step) / length
+
+    return factor
+
+
+def warmup_cosine(
+    warmup: int, steps: int, *, lr_start: float = 1e-6, lr_max: float = 1.0, lr_min: float = 0.0
+) -> Factor:
+    """The original's `LambdaWarmUpCosineScheduler`, which ends at `steps`."""
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return lr_start + (lr_max - lr_start) * step / warmup
+        share = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return lr_min + (lr_max - lr_min) * (1 + math.cos(math.pi * share)) / 2
+
+    return factor
+
+
+ORIGINAL: dict[str, Callable[..., Factor]] = {"warmup_linear": warmup_linear, "warmup_cosine": warmup_cosine}
+
+
+def make_factor(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Factor:
+    """The recipe's schedule as a pure function of the step.
+
+    Raises:
+        ConfigError: If there is no such schedule, or it hasn't got an option.
+    """
+    name, given = recipe.lr_scheduler, recipe.lr_scheduler_options
+    own = ORIGINAL.get(name)
+    known = list(inspect.signature(own).parameters)[2:] if own else OPTIONS.get(name, [])
+    for option in given:
+        if option not in known:
+            raise ConfigError(
+                f"lr_scheduler_options has {option!r}, which {name} does not take; {nearest(option, known)}"
+            )
+    try:
+        if own:
+            return own(recipe.lr_warmup_steps, recipe.max_train_steps, **given)
+        sizes = {"num_warmup_steps": recipe.lr_warmup_steps, "num_training_steps": recipe.max_train_steps}
+        factor: Factor = get_scheduler(name, optimizer, **sizes, **given).lr_lambdas[0]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"lr_scheduler is {name!r}; {error}, or {' or '.join(ORIGINAL)}") from None
+    return factor

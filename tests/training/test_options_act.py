@@ -1,0 +1,71 @@
+"""Every option of the diffusion recipe changes what it says: none is silently ignored."""
+
+import pytest
+import torch
+import toy
+from safetensors.torch import load_file
+
+from latentdiff import ConfigError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return toy.write(tmp_path_factory.mktemp("data") / "images")
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory):
+    torch.manual_seed(0)
+    return toy.write_vae(tmp_path_factory.mktemp("first_stage"))
+
+
+def trained(data, vae, output, **options):
+    toy.train("unconditional", data, vae, output, **{"max_train_steps": 2, "ema_decay": 0, **options})
+    return load_file(output / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def plain(data, vae, tmp_path_factory):
+    return trained(data, vae, tmp_path_factory.mktemp("plain"))
+
+
+CHANGING = {
+    "loss": {"loss": "l1"},
+    "huber": {"loss": "huber"},
+    "elbo_weight": {"elbo_weight": 1.0},
+    "noise_offset": {"noise_offset": 0.5},
+    "snr_gamma": {"snr_gamma": 1.0},
+    "optimizer": {"optimizer": "SGD"},
+    "optimizer_options": {"optimizer_options": {"amsgrad": True, "eps": 0.1}},
+    "scale_lr": {"scale_lr": True},
+    "lr_scheduler_options": {"lr_scheduler": "warmup_linear", "lr_scheduler_options": {"f_min": 0.1}},
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_it_changes_the_weights(data, vae, plain, tmp_path, name):
+    weights = trained(data, vae, tmp_path, **CHANGING[name])
+    assert weights.keys() == plain.keys()
+    assert any(not torch.equal(weights[key], plain[key]) for key in plain)
+
+
+def test_the_width_of_huber_acts(data, vae, tmp_path):
+    runs = [trained(data, vae, tmp_path / str(c), loss="huber", huber_c=c) for c in (0.1, 0.9)]
+    assert any(not torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
+
+
+BAD = {
+    "loss": ({"loss": "l3"}, "loss is 'l3'; it must be 'l2' or 'l1' or 'huber'"),
+    "width without huber": ({"huber_c": 0.2}, "huber_c is given, but loss is 'l2'; leave it out"),
+    "width": ({"loss": "huber", "huber_c": 2}, "huber_c is 2.0; it must be above 0 and at most 1"),
+    "offset": ({"noise_offset": -1}, "noise_offset is -1.0; it must be 0"),
+    "gamma": ({"snr_gamma": 0}, "snr_gamma is 0.0; it must be above 0, or null"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_options_are_one_line(data, vae, tmp_path, name):
+    options, message = BAD[name]
+    with pytest.raises(ConfigError, match=message) as caught:
+        toy.train("unconditional", data, vae, tmp_path / "out", **options)
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
