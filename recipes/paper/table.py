@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from latentdiff.conversion.plan import make_plan
-from latentdiff.conversion.zoo import zoo_config
 from latentdiff.data.folder import ImageFolder
 from latentdiff.models.tokenizer import BERT_VOCABULARY
 from latentdiff.training.autoencoder import make_first_stage
@@ -50,16 +49,22 @@ def networks(recipe: Any, vae: torch.nn.Module | None = None) -> dict[str, torch
 
     Args:
         recipe: Of either stage.
-        vae: The first stage of a diffusion model; by default the one of the zoo that the recipe names.
+        vae: The first stage of a diffusion model; by default that of the recipe which the recipe names.
     """
     with torch.device("meta"), tempfile.TemporaryDirectory() as folder:
         if isinstance(recipe, FirstStageRecipe):
             return {"vae": make_first_stage(recipe.model, 3, recipe.resolution)}
-        vae = vae or make_plan(zoo_config(first_stage_of(recipe))).parts["vae"].model
+        vae = vae or networks_of(first_stage_of(recipe))["vae"]
         Image.new("L", (8, 8)).save(Path(folder, "0.png"))
         Path(folder, "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", **IMAGE}), encoding="utf-8")
         parts = new_pipeline(recipe, ImageFolder(folder, 8), recipe.conditioning or "text-to-image", vae).components
     return {part: network for part, network in parts.items() if isinstance(network, torch.nn.Module)}
+
+
+@cache
+def networks_of(name: str) -> dict[str, torch.nn.Module]:
+    """The networks of a recipe by its name."""
+    return networks(load(name))
 
 
 def first_stage_of(recipe: Any) -> str:
@@ -73,10 +78,11 @@ def row(name: str) -> str:
     made, kept = "first stage", ()
     if not is_first_stage(name):
         made, kept = f"{recipe.conditioning} on {first_stage_of(recipe)}", ("vae",)
-    parts = networks(recipe).items()
+    parts = networks_of(name).items()
     trained = sum(p.numel() for part, network in parts if part not in kept for p in network.parameters())
     batch = recipe.train_batch_size * recipe.gradient_accumulation_steps
-    cells = [f"[{name}]({name}.yaml)", Path(recipe.train_data_dir).name, made, batch, f"{recipe.learning_rate:g}"]
+    rate = recipe.learning_rate * (batch if recipe.scale_lr else 1)
+    cells = [f"[{name}]({name}.yaml)", Path(recipe.train_data_dir).name, made, batch, f"{rate:.3g}"]
     return "| " + " | ".join(map(str, [*cells, f"{recipe.max_train_steps:,}", f"{trained:,}"])) + " |"
 
 

@@ -1,5 +1,6 @@
 """The recipes of the paper's models: their networks are the published ones, and the README's table is theirs."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from latentdiff import DDIMScheduler
 from latentdiff.conversion.plan import make_plan
 from latentdiff.conversion.zoo import MODELS, zoo_config, zoo_names
+from latentdiff.training.first_stage import FirstStageTask
 
 PAPER = Path(__file__).parents[2] / "recipes" / "paper"
 sys.path.insert(0, str(PAPER))
@@ -17,24 +19,33 @@ import table  # noqa: E402
 # Released, but not trained by this package.
 ELSEWHERE = {"rdm768", "sd-1", "sd-2-base", "sd-2-v"}
 # Millions of the UNet's parameters in tables 13 to 15, of models that were not released.
-SIZES = {"imagenet-ldm16": 395, "celeba-ldm8": 258, "inpaint-ldm4": 215}
-# The number of classes, names and colours are the data's, and images may have another size.
-FROM_DATA = {"class_names", "palette", "sample_size", "scaling_factor", "null_class"}
+SIZES = {
+    "celeba-ldm2": 265,
+    "celeba-ldm8": 258,
+    "celeba-ldm32": 258,
+    "imagenet-ldm2": 391,
+    "imagenet-ldm16": 395,
+    "imagenet-ldm32": 395,
+    "inpaint-ldm4": 215,
+}
+# Names and colours of classes are the data's, the scale is measured, and images may have another size; the default of
+# vq_embed_dim is what the others spell out.
+UNSAID = {"class_names", "palette", "sample_size", "scaling_factor", "null_class", "vq_embed_dim"}
 
 
 def configuration(network):
-    given = {key: value for key, value in network.config.items() if key[0] != "_" and key not in FROM_DATA}
+    given = {key: value for key, value in network.config.items() if key[0] != "_" and key not in UNSAID}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
 
 
 def test_every_released_model_has_a_recipe():
-    assert set(MODELS) - ELSEWHERE <= set(table.names())
+    assert set(zoo_names()) - ELSEWHERE <= set(table.names())
 
 
 @pytest.mark.parametrize("name", sorted(set(table.names()) & set(zoo_names())))
 def test_networks_and_noise_of_released_models(name):
     recipe, plan = table.load(name), make_plan(zoo_config(name))
-    networks = table.networks(recipe)
+    networks = table.networks_of(name)
     assert networks.keys() == plan.parts.keys()
     for part, network in networks.items():
         assert configuration(network) == configuration(plan.parts[part].model), part
@@ -45,9 +56,22 @@ def test_networks_and_noise_of_released_models(name):
         assert torch.equal(ours.alphas_cumprod, theirs.alphas_cumprod)
 
 
+@pytest.mark.parametrize("name", filter(table.is_first_stage, table.names()))
+def test_first_stages_have_the_losses_of_their_recipes(name):
+    recipe = dataclasses.replace(
+        table.load(name), perceptual_weight=0.0, lpips={}
+    )  # its weights are files of the user's
+    with torch.device("meta"):
+        task = FirstStageTask(table.networks_of(name)["vae"], recipe)
+    assert (
+        sum(isinstance(layer, torch.nn.Conv2d) for layer in task.adversarial.modules())
+        == recipe.discriminator["layers"] + 2
+    )
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_of_the_tables(name):
-    unet = table.networks(table.load(name))["unet"]
+    unet = table.networks_of(name)["unet"]
     assert round(sum(p.numel() for p in unet.parameters()) / 1e6) == SIZES[name]
 
 

@@ -27,7 +27,7 @@ class EMA:
         """Follow the parameters after an optimiser step."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        live = [p.detach().float() for p in self._live.values()]
+        live = [p if p.dtype == torch.float32 else p.float() for p in self._live.values()]
         torch._foreach_lerp_(list(self.shadow.values()), live, 1 - decay)
 
     @contextmanager

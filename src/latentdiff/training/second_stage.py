@@ -74,7 +74,7 @@ def new_pipeline(recipe: DiffusionRecipe, images: ImageFolder, task: str, vae: A
         ConfigError: If the recipe doesn't fit together.
         InputError: If the images lack what the condition is made of.
     """
-    kind = CONDITIONERS.get(task)
+    kind = _conditioner_class(recipe, task)
     scheduler = build(DDIMScheduler, "noise_schedule", recipe.noise_schedule)
     latents = vae.config.latent_channels
     fitting = {"sample_size": recipe.resolution // factor(vae), "in_channels": latents, "out_channels": latents}
