@@ -195,7 +195,7 @@ def test_going_on_from_a_pipeline(images, vae, tmp_path):
 def test_checkpoints_are_limited_and_whole(images, tmp_path):
     first_stage(images, tmp_path, max_train_steps=6, checkpoints_total_limit=2)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["checkpoint-4", "checkpoint-6", "log.jsonl", "vae"]
+    assert names == ["checkpoint-4", "checkpoint-6", "log.jsonl", "logs", "vae"]
 
 
 BAD = {

@@ -26,7 +26,7 @@ def vae(tmp_path_factory):
 
 
 def sheet(output, step=4):
-    return np.asarray(Image.open(output / "validation" / f"samples-{step:07d}.png"))
+    return np.asarray(Image.open(output / "validation" / f"samples-{step}.png"))
 
 
 def loaded(output):

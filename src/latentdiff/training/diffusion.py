@@ -77,7 +77,7 @@ class DiffusionTask(Task):
     def validate(self, folder: Path, step: int) -> dict[str, float]:
         """Draw a sheet of samples."""
         if self.samples is not None:
-            self.samples().save(folder / f"samples-{step:07d}.png")
+            self.samples().save(folder / f"samples-{step}.png")
         return {}
 
 

@@ -54,10 +54,11 @@ class Log:
         self.sums, self.count, self.start = {}, 0, time.perf_counter()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one line."""
+        """Write one line, and tell the trackers."""
         line = {"step": step, "images": step * self.images, **values}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({name: float(f"{value:.6g}") for name, value in line.items()}) + "\n")
+        self.accelerator.log({name: float(value) for name, value in values.items()}, step=step)
 
     def lowest(self, name: str, until: int) -> float:
         """The lowest value of `name` in the lines up to step `until`, infinity where there is none."""

@@ -21,6 +21,7 @@ from latentdiff.training.log import Log
 from latentdiff.training.optimizers import make_learning_rate, make_optimizer
 from latentdiff.training.recipes import Recipe
 from latentdiff.training.task import Task
+from latentdiff.training.trackers import start_trackers, tracker_options
 from latentdiff.training.validation import Validation
 
 
@@ -32,6 +33,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         cpu=not torch.accelerator.is_available(),  # unless told, processes on CPUs would not know of each other
         mixed_precision=recipe.mixed_precision,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        **tracker_options(recipe),
     )
 
 
@@ -67,6 +69,7 @@ def train(
         num_workers=recipe.dataloader_num_workers,
     )
     log = Log(output_dir, recipe, accelerator)
+    start_trackers(accelerator, recipe, first)
     validation = Validation(task, ema, held_out, recipe, log, first)
     progress = tqdm(range(first, recipe.max_train_steps), initial=first, total=recipe.max_train_steps, disable=rank > 0)
     for step in progress:

@@ -52,6 +52,8 @@ class Recipe:
         checkpoints_total_limit: The newest checkpoints that are kept.
         resume_from_checkpoint: "latest", a checkpoint folder, or null to start anew.
         logging_steps: Steps between lines of `log.jsonl`, each the mean over them.
+        report_to: A tracker of accelerate beside `log.jsonl`, such as wandb; "auto" is tensorboard if installed, in
+            `logs/`; "none" for none.
         seed: Every draw of a step comes from (seed, step, rank).
     """
 
@@ -82,6 +84,7 @@ class Recipe:
     checkpoints_total_limit: int = 2
     resume_from_checkpoint: str | None = None
     logging_steps: int = 50
+    report_to: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:

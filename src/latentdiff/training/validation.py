@@ -18,6 +18,7 @@ from latentdiff.training.ema import EMA
 from latentdiff.training.log import Log
 from latentdiff.training.recipes import Recipe
 from latentdiff.training.task import Task
+from latentdiff.training.trackers import track_pictures
 
 
 class Validation:
@@ -50,6 +51,7 @@ class Validation:
                 self.best = values["loss"]
                 (self.folder / "best").mkdir(exist_ok=True)
                 self.task.export(self.folder / "best")
+        track_pictures(self.log.accelerator, pictures.glob(f"*-{step}.png"), step)
         self.log.write(step, {f"validation/{name}": value for name, value in values.items()})
 
     def _held_out(self) -> dict[str, float]:

@@ -1,0 +1,68 @@
+"""Trackers get the recipe, what the log gets, and the pictures."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import toy
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from latentdiff import ConfigError
+from latentdiff.training import trackers
+
+VALIDATION = {"validation_steps": 4, "validation_inference_steps": 1, "validation_samples": 2}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Three steps, then a run resumed after the second for two more, with a picture at the end."""
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("run")
+    data, vae = toy.write(root / "images"), toy.write_vae(root / "vae")
+    toy.train("unconditional", data, vae, root / "out", **VALIDATION, max_train_steps=3, logging_steps=1)
+    options = {"resume_from_checkpoint": "latest", "logging_steps": 1}
+    return toy.train("unconditional", data, vae, root / "out", **VALIDATION, **options)
+
+
+@pytest.fixture(scope="module")
+def events(run):
+    accumulator = EventAccumulator(str(run / "logs" / "latentdiff"), size_guidance={"images": 0})
+    return accumulator.Reload()
+
+
+def test_tensorboard_has_every_value_of_the_log(run, events):
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for name in ("loss", "lr", "images_per_second"):
+        logged = {line["step"]: line[name] for line in lines if name in line}
+        assert list(logged) == [1, 2, 3, 4]
+        assert len(events.Scalars(name)) == 4
+        assert {event.step: event.value for event in events.Scalars(name)} == pytest.approx(logged, rel=1e-5)
+
+
+def test_tensorboard_has_the_pictures(run, events):
+    (event,) = events.Images("samples")
+    assert event.step == 4
+    sheet = np.asarray(Image.open(run / "validation" / "samples-4.png"))
+    assert (event.height, event.width) == sheet.shape[:2]
+
+
+def test_the_recipe_is_there(run):
+    (first, second) = sorted((run / "logs" / "latentdiff").glob("*/hparams.yml"))
+    assert "conditioning: unconditional" in first.read_text() and "max_train_steps: 4" in second.read_text()
+
+
+def test_none_is_none_and_auto_is_what_is_installed(tmp_path, monkeypatch):
+    def options(name):
+        return trackers.tracker_options(
+            toy.recipe("unconditional", tmp_path, tmp_path, tmp_path / "out", report_to=name)
+        )
+
+    assert options("none") == {} and options("auto")["log_with"] == "tensorboard"
+    monkeypatch.setattr(trackers, "get_available_trackers", list)
+    assert options("auto") == {}
+    with pytest.raises(ConfigError, match="report_to is 'tensorboard', whose package is not installed; install it, or"):
+        options("tensorboard")
+    with pytest.raises(ConfigError, match="report_to is 'tensorbord'; did you mean 'tensorboard'"):
+        options("tensorbord")
