@@ -54,6 +54,7 @@ def test_networks_and_noise_of_released_models(name):
     if name in MODELS:
         ours, theirs = DDIMScheduler(**recipe.noise_schedule), DDIMScheduler(**plan.scheduler)
         assert torch.equal(ours.alphas_cumprod, theirs.alphas_cumprod)
+        assert recipe.loss == MODELS[name].params.get("loss_type", "l2")
 
 
 @pytest.mark.parametrize("name", filter(table.is_first_stage, table.names()))
