@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from latentdiff import DiffusionPipeline, InputError, SuperResolutionPipeline, UNet2DConditionModel
+from latentdiff.cli.train import STAGES
 from latentdiff.config import from_mapping
 from latentdiff.registry import CONDITIONERS
 from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
@@ -25,6 +26,10 @@ def blocks(kind):
 
 def test_first_stage():
     assert from_mapping(FirstStageRecipe, blocks("first-stage")[0]).resolution == 256
+
+
+def test_every_stage_is_in_the_table_of_commands():
+    assert re.findall(r"^\| `latentdiff train ([\w-]+)` \|", TEXT, re.MULTILINE) == list(STAGES)
 
 
 def test_every_task_has_a_recipe_and_a_line_of_the_table():
