@@ -72,6 +72,11 @@ def first_stage_of(recipe: Any) -> str:
     return Path(recipe.vae).parent.name
 
 
+def rate_of(recipe: Any) -> float:
+    """The highest learning rate, where no schedule lowers it."""
+    return float(recipe.learning_rate * (recipe.train_batch_size if recipe.scale_lr else 1))
+
+
 def row(name: str) -> str:
     """The recipe's line of the table; counted is what the recipe trains."""
     recipe = load(name)
@@ -80,9 +85,8 @@ def row(name: str) -> str:
         made, kept = f"{recipe.conditioning} on {first_stage_of(recipe)}", ("vae",)
     parts = networks_of(name).items()
     trained = sum(p.numel() for part, network in parts if part not in kept for p in network.parameters())
-    batch = recipe.train_batch_size * recipe.gradient_accumulation_steps
-    rate = recipe.learning_rate * (batch if recipe.scale_lr else 1)
-    cells = [f"[{name}]({name}.yaml)", Path(recipe.train_data_dir).name, made, batch, f"{rate:.3g}"]
+    data, batch = Path(recipe.train_data_dir).name, recipe.train_batch_size
+    cells = [f"[{name}]({name}.yaml)", data, made, batch, f"{rate_of(recipe):.3g}"]
     return "| " + " | ".join(map(str, [*cells, f"{recipe.max_train_steps:,}", f"{trained:,}"])) + " |"
 
 

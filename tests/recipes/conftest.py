@@ -1,4 +1,4 @@
-"""Makes the emoji recipe importable and gives its tests a few real objects."""
+"""Makes the scripts of the recipes importable and gives its tests a few real objects."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1] / "recipes" / "emoji"))
+sys.path[:0] = [str(HERE.parents[1] / "recipes" / name) for name in ("emoji", "paper")]
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
 """Every other recipe that ships is one that its stage takes, and its networks can be built."""
 
-import sys
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import table
 import torch
 import yaml
 from diffusers import AutoencoderKL
@@ -14,8 +14,6 @@ from latentdiff.models.tokenizer import BERT_VOCABULARY
 from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "recipes" / "paper"))
-import table  # noqa: E402
 
 RECIPES = sorted([*ROOT.glob("examples/*.yaml"), *ROOT.glob("recipes/emoji/*.yaml")])
 EMOJI = str(files("latentdiff") / "builtin" / "emoji" / "vae")  # what the examples start with, or of its size
