@@ -39,3 +39,20 @@ class UnsafeCheckpointError(CheckpointError):
 
 class HubError(LatentDiffError, OSError):
     """The model hub refused a request or could not be reached."""
+
+
+class TrainingInterrupted(LatentDiffError):
+    """A signal ended a training run, whose state is saved.
+
+    Args:
+        message: Says how to go on.
+        number: Of the signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class LatentDiffWarning(UserWarning):
+    """What a user should know though work goes on, in one line."""

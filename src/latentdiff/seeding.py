@@ -1,6 +1,8 @@
-"""Stateless randomness: every draw comes from the numbers that name it, such as (seed, image) or (seed, step, rank)."""
+"""Stateless randomness: every draw comes from the numbers that name it, such as (seed, image) or (seed, sample)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -26,3 +28,32 @@ def generator(*numbers: int) -> torch.Generator:
 def array_generator(*numbers: int) -> np.random.Generator:
     """A numpy generator that depends on all of `numbers` and on nothing else."""
     return np.random.default_rng(np.random.SeedSequence(numbers))
+
+
+class Draws:
+    """What is drawn for a batch: each row from its own generator of (seed, number of the row's sample).
+
+    So a sample meets the same noise in whichever batch and process it is, which costs some 20 microseconds a sample.
+
+    Args:
+        seed: Of the run.
+        samples: The numbers of the batch's samples in the run.
+    """
+
+    def __init__(self, seed: int, samples: Sequence[int]) -> None:
+        self.rows = [generator(seed, sample, 1) for sample in samples]  # without the 1 it would be an epoch's generator
+
+    def normal_like(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Standard normal numbers (B, ...) in the shape and on the device of `tensor`, float32."""
+        drawn = torch.empty(tensor.shape)
+        for row, rng in zip(drawn, self.rows, strict=True):
+            row.normal_(generator=rng)
+        return drawn.to(tensor.device)
+
+    def uniform(self) -> torch.Tensor:
+        """Numbers (B,) in [0, 1) on the CPU."""
+        return torch.cat([torch.rand(1, generator=rng) for rng in self.rows])
+
+    def integers(self, end: int) -> torch.Tensor:
+        """Integers (B,) from 0 to `end` - 1 on the CPU."""
+        return torch.cat([torch.randint(end, (1,), generator=rng) for rng in self.rows])

@@ -93,5 +93,5 @@ def test_every_field_is_a_flag_with_a_text(run, stage):
 
 def test_the_help_is_that_of_the_docstrings():
     texts = attribute_help(DiffusionRecipe)
-    assert texts["seed"] == "Every draw of a step comes from (seed, step, rank)."
+    assert texts["checkpointing_steps"] == "Steps between checkpoints."
     assert texts["vae"] == "Folder of the trained first stage."

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from latentdiff import ConfigError, DiffusionPipeline, InputError, VQModel
 from latentdiff.data.folder import ImageFolder
 from latentdiff.registry import CONDITIONERS, PIPELINES
-from latentdiff.seeding import array_generator, generator
+from latentdiff.seeding import Draws, array_generator
 from latentdiff.training.diffusion import DiffusionTask
 from latentdiff.training.second_stage import make_conditioner
 
@@ -112,13 +112,13 @@ def test_training_shows_the_network_what_sampling_does(task, data, vae):
     pipe, chosen = conditioner.pipeline, [3, 17]
     pipe.set_progress_bar_config(disable=True)
     batch = {"moments": torch.zeros(2, 8, 8, 8), **batch_of(rows, chosen)}
-    training = network_input(pipe.unet, lambda: undropped(conditioner, recipe)(batch, generator(0)))
+    training = network_input(pipe.unet, lambda: undropped(conditioner, recipe)(batch, Draws(0, range(2))))
     lines = [toy.lines(data)[index] for index in chosen]
     options = {"num_inference_steps": 1, "seed": 0} | ({"guidance_scale": 1} if task in GUIDED else {})
     sampling = network_input(pipe.unet, lambda: toy.call(task, pipe, data, lines, batch=batch, **options))
     assert_same_input(training, sampling)
     other = {"moments": batch["moments"], **batch_of(rows, [5, 8])}
-    other = network_input(pipe.unet, lambda: undropped(conditioner, recipe)(other, generator(0)))
+    other = network_input(pipe.unet, lambda: undropped(conditioner, recipe)(other, Draws(0, range(2))))
     with pytest.raises(AssertionError):
         assert_same_input(training, other)
 
@@ -130,7 +130,7 @@ def undropped(conditioner, recipe):
 
 
 def conditions(conditioner, batch, dropped):
-    found = conditioner(batch, torch.tensor(dropped).bool(), generator(0))
+    found = conditioner(batch, torch.tensor(dropped).bool(), Draws(0, range(2)))
     return found.context if found.context is not None else found.concat
 
 
@@ -163,7 +163,7 @@ def test_what_makes_the_condition_is_trained(task, data, vae):
     batch = {"moments": torch.zeros(4, 8, 8, 8), **batch_of(rows, range(4))}
     for network in (conditioner.pipeline.unet, *(getattr(conditioner.pipeline, name) for name in conditioner.trains)):
         toy.randomise(network)
-    task_module(batch, generator(0))[0].backward()
+    task_module(batch, Draws(0, range(4)))[0].backward()
     for name in ("unet", *conditioner.trains):
         assert any(p.grad is not None and p.grad.any() for p in getattr(conditioner.pipeline, name).parameters()), name
     assert all(p.grad is None for p in conditioner.pipeline.vae.parameters())

@@ -13,6 +13,7 @@ from torch import nn
 from latentdiff import PerceptualDistance
 from latentdiff.config import from_mapping
 from latentdiff.models.autoencoder_vq import VQModel
+from latentdiff.seeding import Draws
 from latentdiff.training.adversarial import Adversarial, adaptive_weight
 from latentdiff.training.autoencoder import make_first_stage
 from latentdiff.training.bottlenecks import VQBottleneck, count, perplexity
@@ -33,6 +34,10 @@ SMALL_DISCRIMINATOR = {"channels": 4, "layers": 2}
 
 def recipe(**options):
     return from_mapping(FirstStageRecipe, {"train_data_dir": "-", "output_dir": "-", "resolution": 16, **options})
+
+
+def draws(images, seed=0):
+    return Draws(seed, range(len(images)))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +91,7 @@ def test_kl_loss_and_gradient_are_the_originals(io, step):
     task = recorded_task(io, {"disc_start": 100, "kl_weight": 1e-3})
     elements, theirs = 3 * 32 * 32, io[f"kl.gen.{step}"].tolist()
     task.step = step
-    loss, values = task(io["ae.inputs"], torch.Generator())
+    loss, values = task(io["ae.inputs"], draws(io["ae.inputs"]))
     generator = loss - values.get("discriminator", 0)
     assert elements * generator.item() == pytest.approx(theirs[0], rel=1e-5)
     assert float(values["kl"]) == pytest.approx(theirs[1], rel=1e-5)
@@ -109,7 +114,7 @@ def test_vq_loss_and_gradient_are_the_originals(io, step):
     task = recorded_task(io, {"disc_start": 5, "adversarial_weight": 0.75}, num_vq_embeddings=32)
     theirs = io[f"vq.gen.{step}"].tolist()
     task.step = step
-    loss, values = task(io["ae.inputs"], torch.Generator())
+    loss, values = task(io["ae.inputs"], draws(io["ae.inputs"]))
     assert (loss - values.get("discriminator", 0)).item() == pytest.approx(theirs[0], rel=1e-5)
     found = [float(values[name]) for name in ("codebook", "lpips", "perplexity")] + [32 * float(values["codes_used"])]
     assert found == pytest.approx([theirs[1], theirs[4], *theirs[8:]], rel=1e-5)
@@ -207,11 +212,11 @@ def test_gradients_that_reach_the_autoencoder_by_finite_differences(tiny, side, 
 def test_one_backward_pass_gives_each_side_its_own_gradients(tiny):
     """As two passes with two optimisers would: the generator's loss, and the discriminator's of constant images."""
     task, images = tiny
-    loss, values = task(images, torch.Generator().manual_seed(3))
+    loss, values = task(images, draws(images, 3))
     loss.backward()
     found = {name: p.grad.clone() for name, p in task.named_parameters()}
     task.zero_grad()
-    decoded, penalty, _ = task.bottleneck(task.vae, images, torch.Generator().manual_seed(3))
+    decoded, penalty, _ = task.bottleneck(task.vae, images, draws(images, 3))
     distance, _ = task.reconstruction(decoded, images)
     (distance + penalty + 0.3 * -task.adversarial.discriminator(decoded).mean()).backward()
     for name, parameter in task.vae.named_parameters():
@@ -230,7 +235,7 @@ def test_any_number_of_channels(channels, kind):
     vae = make_first_stage({**TINY, "_class_name": kind}, channels, 16)
     task = FirstStageTask(vae, recipe(discriminator=SMALL_DISCRIMINATOR, random_flip=True))
     images = torch.rand(2, channels, 16, 16) * 2 - 1
-    loss, _ = task(images, torch.Generator())
+    loss, _ = task(images, draws(images))
     loss.backward()
     assert torch.isfinite(loss) and vae.config.in_channels == vae.config.out_channels == channels
     assert vae.encoder.conv_in.weight.grad.any()
@@ -243,7 +248,8 @@ def test_codebook_losses_weigh_the_term_they_say():
         torch.manual_seed(0)
         vae = make_first_stage({**TINY, "_class_name": "VQModel", "num_vq_embeddings": 8}, 3, 16)
         task = FirstStageTask(vae, recipe(codebook_loss=kind, codebook_beta=0.5, codebook_weight=3))
-        task(torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.Generator())[0].backward()
+        images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        task(images, draws(images))[0].backward()
         slopes[kind] = vae.quantize.embedding.weight.grad
     assert slopes["legacy"].any()
     torch.testing.assert_close(slopes["legacy"], 0.5 * slopes["corrected"])
@@ -260,7 +266,7 @@ def test_codes_that_nothing_chooses_move_to_latents():
     assert len(chosen) < 32
     for task.step in range(3):
         assert torch.equal(vae.quantize.embedding.weight, before)
-        _, values = task(images, torch.Generator())
+        _, values = task(images, draws(images))
         task.after_step(ema, torch.Generator().manual_seed(task.step))
     after, averaged = vae.quantize.embedding.weight.detach(), ema.shadow["vae.quantize.embedding.weight"]
     dead = torch.ones(64, dtype=torch.bool).index_fill_(0, chosen, False)
@@ -268,7 +274,7 @@ def test_codes_that_nothing_chooses_move_to_latents():
     latents = vae.encode(images).latents.detach().movedim(1, -1).flatten(0, -2)
     assert ((after[dead][:, None] - latents).abs().amax(2).amin(1) < 1e-5).all()
     assert not task.bottleneck.counts.any()
-    _, restarted = task(images, torch.Generator())
+    _, restarted = task(images, draws(images))
     assert restarted["codes_used"] > 2 * values["codes_used"] and restarted["perplexity"] > 2 * values["perplexity"]
     assert isinstance(task.bottleneck, VQBottleneck)
 
@@ -278,13 +284,13 @@ def test_training_the_decoder_alone_leaves_the_latents(kind):
     vae = make_first_stage({**TINY, "_class_name": kind}, 3, 16)
     task = FirstStageTask(vae, recipe(trainable="decoder", discriminator=SMALL_DISCRIMINATOR))
     images = torch.rand(2, 3, 16, 16) * 2 - 1
-    task(images, torch.Generator())[0].backward()
+    task(images, draws(images))[0].backward()
     trained = {name for name, p in vae.named_parameters() if p.grad is not None and p.grad.any()}
     assert trained and all(name.startswith(("decoder.", "post_quant_conv.")) for name in trained)
     assert {name for name, p in vae.named_parameters() if p.requires_grad} >= trained
 
 
-def test_flips_are_drawn_from_the_generator():
+def test_flips_are_drawn_from_the_samples():
     torch.manual_seed(0)
     vae = make_first_stage(TINY, 3, 16)
     seen = []
@@ -292,7 +298,7 @@ def test_flips_are_drawn_from_the_generator():
     task = FirstStageTask(vae, recipe(random_flip=True))
     images = torch.rand(8, 3, 16, 16)
     for seed in (0, 0, 1):
-        task(images, torch.Generator().manual_seed(seed))
+        task(images, draws(images, seed))
     flipped = [[not torch.equal(a, b) for a, b in zip(images, batch, strict=True)] for batch in seen]
     assert flipped[0] == flipped[1] != flipped[2] and 0 < sum(flipped[0]) < 8
     assert all(

@@ -113,7 +113,7 @@ def losses(folder):
 
 
 def test_first_stage_learns_and_loads(images, tmp_path):
-    output = first_stage(images, tmp_path, max_train_steps=60, logging_steps=10)
+    output = first_stage(images, tmp_path, max_train_steps=60, logging_steps=10, learning_rate=2e-3, seed=1)
     history = losses(output)
     assert history[-1] < 0.6 * history[0]
     assert isinstance(AutoencoderKL.from_pretrained(output / "vae"), AutoencoderKL)
@@ -200,7 +200,7 @@ def test_checkpoints_are_limited_and_whole(images, tmp_path):
 
 BAD = {
     "no data": ({"train_data_dir": "/nowhere"}, InputError, "not a folder"),
-    "diverging": ({"learning_rate": 1e20, "max_train_steps": 8}, LatentDiffError, "learning_rate"),
+    "diverging": ({"learning_rate": 1e20, "max_train_steps": 8, "max_skipped_steps": 4}, LatentDiffError, "4 steps in"),
     "schedule": ({"lr_scheduler": "cosin"}, ConfigError, "lr_scheduler"),
     "checkpoint": ({"resume_from_checkpoint": "elsewhere"}, CheckpointError, "not a checkpoint"),
     "model": ({"model": {**VAE, "latent_chanels": 4}}, ConfigError, "latent_chanels"),
@@ -220,7 +220,7 @@ def test_damaged_checkpoint_is_named(images, tmp_path):
     first_stage(images, tmp_path)
     (tmp_path / "checkpoint-4" / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(CheckpointError, match="checkpoint-4"):
-        first_stage(images, tmp_path, resume_from_checkpoint="latest", max_train_steps=6)
+        first_stage(images, tmp_path, resume_from_checkpoint=str(tmp_path / "checkpoint-4"), max_train_steps=6)
 
 
 def test_captions_are_needed(images, vae, tmp_path):

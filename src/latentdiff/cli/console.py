@@ -9,6 +9,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 
+from latentdiff.errors import LatentDiffWarning
+
 
 class _Nowhere(io.TextIOBase):
     """A stream that forgets. It is never closed, as a library that was imported meanwhile may hold on to it."""
@@ -26,7 +28,7 @@ def progress_shown(quiet: bool) -> bool:
 def calm(quiet: bool) -> Iterator[Callable[[str], None]]:
     """Keep warnings and log lines of libraries away from stderr, and progress bars too unless a terminal shows them.
 
-    Yields what prints an error as a line on the stderr of before.
+    Our own warnings are a line each, unless `quiet`. Yields what prints an error as a line on the stderr of before.
     """
     stderr = sys.stderr
     before = logging.root.manager.disable
@@ -35,6 +37,11 @@ def calm(quiet: bool) -> Iterator[Callable[[str], None]]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
+            if not quiet:
+                warnings.simplefilter("always", LatentDiffWarning)
+                warnings.showwarning = lambda message, *_, **__: print(
+                    f"latentdiff: warning: {message}", file=stderr, flush=True
+                )
             if not progress_shown(quiet):
                 stack.enter_context(contextlib.redirect_stderr(_Nowhere()))
             yield lambda line: print(f"latentdiff: error: {line}", file=stderr, flush=True)

@@ -8,7 +8,7 @@ import sys
 from latentdiff.cli import convert, info, train
 from latentdiff.cli.commands import add_parsers
 from latentdiff.cli.parser import Parser, parse
-from latentdiff.errors import LatentDiffError
+from latentdiff.errors import LatentDiffError, TrainingInterrupted
 
 COMMANDS = (
     add_parsers,
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 after a wrong option or input, told in one line on stderr; 1 where the system failed, such
-        as by a full disk; 130 after an interrupt.
+        as by a full disk; 130 after an interrupt; 143 where SIGTERM ended a training run.
     """
     try:
         args = parse(make_parser(), sys.argv[1:] if argv is None else argv)
@@ -50,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
+    except TrainingInterrupted as stop:
+        print(f"latentdiff: {stop}", file=sys.stderr)
+        return 128 + stop.number
     except LatentDiffError as error:
         return _fail(str(error), EXIT_WRONG_INPUT)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -35,6 +36,12 @@ class _Shuffled(Dataset[Any]):
         return self.items.visit(index, n) if isinstance(self.items, Visited) else self.items[index]
 
 
+def sample_numbers(micro_step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> range:
+    """The samples of one process's micro-step: those of a micro-step of all processes follow each other by rank."""
+    start = (micro_step * world_size + rank) * batch_size
+    return range(start, start + batch_size)
+
+
 class _Steps(Sampler[list[int]]):
     """The sample numbers of each step of one rank, from `first_step` on, without end."""
 
@@ -44,8 +51,7 @@ class _Steps(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         step = self.first_step
         while True:
-            start = (step * self.world_size + self.rank) * self.batch_size
-            yield list(range(start, start + self.batch_size))
+            yield list(sample_numbers(step, self.batch_size, self.rank, self.world_size))
             step += 1
 
 
@@ -63,4 +69,18 @@ def stream(
     """Endless batches of `items`, reshuffled each epoch, starting at micro-step `first_step`."""
     sampler = _Steps(batch_size, rank, world_size, first_step)
     shuffled = _Shuffled(items, len(items), seed)  # type: ignore[arg-type]
-    return iter(DataLoader(shuffled, batch_sampler=sampler, num_workers=num_workers, collate_fn=collate_fn))
+    return iter(
+        DataLoader(
+            shuffled,
+            batch_sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=collate_fn,
+            worker_init_fn=_leave_signals_to_parent,
+        )
+    )
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    """A Ctrl-C reaches all processes of a terminal, but the run needs its workers for the step that it ends with."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

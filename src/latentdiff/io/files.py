@@ -14,6 +14,8 @@ from pathlib import Path
 from latentdiff.errors import InputError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ASIDE, OLD = "aside-", "old-"  # in the names of what is being written, or replaced
+FOLDERS_NOT_SYNCED = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)  # by some systems; their renames need no help
 
 
 def check_writable(path: str | Path) -> Path:
@@ -37,7 +39,7 @@ def _room_for(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = _errno(error)
+        number = system_errno(error)
         if number not in NO_ROOM:
             raise
         raise InputError(
@@ -45,14 +47,17 @@ def _room_for(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _errno(error: BaseException | None) -> int:
-    """The system's number of an error: its own, that of the one behind it (torch), or in its text (safetensors)."""
+def system_errno(error: BaseException | None) -> int:
+    """The system's number of an error: its own, that of the one behind it (torch), or in its text (safetensors).
+
+    0 if the system had nothing to do with it.
+    """
     if error is None:
         return 0
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else _errno(error.__context__)
+    return int(found[1]) if found else system_errno(error.__context__)
 
 
 @contextmanager
@@ -63,7 +68,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.{ASIDE}", suffix=path.suffix)
     os.close(handle)
     try:
         with _room_for(path):
@@ -71,6 +76,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
             _sync(Path(name))
         os.chmod(name, 0o644)
         os.replace(name, path)
+        _sync(path.parent)
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -80,16 +86,15 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that replaces `path` only if the block succeeds; its parents are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{ASIDE}"))
     try:
         with _room_for(path):
             yield aside
-            for file in aside.rglob("*"):
-                if file.is_file():
-                    _sync(file)
+            for part in (*aside.rglob("*"), aside):
+                _sync(part)
         aside.chmod(0o755)
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{OLD}"))
             os.replace(path, old / path.name)
             try:
                 os.replace(aside, path)
@@ -100,10 +105,36 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 shutil.rmtree(old)
         else:
             os.replace(aside, path)
+        _sync(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder, of which nothing is seen under its name from the first moment on."""
+    aside = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{ASIDE}")
+    os.replace(path, aside)
+    shutil.rmtree(aside)
+
+
+def clear_asides(folder: Path) -> None:
+    """Remove what a killed process left aside in `folder`, and put back what it was about to replace."""
+    for old in folder.glob(f".*.{OLD}*"):
+        for kept in old.iterdir():
+            if not (folder / kept.name).exists():
+                os.replace(kept, folder / kept.name)
+        shutil.rmtree(old)
+    for aside in folder.glob(f".*.{ASIDE}*"):
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+
+
 def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in FOLDERS_NOT_SYNCED or not path.is_dir():
+            raise

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import gather, reduce
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
+from latentdiff.seeding import Draws
 from latentdiff.training.recipes import FirstStageRecipe
 
 
@@ -41,13 +41,12 @@ class KLBottleneck(Bottleneck):
     options = ("kl_weight",)
     summed = True
 
-    def forward(self, vae: Any, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def forward(self, vae: Any, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Decoded images (B, C, H, W), the penalty () and values to log, of images (B, C, H, W)."""
         posterior = vae.encode(images).latent_dist
         mean, std, logvar = posterior.mean, posterior.std, posterior.logvar
-        noise = randn_tensor(mean.shape, generator=rng, device=images.device)
         kl = 0.5 * (mean.float() ** 2 + posterior.var.float() - 1 - logvar.float()).sum(dim=(1, 2, 3)).mean()
-        decoded = vae.decode(mean + std * noise).sample.to(images.dtype)
+        decoded = vae.decode(mean + std * draws.normal_like(mean)).sample.to(images.dtype)
         return decoded, self.recipe.kl_weight * kl / images[0].numel(), {"kl": kl.detach()}
 
 
@@ -62,7 +61,7 @@ class VQBottleneck(Bottleneck):
         self.counts: Tensor
         self.register_buffer("counts", torch.zeros(codes))  # how often each code was chosen since the last restart
 
-    def forward(self, vae: Any, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def forward(self, vae: Any, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Decoded images (B, C, H, W), the penalty () and values to log, of images (B, C, H, W)."""
         vae.quantize.legacy, vae.quantize.beta = self.recipe.codebook_loss == "legacy", self.recipe.codebook_beta
         latents = vae.encode(images).latents.float()

@@ -1,76 +1,114 @@
-"""Training checkpoints: one folder each, complete or absent."""
+"""Training checkpoints on disk: one folder each, complete or absent, with a manifest by which damage is seen."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
-
-from latentdiff.errors import CheckpointError
-from latentdiff.io.files import atomic_folder
-from latentdiff.training.ema import EMA
+from latentdiff.errors import CheckpointError, LatentDiffWarning
+from latentdiff.io.files import atomic_folder, remove_folder
 
 PREFIX = "checkpoint-"
+MANIFEST = "manifest.json"
+
+
+def step_of(path: Path) -> int:
+    """The number of steps after which a checkpoint was made."""
+    return int(path.name.removeprefix(PREFIX))
 
 
 def existing(output_dir: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     found = [path for path in output_dir.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
+    return sorted(found, key=step_of)
 
 
-def save(
-    output_dir: Path, step: int, module: nn.Module, ema: EMA | None, optimizer: torch.optim.Optimizer, keep: int
-) -> None:
-    """Write `checkpoint-STEP` and drop all but the newest `keep`."""
+@contextmanager
+def written(output_dir: Path, step: int, keep: int) -> Iterator[Path]:
+    """Yield a folder that becomes `checkpoint-STEP` when all in it is safely on disk.
+
+    Only then older ones are dropped but for the newest `keep`, this one included. Later ones, which are there when a
+    run goes on from an earlier checkpoint, stay until they are replaced.
+    """
     with atomic_folder(output_dir / f"{PREFIX}{step}") as folder:
-        save_file(
-            {name: p.detach().contiguous() for name, p in module.state_dict().items()}, folder / "model.safetensors"
+        yield folder
+        files = {path.name: _fingerprint(path) for path in sorted(folder.iterdir())}
+        (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1))
+    until_now = [path for path in existing(output_dir) if step_of(path) <= step]
+    for old in until_now[:-keep]:
+        remove_folder(old)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint: a file is missing, or differs from what was written; None if all is well."""
+    try:
+        files: dict[str, Any] = json.loads((path / MANIFEST).read_text())["files"]
+        for name, fingerprint in files.items():
+            if _fingerprint(path / name) != fingerprint:
+                return f"{name} is not what was written"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"{error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is not what was written"
+    return None
+
+
+def latest(output_dir: Path) -> Path | None:
+    """The newest whole checkpoint of a run; a warning says which damaged ones were passed over.
+
+    Raises:
+        CheckpointError: If there are checkpoints, but none is whole.
+    """
+    damaged: list[str] = []
+    for path in reversed(existing(output_dir)):
+        reason = damage(path)
+        if reason is None:
+            if damaged:
+                warnings.warn(LatentDiffWarning(f"{', '.join(damaged)}: going on from {path.name}"), stacklevel=2)
+            return path
+        damaged.append(f"{path.name} is damaged ({reason})")
+    if damaged:
+        raise CheckpointError(
+            f"no checkpoint in {output_dir} is whole: {', '.join(damaged)}; start anew in another folder"
         )
-        if ema is not None:
-            save_file(ema.shadow, folder / "ema.safetensors")
-        with open(folder / "optimizer.pt", "wb") as file:  # given a path, torch would not say why it can't write
-            torch.save(optimizer.state_dict(), file)
-        state = {"step": step, "ema_updates": ema.num_updates if ema else 0}
-        (folder / "state.json").write_text(json.dumps(state))
-    for old in existing(output_dir)[:-keep]:
-        shutil.rmtree(old)
+    return None
 
 
 def resolve(output_dir: Path, choice: str | None) -> Path | None:
-    """The checkpoint that `resume_from_checkpoint` names: None to start anew, also for "latest" where there is none."""
-    if choice is None:
-        return None
-    if choice == "latest":
-        return (existing(output_dir) or [None])[-1]  # type: ignore[list-item]
+    """The checkpoint that `resume_from_checkpoint` names: None to start anew, also for "latest" where there is none.
+
+    Raises:
+        CheckpointError: If it isn't there or is damaged, or if a run would start anew over the checkpoints of another.
+    """
+    names = ", ".join(path.name for path in existing(output_dir))
+    if choice is None and names:
+        raise CheckpointError(
+            f"{output_dir} has checkpoints of a run ({names}); set resume_from_checkpoint to 'latest' to go on, or "
+            "choose another output_dir"
+        )
+    if choice is None or choice == "latest":
+        return latest(output_dir)
     path = Path(choice)
-    if not (path / "state.json").exists():
-        names = ", ".join(p.name for p in existing(output_dir)) or "none"
-        raise CheckpointError(f"{choice} is not a checkpoint; this run has {names}; give one of them or 'latest'")
+    if not path.name.removeprefix(PREFIX).isdigit() or not path.is_dir():
+        raise CheckpointError(
+            f"{choice} is not a checkpoint; this run has {names or 'none'}; give one of them or 'latest'"
+        )
+    reason = damage(path)
+    if reason is not None:
+        raise CheckpointError(f"{choice} is damaged ({reason}); give another, or 'latest' for the newest whole one")
     return path
 
 
-def load(path: Path, module: nn.Module, ema: EMA | None, optimizer: torch.optim.Optimizer) -> int:
-    """Restore a checkpoint and return its step.
-
-    Raises:
-        CheckpointError: If a file is missing or damaged, or the networks differ from the recipe's.
-    """
-    try:
-        state: dict[str, Any] = json.loads((path / "state.json").read_text())
-        module.load_state_dict(load_file(path / "model.safetensors"))
-        optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu"))
-        if ema is not None:
-            ema.load(load_file(path / "ema.safetensors"), state["ema_updates"])
-        return int(state["step"])
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{path} cannot be resumed ({reason}); use the recipe it was made with, or another"
-        ) from None
+def _fingerprint(path: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return {"size": path.stat().st_size, "sha256": digest.hexdigest()}

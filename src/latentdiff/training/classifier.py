@@ -14,6 +14,7 @@ from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.models.classifier import NoisyLatentClassifier
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.schedulers.ddim import DDIMScheduler
+from latentdiff.seeding import Draws
 from latentdiff.training.conditioners.classes import labels_of
 from latentdiff.training.latents import encode, encode_held_out
 from latentdiff.training.loop import make_accelerator, train
@@ -36,11 +37,9 @@ class ClassifierTask(Task):
         self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
         self.vae_config = pipeline.vae.config
 
-    def forward(
-        self, batch: dict[str, torch.Tensor], rng: torch.Generator
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, batch: dict[str, torch.Tensor], draws: Draws) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of posterior parameters `moments` (B, 2c, h, w) and classes `labels` (B,)."""
-        latents, noise, timesteps = draw_noisy(batch["moments"], self.vae_config, self.scheduler, rng)
+        latents, noise, timesteps = draw_noisy(batch["moments"], self.vae_config, self.scheduler, draws)
         logits = self.classifier(self.scheduler.add_noise(latents, noise, timesteps), timesteps).float()
         accuracy = (logits.argmax(dim=1) == batch["labels"]).float().mean()
         return F.cross_entropy(logits, batch["labels"]), {"accuracy": accuracy}

@@ -12,7 +12,7 @@ from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.sampling import Denoiser
 from latentdiff.schedulers.ddim import DDIMScheduler
-from latentdiff.seeding import generator
+from latentdiff.seeding import Draws, generator
 from latentdiff.training.conditioners.base import Conditioner
 from latentdiff.training.latents import encode, encode_held_out
 from latentdiff.training.loop import make_accelerator, train
@@ -47,18 +47,16 @@ class DiffusionTask(Task):
         self.register_buffer("weights", weights, persistent=False)
         self.register_buffer("widths", huber_widths(alphas, recipe.huber_c), persistent=False)
 
-    def forward(
-        self, batch: dict[str, torch.Tensor], rng: torch.Generator
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, batch: dict[str, torch.Tensor], draws: Draws) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of `moments` (B, 2c or c, h, w) from the cache and the conditioner's own rows.
 
         In evaluation no condition is dropped.
         """
         latents, noise, timesteps = draw_noisy(
-            batch["moments"], self.pipeline.vae.config, self.scheduler, rng, self.recipe.noise_offset
+            batch["moments"], self.pipeline.vae.config, self.scheduler, draws, self.recipe.noise_offset
         )
-        dropped = torch.rand(len(latents), generator=rng).to(latents.device) < self.dropout * self.training
-        conditioning = self.conditioner(batch, dropped, rng)
+        dropped = draws.uniform().to(latents.device) < self.dropout * self.training
+        conditioning = self.conditioner(batch, dropped, draws)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         prediction = Denoiser(self.unet, conditioning)(noisy, timesteps, 0.0)
         target = {

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from latentdiff.training.sharding import sharded_like
+
 
 class EMA:
     """Shadow weights s <- s - (1 - d_n) (s - p), with d_n = min(decay, (1 + n) / (10 + n)) at the n-th update.
@@ -50,4 +52,4 @@ class EMA:
         """Take over the state of a checkpoint."""
         self.num_updates = num_updates
         for name, tensor in self.shadow.items():
-            tensor.copy_(shadow[name])
+            tensor.copy_(sharded_like(shadow[name], tensor))

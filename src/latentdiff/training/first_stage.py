@@ -13,7 +13,7 @@ from latentdiff.config import check
 from latentdiff.data.folder import ImageFolder
 from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.models.lpips import PerceptualDistance
-from latentdiff.seeding import generator
+from latentdiff.seeding import Draws, generator
 from latentdiff.training.adversarial import LIMIT, Adversarial
 from latentdiff.training.autoencoder import make_first_stage
 from latentdiff.training.bottlenecks import KLBottleneck, VQBottleneck, make_bottleneck
@@ -73,12 +73,12 @@ class FirstStageTask(Task):
             elements = channels * recipe.resolution**2 if self.bottleneck.summed else 1
             self.adversarial = Adversarial(discriminator, recipe, LIMIT / elements)
 
-    def forward(self, batch: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, batch: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of images (B, C, H, W)."""
         if self.recipe.random_flip:
-            mirrored = torch.rand(len(batch), generator=rng).to(batch.device) < 0.5
+            mirrored = draws.uniform().to(batch.device) < 0.5
             batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
-        decoded, penalty, values = self.bottleneck(self.vae, batch, rng)
+        decoded, penalty, values = self.bottleneck(self.vae, batch, draws)
         loss, more = self.reconstruction(decoded, batch)
         values = {**more, **values}
         if self.adversarial is not None:

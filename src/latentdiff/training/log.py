@@ -4,60 +4,89 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
-from latentdiff.errors import LatentDiffError
+from latentdiff.errors import LatentDiffWarning
+from latentdiff.io.files import atomic_file
 from latentdiff.training.recipes import Recipe
 
 
 class Log:
-    """Means over `logging_steps` steps, to the progress bar and `log.jsonl`; values are read once per line only.
+    """Means over `logging_steps` steps, skipped ones left out, to the progress bar and `log.jsonl`.
 
     Args:
         output_dir: Where `log.jsonl` is.
         recipe: Of the run.
         accelerator: The main process writes.
+
+    Attributes:
+        images: Of one step.
     """
 
     def __init__(self, output_dir: Path, recipe: Recipe, accelerator: Accelerator) -> None:
         self.path, self.every, self.accelerator = output_dir / "log.jsonl", recipe.logging_steps, accelerator
         self.images = recipe.train_batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
-        self.sums: dict[str, torch.Tensor] = {}
-        self.count, self.start = 0, time.perf_counter()
+        self.sums: dict[str, float] = {}
+        self.count = self.skipped = 0
+        self.start, self.started = time.perf_counter(), 0
+        self.size, self.waiting = 0, b""
 
-    def add(self, values: Mapping[str, torch.Tensor], step: int, lr: float, progress: Any) -> None:
-        """Count the values () of a step, and write a line when it is time.
+    def state(self) -> dict[str, Any]:
+        """Of the line that is not full yet."""
+        return {"sums": self.sums, "count": self.count, "skipped": self.skipped}
 
-        Raises:
-            LatentDiffError: If one of them isn't finite.
-        """
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value.detach()
-        self.count += 1
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on with the line of a checkpoint."""
+        self.sums, self.count, self.skipped = dict(state["sums"]), state["count"], state["skipped"]
+        self.started = self.count + self.skipped
+
+    def cut(self, step: int) -> None:
+        """Drop what the file says of steps after `step`: of another run, or one that ended after its checkpoint."""
+        if not self.accelerator.is_main_process or not self.path.exists():
+            return
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        with atomic_file(self.path) as aside:
+            aside.write_bytes(b"".join(line for line in lines if _step_of(line) <= step))
+        self.size = self.path.stat().st_size
+
+    def add(self, values: Mapping[str, float] | None, step: int, lr: float, progress: Any) -> None:
+        """Count the values of a step, None if it was skipped, and write a line when it is time."""
+        for name, value in (values or {}).items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += values is not None
+        self.skipped += values is None
         if step % self.every:
             return
-        means = {name: float(total) / self.count for name, total in self.sums.items()}
-        if not all(map(math.isfinite, means.values())):
-            raise LatentDiffError(
-                f"loss is {means['loss']} at step {step}; lower learning_rate or resume from the last checkpoint"
-            )
-        rate = self.count * self.images / (time.perf_counter() - self.start)
-        if self.accelerator.is_main_process:
-            progress.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
-            self.write(step, {"lr": lr, "images_per_second": rate, **means})
-        self.sums, self.count, self.start = {}, 0, time.perf_counter()
+        means = {name: total / self.count for name, total in self.sums.items()}
+        progress.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
+        steps, seconds = self.count + self.skipped - self.started, time.perf_counter() - self.start
+        rate = steps * self.images / seconds
+        self.write(step, {"lr": lr, "images_per_second": rate, "skipped": self.skipped, **means})
+        self.sums, self.count, self.skipped = {}, 0, 0
+        self.start, self.started = time.perf_counter(), 0
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one line, and tell the trackers."""
+        """Write one line, and tell the trackers; where the disk doesn't allow it, it waits for the next one."""
+        if not self.accelerator.is_main_process:
+            return
         line = {"step": step, "images": step * self.images, **values}
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({name: float(f"{value:.6g}") for name, value in line.items()}) + "\n")
+        self.waiting += json.dumps({name: float(f"{value:.6g}") for name, value in line.items()}).encode() + b"\n"
+        try:
+            with open(self.path, "ab") as file:
+                file.truncate(self.size)  # of a line that was written in part
+                file.write(self.waiting)
+                file.flush()
+                os.fsync(file.fileno())
+            self.size, self.waiting = self.size + len(self.waiting), b""
+        except OSError as error:
+            warnings.warn(LatentDiffWarning(f"{self.path} cannot be written ({error.strerror}) for now"), stacklevel=2)
         self.accelerator.log({name: float(value) for name, value in values.items()}, step=step)
 
     def lowest(self, name: str, until: int) -> float:
@@ -66,3 +95,11 @@ class Log:
             return math.inf
         lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
         return min((line[name] for line in lines if name in line and line["step"] <= until), default=math.inf)
+
+
+def _step_of(line: bytes) -> float:
+    """The step of a line; infinite if the line is not whole."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
+
+from latentdiff.seeding import Draws
 
 
 def draw_noisy(
-    moments: torch.Tensor, vae: Any, scheduler: Any, rng: torch.Generator, noise_offset: float = 0.0
+    moments: torch.Tensor, vae: Any, scheduler: Any, draws: Draws, noise_offset: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sample latents, and noise and timesteps for `scheduler.add_noise`.
 
@@ -18,7 +19,7 @@ def draw_noisy(
         moments: Unscaled: means, then log variances (B, 2c, h, w), or the latents themselves (B, c, h, w).
         vae: Configuration of the first stage, which gives c, the latents' scale and their shift, if any.
         scheduler: Gives the number of timesteps, of which all are as likely.
-        rng: CPU generator of all draws.
+        draws: Of the batch.
         noise_offset: Standard deviation of what is added to the noise of a whole channel, so that models learn to make
             images darker or brighter than the average (Guttenberg 2023, "Diffusion with offset noise").
 
@@ -27,14 +28,13 @@ def draw_noisy(
     """
     latents, logvar = moments[:, : vae.latent_channels], moments[:, vae.latent_channels :]
     if logvar.shape[1]:
-        posterior_noise = randn_tensor(latents.shape, generator=rng, device=latents.device)
-        latents = latents + (0.5 * logvar.clamp(-30, 20)).exp() * posterior_noise
+        latents = latents + (0.5 * logvar.clamp(-30, 20)).exp() * draws.normal_like(latents)
     latents = vae.scaling_factor * (latents - (getattr(vae, "shift_factor", None) or 0))
-    noise = randn_tensor(latents.shape, generator=rng, device=latents.device)
+    noise = draws.normal_like(latents)
     if noise_offset:
-        noise = noise + noise_offset * randn_tensor((*latents.shape[:2], 1, 1), generator=rng, device=latents.device)
+        noise = noise + noise_offset * draws.normal_like(latents[:, :, :1, :1])
     steps = scheduler.config.num_train_timesteps
-    return latents, noise, torch.randint(0, steps, (len(latents),), generator=rng).to(latents.device)
+    return latents, noise, draws.integers(steps).to(latents.device)
 
 
 def timestep_weights(

@@ -54,7 +54,8 @@ class Recipe:
         logging_steps: Steps between lines of `log.jsonl`, each the mean over them.
         report_to: A tracker of accelerate beside `log.jsonl`, such as wandb; "auto" is tensorboard if installed, in
             `logs/`; "none" for none.
-        seed: Every draw of a step comes from (seed, step, rank).
+        max_skipped_steps: Steps whose loss or gradient isn't finite are skipped; this many in a row end the run.
+        seed: All that is drawn for a sample comes from the seed and the sample's number in the run.
     """
 
     train_data_dir: str
@@ -85,6 +86,7 @@ class Recipe:
     resume_from_checkpoint: str | None = None
     logging_steps: int = 50
     report_to: str = "auto"
+    max_skipped_steps: int = 20
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -96,6 +98,7 @@ class Recipe:
             "checkpointing_steps",
             "checkpoints_total_limit",
             "logging_steps",
+            "max_skipped_steps",
         ):
             check(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be at least 1")
         check(self.validation_steps >= 0, f"validation_steps is {self.validation_steps}; it must be 0 (none) or more")
@@ -326,6 +329,24 @@ CONDITION_FIELDS = (
     "masks",
     "condition",
 )
+
+# What may differ when a run goes on from a checkpoint: it doesn't change what is computed, or, like max_train_steps,
+# how far. The split of a batch is free where its size stays, and the place of the data where their number does.
+MAY_CHANGE = (
+    "train_data_dir",
+    "output_dir",
+    "resume_from_checkpoint",
+    "train_batch_size",
+    "gradient_accumulation_steps",
+    "max_train_steps",
+    "dataloader_num_workers",
+    "checkpointing_steps",
+    "checkpoints_total_limit",
+    "logging_steps",
+    "report_to",
+)  # and what begins with validation_
+# What may be changed on purpose to help a run that diverges.
+REMEDIES = ("learning_rate", "lr_scheduler", "lr_warmup_steps", "max_grad_norm", "max_skipped_steps", "mixed_precision")
 
 FROM_DATA = ("sample_size", "in_channels", "num_classes", "class_names")
 

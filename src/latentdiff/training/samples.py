@@ -10,7 +10,7 @@ from latentdiff.data.folder import ImageFolder
 from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import ConfigError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
-from latentdiff.seeding import array_generator, generator
+from latentdiff.seeding import Draws, array_generator
 from latentdiff.training.batches import to_device
 from latentdiff.training.conditioners.base import Conditioner
 from latentdiff.training.conditioners.text import TextConditioner
@@ -59,10 +59,10 @@ class SampleSheet:
         pipeline, recipe = self.conditioner.pipeline, self.recipe
         device = pipeline.unet.device
         batch, kept = to_device(self.batch, device), torch.zeros(self.count, dtype=torch.bool, device=device)
-        conditioning = self.conditioner(batch, kept, generator(recipe.seed))
+        conditioning = self.conditioner(batch, kept, Draws(recipe.seed, range(self.count)))
         guidance = []
         if self.scale != 1:
-            null = self.conditioner(batch, ~kept, generator(recipe.seed))
+            null = self.conditioner(batch, ~kept, Draws(recipe.seed, range(self.count)))
             guidance = [ClassifierFreeGuidance(null, self.scale)]
         pipeline.set_progress_bar_config(disable=True)
         images = pipeline._generate(

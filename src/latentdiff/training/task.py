@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from latentdiff.seeding import Draws
 from latentdiff.training.ema import EMA
 
 
@@ -22,12 +23,12 @@ class Task(nn.Module, ABC):
     step: int = 0
 
     @abstractmethod
-    def forward(self, batch: Any, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss () of one micro-batch, and named values () to log.
+    def forward(self, batch: Any, draws: Draws) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss () of one micro-batch, and named values () to log, all of them means over the batch.
 
         Args:
             batch: Of the data set's items.
-            rng: A CPU generator of (seed, step, rank), from which every draw comes.
+            draws: Of the batch's samples; what is random comes from it.
         """
 
     @abstractmethod

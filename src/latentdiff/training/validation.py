@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from latentdiff.data.stream import Visited
-from latentdiff.seeding import generator
+from latentdiff.seeding import Draws
 from latentdiff.training.batches import to_device
 from latentdiff.training.ema import EMA
 from latentdiff.training.log import Log
@@ -65,7 +65,7 @@ class Validation:
         for start in range(0, total, batch_size):
             numbers = range(start, min(start + batch_size, total))
             rows = [items.visit(n, n) if isinstance(items, Visited) else items[n] for n in numbers]
-            loss, values = self.task(to_device(default_collate(rows), device), generator(self.recipe.seed, start))
+            loss, values = self.task(to_device(default_collate(rows), device), Draws(self.recipe.seed, numbers))
             for name, value in {"loss": loss, **values}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(numbers)
         return {name: value / total for name, value in sums.items()}

@@ -13,6 +13,7 @@ from latentdiff.conditioning import Conditioning
 from latentdiff.data.folder import ImageFolder
 from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import ConfigError
+from latentdiff.seeding import Draws
 from latentdiff.training.recipes import DiffusionRecipe
 
 
@@ -73,13 +74,13 @@ class Conditioner(ABC):
         """
 
     @abstractmethod
-    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, rng: torch.Generator) -> Conditioning:
+    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
         """The condition of a batch of rows, with gradients.
 
         Args:
             batch: What `rows` gave, stacked.
             dropped: bool (B,), which of them get the null condition.
-            rng: CPU generator of any further draws.
+            draws: Of the batch, for any further ones.
         """
 
 

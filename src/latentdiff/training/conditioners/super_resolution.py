@@ -15,6 +15,7 @@ from latentdiff.data.folder import ImageFolder
 from latentdiff.data.latent_cache import Rows
 from latentdiff.io.images import to_tensor
 from latentdiff.registry import DEGRADATIONS
+from latentdiff.seeding import Draws
 from latentdiff.training.conditioners.base import Conditioner
 from latentdiff.training.recipes import DiffusionRecipe
 
@@ -35,7 +36,7 @@ class SuperResolutionConditioner(Conditioner):
         rows(0, False, np.random.default_rng(0))  # says what the degradation doesn't take
         return rows
 
-    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, rng: torch.Generator) -> Conditioning:
+    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
         """See `Conditioner`."""
         return Conditioning(concat=batch["small"])
 

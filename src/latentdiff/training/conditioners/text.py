@@ -14,6 +14,7 @@ from latentdiff.errors import ConfigError, InputError
 from latentdiff.models.text_encoder import LDMTextEncoder
 from latentdiff.models.tokenizer import load_tokenizer
 from latentdiff.pipelines.prompts import tokenize
+from latentdiff.seeding import Draws
 from latentdiff.training.conditioners.base import Conditioner, build, section_value
 from latentdiff.training.recipes import DiffusionRecipe
 
@@ -55,7 +56,7 @@ class TextConditioner(Conditioner):
         """A batch of the given captions."""
         return {"input_ids": tokenize(self.pipeline.tokenizer, prompts, self.pipeline.max_length)}
 
-    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, rng: torch.Generator) -> Conditioning:
+    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
         """See `Conditioner`."""
         ids = torch.where(dropped[:, None], self.empty.to(dropped.device), batch["input_ids"])
         return Conditioning(self.pipeline.text_encoder(ids).last_hidden_state)

@@ -9,6 +9,7 @@ import torch
 from latentdiff.conditioning import Conditioning
 from latentdiff.data.folder import ImageFolder
 from latentdiff.data.latent_cache import Columns, Rows
+from latentdiff.seeding import Draws
 from latentdiff.training.conditioners.base import Conditioner
 
 
@@ -19,6 +20,6 @@ class NoCondition(Conditioner):
         """Nothing."""
         return Columns()
 
-    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, rng: torch.Generator) -> Conditioning:
+    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
         """See `Conditioner`."""
         return Conditioning()

@@ -1,0 +1,80 @@
+"""The gradient of one optimiser step, over its micro-batches and all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import Dataset
+
+from latentdiff.data.stream import sample_numbers, stream
+from latentdiff.seeding import Draws
+from latentdiff.training.batches import to_device
+from latentdiff.training.recipes import Recipe
+
+
+class Gradient:
+    """Leaves the clipped gradient of the next step in the parameters, and tells all processes the same of it.
+
+    Args:
+        model: A task, prepared by `accelerator`.
+        items: What it is trained on.
+        recipe: Of the run.
+        accelerator: Of the run.
+        first: The number of steps already made.
+    """
+
+    def __init__(self, model: nn.Module, items: Dataset[Any], recipe: Recipe, accelerator: Accelerator, first: int):
+        self.model, self.recipe, self.accelerator = model, recipe, accelerator
+        self.batches = self._batches(items, first * recipe.gradient_accumulation_steps)
+        self.upcoming = next(self.batches)
+
+    def __call__(self, signal: int) -> dict[str, float]:
+        """Compute the gradient.
+
+        Args:
+            signal: The number of the signal that this process was sent, or 0.
+
+        Returns:
+            Means over the batch of all processes: the "loss" and the task's values; "grad_norm" before clipping; and
+            "signal", which is 0 if no process was sent any.
+        """
+        micro_steps = self.recipe.gradient_accumulation_steps
+        means: dict[str, torch.Tensor] = {}
+        for _ in range(micro_steps):
+            batch, draws = self.upcoming
+            torch.manual_seed(draws.rows[0].initial_seed())  # for layers that draw by themselves, such as dropout
+            with self.accelerator.accumulate(self.model):
+                loss, values = self.model(to_device(batch, self.accelerator.device), draws)
+                self.accelerator.backward(loss)
+            self.upcoming = next(self.batches)  # while the device is still at work, as the next lines wait for it
+            for name, value in {"loss": loss, **values}.items():
+                means[name] = means.get(name, 0) + value.detach().float() / micro_steps
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
+        means |= {"grad_norm": norm, "signal": torch.full_like(norm, signal)}
+        return self._agreed(means)
+
+    def _agreed(self, means: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Means over processes: one vector a step is sent and read, by which all of them do the same next."""
+        vector = torch.stack([value.float() for value in means.values()])
+        agreed: torch.Tensor = self.accelerator.reduce(vector, "mean")
+        return dict(zip(means, agreed.tolist(), strict=True))
+
+    def _batches(self, items: Dataset[Any], micro_step: int) -> Iterator[tuple[Any, Draws]]:
+        """This process's batches from a micro-step on, and what is drawn for them."""
+        size, seed = self.recipe.train_batch_size, self.recipe.seed
+        rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
+        for batch in stream(
+            items,
+            size,
+            seed=seed,
+            first_step=micro_step,
+            rank=rank,
+            world_size=world_size,
+            num_workers=self.recipe.dataloader_num_workers,
+        ):
+            yield batch, Draws(seed, sample_numbers(micro_step, size, rank, world_size))
+            micro_step += 1

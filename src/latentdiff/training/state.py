@@ -1,0 +1,217 @@
+"""All that a training run needs to go on, to a checkpoint and back."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from latentdiff.errors import CheckpointError, ConfigError, LatentDiffError, LatentDiffWarning
+from latentdiff.io.files import clear_asides, system_errno
+from latentdiff.training import checkpoint
+from latentdiff.training.ema import EMA
+from latentdiff.training.log import Log
+from latentdiff.training.recipes import MAY_CHANGE, REMEDIES, Recipe, as_dict
+from latentdiff.training.sharding import sharded_like, whole
+from latentdiff.training.task import Task
+
+REMEDY = "with a lower learning_rate or mixed_precision 'no'"
+
+
+@dataclass
+class State:
+    """What changes while a run goes on, and whose it is.
+
+    Attributes:
+        task: What is trained, prepared by `accelerator` as the optimiser is.
+        ema: Its averaged weights, if any.
+        optimizer: Of the task.
+        log: Has a line that is not full yet.
+        recipe: Of the run.
+        accelerator: Of the run.
+        items: The number of items in the data set.
+        step: Steps made.
+        skipped: The last of them that were skipped, in a row.
+    """
+
+    task: Task
+    ema: EMA | None
+    optimizer: Any
+    log: Log
+    recipe: Recipe
+    accelerator: Accelerator
+    items: int
+    step: int = 0
+    skipped: int = 0
+
+    @property
+    def output_dir(self) -> Path:
+        """Where the checkpoints are."""
+        return Path(self.recipe.output_dir)
+
+    def update(self, values: Mapping[str, float]) -> bool:
+        """Make the step whose gradient is there, or skip it and return False if it or the loss isn't finite."""
+        self.step += 1
+        finite = math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])
+        self.skipped = 0 if finite else self.skipped + 1
+        if finite:
+            self.optimizer.step()
+            if self.ema:
+                self.ema.update()
+        elif self.accelerator.scaler:
+            self.accelerator.scaler.update()  # lowers fp16's scale, which is most often what was wrong
+        self.optimizer.zero_grad()
+        return finite
+
+    def check_progress(self) -> None:
+        """Raise LatentDiffError when too many steps in a row were skipped."""
+        if self.skipped == self.recipe.max_skipped_steps:
+            raise LatentDiffError(
+                f"loss or gradient was not finite in {self.skipped} steps in a row, up to step {self.step}; "
+                f"{self.last()}, {REMEDY}"
+            )
+
+    def is_finite(self) -> bool:
+        """Whether no weight is infinite or not a number; all processes have to ask."""
+        weights = [whole(p.detach()).isfinite().all() for p in self.task.parameters()]
+        return bool(torch.stack(weights).all())
+
+    def resume(self) -> None:
+        """Go on from the checkpoint that the recipe names, or start anew; what a killed run left aside is removed.
+
+        Raises:
+            CheckpointError: If it is missing or damaged, or there are checkpoints and the recipe names none.
+            ConfigError: If it was made with another recipe.
+        """
+        if self.accelerator.is_main_process:
+            clear_asides(self.output_dir)
+        self.accelerator.wait_for_everyone()
+        folder = checkpoint.resolve(self.output_dir, self.recipe.resume_from_checkpoint)
+        if folder is not None:
+            try:
+                self._load(folder)
+            except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+                if isinstance(error, ConfigError):
+                    raise
+                raise CheckpointError(
+                    f"{folder} cannot be resumed ({str(error).splitlines()[0]}); use another"
+                ) from None
+        self.log.cut(self.step)
+
+    def save(self) -> None:
+        """Write `checkpoint-STEP`; where the disk doesn't allow it, a warning says so and the last one stays.
+
+        Nothing is written while steps are skipped, nor of weights that aren't finite. All processes have to call it.
+        """
+        if self.skipped or not self.is_finite():
+            return
+        weights, shadow = whole(self.task.state_dict()), whole(self.ema.shadow if self.ema else {})
+        moments = whole(self.optimizer.state_dict())
+        if not self.accelerator.is_main_process:
+            return
+        try:
+            with checkpoint.written(self.output_dir, self.step, self.recipe.checkpoints_total_limit) as folder:
+                save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
+                save_file(shadow, folder / "ema.safetensors")
+                with open(folder / "optimizer.pt", "wb") as file:  # given a path, torch doesn't say why it can't
+                    torch.save(moments, file)
+                (folder / "state.json").write_text(json.dumps(self._numbers(), indent=1))
+        except Exception as error:
+            reason = system_errno(error)
+            if not reason:
+                raise
+            warnings.warn(
+                LatentDiffWarning(f"checkpoint-{self.step} cannot be written ({os.strerror(reason)}); {self.last()}"),
+                stacklevel=2,
+            )
+
+    def check_end(self) -> None:
+        """Say what is wrong with the weights that the run ends with.
+
+        Raises:
+            LatentDiffError: If they aren't finite.
+        """
+        if not self.is_finite():
+            raise LatentDiffError(f"the last step made weights that are not finite; {self.last()}, {REMEDY}")
+        if self.skipped:
+            line = f"the last {self.skipped} steps were skipped as not finite; look at the results with care"
+            warnings.warn(LatentDiffWarning(line), stacklevel=2)
+
+    def last(self) -> str:
+        """A line on where a run can go on."""
+        names = [path.name for path in checkpoint.existing(self.output_dir)]
+        return f"go on from {names[-1]} by --resume_from_checkpoint latest" if names else "there is no checkpoint yet"
+
+    def _numbers(self) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        return {
+            "step": self.step,
+            "ema_updates": self.ema.num_updates if self.ema else 0,
+            "scaler": scaler.state_dict() if scaler else {},
+            "log": self.log.state(),
+            "recipe": self._identity(),
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        """What makes a run the same run."""
+        images = self.log.images
+        flat = _flat({"kind": type(self.recipe).__name__, **as_dict(self.recipe), "images in the data": self.items})
+        flat["images in a step (train_batch_size x gradient_accumulation_steps x processes)"] = images
+        fixed = {name: value for name, value in flat.items() if not _may_change(name.partition(".")[0])}
+        return json.loads(json.dumps(fixed, default=str))  # type: ignore[no-any-return]
+
+    def _load(self, folder: Path) -> None:
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        _check_same(folder, state["recipe"], self._identity())
+        own = self.task.state_dict()
+        weights = load_file(folder / "model.safetensors")
+        self.task.load_state_dict({n: sharded_like(t, own[n]) if n in own else t for n, t in weights.items()})
+        if self.ema:
+            self.ema.load(load_file(folder / "ema.safetensors"), state["ema_updates"])
+        moments = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for number, values in moments["state"].items():
+            moments["state"][number] = {n: sharded_like(t, parameters[number]) for n, t in values.items()}
+        self.optimizer.load_state_dict(moments)
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.log.load(state["log"])
+        self.step = int(state["step"])
+
+
+def _may_change(option: str) -> bool:
+    return option in MAY_CHANGE or option.startswith("validation_")
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {prefix + name: value}
+    return flat
+
+
+def _check_same(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """A ConfigError where a run would go on with another recipe; what may help a run that fails is but said."""
+    changed = {
+        name: f"{name} is {ours.get(name)}, was {theirs.get(name)}"
+        for name in sorted({*theirs, *ours})
+        if theirs.get(name) != ours.get(name)
+    }
+    other = [text for name, text in changed.items() if name not in REMEDIES]
+    if other:
+        raise ConfigError(f"{folder} was made with another recipe: {'; '.join(other)}; use its recipe, or start anew")
+    if changed:
+        warnings.warn(
+            LatentDiffWarning(f"going on from {folder.name}, but {'; '.join(changed.values())}"), stacklevel=2
+        )
