@@ -1,11 +1,17 @@
 """Every option of the diffusion recipe changes what it says: none is silently ignored."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 import toy
 from safetensors.torch import load_file
+from torch.nn.modules.module import register_module_forward_hook
 
 from latentdiff import ConfigError
+from latentdiff.config import from_mapping
+from latentdiff.training.first_stage import train_first_stage
+from latentdiff.training.recipes import FirstStageRecipe
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +33,17 @@ def trained(data, vae, output, **options):
 @pytest.fixture(scope="module")
 def plain(data, vae, tmp_path_factory):
     return trained(data, vae, tmp_path_factory.mktemp("plain"))
+
+
+@contextmanager
+def counted():
+    """The modules that are called inside the block."""
+    calls = []
+    handle = register_module_forward_hook(lambda module, *_: calls.append(module))
+    try:
+        yield calls
+    finally:
+        handle.remove()
 
 
 CHANGING = {
@@ -52,6 +69,45 @@ def test_it_changes_the_weights(data, vae, plain, tmp_path, name):
 def test_the_width_of_huber_acts(data, vae, tmp_path):
     runs = [trained(data, vae, tmp_path / str(c), loss="huber", huber_c=c) for c in (0.1, 0.9)]
     assert any(not torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
+
+
+@pytest.mark.parametrize("model", ["AutoencoderKL", "VQModel"])
+def test_gradient_checkpointing_of_a_first_stage(data, tmp_path, model):
+    def go(**options):
+        values = {"train_data_dir": str(data), "resolution": toy.SIDE, "train_batch_size": 4, "max_train_steps": 2}
+        values |= {"model": {"_class_name": model, **toy.VAE}, "discriminator": {}, "report_to": "none", **options}
+        with counted() as calls:
+            output = train_first_stage(from_mapping(FirstStageRecipe, values))
+        return load_file(output / "vae" / "diffusion_pytorch_model.safetensors"), len(calls)
+
+    (plain, once), (other, twice) = (
+        go(output_dir=str(tmp_path / str(on)), gradient_checkpointing=on) for on in (False, True)
+    )
+    assert twice > 1.3 * once and all(torch.equal(plain[key], other[key]) for key in plain)
+
+
+def test_gradient_checkpointing_computes_twice_and_changes_nothing(data, vae, plain, tmp_path):
+    with counted() as twice:
+        weights = trained(data, vae, tmp_path / "twice", gradient_checkpointing=True)
+    with counted() as once:
+        trained(data, vae, tmp_path / "once")
+    assert len(twice) > 1.3 * len(once) and all(torch.equal(weights[key], plain[key]) for key in plain)
+
+
+@pytest.mark.slow
+def test_the_compiled_network_learns_the_same(data, vae, plain, tmp_path):
+    """Its kernels round otherwise, and where a gradient is all rounding, AdamW makes a whole step of it."""
+    torch._dynamo.utils.counters.clear()
+    weights = trained(data, vae, tmp_path, torch_compile=True)
+    assert torch._dynamo.utils.counters["frames"]["ok"] and weights.keys() == plain.keys()
+    near = [torch.isclose(weights[key], plain[key], atol=1e-5).float().mean() for key in plain]
+    assert min(near) > 0.9
+
+
+def test_cpus_do_not_train_in_fp16(data, vae, tmp_path):
+    with pytest.raises(ConfigError, match="mixed_precision is 'fp16', which CPUs don't train in; give 'bf16' or 'no'"):
+        trained(data, vae, tmp_path / "out", mixed_precision="fp16")
+    assert not (tmp_path / "out").exists()
 
 
 BAD = {

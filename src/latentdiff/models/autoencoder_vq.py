@@ -35,6 +35,8 @@ class VQModel(diffusers.VQModel):  # type: ignore[misc]
         mid_block_add_attention: Whether the middles attend.
     """
 
+    _supports_gradient_checkpointing = True  # its parts are those of AutoencoderKL
+
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,

@@ -42,6 +42,8 @@ class NoisyLatentClassifier(ModelMixin, ConfigMixin):  # type: ignore[misc]
         ConfigError: If an option is not valid.
     """
 
+    _supports_gradient_checkpointing = True
+
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,

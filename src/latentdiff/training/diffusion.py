@@ -38,6 +38,8 @@ class DiffusionTask(Task):
         self.conditioner, self.pipeline, self.recipe = conditioner, conditioner.pipeline, recipe
         for name in ("unet", *conditioner.trains):
             setattr(self, name, getattr(self.pipeline, name).train())
+        if recipe.torch_compile:
+            self.pipeline.unet.compile()
         self.dropout = conditioner.share_dropped
         self.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
         alphas, kind = self.scheduler.alphas_cumprod, self.scheduler.config.prediction_type

@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from latentdiff.config import check
 from latentdiff.errors import TrainingInterrupted
 from latentdiff.seeding import generator
 from latentdiff.training.ema import EMA
@@ -23,21 +24,28 @@ from latentdiff.training.memory import named_levers
 from latentdiff.training.optimizers import make_learning_rate, make_optimizer
 from latentdiff.training.recipes import Recipe
 from latentdiff.training.state import State
-from latentdiff.training.task import Task
+from latentdiff.training.task import Task, recompute_activations
 from latentdiff.training.trackers import start_trackers, tracker_options
 from latentdiff.training.validation import Validation
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
-    """The process group, device and precision of a run."""
+    """The process group, device and precision of a run.
+
+    Raises:
+        ConfigError: If the device doesn't train in that precision, or the tracker isn't installed.
+    """
     # accelerate keeps the first run's precision for the life of the process; a second run may want another.
     AcceleratorState._reset_state()
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # unless told, processes on CPUs would not know of each other
         mixed_precision=recipe.mixed_precision,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
         **tracker_options(recipe),
     )
+    fits = recipe.mixed_precision != "fp16" or accelerator.device.type != "cpu"  # accelerate would compute in fp32
+    check(fits, "mixed_precision is 'fp16', which CPUs don't train in; give 'bf16' or 'no'")
+    return accelerator
 
 
 def train(
@@ -60,6 +68,8 @@ def train(
     output_dir.mkdir(parents=True, exist_ok=True)
     optimizer = make_optimizer((p for p in task.parameters() if p.requires_grad), recipe)
     learning_rate = make_learning_rate(recipe, optimizer, accelerator.num_processes)
+    if recipe.gradient_checkpointing:
+        recompute_activations(task)
     model, optimizer = accelerator.prepare(task.to(accelerator.device), optimizer)
     ema = EMA(task, recipe.ema_decay) if recipe.ema_decay else None
     log = Log(output_dir, recipe, accelerator)

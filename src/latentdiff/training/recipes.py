@@ -44,6 +44,7 @@ class Recipe:
         max_grad_norm: Gradients of a larger norm are scaled down to it; inf leaves them as they are.
         ema_decay: Upper bound of the EMA decay, which warms up as (1 + n) / (10 + n); 0 turns EMA off.
         mixed_precision: Precision of the networks' passes; weights, EMA and optimiser stay in fp32.
+        gradient_checkpointing: Compute activations twice rather than keep them: a third more time, far less memory.
         dataloader_num_workers: Processes that read and prepare images; 0 reads them in the training process.
         validation_steps: Steps between validations, 0 for none: values go to the log, pictures to `validation/`.
         validation_data_dir: Images that are not trained on, of which validation has the loss, at the same draws every
@@ -78,6 +79,7 @@ class Recipe:
     max_grad_norm: float = 1.0
     ema_decay: float = 0.9999
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_checkpointing: bool = False
     dataloader_num_workers: int = 0
     validation_steps: int = 0
     validation_data_dir: str | None = None
@@ -225,6 +227,7 @@ class DiffusionRecipe(Recipe):
         condition_dropout: Share of conditions replaced by the null condition (the empty caption, the null class, the
             empty layout, the map without classes), which classifier-free guidance needs; null is the task's default.
         caption_dropout: The older name of condition_dropout, for text-to-image.
+        torch_compile: Compile the UNet, which takes minutes at the first step and makes the others faster.
         loss: Between prediction and target: squares, absolute values, or Huber's, which is squares near 0 (Khrapov et
             al. 2024, arXiv 2403.16728).
         huber_c: Where Huber's becomes linear at the noisiest timestep; towards the cleanest it grows to 1.
@@ -257,6 +260,7 @@ class DiffusionRecipe(Recipe):
     noise_schedule: dict[str, Any] = field(default_factory=dict)
     condition_dropout: float | None = None
     caption_dropout: float | None = None
+    torch_compile: bool = False
     loss: Literal["l2", "l1", "huber"] = "l2"
     huber_c: float = HUBER_C
     elbo_weight: float = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -54,3 +54,10 @@ class Task(nn.Module, ABC):
             Values to log, which get the prefix `validation/`; the lowest "loss" so far makes these weights the best.
         """
         return {}
+
+
+def recompute_activations(task: Task) -> None:
+    """Turn on gradient checkpointing (Chen et al. 2016, arXiv 1604.06174) in every network that has it."""
+    for module in task.modules():
+        if getattr(module, "_supports_gradient_checkpointing", False):
+            cast(Any, module).enable_gradient_checkpointing()
