@@ -10,6 +10,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentdiff import ConfigError
+from latentdiff.errors import LatentDiffWarning
 from latentdiff.training import trackers
 
 VALIDATION = {"validation_steps": 4, "validation_inference_steps": 1, "validation_samples": 2}
@@ -61,7 +62,8 @@ def test_none_is_none_and_auto_is_what_is_installed(tmp_path, monkeypatch):
 
     assert options("none") == {} and options("auto")["log_with"] == "tensorboard"
     monkeypatch.setattr(trackers, "get_available_trackers", list)
-    assert options("auto") == {}
+    with pytest.warns(LatentDiffWarning, match="tensorboard is not installed, so the run has log.jsonl alone"):
+        assert options("auto") == {}
     with pytest.raises(ConfigError, match="report_to is 'tensorboard', whose package is not installed; install it, or"):
         options("tensorboard")
     with pytest.raises(ConfigError, match="report_to is 'tensorbord'; did you mean 'tensorboard'"):

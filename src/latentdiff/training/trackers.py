@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from PIL import Image
 
-from latentdiff.errors import ConfigError
+from latentdiff.errors import ConfigError, LatentDiffWarning
 from latentdiff.registry import nearest
 from latentdiff.training.recipes import Recipe, as_dict
 
@@ -28,6 +29,9 @@ def tracker_options(recipe: Recipe) -> dict[str, Any]:
     name, installed = recipe.report_to, {str(tracker) for tracker in get_available_trackers()}
     if name == "auto":
         name = "tensorboard" if "tensorboard" in installed else "none"
+        if name == "none":
+            line = "tensorboard is not installed, so the run has log.jsonl alone (pip install 'latentdiff[training]')"
+            warnings.warn(LatentDiffWarning(line), stacklevel=2)
     if name == "none":
         return {}
     if name not in LOGGER_TYPE_TO_CLASS:
