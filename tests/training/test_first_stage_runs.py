@@ -1,6 +1,8 @@
 """Whole runs of first stages: what is measured of images held out, how they end, what is refused before they start."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ KL = {
     "norm_num_groups": 4,
 }
 VQ = {**KL, "_class_name": "VQModel", "num_vq_embeddings": 64}
+MEAN_COLOUR = 13.87  # dB of drawn images painted over with their mean colour
 ADVERSARIAL = {"discriminator": {"channels": 8, "layers": 2}}
 
 
@@ -189,18 +192,70 @@ def test_refused_before_the_first_step(images, tmp_path, name):
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
+RANK = """
+import json, sys, torch
+from latentdiff.config import from_mapping
+from latentdiff.data.folder import ImageFolder
+from latentdiff.training.autoencoder import make_first_stage
+from latentdiff.training.first_stage import FirstStageTask
+from latentdiff.training.loop import make_accelerator, train
+from latentdiff.training.recipes import FirstStageRecipe
+
+recipe = from_mapping(FirstStageRecipe, json.loads(sys.argv[1]))
+accelerator = make_accelerator(recipe)
+assert accelerator.num_processes == 2
+torch.manual_seed(recipe.seed)
+
+
+class Kept(FirstStageTask):
+    def after_step(self, ema, rng):
+        super().after_step(ema, rng)
+        averaged = {f"ema.{name}": p for name, p in ema.shadow.items()}
+        state = {**dict(self.named_parameters()), **averaged, "counts": self.bottleneck.counts}
+        path = f"{recipe.output_dir}-{accelerator.process_index}.pt"
+        torch.save({name: p.detach() for name, p in state.items()}, path)
+
+
+task = Kept(make_first_stage(recipe.model, 3, 16), recipe)
+train(task, ImageFolder(recipe.train_data_dir, 16), recipe, accelerator)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["batch", "act"])
+def test_two_processes_keep_the_same_weights(images, tmp_path, norm):
+    """With a start before the discriminator's, adaptive weights that differ, accumulation and restarted codes."""
+    (tmp_path / "rank.py").write_text(RANK)
+    recipe = {"resolution": 16, "model": VQ, "train_batch_size": 2, "max_train_steps": 5, "learning_rate": 3e-3}
+    recipe |= {
+        "train_data_dir": str(images),
+        "output_dir": str(tmp_path / "run"),
+        "codebook_restart": 2,
+        "disc_start": 2,
+    }
+    recipe |= {"gradient_accumulation_steps": 2, "discriminator": {**ADVERSARIAL["discriminator"], "norm": norm}}
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    command = [sys.executable, *launch, str(tmp_path / "rank.py"), json.dumps(recipe)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"run-{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["counts"].sum() == 2 * 2 * 2 * 64  # of the step since the last restart, on both, both micro-batches
+    different = [name for name, value in first.items() if not torch.equal(value, second[name])]
+    assert not different
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [KL, VQ], ids=["kl", "vq"])
 def test_an_adversarial_run_improves_images_held_out(vgg16, tmp_path, model):
     images = draw(tmp_path / "drawn", 300)
     options = {"perceptual_weight": 0.1, "lpips": {"vgg16": str(vgg16), "preprocessing": "torchvision"}}
-    options |= {"validation_share": 0.1, "validation_steps": 100, "max_train_steps": 600, "ema_decay": 0.98}
+    options |= {"validation_share": 0.1, "validation_steps": 100, "max_train_steps": 500, "ema_decay": 0.98}
     options |= {"codebook_restart": 20} if model is VQ else {}
     start = {"disc_start": 200, "disc_warmup_steps": 100, **ADVERSARIAL}
     output = run(images, tmp_path / "run", model=model, train_batch_size=8, logging_steps=50, **options, **start)
     figures = {name: log(output, f"validation/{name}") for name in ("psnr", "ssim", "lpips", "frechet_lpips")}
-    print({name: [values[0], values[-1]] for name, values in figures.items()})
-    assert figures["psnr"][-1] > figures["psnr"][0] + 3 and figures["ssim"][-1] > figures["ssim"][0]
-    assert figures["lpips"][-1] < 0.7 * figures["lpips"][0]
-    assert figures["frechet_lpips"][-1] < 0.7 * figures["frechet_lpips"][0]
+    assert figures["psnr"][-1] > MEAN_COLOUR + 3  # half of its error
+    assert figures["psnr"][-1] > figures["psnr"][0] + 1 and figures["ssim"][-1] > figures["ssim"][0]
+    for name in ("lpips", "frechet_lpips"):
+        assert figures[name][-1] < 0.7 * figures[name][0]
     assert log(output, "discriminator")[-1] > 0 and log(output, "adversarial_weight")[-1] > 0
