@@ -10,10 +10,12 @@ import toy
 import yaml
 from PIL import Image
 
-from latentdiff import DiffusionPipeline, InputError, SuperResolutionPipeline, UNet2DConditionModel
+from latentdiff import DiffusionPipeline, InputError, PerceptualDistance, SuperResolutionPipeline, UNet2DConditionModel
 from latentdiff.cli.train import STAGES
 from latentdiff.config import from_mapping
 from latentdiff.registry import CONDITIONERS
+from latentdiff.training.autoencoder import make_first_stage
+from latentdiff.training.first_stage import FirstStageTask
 from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
 
 TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
@@ -25,7 +27,11 @@ def blocks(kind):
 
 
 def test_first_stage():
-    assert from_mapping(FirstStageRecipe, blocks("first-stage")[0]).resolution == 256
+    plain, full = blocks("first-stage")
+    recipe = from_mapping(FirstStageRecipe, {**plain, **full})
+    assert recipe.resolution == 256 and recipe.disc_start == full["disc_start"]
+    with torch.device("meta"):
+        FirstStageTask(make_first_stage(recipe.model, 3, recipe.resolution), recipe, PerceptualDistance())
 
 
 def test_every_stage_is_in_the_table_of_commands():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -57,9 +58,11 @@ class VQBottleneck(Bottleneck):
 
     def __init__(self, recipe: FirstStageRecipe, codes: int) -> None:
         super().__init__(recipe)
-        self.latents, self.new_counts = torch.empty(0), torch.zeros(codes)
         self.counts: Tensor
         self.register_buffer("counts", torch.zeros(codes))  # how often each code was chosen since the last restart
+        # Latents (N, C) and codes (N,) of the step's micro-batches, and never of a step before, which may be skipped.
+        kept = recipe.gradient_accumulation_steps if recipe.codebook_restart else 0
+        self.batches: deque[tuple[Tensor, Tensor]] = deque(maxlen=kept)
 
     def forward(self, vae: Any, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Decoded images (B, C, H, W), the penalty () and values to log, of images (B, C, H, W)."""
@@ -68,8 +71,7 @@ class VQBottleneck(Bottleneck):
         quantised, loss, (_, _, indices) = vae.quantize(latents)
         decoded = vae.decode(quantised, force_not_quantize=True).sample.to(images.dtype)
         counts = count(indices, len(self.counts))
-        self.new_counts = self.new_counts.to(counts.device) + counts
-        self.latents = latents.detach().movedim(1, -1).flatten(0, -2)
+        self.batches.append((latents.detach().movedim(1, -1).flatten(0, -2), indices))
         values = {
             "codebook": loss.detach(),
             "perplexity": perplexity(counts),
@@ -82,11 +84,11 @@ class VQBottleneck(Bottleneck):
         """At every `codebook_restart`-th step, codes that nothing has chosen since move to latents of the batch."""
         if not self.recipe.codebook_restart:
             return
-        self.counts += reduce(self.new_counts, "sum")
-        self.new_counts = torch.zeros_like(self.counts)
+        indices = torch.cat([indices for _, indices in self.batches])
+        self.counts += reduce(count(indices, len(self.counts)), "sum")
         if step % self.recipe.codebook_restart:
             return
-        latents = gather(self.latents)
+        latents = torch.cat([gather(latents) for latents, _ in self.batches])  # in the order of the samples
         drawn = torch.randperm(len(latents), generator=rng)[torch.arange(len(self.counts)) % len(latents)]
         for codes in codebooks:
             codes.copy_(torch.where((self.counts == 0)[:, None], latents[drawn.to(latents.device)], codes))
