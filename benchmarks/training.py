@@ -74,6 +74,7 @@ class Diffusion:
         images = ImageFolder(folder / "images", SIDE)
         conditioner = make_conditioner(self.recipe, images)
         self.vae = conditioner.pipeline.vae.requires_grad_(False)
+        self.alphas_cumprod = conditioner.pipeline.scheduler.alphas_cumprod.float()
         with calm(quiet=True):
             cache = cache_latents(folder / "latents", self.vae, images, random_flip=False)
         self.set_up(conditioner, cache, images)
@@ -90,7 +91,7 @@ class Diffusion:
         mean, logvar = self.moments(batch).chunk(2, dim=1)
         latents = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
         noise, timesteps = torch.randn_like(latents), torch.randint(0, 1000, (len(latents),))
-        alphas = self.task.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        alphas = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         noisy = alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
         return F.mse_loss(self.task.unet(noisy, timesteps).sample, noise)
 
