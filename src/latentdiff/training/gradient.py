@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from latentdiff.data.stream import sample_numbers, stream
 from latentdiff.seeding import Draws
 from latentdiff.training.batches import to_device
+from latentdiff.training.interrupts import Interrupts
 from latentdiff.training.recipes import Recipe
 
 
@@ -32,11 +33,11 @@ class Gradient:
         self.batches = self._batches(items, first * recipe.gradient_accumulation_steps)
         self.upcoming = next(self.batches)
 
-    def __call__(self, signal: int) -> dict[str, float]:
+    def __call__(self, interrupts: Interrupts) -> dict[str, float]:
         """Compute the gradient.
 
         Args:
-            signal: The number of the signal that this process was sent, or 0.
+            interrupts: The signals that this process is sent, until the end of the backward pass.
 
         Returns:
             Means over the batch of all processes: the "loss" and the task's values; "grad_norm" before clipping; and
@@ -54,7 +55,7 @@ class Gradient:
             for name, value in {"loss": loss, **values}.items():
                 means[name] = means.get(name, 0) + value.detach().float() / micro_steps
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
-        means |= {"grad_norm": norm, "signal": torch.full_like(norm, signal)}
+        means |= {"grad_norm": norm, "signal": torch.full_like(norm, interrupts.number)}
         return self._agreed(means)
 
     def _agreed(self, means: dict[str, torch.Tensor]) -> dict[str, float]:

@@ -85,7 +85,7 @@ def train(
             task.step = step
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step)
-            values = gradient(interrupts.number)
+            values = gradient(interrupts)
             stop = values.pop("signal") > 0
             finite = state.update(values)
             if finite:

@@ -13,12 +13,13 @@ from latentdiff.training.recipes import Recipe
 # Of errors that have no type of their own: of the CPU's allocator, of GPU libraries, of a worker that the system ended.
 SIGNS = ("can't allocate memory", "not enough memory", "_ALLOC_FAILED", "killed by signal: Killed")
 
-LEVERS = {
-    "train_batch_size": "lower train_batch_size (it is {}) and raise gradient_accumulation_steps as much",
-    "gradient_checkpointing": "set gradient_checkpointing (it is {})",
-    "mixed_precision": "set mixed_precision to bf16 (it is {})",
-    "resolution": "lower resolution (it is {})",
-    "dataloader_num_workers": "lower dataloader_num_workers (it is {})",
+# Options to what to do with them, and the values at which there is nothing left to do.
+LEVERS: dict[str, tuple[str, tuple[object, ...]]] = {
+    "train_batch_size": ("lower train_batch_size (it is {}) and raise gradient_accumulation_steps as much", (1,)),
+    "gradient_checkpointing": ("set gradient_checkpointing", (True,)),
+    "mixed_precision": ("set mixed_precision to bf16 (it is {})", ("bf16", "fp16")),
+    "dataloader_num_workers": ("lower dataloader_num_workers (it is {})", (0,)),
+    "resolution": ("lower resolution (it is {})", ()),
 }
 
 
@@ -32,5 +33,6 @@ def named_levers(recipe: Recipe) -> Iterator[None]:
         if type(error) is RuntimeError and not sign:
             raise
         reason = (str(error).splitlines() or ["no memory left"])[0].split(". GPU")[0]
-        levers = [text.format(getattr(recipe, name)) for name, text in LEVERS.items() if hasattr(recipe, name)]
+        values = {name: getattr(recipe, name) for name in LEVERS if hasattr(recipe, name)}
+        levers = [LEVERS[name][0].format(value) for name, value in values.items() if value not in LEVERS[name][1]]
         raise LatentDiffError(f"not enough memory for a step ({reason}): {', '.join(levers)}") from None

@@ -22,10 +22,11 @@ MAY_CHANGE = (
     "checkpointing_steps",
     "checkpoints_total_limit",
     "logging_steps",
+    "max_skipped_steps",
     "report_to",
 )  # and what begins with validation_
 # What may be changed on purpose to help a run that diverges.
-REMEDIES = ("learning_rate", "lr_scheduler", "lr_warmup_steps", "max_grad_norm", "max_skipped_steps", "mixed_precision")
+REMEDIES = ("learning_rate", "lr_scheduler", "lr_warmup_steps", "max_grad_norm", "mixed_precision")
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ class State:
             if not reason:
                 raise
             warnings.warn(
-                LatentDiffWarning(f"checkpoint-{self.step} cannot be written ({os.strerror(reason)}); {self.last()}"),
+                LatentDiffWarning(f"saving checkpoint-{self.step} failed ({os.strerror(reason)}); {self.last()}"),
                 stacklevel=2,
             )
 

@@ -1,0 +1,89 @@
+"""Runs in processes of their own that cost no imports: a server that has torch loaded forks them, and kills them.
+
+Each line on its input is a run: `{"output", "world_size", "kill_after", "options"}`; the answer is a line, too. It must
+be a process that has computed nothing, since torch's threads do not survive a fork.
+"""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+
+class Runs:
+    """The server's side that tests see."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, output, world_size=1, kill_after=None, **options):
+        """Run `tiny_run.run`; the exit codes of its processes, and how long they took."""
+        job = {"output": str(output), "world_size": world_size, "kill_after": kill_after, "options": options}
+        print(json.dumps(job), file=self.process.stdin, flush=True)
+        done = json.loads(self.process.stdout.readline())
+        return done["codes"], done["seconds"]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def fork(run, job, rank, port):
+    """A child that makes the run as process `rank`."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        with open(f"{job['output']}.{rank}.err", "w") as file:
+            os.dup2(file.fileno(), 2)
+        os.dup2(2, 1)
+        place = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": job["world_size"],
+            "LOCAL_WORLD_SIZE": job["world_size"],
+        }
+        if job["world_size"] > 1:
+            os.environ.update({name: str(value) for name, value in place.items()})
+            os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        run(Path(job["output"]), **job["options"])
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def serve():
+    from tiny_run import run
+
+    for line in sys.stdin:
+        job = json.loads(line)
+        start, port = time.perf_counter(), free_port()
+        pids = [fork(run, job, rank, port) for rank in range(job["world_size"])]
+        if job["kill_after"] is not None:
+            time.sleep(job["kill_after"])
+            for pid in random.sample(pids, len(pids)):  # as when a machine is lost, but never all in the same instant
+                os.kill(pid, signal.SIGKILL)
+                time.sleep(random.random() * 0.02)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        print(json.dumps({"codes": codes, "seconds": time.perf_counter() - start}), flush=True)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,330 @@
+"""What may happen to a run, and that nothing is lost by it."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+import torch
+from tiny_run import assert_same_run, log, run, weights
+
+from latentdiff import CheckpointError, ConfigError, LatentDiffError
+from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
+from latentdiff.training import checkpoint
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run."""
+    return run(tmp_path_factory.mktemp("whole"), dropout=0.1)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def stop_at(step, number):
+    """A hook that sends this process a signal."""
+
+    def hook(at, loss):
+        if at == step:
+            os.kill(os.getpid(), number)
+        return loss
+
+    return hook
+
+
+@pytest.mark.parametrize(("step", "number"), [(0, signal.SIGTERM), (3, signal.SIGINT), (6, signal.SIGTERM)])
+def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(whole, tmp_path, step, number):
+    """Stops lie within an epoch and within a line of the log."""
+    before = signal.getsignal(number)
+    with pytest.raises(
+        TrainingInterrupted, match=f"{number.name} after step {step + 1}; go on from checkpoint-"
+    ) as stop:
+        run(tmp_path, stop_at(step, number), dropout=0.1)
+    assert stop.value.number == number and signal.getsignal(number) == before
+    assert f"checkpoint-{step + 1}" in names(tmp_path) and "net.safetensors" not in names(tmp_path)
+    run(tmp_path, dropout=0.1, resume_from_checkpoint="latest")
+    assert_same_run(whole, tmp_path, ["checkpoint-8"])
+
+
+TWICE = """
+import os, signal, time
+from latentdiff.training.interrupts import Interrupts
+with Interrupts() as found:
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    print(int(found.number), flush=True)
+    time.sleep(1.1)
+    os.kill(os.getpid(), signal.SIGINT)
+    print("alive")
+"""
+
+
+def test_a_second_ctrl_c_kills_but_one_that_is_passed_on_does_not():
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, "2\n")
+
+
+def test_a_lost_process_is_made_up_for(whole, tmp_path):
+    """After a kill: lines of steps that are not in a checkpoint, half a line, and what was being written."""
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, fail_at(6, KeyboardInterrupt), dropout=0.1)
+    assert log(tmp_path)[-1]["step"] == 6
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 9, "lo')
+    shutil.copytree(tmp_path / "checkpoint-4", tmp_path / ".checkpoint-8.aside-abc")
+    (tmp_path / ".log.aside-abc.jsonl").write_text("")
+    (tmp_path / ".checkpoint-4.old-abc").mkdir()
+    (tmp_path / "checkpoint-4").rename(tmp_path / ".checkpoint-4.old-abc" / "checkpoint-4")
+    run(tmp_path, dropout=0.1, resume_from_checkpoint="latest")
+    assert names(tmp_path) == names(whole)
+    assert_same_run(whole, tmp_path)
+
+
+def fail_at(step, error):
+    def hook(at, loss):
+        if at == step:
+            raise error
+        return loss
+
+    return hook
+
+
+def test_a_start_anew_does_not_mix_with_another_run(whole, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, fail_at(3, KeyboardInterrupt), seed=1, dropout=0.1)
+    assert len(log(tmp_path)) == 1
+    run(tmp_path, dropout=0.1)  # there was no checkpoint yet
+    assert_same_run(whole, tmp_path)
+    with pytest.raises(CheckpointError, match=r"has checkpoints of a run \(checkpoint-4, checkpoint-8\); set resume"):
+        run(tmp_path)
+    assert_same_run(whole, tmp_path)
+
+
+@pytest.mark.parametrize(("size", "micro_steps"), [(4, 2), (2, 4), (1, 8)])
+def test_a_batch_may_be_split(tmp_path, size, micro_steps):
+    """Losses of some 1 are sums of some 100 terms in another order; ten steps of AdamW amplify that little."""
+    run(tmp_path / "one", train_batch_size=8)
+    split = {"train_batch_size": size, "gradient_accumulation_steps": micro_steps}
+    with pytest.raises(TrainingInterrupted):
+        run(tmp_path / "split", stop_at(3, signal.SIGTERM), **split)
+    run(tmp_path / "split", train_batch_size=8, resume_from_checkpoint="latest")
+    for one, other in zip(log(tmp_path / "one"), log(tmp_path / "split"), strict=True):
+        assert other == pytest.approx(one, rel=1e-5)
+
+
+DAMAGE = {
+    "model.safetensors is not": lambda folder: flip(folder / "model.safetensors"),
+    "optimizer.pt is not": lambda folder: os.truncate(folder / "optimizer.pt", 100),
+    "ema.safetensors is missing": lambda folder: (folder / "ema.safetensors").unlink(),
+    "manifest.json is missing": lambda folder: (folder / "manifest.json").unlink(),
+    "manifest.json is not": lambda folder: (folder / "manifest.json").write_text("[]"),
+}
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("reason", DAMAGE)
+def test_a_damaged_checkpoint_is_passed_over(whole, tmp_path, reason):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    DAMAGE[reason](tmp_path / "checkpoint-8")
+    with pytest.raises(CheckpointError, match=f"checkpoint-8 is damaged .{reason}"):
+        run(tmp_path, dropout=0.1, resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
+    with pytest.warns(LatentDiffWarning, match=rf"checkpoint-8 is damaged \({reason}.*\): going on from checkpoint-4"):
+        run(tmp_path, dropout=0.1, resume_from_checkpoint="latest")
+    assert_same_run(whole, tmp_path)
+    for path in checkpoint.existing(tmp_path):
+        DAMAGE[reason](path)
+    with pytest.raises(CheckpointError, match="checkpoint-4 is damaged"):
+        run(tmp_path, dropout=0.1, resume_from_checkpoint="latest")
+
+
+def test_going_on_from_an_earlier_checkpoint_prunes_no_new_one(whole, tmp_path):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    options = {"resume_from_checkpoint": str(tmp_path / "checkpoint-4"), "checkpoints_total_limit": 1}
+    run(tmp_path, dropout=0.1, max_train_steps=6, checkpointing_steps=1, **options)
+    assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-6", "checkpoint-8"]
+
+
+def not_finite(steps, value=float("nan")):
+    return lambda at, loss: loss * value if at in steps else loss
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_is_skipped(tmp_path, value):
+    hook = not_finite([2, 3, 5], value)
+    run(tmp_path, hook, max_train_steps=4, checkpointing_steps=1)
+    assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-1", "checkpoint-2"]
+    before = weights(tmp_path)
+    run(tmp_path, hook, max_train_steps=2, resume_from_checkpoint="latest")
+    assert all(torch.equal(before[name], value) for name, value in weights(tmp_path).items())
+    run(tmp_path, hook, resume_from_checkpoint="latest")
+    assert [line["skipped"] for line in log(tmp_path)] == [1, 2, 0]
+    assert all(torch.isfinite(torch.tensor(line["loss"])) for line in log(tmp_path))
+
+
+def test_a_run_that_stays_not_finite_ends_with_its_last_good_checkpoint(tmp_path):
+    with pytest.raises(LatentDiffError, match=r"in 3 steps in a row, up to step 8; go on from checkpoint-4 by"):
+        run(tmp_path, not_finite(range(5, 99)), max_skipped_steps=3, max_train_steps=20, checkpoints_total_limit=1)
+    assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-4"]
+    run(tmp_path, learning_rate=0.01, resume_from_checkpoint="latest")
+
+
+def test_weights_that_are_not_finite_are_kept_nowhere(tmp_path):
+    options = {"learning_rate": 1e38, "lr_scheduler": "constant", "optimizer": "SGD", "max_grad_norm": 1e38}
+    with pytest.raises(LatentDiffError, match="not finite; there is no checkpoint yet"):
+        run(tmp_path, lambda at, loss: loss * 1e3, checkpointing_steps=1, max_train_steps=1, **options)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), None]
+)
+def test_too_little_memory_names_the_levers(tmp_path, error):
+    hook = fail_at(5, error) if error else lambda at, loss: torch.empty(2**50)
+    with pytest.raises(LatentDiffError) as caught:
+        run(tmp_path, hook)
+    for lever in (
+        "train_batch_size (it is 4)",
+        "gradient_accumulation_steps",
+        "mixed_precision",
+        "resolution (it is 256)",
+    ):
+        assert lever in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+class Faults:
+    """Errors of the system at the n-th call of functions that write, from a save on."""
+
+    def __init__(self, monkeypatch, number):
+        self.left, self.met = None, False
+        for name in ("fsync", "replace", "mkdir", "chmod"):
+            monkeypatch.setattr(os, name, self.failing(getattr(os, name), number))
+
+    def failing(self, function, number):
+        def call(*args, **kwargs):
+            if self.left is not None:
+                self.left -= 1
+                if self.left == 0:
+                    self.met = True
+                    raise OSError(number, os.strerror(number))
+            return function(*args, **kwargs)
+
+        return call
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_disk_that_fails_at_any_call_of_a_save_costs_no_good_checkpoint(whole, tmp_path, monkeypatch, kept):
+    """One call after the other, until a save needs no more of them."""
+    total = 0
+    for call in range(1, 100):
+        output, number = tmp_path / str(call), (errno.ENOSPC, errno.EIO)[call % 2]
+        shutil.copytree(whole / "checkpoint-4", output / "checkpoint-4")
+        shutil.copy(whole / "log.jsonl", output)
+        with monkeypatch.context() as patch:
+            faults = Faults(patch, number)
+
+            def hook(at, loss, faults=faults, call=call):
+                faults.left = {7: call, 8: None}.get(at, faults.left)
+                return loss
+
+            with optional_warnings() as found:
+                run(output, hook, dropout=0.1, resume_from_checkpoint="latest", checkpoints_total_limit=kept)
+        assert [checkpoint.damage(path) for path in checkpoint.existing(output)] in ([None], [None, None])
+        assert log(output) == log(whole)
+        assert all(torch.equal(value, weights(output)[name]) for name, value in weights(whole).items())
+        if not faults.met:
+            assert total >= 10 and len(checkpoint.existing(output)) == kept
+            return
+        warned = [line for line in found if os.strerror(number) in line]
+        assert warned or "checkpoint-8" in names(output)  # the error that a folder is there is none
+        total += len(warned)
+
+
+@contextmanager
+def optional_warnings():
+    import warnings
+
+    lines = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_, **__: lines.append(str(message))
+        yield lines
+
+
+@pytest.mark.parametrize("limit", [0, 500, 2000, 5000])
+def test_a_full_disk_costs_nothing(whole, tmp_path, limit):
+    """The limit of a file's size stands for the disk: any file of a checkpoint, or the log, meets it in its midst."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def hook(at, loss):
+        if at in (3, 5):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit if at == 3 else soft, hard))
+        return loss
+
+    try:
+        with pytest.warns(LatentDiffWarning, match=r"saving checkpoint-4 failed \(File too large\); there is no"):
+            run(tmp_path, hook, dropout=0.1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == ["checkpoint-8", "log.jsonl", "net.safetensors"]
+    assert log(tmp_path) == log(whole)
+    assert all(torch.equal(value, weights(tmp_path)[name]) for name, value in weights(whole).items())
+
+
+def test_another_recipe_is_refused_field_by_field(whole, tmp_path):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    other = {"seed": 1, "ema_decay": 0.5, "optimizer_options": {"eps": 1e-6}, "train_batch_size": 2}
+    with pytest.raises(ConfigError) as caught:
+        run(tmp_path, resume_from_checkpoint="latest", max_train_steps=12, **other)
+    for text in ("ema_decay is 0.5, was 0.9", "seed is 1, was 0", "optimizer_options.eps is 1e-06, was None"):
+        assert text in str(caught.value)
+    assert "processes) is 2, was 4" in str(caught.value) and "max_train_steps" not in str(caught.value)
+    with pytest.warns(LatentDiffWarning, match=r"but learning_rate is 0.01, was 0.05$"):
+        run(tmp_path, resume_from_checkpoint="latest", max_train_steps=12, learning_rate=0.01)
+
+
+def test_the_command_says_how_to_go_on(tmp_path, capsys):
+    from PIL import Image
+
+    from latentdiff.cli.main import main
+
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "images" / "a.png")
+    model = {"block_out_channels": [8], "norm_num_groups": 4}
+    options = {
+        "train_data_dir": tmp_path / "images",
+        "output_dir": tmp_path / "run",
+        "resolution": 16,
+        "report_to": "none",
+    }
+    options |= {"model": json.dumps(model), "checkpointing_steps": 1, "train_batch_size": 1}
+    argv = ["train", "first-stage", *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+
+    def stop():
+        while not checkpoint.existing(tmp_path / "run"):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    assert main(argv) == 143
+    thread.join()
+    error = capsys.readouterr().err
+    assert error.startswith("latentdiff: SIGTERM after step ") and error.count("\n") == 1
+    assert "by --resume_from_checkpoint latest" in error
+    assert main([*argv, "--max_train_steps", "1", "--resume_from_checkpoint", "latest"]) == 0

@@ -1,0 +1,88 @@
+"""The smallest run that has all that a run can lose: weights, averages, moments, draws, dropout, an unfinished line."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from latentdiff.config import from_mapping
+from latentdiff.io.files import atomic_file
+from latentdiff.training.loop import make_accelerator, train
+from latentdiff.training.recipes import Recipe
+from latentdiff.training.task import Task
+
+BASE = {
+    "train_data_dir": "none",
+    "train_batch_size": 4,
+    "learning_rate": 0.05,
+    "lr_scheduler": "cosine",
+    "ema_decay": 0.9,
+    "max_train_steps": 10,
+    "checkpointing_steps": 4,
+    "logging_steps": 3,
+    "report_to": "none",
+}
+
+
+class Denoise(Task):
+    """Points from which noise is to be taken.
+
+    Args:
+        hook: Called with the step and the loss, at every forward pass; gives what is the loss instead.
+        dropout: Whose draws are the process's own.
+    """
+
+    def __init__(self, hook=None, dropout=0.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(8, 32), nn.SiLU(), nn.Dropout(dropout), nn.Linear(32, 8))
+        self.hook = hook
+
+    def forward(self, batch, draws):
+        noise = draws.normal_like(batch)
+        loss = (self.net(batch + noise) - noise).square().mean()
+        loss = self.hook(self.step, loss) if self.hook else loss
+        return loss, {"twice": 2 * loss.detach()}
+
+    def export(self, folder):
+        with atomic_file(folder / "net.safetensors") as aside:
+            save_file(self.net.state_dict(), aside)
+
+
+def items():
+    """So many that epochs end within a batch."""
+    return list(torch.randn(13, 8, generator=torch.Generator().manual_seed(1)))
+
+
+def run(output, hook=None, dropout=0.0, **options):
+    recipe = from_mapping(Recipe, {**BASE, "output_dir": str(output), **options})
+    return train(Denoise(hook, dropout), items(), recipe, make_accelerator(recipe))
+
+
+def weights(output: Path):
+    return load_file(output / "net.safetensors")
+
+
+def log(output: Path):
+    """The lines, without the one value that is a time."""
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
+
+
+def assert_same_run(first: Path, second: Path, checkpoints=("checkpoint-4", "checkpoint-8")):
+    """Weights, log, and all that the checkpoints hold."""
+    assert log(first) == log(second) and log(first)
+    pairs = [(weights(first), weights(second))]
+    for name in checkpoints:
+        one, other = first / name, second / name
+        pairs += [(load_file(one / f), load_file(other / f)) for f in ("model.safetensors", "ema.safetensors")]
+        moments = [torch.load(path / "optimizer.pt", weights_only=True) for path in (one, other)]
+        assert moments[0]["param_groups"] == moments[1]["param_groups"]
+        for number, values in moments[0]["state"].items():
+            pairs.append((values, moments[1]["state"][number]))
+        assert (one / "state.json").read_text() == (other / "state.json").read_text()
+    for one, other in pairs:
+        assert one.keys() == other.keys() and one
+        assert all(torch.equal(one[name], other[name]) for name in one)
