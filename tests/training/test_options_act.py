@@ -75,7 +75,12 @@ def test_the_width_of_huber_acts(data, vae, tmp_path):
 def test_gradient_checkpointing_of_a_first_stage(data, tmp_path, model):
     def go(**options):
         values = {"train_data_dir": str(data), "resolution": toy.SIDE, "train_batch_size": 4, "max_train_steps": 2}
-        values |= {"model": {"_class_name": model, **toy.VAE}, "discriminator": {}, "report_to": "none", **options}
+        values |= {
+            "model": {"_class_name": model, **toy.VAE},
+            "discriminator": {"channels": 4, "layers": 2},
+            "report_to": "none",
+            **options,
+        }
         with counted() as calls:
             output = train_first_stage(from_mapping(FirstStageRecipe, values))
         return load_file(output / "vae" / "diffusion_pytorch_model.safetensors"), len(calls)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import diffusers
 import torch
@@ -10,6 +11,9 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from latentdiff.errors import InputError
+
+# Options of the parent that are no options here; its constructor adds them to what is saved, with these values.
+FIXED = {"act_fn": "silu", "force_upcast": False, "lookup_from_codebook": False, "norm_type": "group"}
 
 
 class VQModel(diffusers.VQModel):  # type: ignore[misc]
@@ -58,6 +62,12 @@ class VQModel(diffusers.VQModel):  # type: ignore[misc]
         options = {name: value for name, value in self.config.items() if not name.startswith("_")}
         super().__init__(**options)
         self.register_to_config(**options)  # the parent's constructor adds options of its own
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
+        """As the parent does, but without a warning of the parent's options at their fixed values."""
+        known = {name: value for name, value in config_dict.items() if name not in FIXED or value != FIXED[name]}
+        return super().extract_init_dict(known, **kwargs)
 
     def encode_to_indices(self, images: Tensor) -> Tensor:
         """The codes (B, h, w), int64 in [0, num_vq_embeddings), of images (B, 3, H, W) in [-1, 1]."""
