@@ -106,7 +106,7 @@ def recipe(task, data, vae, output, **options) -> DiffusionRecipe:
         "output_dir": str(output),
         "resolution": SIDE,
         "conditioning": task,
-        "vae": str(vae),
+        "vae": None if vae is None else str(vae),
         "unet": UNET,
         "noise_schedule": {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195},
         "train_batch_size": 4,

@@ -98,7 +98,9 @@ def train_diffusion(recipe: DiffusionRecipe) -> Path:
         unseen = LatentRows(encode_held_out(recipe, pipeline.vae, held_out, accelerator), held_out_rows, recipe.seed)
     if recipe.pretrained_model_name_or_path is None:
         channels = pipeline.vae.config.latent_channels
-        scale = measure_scale(cache, channels, recipe.latent_scale_images, generator(recipe.seed))
+        scale = recipe.latent_scale or measure_scale(
+            cache, channels, recipe.latent_scale_images, generator(recipe.seed)
+        )
         pipeline.vae.register_to_config(scaling_factor=scale)
     task = DiffusionTask(conditioner, recipe, samples)
     return train(task, LatentRows(cache, rows, recipe.seed), recipe, accelerator, unseen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = [
     "as_dict",
     "load_recipe",
 ]
+LATENT_SCALE_IMAGES = 4096
 HUBER_C = 0.1  # of diffusers' training scripts
 R = TypeVar("R", bound=Recipe)
 NOT_NEGATIVE = ("perceptual_weight", "kl_weight", "codebook_weight", "codebook_beta", "codebook_restart")
@@ -114,6 +116,7 @@ class DiffusionRecipe(Recipe):
         conditioning: The task, a name of the registry `CONDITIONERS`; by default that of the pretrained pipeline, else
             text-to-image where there is a text encoder, else unconditional.
         pretrained_model_name_or_path: A pipeline folder whose networks are the start; the dicts below are then unused.
+            An unconditional one may become one of super-resolution, inpaint or semantic-to-image.
         vae: Folder of the trained first stage.
         unet: Constructor arguments of `latentdiff.UNet2DConditionModel`; its sample_size, in_channels, out_channels and
             cross_attention_dim follow from the first stage and the conditioning, and may be left out.
@@ -147,6 +150,8 @@ class DiffusionRecipe(Recipe):
         validation_prompts: Captions of the images made at validation, in place of the data's; for text-to-image.
         validation_inference_steps: Of the solver.
         validation_guidance_scale: Classifier-free guidance at validation; by default 3 where conditions are dropped.
+        latent_scale: What latents are multiplied by, in place of 1 / std: larger lets less noise in (section D.1 of the
+            paper); null to measure it.
         latent_scale_images: Images over which the latent scale 1 / std is measured.
     """
 
@@ -178,7 +183,8 @@ class DiffusionRecipe(Recipe):
     validation_prompts: list[str] = field(default_factory=list)
     validation_inference_steps: int = 50
     validation_guidance_scale: float | None = None
-    latent_scale_images: int = 4096
+    latent_scale: float | None = None
+    latent_scale_images: int = LATENT_SCALE_IMAGES
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -205,6 +211,12 @@ class DiffusionRecipe(Recipe):
                 not getattr(self, option) or self.validation_steps > 0,
                 f"{option} is given, but validation_steps is 0; say how many steps lie between validations",
             )
+        scale = self.latent_scale
+        check(scale is None or 0 < scale < math.inf, f"latent_scale is {scale}; it must be above 0, or null")
+        measured = self.latent_scale_images == LATENT_SCALE_IMAGES
+        check(scale is None or measured, "latent_scale and latent_scale_images are both given; drop one")
+        if self.pretrained_model_name_or_path is not None:
+            check(scale is None, "latent_scale is given, but the pretrained pipeline has its own; leave it out")
         if self.pretrained_model_name_or_path is None:
             check(self.vae is not None, "vae is missing; give the folder of a trained first stage")
             check(bool(self.unet), "unet is empty; give the UNet's configuration")

@@ -9,11 +9,13 @@ from latentdiff.errors import ConfigError
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.codec import factor
+from latentdiff.pipelines.unconditional import UnconditionalPipeline
 from latentdiff.registry import CONDITIONERS, PIPELINES, load_plugins
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.training.autoencoder import load_first_stage
 from latentdiff.training.conditioners.base import Conditioner, build
 from latentdiff.training.recipes import DiffusionRecipe
+from latentdiff.training.widening import widened
 
 
 def make_conditioner(recipe: DiffusionRecipe, images: ImageFolder) -> Conditioner:
@@ -31,10 +33,7 @@ def make_conditioner(recipe: DiffusionRecipe, images: ImageFolder) -> Conditione
         task = recipe.conditioning or _task_of(pipeline)
         kind = _conditioner_class(recipe, task)
         if type(pipeline) is not _pipeline_class(task):
-            raise ConfigError(
-                f"conditioning is {task!r}, which trains a {_pipeline_class(task).__name__}, but the pretrained "
-                f"pipeline is a {type(pipeline).__name__}; drop conditioning"
-            )
+            pipeline = _conditioned(pipeline, recipe, images, task)
     else:
         task = recipe.conditioning or ("text-to-image" if recipe.text_encoder else "unconditional")
         kind = _conditioner_class(recipe, task)
@@ -65,6 +64,25 @@ def _task_of(pipeline: Any) -> str:
     raise ConfigError(
         f"{type(pipeline).__name__} is no pipeline that can be trained; there are: {', '.join(CONDITIONERS.names())}"
     )
+
+
+def _conditioned(pipeline: Any, recipe: DiffusionRecipe, images: ImageFolder, task: str) -> Any:
+    """The task's pipeline around the networks of an unconditional one, which sees its condition in further channels.
+
+    Raises:
+        ConfigError: If the pipeline has a condition, or the task's isn't concatenated.
+    """
+    kind, cls, latents = CONDITIONERS.get(task), _pipeline_class(task), pipeline.vae.config.latent_channels
+    fitting = kind.unet_options(recipe, latents)
+    own = type(pipeline) is UnconditionalPipeline and isinstance(pipeline.unet, UNet2DConditionModel)
+    if not own or set(fitting) != {"in_channels"}:
+        raise ConfigError(
+            f"conditioning is {task!r}, which trains a {cls.__name__}, but the pretrained pipeline is a "
+            f"{type(pipeline).__name__}; drop conditioning, or start super-resolution, inpaint or semantic-to-image "
+            "from an UnconditionalPipeline"
+        )
+    parts = {**pipeline.components, **kind.components(recipe, images, pipeline.vae)}
+    return cls(**parts | {"unet": widened(pipeline.unet, fitting["in_channels"])})
 
 
 def new_pipeline(recipe: DiffusionRecipe, images: ImageFolder, task: str, vae: Any) -> Any:
