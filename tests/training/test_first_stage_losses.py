@@ -158,6 +158,21 @@ def test_adaptive_weight_is_its_formula(io):
     assert float(adaptive_weight(distance, 0 * generator, layer)) == 1e4  # 119 / 1e-4 would be more
 
 
+def test_adaptive_weight_in_mixed_precision():
+    """bf16 has eight bits, and rounds each of the gradient's many terms by itself."""
+    found = {}
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        task = FirstStageTask(make_first_stage(TINY, 3, 16), recipe(discriminator=SMALL_DISCRIMINATOR))
+        images = torch.rand(4, 3, 16, 16) * 2 - 1
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss, values = task(images, draws(images))
+        loss.backward()
+        assert loss.dtype == torch.float32 and task.vae.decoder.conv_out.weight.grad.isfinite().all()
+        found[enabled] = values["adversarial_weight"].item()
+    assert found[True] != found[False] and found[True] == pytest.approx(found[False], rel=2**-5)
+
+
 def test_adversarial_share_rises():
     options = {"discriminator": SMALL_DISCRIMINATOR, "disc_start": 10}
     sharp, soft = (recipe(**options, disc_warmup_steps=warmup) for warmup in (0, 4))

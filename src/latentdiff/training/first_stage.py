@@ -20,9 +20,10 @@ from latentdiff.training.bottlenecks import KLBottleneck, VQBottleneck, make_bot
 from latentdiff.training.conditioners.base import build
 from latentdiff.training.discriminator import PatchDiscriminator
 from latentdiff.training.ema import EMA
+from latentdiff.training.held_out import HeldOut, check_held_out
 from latentdiff.training.loop import make_accelerator, train
 from latentdiff.training.recipes import FirstStageRecipe
-from latentdiff.training.reconstruction import HeldOut, Reconstruction, check_held_out, load_perceptual
+from latentdiff.training.reconstruction import Reconstruction, load_perceptual
 from latentdiff.training.task import Task
 
 CODEBOOK = "vae.quantize.embedding.weight"
