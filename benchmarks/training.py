@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from latentdiff.cli.console import calm
+from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.folder import ImageFolder
 from latentdiff.data.latent_cache import Columns, LatentRows, cache_latents
 from latentdiff.training.diffusion import DiffusionTask
@@ -76,7 +77,9 @@ class Diffusion:
         self.vae = conditioner.pipeline.vae.requires_grad_(False)
         self.alphas_cumprod = conditioner.pipeline.scheduler.alphas_cumprod.float()
         with calm(quiet=True):
-            cache = cache_latents(folder / "latents", self.vae, images, random_flip=False)
+            cache = cache_latents(
+                folder / "latents", self.vae, images, BadFiles(folder, len(images), 0), random_flip=False
+            )
         self.set_up(conditioner, cache, images)
 
     def set_up(self, conditioner, cache, images) -> None:

@@ -25,6 +25,10 @@ class InputError(LatentDiffError, ValueError):
     """A prompt, image, size, seed or other call argument is not valid."""
 
 
+class BadFileError(InputError):
+    """A file can't be decoded; a training run goes on without it."""
+
+
 class TooLargeError(InputError):
     """There is not enough memory for an image."""
 

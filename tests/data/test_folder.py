@@ -31,7 +31,7 @@ def rows(**columns):
 
 def test_sub_folders_are_classes(folder):
     images = ImageFolder(folder, 8)
-    names = [path.relative_to(folder).as_posix() for path in images.paths]
+    names = [path.relative_to(folder).as_posix() for path in images.files]
     assert dict(zip(names, images.labels, strict=True)) == {"a/1.png": 0, "a/c/3.png": 0, "b/2.png": 1}
     assert images.class_names == ["a", "b"] and images.num_classes == 2 and images.captions is None
 
@@ -46,7 +46,7 @@ def test_metadata_with_names_numbers_and_captions(folder):
     describe(folder, rows(label=["cat", "dog", "cat"], text=["x", "y", "z"]))
     images = ImageFolder(folder, 8)
     assert images.labels == [0, 1, 0] and images.class_names == ["cat", "dog"] and images.captions == ["x", "y", "z"]
-    assert [path.name for path in images.paths] == ["2.png", "1.png", "3.png"]
+    assert [path.name for path in images.files] == ["2.png", "1.png", "3.png"]
     describe(folder, rows(label=[3, 0, 1]))
     images = ImageFolder(folder, 8)
     assert images.labels == [3, 0, 1] and images.class_names is None and images.num_classes == 4

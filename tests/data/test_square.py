@@ -67,12 +67,12 @@ def test_indices_count_and_colours_must_agree(tmp_path):
     rows = [{"file_name": f"image_{name}.png", "label_map": f"{name}.png"} for name in "ab"]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     images = ImageFolder(tmp_path, 2)
-    palette = indexed_palette(tmp_path / "a.png", 3)
+    palette = indexed_palette([tmp_path / "a.png"], 3)
     assert palette == [(9, 0, 0), (0, 9, 0), (0, 0, 9)] and count_classes(images.label_maps) == 3
     assert LabelMaps(images, 3, None)(1, False, array_generator(0))["maps"].tolist() == numbers.tolist()
     with pytest.raises(InputError, match=r"b.png has class 1 in the colour \(0, 0, 9\), the palette says \(0, 9, 0\)"):
         LabelMaps(images, 3, palette)
-    assert indexed_palette(tmp_path / "image_a.png", 3) is None and indexed_palette(tmp_path / "a.png", 5) is None
+    assert indexed_palette([tmp_path / "image_a.png"], 3) is None and indexed_palette([tmp_path / "a.png"], 5) is None
     assert len(colours_of(Image.open(tmp_path / "a.png"))) == 256
 
 

@@ -254,7 +254,7 @@ def test_layout_classes_are_in_the_folder(data, vae):
 
 
 BAD = {
-    "no captions": ("text-to-image", {"drop": ["text"]}, InputError, r"no metadata\.jsonl with 'text'"),
+    "no captions": ("text-to-image", {"drop": ["text"]}, InputError, "has no captions"),
     "no vocabulary": ("text-to-image", {"vocabulary": None}, ConfigError, "vocabulary is missing"),
     "no classes": ("class-to-image", {"drop": ["label"]}, InputError, "has no classes; sort"),
     "unknown class": (
@@ -284,7 +284,7 @@ BAD = {
         "are both given",
     ),
     "dropout": ("class-to-image", {"condition_dropout": 1.5}, ConfigError, r"must be in \[0, 1\]"),
-    "no objects": ("layout-to-image", {"drop": ["objects"]}, InputError, r"no metadata\.jsonl with 'objects'"),
+    "no objects": ("layout-to-image", {"drop": ["objects"]}, InputError, "has no objects"),
     "too many objects": (
         "layout-to-image",
         {"rewrite": {"objects": [{"class": "red", "box": [0, 0, 8, 8]}] * 3}},
@@ -328,7 +328,7 @@ BAD = {
         ConfigError,
         r"layout_encoder has \['vocab_size'\]",
     ),
-    "no maps": ("semantic-to-image", {"drop": ["label_map"]}, InputError, r"no metadata\.jsonl with 'label_map'"),
+    "no maps": ("semantic-to-image", {"drop": ["label_map"]}, InputError, "has no label maps"),
     "map of another size": (
         "semantic-to-image",
         {"rewrite": {"label_map": "small.png"}},

@@ -8,7 +8,7 @@ from latentdiff.config import from_mapping
 from latentdiff.training.optimizers import make_learning_rate, make_optimizer
 from latentdiff.training.recipes import Recipe
 
-BASE = {"train_data_dir": "none", "output_dir": "none", "train_batch_size": 3, "gradient_accumulation_steps": 2}
+BASE = {"train_data_dir": "unused", "output_dir": "none", "train_batch_size": 3, "gradient_accumulation_steps": 2}
 
 
 def make(**options):

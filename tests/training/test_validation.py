@@ -13,7 +13,7 @@ from latentdiff.training.loop import make_accelerator, train
 from latentdiff.training.recipes import Recipe
 from latentdiff.training.task import Task
 
-BASE = {"train_data_dir": "none", "train_batch_size": 2, "learning_rate": 0.1, "ema_decay": 0.5, "max_train_steps": 4}
+BASE = {"train_data_dir": "unused", "train_batch_size": 2, "learning_rate": 0.1, "ema_decay": 0.5, "max_train_steps": 4}
 
 
 class Line(Task):

@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-from torch.utils.data import Dataset
-
+from latentdiff.data.images import Images
+from latentdiff.data.options import KNOWN, DataOptions
+from latentdiff.data.records import Records, check_known
 from latentdiff.errors import InputError
-from latentdiff.io.images import IMAGE_SUFFIXES, centre_square, load_image, to_tensor
+from latentdiff.io.images import IMAGE_SUFFIXES
+from latentdiff.registry import nearest
 
-COLUMNS = ("text", "label", "objects", "label_map")
+SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 
 
-class ImageFolder(Dataset[torch.Tensor]):
-    """Images as tensors (3, resolution, resolution) in [-1, 1]: the centre square, resized.
+class ImageFolder(Images):
+    """The images of a folder.
 
     Args:
         root: Folder. `metadata.jsonl` in it names the images (`file_name`), and what is known of them: captions
@@ -26,87 +26,99 @@ class ImageFolder(Dataset[torch.Tensor]):
             counts, and where all of them lie in sub-folders, those are the classes.
         resolution: Side of the tensors in pixels.
 
-    Attributes:
-        paths: The image files.
-        metadata: The lines of the metadata, none without it.
-        captions: One caption an image, or None.
-        labels: The number of each image's class, or None.
-        class_names: Names of the classes, sorted, by number; None where the metadata has numbers.
-        objects: The objects in each image as the metadata has them, or None.
-        label_maps: The file of each image's label map, or None.
-
     Raises:
         InputError: If the folder is missing, holds no image, or the metadata names a missing file or has a column that
             isn't filled in every line.
     """
 
-    metadata: list[dict[str, Any]]
-    captions: list[str] | None = None
-    labels: list[int] | None = None
-    class_names: list[str] | None = None
-    objects: list[Any] | None = None
-    label_maps: list[Path] | None = None
-
     def __init__(self, root: str | Path, resolution: int) -> None:
-        self.root, self.resolution = Path(root), resolution
-        if not self.root.is_dir():
-            raise InputError(f"{root} is not a folder; give a folder of images")
-        self.metadata, metadata = [], self.root / "metadata.jsonl"
-        if metadata.exists():
-            self.metadata = rows = _read_metadata(metadata)
-            self.paths = [self.root / row["file_name"] for row in rows]
-            captions, classes, objects, maps = ([row[name] for row in rows if name in row] for name in COLUMNS)
-            self.captions = [str(caption) for caption in captions] or None
-            self.objects, self.label_maps = objects or None, [self.root / name for name in maps] or None
-        else:
-            self.paths = sorted(path for path in self.root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-            parts = [path.relative_to(self.root).parts for path in self.paths]
-            classes = [first for first, *rest in parts] if all(len(names) > 1 for names in parts) else []
-        if not self.paths:
-            raise InputError(f"{root} holds no images; known suffixes are {', '.join(sorted(IMAGE_SUFFIXES))}")
-        if classes:
-            named = isinstance(classes[0], str)
-            self.class_names = sorted(set(classes)) if named else None
-            numbers = {name: number for number, name in enumerate(self.class_names or ())}
-            self.labels = [numbers[name] for name in classes] if named else classes
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes; those of numbers alone end with the largest. 0 where there are none."""
-        return max(self.labels) + 1 if self.labels else 0
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def square(self, index: int) -> Image.Image:
-        """Image `index` as RGB pixels: the centre square, resized."""
-        return centre_square(load_image(self.paths[index]), self.resolution)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return to_tensor(self.square(index))
+        super().__init__(read_folder(DataOptions(train_data_dir=str(root), resolution=resolution)), resolution)
 
 
-def _read_metadata(metadata: Path) -> list[dict[str, Any]]:
-    """The lines, all of which have the same of `COLUMNS`."""
+def read_folder(options: DataOptions) -> Records:
+    """The records of the folder that `train_data_dir` names, its label maps with them if they lie in another.
+
+    Raises:
+        InputError: See `ImageFolder`.
+    """
+    root = Path(str(options.train_data_dir))
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder; give a folder of images")
+    maps = None if options.label_maps is None else Path(options.label_maps)
+    described = (root / "metadata.jsonl").exists()
+    records = _read_metadata(root, options) if described else _read_files(root, maps)
+    if not records.files:
+        raise InputError(f"{root} holds no images; known suffixes are {', '.join(sorted(SUFFIXES))}")
+    if maps is not None:
+        records.known["label_map"] = _maps_of(records, maps)
+    return check_known(records)
+
+
+def _read_files(root: Path, maps: Path | None) -> Records:
+    """Every image in the folder but label maps, with the first sub-folder as its class."""
+    found = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in found if maps is None or maps not in path.parents)
+    parts = [path.relative_to(root).parts for path in paths]
+    classed = all(len(names) > 1 for names in parts)
+    return Records(root, paths, {"label": [first for first, *_ in parts]} if classed else {}, parts=paths)
+
+
+def _read_metadata(root: Path, options: DataOptions) -> Records:
+    """The images that `metadata.jsonl` names."""
+    file_name = options.image_column or "file_name"
+    columns = {known: options.column(known) or known for known in KNOWN}
+    rows = _read_lines(root / "metadata.jsonl", file_name, columns)
+    known: dict[str, list[Any]] = {
+        name: [row[column] for row in rows] for name, column in columns.items() if rows and column in rows[0]
+    }
+    for name in filter(None, map(options.column, KNOWN)):
+        if rows and name not in rows[0]:
+            raise InputError(f"{root}/metadata.jsonl has no column {name!r}; {nearest(name, list(rows[0]))}")
+    if "label_map" in known:
+        known["label_map"] = [root / name for name in known["label_map"]]
+    if "text" in known:
+        known["text"] = [text if isinstance(text, list) else str(text) for text in known["text"]]
+    paths = [root / row[file_name] for row in rows]
+    return Records(root, paths, known, rows, parts=paths)
+
+
+def _read_lines(metadata: Path, file_name: str, columns: dict[str, str]) -> list[dict[str, Any]]:
+    """The lines, all of which have the same columns."""
     rows: list[dict[str, Any]] = []
+    map_column = columns["label_map"]
     for number, line in enumerate(metadata.read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
-            files = [row[name] for name in ("file_name", "label_map") if name == "file_name" or name in row]
+            files = [row[name] for name in (file_name, map_column) if name == file_name or name in row]
             absent = [file for file in files if not (metadata.parent / file).exists()]
         except (ValueError, KeyError, TypeError):
             raise InputError(
-                f"{metadata} line {number}: needs JSON with 'file_name' (and 'label_map') as paths; mend the line"
+                f"{metadata} line {number}: needs JSON with {file_name!r} (and {map_column!r}) as paths; mend the line"
             ) from None
         if absent:
             raise InputError(f"{metadata} names {absent[0]}, which does not exist; restore the file or drop the line")
         rows.append(row)
-        for column in COLUMNS:
+        for column in columns.values():
             if (column in row) != (column in rows[0]):
                 raise InputError(f"{metadata} line {number}: {column!r} is in some lines only; give it in all or none")
-        label, first = row.get("label", 0), rows[0].get("label", 0)
+        label, first = row.get(columns["label"], 0), rows[0].get(columns["label"], 0)
         if type(label) not in (int, str) or type(label) is not type(first) or (isinstance(label, int) and label < 0):
             raise InputError(
                 f"{metadata} line {number}: the label is {label!r}; give a name, or a number from 0, in all lines alike"
             )
     return rows
+
+
+def _maps_of(records: Records, maps: Path) -> list[Path]:
+    """For each image the file of the same path, its suffix aside, in the folder of label maps."""
+    if not maps.is_dir():
+        raise InputError(f"label_maps is {maps}, which is not a folder; give a folder of label maps")
+    by_stem = {path.relative_to(maps).with_suffix(""): path for path in sorted(maps.rglob("*")) if path.is_file()}
+    stems = [Path(str(file)).relative_to(records.root).with_suffix("") for file in records.files]
+    absent = [stem for stem in stems if stem not in by_stem]
+    if absent:
+        raise InputError(
+            f"{len(absent)} of {len(stems)} images have no label map in {maps}, the first is {absent[0]}; "
+            "maps have the names of the images, with any suffix"
+        )
+    return [by_stem[stem] for stem in stems]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from latentdiff.data.folder import ImageFolder
-from latentdiff.errors import InputError
+from latentdiff.data.images import Images
+from latentdiff.errors import BadFileError, InputError
+from latentdiff.io.arrays import size_of
 from latentdiff.io.images import centre_box, read_pixels, upright_size
 from latentdiff.io.label_maps import read_label_map, resize_label_map
+from latentdiff.io.stored import Stored
 
 IGNORE_INDEX = 255
 
@@ -32,16 +34,20 @@ class LabelMaps:
             no class, or indices in other colours. All of them are read to see it.
     """
 
-    def __init__(self, images: ImageFolder, num_classes: int, palette: Sequence[Sequence[int]] | None) -> None:
+    def __init__(self, images: Images, num_classes: int, palette: Sequence[Sequence[int]] | None) -> None:
         self.paths, self.resolution = paths_of(images), images.resolution
         self.num_classes = num_classes
         self.palette = None if palette is None else [tuple(colour) for colour in palette]
-        for path, image in zip(self.paths, images.paths, strict=True):
-            (height, width), (rows, columns) = upright_size(image), upright_size(path)
+        for path, image in zip(self.paths, images.files, strict=True):
+            try:
+                (height, width), (rows, columns) = size_of(image), upright_size(path)
+            except BadFileError:  # another sample takes its place
+                continue
             if (height, width) != (rows, columns):
                 given = f"label map {path} is {columns}x{rows} pixels, its image {width}x{height}"
                 raise InputError(f"{given}; give a map of the image's size")
-            self._read(path)
+            with suppress(BadFileError):
+                self._read(path)
 
     def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """See `Rows`."""
@@ -50,7 +56,7 @@ class LabelMaps:
         square = resize_label_map(label_map[top:bottom, left:right], (self.resolution, self.resolution))
         return {"maps": square.flip(-1) if mirrored else square}
 
-    def _read(self, path: Path) -> torch.Tensor:
+    def _read(self, path: Stored) -> torch.Tensor:
         """A whole map: an index counts, so it must be in the colour by which sampling would read the same file."""
         image = read_pixels(path, lambda image: image)
         indexed = not image.mode.startswith("RGB")
@@ -68,21 +74,23 @@ class LabelMaps:
         return label_map
 
 
-def paths_of(images: ImageFolder) -> list[Path]:
+def paths_of(images: Images) -> list[Stored]:
     """The files of the maps, or an InputError if the images have none."""
     if images.label_maps is None:
         raise InputError(
-            f"{images.root} has no metadata.jsonl with 'label_map'; give the path of each image's map there"
+            f"{images.root} has no label maps; give 'label_map' in metadata.jsonl, or their folder as label_maps"
         )
     return images.label_maps
 
 
-def count_classes(paths: Sequence[Path]) -> int:
+def count_classes(paths: Sequence[Stored]) -> int:
     """One more than the largest number in the maps, those to ignore aside; the maps are indexed or grey."""
     largest = -1
     for path in paths:
-        numbers = read_label_map(path, IGNORE_INDEX, ignore_index=IGNORE_INDEX)
-        largest = max([largest, *_classes_in(numbers)])
+        with suppress(BadFileError):
+            image = read_pixels(path, lambda image: image)
+            numbers = read_label_map(image, IGNORE_INDEX, ignore_index=IGNORE_INDEX, name=f"label map {path}")
+            largest = max([largest, *_classes_in(numbers)])
     if largest < 0:
         raise InputError(f"the label maps beside {paths[0]} have no class at any pixel; number the classes from 0")
     return largest + 1
@@ -92,11 +100,14 @@ def _classes_in(label_map: torch.Tensor) -> list[int]:
     return [int(number) for number in np.unique(label_map.numpy()) if number != IGNORE_INDEX]
 
 
-def indexed_palette(path: Path, num_classes: int) -> list[tuple[int, ...]] | None:
-    """The colours of the classes in an indexed file; None if it isn't one, or two have the same colour."""
-    image = read_pixels(path, lambda image: image)
-    colours = colours_of(image)[:num_classes] if image.mode == "P" else []
-    return colours if len(set(colours)) == num_classes else None
+def indexed_palette(paths: Sequence[Stored], num_classes: int) -> list[tuple[int, ...]] | None:
+    """The colours of the classes in the first map that can be read; None if it isn't indexed, or two have the same."""
+    for path in paths:
+        with suppress(BadFileError):
+            image = read_pixels(path, lambda image: image)
+            colours = colours_of(image)[:num_classes] if image.mode == "P" else []
+            return colours if len(set(colours)) == num_classes else None
+    return None
 
 
 def colours_of(image: Image.Image) -> list[tuple[int, ...]]:

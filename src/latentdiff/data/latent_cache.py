@@ -13,8 +13,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.bad_files import BadFiles
+from latentdiff.data.images import Images
 from latentdiff.data.stream import Visited
+from latentdiff.errors import BadFileError, ConfigError, InputError
 from latentdiff.io.files import atomic_folder
 from latentdiff.seeding import array_generator
 
@@ -28,16 +30,23 @@ class LatentCache(Dataset[torch.Tensor]):
     Args:
         folder: Made by `cache_latents`.
         images: The number N of images.
+
+    Attributes:
+        bad: Numbers of images that couldn't be decoded, to the reason.
     """
 
     def __init__(self, folder: Path, images: int) -> None:
         self.images = images
         self.moments = np.load(folder / "moments.npy", mmap_mode="r")
+        bad = json.loads((folder / "meta.json").read_text())["bad"]
+        self.bad = {int(image): reason for image, reason in bad.items()}
 
     def __len__(self) -> int:
         return len(self.moments)
 
     def __getitem__(self, index: int) -> torch.Tensor:
+        if index % self.images in self.bad:
+            raise BadFileError(self.bad[index % self.images])
         return torch.from_numpy(self.moments[index].astype(np.float32))
 
 
@@ -81,14 +90,27 @@ class LatentRows(Visited):
         return {"moments": self.latents[index], **self.rows(image, bool(mirrored), rng)}
 
 
-def _fingerprint(vae: nn.Module, images: ImageFolder, random_flip: bool) -> str:
-    """Changes with the weights, the files (name, size, time) and how they are read."""
-    digest = hashlib.sha256(f"{images.resolution} {random_flip}".encode())
+class _Attempts(Dataset[Any]):
+    """Images, or the reasons why they can't be decoded."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor | str:
+        try:
+            return self.images[index]
+        except BadFileError as error:
+            return str(error)
+
+
+def _weights_of(vae: nn.Module) -> str:
+    """Changes with the weights of the first stage."""
+    digest = hashlib.sha256()
     for name, tensor in vae.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
-    for path in images.paths:
-        stat = path.stat()
-        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
@@ -96,38 +118,87 @@ def _fingerprint(vae: nn.Module, images: ImageFolder, random_flip: bool) -> str:
 def cache_latents(
     folder: Path,
     vae: Any,
-    images: ImageFolder,
+    images: Images,
+    bad_files: BadFiles,
     *,
     random_flip: bool,
     batch_size: int = 64,
     autocast: bool = False,
+    resuming: bool = False,
 ) -> LatentCache:
-    """The cache of `images` in `folder`, encoded now unless it is there for these very weights and files."""
-    fingerprint = _fingerprint(vae, images, random_flip)
-    meta = folder / "meta.json"
-    if meta.exists() and json.loads(meta.read_text())["fingerprint"] == fingerprint:
-        return LatentCache(folder, len(images))
-    device = next(vae.parameters()).device
-    copies = 2 if random_flip else 1
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """The cache of `images` in `folder`, encoded now unless it is there for these very weights and files.
+
+    Args:
+        folder: Of the cache.
+        vae: The first stage, where it is to encode.
+        images: To encode.
+        bad_files: Where images that can't be decoded are said; the cache raises BadFileError for them.
+        random_flip: Whether mirror images are encoded, too.
+        batch_size: Images encoded at once.
+        autocast: Whether to encode in bfloat16.
+        resuming: Whether a run goes on, whose latents have to be the same first stage's.
+
+    Raises:
+        ConfigError: If they aren't.
+        InputError: If too many images can't be decoded.
+    """
+    stamp = {"first_stage": _weights_of(vae), "images": images.fingerprint(), "random_flip": random_flip}
+    there = _stamp_of(folder)
+    if stamp.items() <= there.items():
+        cache = LatentCache(folder, len(images))
+        for image, reason in cache.bad.items():
+            bad_files.add(str(images.files[image]), reason)
+        return cache
+    if resuming and there.get("first_stage", stamp["first_stage"]) != stamp["first_stage"]:
+        raise ConfigError(
+            f"the latents in {folder} are of another first stage; resume with the first stage that the run began with, "
+            "or begin anew in another output_dir"
+        )
     with atomic_folder(folder) as aside:
-        rows: np.memmap[Any, np.dtype[np.float16]] | None = None
-        start = 0
-        for batch in tqdm(DataLoader(images, batch_size=batch_size), desc="encoding images"):
-            for copy in range(copies):
-                pixels = (batch.flip(-1) if copy else batch).to(device)
-                with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                    moments = _moments(vae.encode(pixels)).float().cpu().numpy()
-                if rows is None:
-                    shape = (copies * len(images), *moments.shape[1:])
-                    rows = np.lib.format.open_memmap(aside / "moments.npy", "w+", np.float16, shape)
-                at = copy * len(images) + start
-                rows[at : at + len(moments)] = moments
-            start += len(batch)
-        assert rows is not None
-        rows.flush()
-        (aside / "meta.json").write_text(json.dumps({"fingerprint": fingerprint}))
+        bad = _encode(aside / "moments.npy", vae, images, bad_files, 1 + random_flip, batch_size, autocast)
+        (aside / "meta.json").write_text(json.dumps({**stamp, "bad": bad}))
     return LatentCache(folder, len(images))
+
+
+def _stamp_of(folder: Path) -> dict[str, Any]:
+    """What the cache in a folder was made of; empty if there is none."""
+    try:
+        stamp: dict[str, Any] = json.loads((folder / "meta.json").read_text())
+        return stamp
+    except (OSError, ValueError):
+        return {}
+
+
+def _encode(
+    file: Path, vae: Any, images: Images, bad_files: BadFiles, copies: int, batch_size: int, autocast: bool
+) -> dict[int, str]:
+    """Write the moments; returns the numbers of the images that can't be decoded, with the reasons."""
+    device = next(vae.parameters()).device
+    bad: dict[int, str] = {}
+    rows: np.memmap[Any, np.dtype[np.float16]] | None = None
+    start = 0
+    for batch in tqdm(DataLoader(_Attempts(images), batch_size, collate_fn=list), desc="encoding images"):
+        for place, item in enumerate(batch, start):
+            if isinstance(item, str):
+                bad[place] = item
+                bad_files.add(str(images.files[place]), item)
+        places = np.array([place for place, item in enumerate(batch, start) if not isinstance(item, str)], dtype=int)
+        start += len(batch)
+        if not len(places):
+            continue
+        whole = torch.stack([item for item in batch if not isinstance(item, str)])
+        for copy in range(copies):
+            pixels = (whole.flip(-1) if copy else whole).to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                moments = _moments(vae.encode(pixels)).float().cpu().numpy()
+            if rows is None:
+                shape = (copies * len(images), *moments.shape[1:])
+                rows = np.lib.format.open_memmap(file, "w+", np.float16, shape)
+            rows[copy * len(images) + places] = moments
+    if rows is None:
+        raise InputError(f"{images.root}: no image can be decoded, the first: {bad[0]}; give others")
+    rows.flush()
+    return bad
 
 
 def _moments(encoded: Any) -> torch.Tensor:
@@ -137,7 +208,8 @@ def _moments(encoded: Any) -> torch.Tensor:
 
 def measure_scale(cache: LatentCache, channels: int, images: int, rng: torch.Generator) -> float:
     """The latent scale 1 / std over `images` images (appendix G of the paper); latents have `channels` channels."""
-    chosen = torch.randperm(len(cache), generator=rng)[:images].sort().values.numpy()
+    order = torch.randperm(len(cache), generator=rng).numpy()
+    chosen = np.sort(order[~np.isin(order % cache.images, list(cache.bad))][:images])
     moments = cache.moments[chosen].astype(np.float64)
     mean, logvar = moments[:, :channels], moments[:, channels:]
     variance = mean.var() + (np.exp(np.clip(logvar, -30, 20)).mean() if logvar.size else 0)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from latentdiff.data.folder import ImageFolder
-from latentdiff.errors import InputError
+from latentdiff.data.images import Images
+from latentdiff.errors import BadFileError, InputError
+from latentdiff.io.arrays import size_of
 from latentdiff.io.boxes import clip, parse_box
-from latentdiff.io.images import centre_box, upright_size
+from latentdiff.io.images import centre_box
 
 MIN_AREA = 1e-4  # of the square: what is left of a box at its edge may be too little to see
 
 
-def read_layouts(images: ImageFolder, box_format: str, pixels: bool) -> list[list[dict[str, Any]]]:
+def read_layouts(images: Images, box_format: str, pixels: bool) -> list[list[dict[str, Any]]]:
     """The objects of each image; boxes are clipped to the centre square, relative to it, as "xyxy".
 
     Args:
@@ -26,14 +27,18 @@ def read_layouts(images: ImageFolder, box_format: str, pixels: bool) -> list[lis
     """
     if images.objects is None:
         raise InputError(
-            f"{images.root} has no metadata.jsonl with 'objects'; give each image a list of "
-            "{'class': ..., 'box': ...} there"
+            f"{images.root} has no objects; give each image a list of {{'class': ..., 'box': ...}} as 'objects' in "
+            "metadata.jsonl, or a file of annotations"
         )
-    layouts = []
-    for path, objects in zip(images.paths, images.objects, strict=True):
+    layouts: list[list[dict[str, Any]]] = []
+    for path, objects in zip(images.files, images.objects, strict=True):
         if not isinstance(objects, list) or not all(isinstance(item, Mapping) and "box" in item for item in objects):
             raise InputError(f"{path.name}: objects are {objects!r}; give a list of {{'class': ..., 'box': ...}}")
-        height, width = upright_size(path)
+        try:
+            height, width = size_of(path)
+        except BadFileError:  # another sample takes its place
+            layouts.append([])
+            continue
         left, top, right, bottom = centre_box(height, width)
         area = (left / width, top / height, right / width, bottom / height)
         layout = []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from latentdiff.errors import InputError, LatentDiffError
+from latentdiff.errors import BadFileError, LatentDiffError
+from latentdiff.io.stored import Stored
 
 T = TypeVar("T")
 
@@ -22,7 +23,10 @@ MAX_PIXELS = 100_000_000
 ORIENTATION, FIRST_TURNED = 0x0112, 5  # the EXIF tag, and the first of its values that swaps height and width
 
 
-def load_image(source: str | Path | Image.Image, name: str | None = None) -> Image.Image:
+Source = str | Path | Stored | Image.Image
+
+
+def load_image(source: Source, name: str | None = None) -> Image.Image:
     """An image as RGB with 8 bits, whatever the file has: see `as_rgb`.
 
     Args:
@@ -30,12 +34,12 @@ def load_image(source: str | Path | Image.Image, name: str | None = None) -> Ima
         name: What an error calls it; the file's own name by default.
 
     Raises:
-        InputError: If it can't be read as an image, has no pixels, or more than 100 megapixels.
+        BadFileError: If it can't be read as an image, has no pixels, or more than 100 megapixels.
     """
     return read_pixels(source, as_rgb, name)
 
 
-def read_pixels(source: str | Path | Image.Image, convert: Callable[[Image.Image], T], name: str | None = None) -> T:
+def read_pixels(source: Source, convert: Callable[[Image.Image], T], name: str | None = None) -> T:
     """`convert` of an image that stands upright, in the file's own mode; of an animation, its first frame.
 
     Args:
@@ -44,7 +48,7 @@ def read_pixels(source: str | Path | Image.Image, convert: Callable[[Image.Image
         name: What an error calls the image; the file's own name by default.
 
     Raises:
-        InputError: As `load_image`.
+        BadFileError: As `load_image`.
     """
     name = name or ("image" if isinstance(source, Image.Image) else str(source))
     with warnings.catch_warnings():  # Pillow warns of what is an error here, or does no harm
@@ -52,23 +56,28 @@ def read_pixels(source: str | Path | Image.Image, convert: Callable[[Image.Image
         try:
             if isinstance(source, Image.Image):
                 return convert(_upright(source, name))
-            with Image.open(source, formats=FORMATS) as file:
+            with opened(source) as stream, Image.open(stream, formats=FORMATS) as file:
                 return convert(_upright(file, name))
         except LatentDiffError:
             raise
         except UnidentifiedImageError:
-            raise InputError(f"{name} is not an image of a known kind; known: {', '.join(FORMATS)}") from None
+            raise BadFileError(f"{name} is not an image of a known kind; known: {', '.join(FORMATS)}") from None
         except Image.DecompressionBombError:
-            raise InputError(f"{name} has too many pixels; at most {MAX_PIXELS} are read") from None
+            raise BadFileError(f"{name} has too many pixels; at most {MAX_PIXELS} are read") from None
         except Exception as error:  # a damaged file can raise anything inside Pillow's decoders
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise InputError(f"{name} cannot be read as an image ({reason}); replace it") from None
+            raise BadFileError(f"{name} cannot be read as an image ({reason}); replace it") from None
+
+
+def opened(source: str | Stored) -> IO[bytes]:
+    """A stream of a file's bytes."""
+    return (Path(source) if isinstance(source, str) else source).open("rb")
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
     """The image, turned as its EXIF orientation says; it keeps the name of the file's format."""
     if not 0 < image.width * image.height <= MAX_PIXELS:
-        raise InputError(f"{name} has {image.width}x{image.height} pixels; allowed: 1 to {MAX_PIXELS} in all")
+        raise BadFileError(f"{name} has {image.width}x{image.height} pixels; allowed: 1 to {MAX_PIXELS} in all")
     image.load()
     upright = ImageOps.exif_transpose(image)
     upright.format = image.format
@@ -99,18 +108,18 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(scaled if transparent is None else np.where(grey == transparent, np.uint8(255), scaled))
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Stored) -> tuple[int, int]:
     """Height and width of an image file as it is read, by its header alone.
 
     Raises:
-        InputError: If it is no image.
+        BadFileError: If it is no image.
     """
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as file:
             turned = file.getexif().get(ORIENTATION, 1) >= FIRST_TURNED
             return file.size if turned else (file.height, file.width)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image ({error}); replace it") from None
+        raise BadFileError(f"{path} cannot be read as an image ({error}); replace it") from None
 
 
 def centre_box(height: int, width: int) -> tuple[int, int, int, int]:
@@ -131,3 +140,10 @@ def centre_square(image: Image.Image, resolution: int) -> Image.Image:
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """An RGB image as (3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(127.5).sub_(1)
+
+
+def to_picture(image: torch.Tensor) -> Image.Image:
+    """An image (C, H, W) in [-1, 1] to look at: one channel is grey, of more than three the first are RGB."""
+    channels = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    pixels = channels.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

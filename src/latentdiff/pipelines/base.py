@@ -239,6 +239,7 @@ class DiffusionPipeline(PublishingMixin, diffusers.DiffusionPipeline):  # type: 
             finish: What is done with the decoded images (B, C, H, W) in [0, 1].
         """
         options = {**DEFAULTS, **options}
+        outputs.check_channels(options["output_type"], self.vae.config.out_channels)
         batch_size = batch_size or conditioning.batch_size or 1
         generators = image_generators(options["seed"], options["generator"], batch_size)
         device, windows = self._execution_device, self._windows(options["windows"])

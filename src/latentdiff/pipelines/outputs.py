@@ -20,6 +20,12 @@ def check_output_type(output_type: str) -> None:
         raise InputError(f"output_type is {output_type!r}; {nearest(output_type, OUTPUT_TYPES)}")
 
 
+def check_channels(output_type: str, channels: int) -> None:
+    """InputError if PIL has no 8-bit images of as many channels and is to give them."""
+    if output_type == "pil" and channels not in (1, 3):
+        raise InputError(f"images have {channels} channels, which PIL can't show; use output_type 'np' or 'pt'")
+
+
 def convert(images: torch.Tensor, output_type: str) -> Any:
     """Images (B, C, H, W) in [0, 1] as "pt" (as they are), "np" (B, H, W, C) or a list of "pil" images.
 
@@ -31,8 +37,7 @@ def convert(images: torch.Tensor, output_type: str) -> Any:
     array = images.permute(0, 2, 3, 1).numpy()
     if output_type == "np":
         return array
-    if array.shape[-1] not in (1, 3):
-        raise InputError(f"images have {array.shape[-1]} channels, which PIL can't show; use output_type 'np' or 'pt'")
+    check_channels(output_type, array.shape[-1])
     return [Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels) for pixels in to_bytes(array)]
 
 

@@ -45,7 +45,9 @@ def make_first_stage(model: Mapping[str, Any], channels: int, resolution: int) -
             raise ConfigError(f"model does not fit {name} ({error}); see its documentation") from None
     sizes = {name: vae.config[name] for name in ("in_channels", "out_channels")}
     if set(sizes.values()) != {channels}:
-        raise ConfigError(f"the images have {channels} channels, but model has {sizes}; leave these out, or train anew")
+        raise ConfigError(
+            f"the images have {channels} channels, but model has {sizes}; give channels, or leave these out"
+        )
     if resolution % factor(vae):
         raise ConfigError(f"resolution is {resolution}; this model needs a multiple of {factor(vae)}")
     return vae

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.bad_files import Readable
+from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, LatentRows
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.io.files import atomic_folder, check_writable
@@ -16,6 +17,7 @@ from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import Draws
 from latentdiff.training.conditioners.classes import labels_of
+from latentdiff.training.data import open_bad_files, open_held_out, open_images
 from latentdiff.training.latents import encode, encode_held_out
 from latentdiff.training.loop import make_accelerator, train
 from latentdiff.training.losses import draw_noisy
@@ -50,9 +52,7 @@ class ClassifierTask(Task):
             self.classifier.save_pretrained(aside)
 
 
-def make_classifier(
-    recipe: ClassifierRecipe, pipeline: DiffusionPipeline, images: ImageFolder
-) -> NoisyLatentClassifier:
+def make_classifier(recipe: ClassifierRecipe, pipeline: DiffusionPipeline, images: Images) -> NoisyLatentClassifier:
     """A new classifier of the pipeline's latents into the classes of the images.
 
     Raises:
@@ -81,15 +81,18 @@ def train_classifier(recipe: ClassifierRecipe) -> Path:
     """Train a classifier on a folder of images by class; returns the output folder, which holds `classifier/`."""
     check_writable(Path(recipe.output_dir) / "classifier")
     assert recipe.pretrained_model_name_or_path is not None
-    images = ImageFolder(recipe.train_data_dir, recipe.resolution)
     accelerator = make_accelerator(recipe)
     torch.manual_seed(recipe.seed)
     pipeline = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
+    images = open_images(recipe, pipeline.vae.config.in_channels)
     classifier = make_classifier(recipe, pipeline, images)
+    bad_files = open_bad_files(recipe, images, accelerator)
     held_out = None
-    if recipe.validation_data_dir is not None:
-        unseen = ImageFolder(recipe.validation_data_dir, recipe.resolution)
+    if unseen := open_held_out(recipe, images.channels):
         labels = labels_of(unseen, images.class_names, images.num_classes)
-        held_out = LatentRows(encode_held_out(recipe, pipeline.vae, unseen, accelerator), Columns(labels=labels))
-    rows = LatentRows(encode(recipe, pipeline.vae, images, accelerator), Columns(labels=torch.tensor(images.labels)))
-    return train(ClassifierTask(classifier, pipeline), rows, recipe, accelerator, held_out)
+        latents = encode_held_out(recipe, pipeline.vae, unseen, accelerator, bad_files)
+        held_out = Readable(LatentRows(latents, Columns(labels=labels)), unseen.files, bad_files, recipe.seed)
+    latents = encode(recipe, pipeline.vae, images, accelerator, bad_files)
+    rows = LatentRows(latents, Columns(labels=torch.tensor(images.labels)))
+    items = Readable(rows, images.files, bad_files, recipe.seed)
+    return train(ClassifierTask(classifier, pipeline), items, recipe, accelerator, held_out)

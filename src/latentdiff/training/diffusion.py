@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.bad_files import Readable
 from latentdiff.data.latent_cache import LatentRows, measure_scale
 from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.pipelines.base import DiffusionPipeline
@@ -14,6 +14,7 @@ from latentdiff.sampling import Denoiser
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import Draws, generator
 from latentdiff.training.conditioners.base import Conditioner
+from latentdiff.training.data import open_bad_files, open_held_out, open_images
 from latentdiff.training.latents import encode, encode_held_out
 from latentdiff.training.loop import make_accelerator, train
 from latentdiff.training.losses import diffusion_loss, draw_noisy, huber_widths, timestep_weights
@@ -86,21 +87,26 @@ def train_diffusion(recipe: DiffusionRecipe) -> Path:
     check_writable(Path(recipe.output_dir) / "pipeline")
     accelerator = make_accelerator(recipe)
     torch.manual_seed(recipe.seed)
-    images = ImageFolder(recipe.train_data_dir, recipe.resolution)
-    held_out = recipe.validation_data_dir and ImageFolder(recipe.validation_data_dir, recipe.resolution)
+    images = open_images(recipe, 3)
     conditioner = make_conditioner(recipe, images)
     pipeline: DiffusionPipeline = conditioner.pipeline
+    images.channels = pipeline.vae.config.in_channels
+    held_out = open_held_out(recipe, images.channels)
     rows, held_out_rows = conditioner.rows(images), conditioner.rows(held_out) if held_out else None
     samples = make_samples(conditioner, held_out or images, held_out_rows or rows, recipe)
-    cache = encode(recipe, pipeline.vae, images, accelerator)
+    bad_files = open_bad_files(recipe, images, accelerator)
+    latents = encode(recipe, pipeline.vae, images, accelerator, bad_files)
     unseen = None
     if held_out and held_out_rows:
-        unseen = LatentRows(encode_held_out(recipe, pipeline.vae, held_out, accelerator), held_out_rows, recipe.seed)
+        unseen_latents = encode_held_out(recipe, pipeline.vae, held_out, accelerator, bad_files)
+        unseen_rows = LatentRows(unseen_latents, held_out_rows, recipe.seed)
+        unseen = Readable(unseen_rows, held_out.files, bad_files, recipe.seed)
     if recipe.pretrained_model_name_or_path is None:
         channels = pipeline.vae.config.latent_channels
         scale = recipe.latent_scale or measure_scale(
-            cache, channels, recipe.latent_scale_images, generator(recipe.seed)
+            latents, channels, recipe.latent_scale_images, generator(recipe.seed)
         )
         pipeline.vae.register_to_config(scaling_factor=scale)
     task = DiffusionTask(conditioner, recipe, samples)
-    return train(task, LatentRows(cache, rows, recipe.seed), recipe, accelerator, unseen)
+    items = Readable(LatentRows(latents, rows, recipe.seed), images.files, bad_files, recipe.seed)
+    return train(task, items, recipe, accelerator, unseen)

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 
 from latentdiff.config import check
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.bad_files import BadFiles, Readable
+from latentdiff.data.images import Images
 from latentdiff.io.files import atomic_folder, check_writable
+from latentdiff.io.stored import Stored
 from latentdiff.models.lpips import PerceptualDistance
 from latentdiff.seeding import Draws, generator
 from latentdiff.training.adversarial import LIMIT, Adversarial
 from latentdiff.training.autoencoder import make_first_stage
 from latentdiff.training.bottlenecks import KLBottleneck, VQBottleneck, make_bottleneck
 from latentdiff.training.conditioners.base import build
+from latentdiff.training.data import open_bad_files, open_held_out, open_images
 from latentdiff.training.discriminator import PatchDiscriminator
 from latentdiff.training.ema import EMA
 from latentdiff.training.held_out import HeldOut, check_held_out
@@ -121,27 +124,33 @@ def train_first_stage(recipe: FirstStageRecipe) -> Path:
     check_writable(Path(recipe.output_dir) / "vae")
     accelerator = make_accelerator(recipe)
     torch.manual_seed(recipe.seed)
-    trained, held_out = _images(recipe)
-    channels = len(trained[0])
+    images = open_images(recipe, recipe.channels)
+    trained, held_out = _parts(recipe, images, open_bad_files(recipe, images, accelerator))
     perceptual = None
     if recipe.lpips:
-        perceptual = load_perceptual(recipe.lpips, channels, recipe.resolution).to(accelerator.device)
-    vae = make_first_stage(recipe.model, channels, recipe.resolution)
+        perceptual = load_perceptual(recipe.lpips, images.channels, recipe.resolution).to(accelerator.device)
+    vae = make_first_stage(recipe.model, images.channels, recipe.resolution)
     return train(FirstStageTask(vae, recipe, perceptual, held_out), trained, recipe, accelerator)
 
 
-def _images(recipe: FirstStageRecipe) -> tuple[Any, Any]:
+def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tuple[Readable, Any]:
     """Those to train on, and those held out: of a folder of their own, or a share of the same."""
-    images = ImageFolder(recipe.train_data_dir, recipe.resolution)
+
+    def readable(items: Dataset[Any], files: Sequence[Stored]) -> Readable:
+        return Readable(items, files, bad_files, recipe.seed)
+
+    trained, unseen = readable(images, images.files), open_held_out(recipe, images.channels)
     if not recipe.validation_steps:
-        return images, []
-    if recipe.validation_data_dir is not None:
-        held_out: Any = ImageFolder(recipe.validation_data_dir, recipe.resolution)
-        trained: Any = images
+        return trained, []
+    if unseen is not None:
+        held_out: Any = readable(unseen, unseen.files)
     else:
         order = torch.randperm(len(images), generator=generator(recipe.seed)).tolist()
         cut = round(recipe.validation_share * len(images))
-        held_out, trained = (Subset(images, sorted(part)) for part in (order[:cut], order[cut:]))
+        held_out, trained = (
+            readable(Subset(images, part), [images.files[place] for place in part])
+            for part in (sorted(order[:cut]), sorted(order[cut:]))
+        )
     check_held_out(held_out, recipe.resolution)
     check(
         len(trained) > 0, f"validation_share is {recipe.validation_share}, which leaves no image to train on; lower it"

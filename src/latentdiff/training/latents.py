@@ -7,29 +7,44 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.bad_files import BadFiles
+from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import LatentCache, cache_latents
 from latentdiff.training.recipes import Recipe
 
 
-def encode(recipe: Recipe, vae: Any, images: ImageFolder, accelerator: Accelerator) -> LatentCache:
-    """The latents to train on, in `latents/`; `vae` comes to the device."""
-    return _encode(recipe, vae, images, accelerator, "latents", recipe.random_flip)
+def encode(recipe: Recipe, vae: Any, images: Images, accelerator: Accelerator, bad_files: BadFiles) -> LatentCache:
+    """The latents to train on, in `latents/`; `vae` comes to the device.
+
+    Raises:
+        ConfigError: If a run goes on with another first stage than it began with.
+    """
+    return _encode(recipe, vae, images, accelerator, bad_files, "latents", recipe.random_flip)
 
 
-def encode_held_out(recipe: Recipe, vae: Any, images: ImageFolder, accelerator: Accelerator) -> LatentCache:
+def encode_held_out(
+    recipe: Recipe, vae: Any, images: Images, accelerator: Accelerator, bad_files: BadFiles
+) -> LatentCache:
     """The latents to validate on, in `validation-latents/`; none are mirrored."""
-    return _encode(recipe, vae, images, accelerator, "validation-latents", False)
+    return _encode(recipe, vae, images, accelerator, bad_files, "validation-latents", False)
 
 
 def _encode(
-    recipe: Recipe, vae: Any, images: ImageFolder, accelerator: Accelerator, name: str, random_flip: bool
+    recipe: Recipe,
+    vae: Any,
+    images: Images,
+    accelerator: Accelerator,
+    bad_files: BadFiles,
+    name: str,
+    random_flip: bool,
 ) -> LatentCache:
     with accelerator.main_process_first():
         return cache_latents(
             Path(recipe.output_dir) / name,
             vae.to(accelerator.device),
             images,
+            bad_files,
             random_flip=random_flip,
             autocast=recipe.mixed_precision == "bf16",
+            resuming=recipe.resume_from_checkpoint is not None,
         )

@@ -37,6 +37,8 @@ class FirstStageRecipe(Recipe):
     """The autoencoder, KL or VQ (section 3.1 of the paper, appendix G). All losses are means over images and elements.
 
     Attributes:
+        channels: Of the images: 1 is grey, 3 are RGB, others what the files have; by default the data's own, where
+            photos of 8 bits are RGB.
         model: Constructor arguments of `diffusers.AutoencoderKL`, or with `_class_name: VQModel` of
             `latentdiff.VQModel`; in_channels and out_channels are the data's. Or `pretrained_model_name_or_path` alone
             to go on.
@@ -62,6 +64,7 @@ class FirstStageRecipe(Recipe):
         validation_share: Share of train_data_dir that is held out for validation, in place of validation_data_dir.
     """
 
+    channels: int | None = None
     model: dict[str, Any] = field(default_factory=dict)
     trainable: Literal["all", "decoder"] = "all"
     reconstruction: Literal["l1", "l2"] = "l1"
@@ -127,8 +130,9 @@ class DiffusionRecipe(Recipe):
         layout_encoder: Constructor arguments of `latentdiff.LDMTextEncoder`, but for its sizes, which are the
             tokenizer's; for layout-to-image.
         layout_tokenizer: Constructor arguments of `latentdiff.LayoutTokenizer`; the classes are the data's by default.
-        box_format: Of the boxes in the data, "xywh" (left, top, width, height) or "xyxy" (left, top, right, bottom).
-        box_units: "pixels" of the image file, as COCO has them, or "relative" to the image.
+        box_format: Of the boxes in the data, "xywh" (left, top, width, height) or "xyxy" (left, top, right, bottom);
+            annotations have their own, else it is "xywh".
+        box_units: "pixels" of the image file, as COCO has them, or "relative" to the image; else "pixels".
         segmentation_encoder: out_channels of `latentdiff.SegmentationEncoder`; class_names, and palette and in_channels
             (the number of classes) if those of the data aren't meant; for semantic-to-image.
         degradation: What makes the small images for super-resolution, a name of the registry `DEGRADATIONS`.
@@ -164,8 +168,8 @@ class DiffusionRecipe(Recipe):
     class_embedder: dict[str, Any] = field(default_factory=dict)
     layout_encoder: dict[str, Any] = field(default_factory=dict)
     layout_tokenizer: dict[str, Any] = field(default_factory=dict)
-    box_format: Literal["xywh", "xyxy"] = "xywh"
-    box_units: Literal["pixels", "relative"] = "pixels"
+    box_format: Literal["xywh", "xyxy"] | None = None
+    box_units: Literal["pixels", "relative"] | None = None
     segmentation_encoder: dict[str, Any] = field(default_factory=dict)
     degradation: str = "bicubic"
     masks: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(("thin", "medium", "thick", "box"), 1))

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from latentdiff.config import check
+from latentdiff.data.options import DataOptions
 
 # What may differ when a run goes on from a checkpoint: it doesn't change what is computed, or, like max_train_steps,
 # how far. The split of a batch is free where its size stays, and the place of the data where their number does.
 MAY_CHANGE = (
     "train_data_dir",
+    "dataset_name",
+    "annotations",
+    "label_maps",
+    "max_bad_share",
     "output_dir",
     "resume_from_checkpoint",
     "train_batch_size",
@@ -29,15 +34,12 @@ MAY_CHANGE = (
 REMEDIES = ("learning_rate", "lr_scheduler", "lr_warmup_steps", "max_grad_norm", "mixed_precision")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Options that both training stages share; the names are those of diffusers' training scripts.
+@dataclass(frozen=True, kw_only=True)
+class Recipe(DataOptions):
+    """Options that all training stages share, beside those of the data.
 
     Attributes:
-        train_data_dir: Folder of images, with what is known of them, if anything, in `metadata.jsonl` (columns
-            `file_name`, `text`, `label`, `objects` and `label_map`); classes also as sub-folders.
         output_dir: Where checkpoints and the trained weights go.
-        resolution: Side of the square training images, in pixels.
         random_flip: Mirror half of the images.
         train_batch_size: Images per process and micro-step.
         gradient_accumulation_steps: Micro-steps of an optimiser step; their gradients are averaged.
@@ -71,9 +73,7 @@ class Recipe:
         seed: All that is drawn for a sample comes from the seed and the sample's number in the run.
     """
 
-    train_data_dir: str
     output_dir: str
-    resolution: int = 256
     random_flip: bool = False
     train_batch_size: int = 16
     gradient_accumulation_steps: int = 1
@@ -104,8 +104,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in (
-            "resolution",
             "train_batch_size",
             "gradient_accumulation_steps",
             "max_train_steps",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
-from latentdiff.errors import ConfigError
+from latentdiff.errors import BadFileError, ConfigError, InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
+from latentdiff.io.images import to_picture
 from latentdiff.seeding import Draws, array_generator
 from latentdiff.training.batches import to_device
 from latentdiff.training.conditioners.base import Conditioner
@@ -32,7 +35,7 @@ class SampleSheet:
         recipe: Gives the number of samples, their solver steps and the strength of guidance.
     """
 
-    def __init__(self, conditioner: Conditioner, images: ImageFolder, rows: Rows, recipe: DiffusionRecipe) -> None:
+    def __init__(self, conditioner: Conditioner, images: Images, rows: Rows, recipe: DiffusionRecipe) -> None:
         self.conditioner, self.recipe, self.originals = conditioner, recipe, list[Image.Image]()
         scale = recipe.validation_guidance_scale
         if scale not in (None, 1.0) and not (conditioner.null_dropout() or recipe.dropout):
@@ -46,12 +49,13 @@ class SampleSheet:
             self.count, self.batch = len(self.captions), conditioner.prompts(self.captions)
             return
         self.count = min(recipe.validation_samples, len(images))
-        chosen = [number * len(images) // self.count for number in range(self.count)]
-        self.batch = default_collate([rows(i, False, array_generator(recipe.seed, i)) for i in chosen])
-        if self.batch:
-            self.originals = [images.square(i) for i in chosen]
+        starts = [number * len(images) // self.count for number in range(self.count)]
+        chosen = [_first_readable(images, rows, start, recipe.seed) for start in starts]
+        self.batch = default_collate([row for _, row, _ in chosen])
+        self.originals = [picture for _, _, picture in chosen if picture is not None]
         if images.captions is not None and "input_ids" in self.batch:
-            self.captions = [images.captions[i] for i in chosen]
+            captions = [images.captions[i] for i, _, _ in chosen]
+            self.captions = [caption[0] if isinstance(caption, list) else caption for caption in captions]
 
     @torch.no_grad()
     def __call__(self) -> Image.Image:
@@ -68,17 +72,28 @@ class SampleSheet:
         images = pipeline._generate(
             conditioning,
             (recipe.resolution, recipe.resolution),
-            {"seed": recipe.seed, "num_inference_steps": recipe.validation_inference_steps},
+            {"seed": recipe.seed, "num_inference_steps": recipe.validation_inference_steps, "output_type": "pt"},
             batch_size=self.count,
             guidance=guidance,
         ).images
+        samples = [to_picture(image * 2 - 1) for image in images]
         captions = [""] * len(self.originals) + (self.captions or [""] * self.count)
-        return image_grid([*self.originals, *images], columns=self.count, captions=captions)
+        return image_grid([*self.originals, *samples], columns=self.count, captions=captions)
 
 
-def make_samples(
-    conditioner: Conditioner, images: ImageFolder, rows: Rows, recipe: DiffusionRecipe
-) -> SampleSheet | None:
+def _first_readable(images: Images, rows: Rows, start: int, seed: int) -> tuple[int, dict[str, torch.Tensor], Any]:
+    """The number of the first image from `start` on that can be decoded, its rows, and itself if it has any."""
+    for number in range(start, start + len(images)):
+        i = number % len(images)
+        try:
+            row = rows(i, False, array_generator(seed, i))
+            return i, row, to_picture(images[i]) if row else None
+        except BadFileError as error:
+            reason = str(error)
+    raise InputError(f"{images.root}: no image can be decoded, the last: {reason}; give others")
+
+
+def make_samples(conditioner: Conditioner, images: Images, rows: Rows, recipe: DiffusionRecipe) -> SampleSheet | None:
     """The recipe's sheet of samples, None where there is to be none.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import Images
 from latentdiff.errors import ConfigError
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.base import DiffusionPipeline
@@ -18,7 +18,7 @@ from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.training.widening import widened
 
 
-def make_conditioner(recipe: DiffusionRecipe, images: ImageFolder) -> Conditioner:
+def make_conditioner(recipe: DiffusionRecipe, images: Images) -> Conditioner:
     """The conditioner of a recipe, around the pipeline to train: loaded whole, or new around a trained first stage.
 
     Raises:
@@ -66,7 +66,7 @@ def _task_of(pipeline: Any) -> str:
     )
 
 
-def _conditioned(pipeline: Any, recipe: DiffusionRecipe, images: ImageFolder, task: str) -> Any:
+def _conditioned(pipeline: Any, recipe: DiffusionRecipe, images: Images, task: str) -> Any:
     """The task's pipeline around the networks of an unconditional one, which sees its condition in further channels.
 
     Raises:
@@ -85,7 +85,7 @@ def _conditioned(pipeline: Any, recipe: DiffusionRecipe, images: ImageFolder, ta
     return cls(**parts | {"unet": widened(pipeline.unet, fitting["in_channels"])})
 
 
-def new_pipeline(recipe: DiffusionRecipe, images: ImageFolder, task: str, vae: Any) -> Any:
+def new_pipeline(recipe: DiffusionRecipe, images: Images, task: str, vae: Any) -> Any:
     """A new pipeline of the recipe's configurations, on the default device, around the first stage `vae`.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from latentdiff.conditioning import Conditioning
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import ConfigError
 from latentdiff.seeding import Draws
@@ -47,7 +47,7 @@ class Conditioner(ABC):
         return {}
 
     @classmethod
-    def components(cls, recipe: DiffusionRecipe, images: ImageFolder, vae: Any) -> dict[str, Any]:
+    def components(cls, recipe: DiffusionRecipe, images: Images, vae: Any) -> dict[str, Any]:
         """New components of the pipeline, beside first stage, UNet and scheduler.
 
         Raises:
@@ -66,7 +66,7 @@ class Conditioner(ABC):
         return self.null_dropout() if self.recipe.dropout is None else self.recipe.dropout
 
     @abstractmethod
-    def rows(self, images: ImageFolder) -> Rows:
+    def rows(self, images: Images) -> Rows:
         """What is read of each image.
 
         Raises:

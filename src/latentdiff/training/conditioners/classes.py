@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from latentdiff.conditioning import Conditioning
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, Rows
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.labels import class_number
@@ -37,7 +37,7 @@ class ClassConditioner(Conditioner):
         return {"cross_attention_dim": section_value(recipe.class_embedder, ClassEmbedder, "embed_dim")}
 
     @classmethod
-    def components(cls, recipe: DiffusionRecipe, images: ImageFolder, vae: Any) -> dict[str, Any]:
+    def components(cls, recipe: DiffusionRecipe, images: Images, vae: Any) -> dict[str, Any]:
         """An embedder of the images' classes, or of those that the recipe names."""
         _check_labels(images)
         section = dict(recipe.class_embedder)
@@ -58,7 +58,7 @@ class ClassConditioner(Conditioner):
         """None are dropped for a model without a null class."""
         return 0.0 if self.null is None else super().null_dropout()
 
-    def rows(self, images: ImageFolder) -> Rows:
+    def rows(self, images: Images) -> Rows:
         """The number of the image's class, ()."""
         config = self.pipeline.class_embedder.config
         return Columns(labels=labels_of(images, config.class_names, _classes(config)))
@@ -69,7 +69,7 @@ class ClassConditioner(Conditioner):
         return Conditioning(self.pipeline.class_embedder(labels))
 
 
-def labels_of(images: ImageFolder, class_names: list[str] | None, num_classes: int) -> torch.Tensor:
+def labels_of(images: Images, class_names: list[str] | None, num_classes: int) -> torch.Tensor:
     """The model's number of each image's class, (N,), by name where both have names.
 
     Raises:
@@ -94,7 +94,7 @@ def _classes(config: Any) -> int:
     return int(config.num_classes - (config.null_class == config.num_classes - 1))
 
 
-def _check_labels(images: ImageFolder) -> None:
+def _check_labels(images: Images) -> None:
     if images.labels is None:
         raise InputError(
             f"{images.root} has no classes; sort the images into sub-folders by class, or give 'label' in "

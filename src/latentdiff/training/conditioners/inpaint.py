@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from latentdiff.conditioning import Conditioning
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import ConfigError
 from latentdiff.registry import MASKS
@@ -29,7 +29,7 @@ class InpaintConditioner(Conditioner):
         """Latents, latents of the masked image, and the mask."""
         return {"in_channels": 2 * latent_channels + 1}
 
-    def rows(self, images: ImageFolder) -> Rows:
+    def rows(self, images: Images) -> Rows:
         """The image (3, H, W) in [-1, 1] as `pixels`, and `holes` (1, H, W), 1 in holes and 0 elsewhere."""
         return _Masked(images, self.recipe.masks)
 
@@ -46,7 +46,7 @@ class _Masked:
         weights: Names of the registry `MASKS` to how often each is drawn, relative to each other.
     """
 
-    def __init__(self, images: ImageFolder, weights: Mapping[str, Any]) -> None:
+    def __init__(self, images: Images, weights: Mapping[str, Any]) -> None:
         if not weights:
             raise ConfigError("masks is empty; give names of mask generators and how often each is drawn")
         for name, weight in weights.items():

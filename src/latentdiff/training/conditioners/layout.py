@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from latentdiff.conditioning import Conditioning
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
 from latentdiff.data.layouts import classes_of, read_layouts
-from latentdiff.errors import InputError
+from latentdiff.errors import ConfigError, InputError
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.models.text_encoder import LDMTextEncoder
 from latentdiff.seeding import Draws
@@ -37,7 +37,7 @@ class LayoutConditioner(Conditioner):
         return {"cross_attention_dim": section_value(recipe.layout_encoder, LDMTextEncoder, "hidden_size")}
 
     @classmethod
-    def components(cls, recipe: DiffusionRecipe, images: ImageFolder, vae: Any) -> dict[str, Any]:
+    def components(cls, recipe: DiffusionRecipe, images: Images, vae: Any) -> dict[str, Any]:
         """A tokenizer of the classes in the data, or of those that the recipe names, and an encoder of its tokens."""
         section = dict(recipe.layout_tokenizer)
         if not {"class_names", "num_classes"} & set(section):
@@ -47,12 +47,12 @@ class LayoutConditioner(Conditioner):
         encoder = build(LDMTextEncoder, "layout_encoder", recipe.layout_encoder, **sizes)
         return {"layout_encoder": encoder, "tokenizer": tokenizer}
 
-    def rows(self, images: ImageFolder) -> Rows:
+    def rows(self, images: Images) -> Rows:
         """Token ids (M,), the objects in another order at every visit."""
         layouts = _layouts(self.recipe, images)
         ids = []
         for flip in (False, True):
-            for path, layout in zip(images.paths, layouts, strict=True):
+            for path, layout in zip(images.files, layouts, strict=True):
                 try:
                     ids.append(self.pipeline.tokenizer([layout], box_format="xyxy", flip=flip)[0])
                 except InputError as error:
@@ -84,5 +84,10 @@ class _Shuffled:
         return {"layout_ids": torch.cat([objects, ids[3 * count :]])}
 
 
-def _layouts(recipe: DiffusionRecipe, images: ImageFolder) -> list[list[dict[str, Any]]]:
-    return read_layouts(images, recipe.box_format, recipe.box_units == "pixels")
+def _layouts(recipe: DiffusionRecipe, images: Images) -> list[list[dict[str, Any]]]:
+    given = [name for name in ("box_format", "box_units") if getattr(recipe, name) is not None]
+    if images.boxes is None:
+        return read_layouts(images, recipe.box_format or "xywh", recipe.box_units != "relative")
+    if given:
+        raise ConfigError(f"{given[0]} is given, but annotations say how their boxes are meant; leave it out")
+    return read_layouts(images, *images.boxes)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from latentdiff.conditioning import Conditioning
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import Images
 from latentdiff.data.label_maps import IGNORE_INDEX, LabelMaps, count_classes, indexed_palette, paths_of
 from latentdiff.data.latent_cache import Rows
 from latentdiff.models.segmentation_encoder import SegmentationEncoder
@@ -33,16 +33,16 @@ class SemanticConditioner(Conditioner):
         return {"in_channels": latent_channels + channels}
 
     @classmethod
-    def components(cls, recipe: DiffusionRecipe, images: ImageFolder, vae: Any) -> dict[str, Any]:
+    def components(cls, recipe: DiffusionRecipe, images: Images, vae: Any) -> dict[str, Any]:
         """An encoder of the maps' classes, which keeps their names, if the recipe has some, and their colours."""
         paths, section = paths_of(images), dict(recipe.segmentation_encoder)
         said = section.get("class_names") or section.get("palette")
         count = section.pop("in_channels", None) or (len(said) if said else count_classes(paths))
-        palette = section.pop("palette", None) or indexed_palette(paths[0], count)
+        palette = section.pop("palette", None) or indexed_palette(paths, count)
         options = {"in_channels": count, "palette": palette, "num_stages": int(math.log2(factor(vae)))}
         return {"segmentation_encoder": build(SegmentationEncoder, "segmentation_encoder", section, **options)}
 
-    def rows(self, images: ImageFolder) -> Rows:
+    def rows(self, images: Images) -> Rows:
         """The label map (H, W), int64, as `maps`."""
         config = self.pipeline.segmentation_encoder.config
         return LabelMaps(images, config.in_channels, config.palette)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from PIL import Image
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.data.degradations import Degradation
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
+from latentdiff.errors import BadFileError, ConfigError
 from latentdiff.io.images import to_tensor
 from latentdiff.registry import DEGRADATIONS
 from latentdiff.seeding import Draws
@@ -30,10 +32,15 @@ class SuperResolutionConditioner(Conditioner):
         """Latents and RGB."""
         return {"in_channels": latent_channels + 3}
 
-    def rows(self, images: ImageFolder) -> Rows:
+    def rows(self, images: Images) -> Rows:
         """The small image (3, h, w) in [-1, 1]."""
+        if images.channels != 3:
+            raise ConfigError(
+                f"the first stage has {images.channels} channels; super-resolution needs one of 3, which are RGB"
+            )
         rows = _SmallImages(images, DEGRADATIONS.get(self.recipe.degradation), self.pipeline.upscale_factor)
-        rows(0, False, np.random.default_rng(0))  # says what the degradation doesn't take
+        with suppress(BadFileError):  # only to say what the degradation doesn't take
+            rows(0, False, np.random.default_rng(0))
         return rows
 
     def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
@@ -42,7 +49,7 @@ class SuperResolutionConditioner(Conditioner):
 
 
 class _SmallImages:
-    def __init__(self, images: ImageFolder, degradation: Degradation, factor: int) -> None:
+    def __init__(self, images: Images, degradation: Degradation, factor: int) -> None:
         self.images, self.degradation, self.factor = images, degradation, factor
 
     def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:

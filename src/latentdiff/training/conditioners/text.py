@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from latentdiff.conditioning import Conditioning
-from latentdiff.data.folder import ImageFolder
-from latentdiff.data.latent_cache import Columns, Rows
+from latentdiff.data.images import Images
+from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.models.text_encoder import LDMTextEncoder
 from latentdiff.models.tokenizer import load_tokenizer
@@ -36,7 +37,7 @@ class TextConditioner(Conditioner):
         return {"cross_attention_dim": section_value(recipe.text_encoder, LDMTextEncoder, "hidden_size")}
 
     @classmethod
-    def components(cls, recipe: DiffusionRecipe, images: ImageFolder, vae: Any) -> dict[str, Any]:
+    def components(cls, recipe: DiffusionRecipe, images: Images, vae: Any) -> dict[str, Any]:
         """A text encoder and the tokenizer of the vocabulary."""
         if recipe.vocabulary is None:
             raise ConfigError("vocabulary is missing; a text encoder needs a WordPiece vocab.txt")
@@ -44,13 +45,13 @@ class TextConditioner(Conditioner):
         tokenizer = load_tokenizer(recipe.vocabulary, encoder.config.max_position_embeddings)
         return {"text_encoder": encoder, "tokenizer": tokenizer}
 
-    def rows(self, images: ImageFolder) -> Rows:
-        """Token ids (L,) of the captions."""
+    def rows(self, images: Images) -> Rows:
+        """Token ids (L,) of a caption; of several, another at every visit."""
         if images.captions is None:
-            raise InputError(
-                f"{images.root} has no metadata.jsonl with 'text'; a text-conditional model needs captions"
-            )
-        return Columns(input_ids=self.prompts(images.captions)["input_ids"].to(torch.int32))
+            raise InputError(f"{images.root} has no captions; give 'text' in metadata.jsonl, or a file of annotations")
+        captions = [text if isinstance(text, list) else [text] for text in images.captions]
+        ids = self.prompts([str(text) for several in captions for text in several])["input_ids"]
+        return _Captions(ids.to(torch.int32), [len(several) for several in captions])
 
     def prompts(self, prompts: list[str]) -> dict[str, torch.Tensor]:
         """A batch of the given captions."""
@@ -60,3 +61,21 @@ class TextConditioner(Conditioner):
         """See `Conditioner`."""
         ids = torch.where(dropped[:, None], self.empty.to(dropped.device), batch["input_ids"])
         return Conditioning(self.pipeline.text_encoder(ids).last_hidden_state)
+
+
+class _Captions:
+    """Draws one of an image's captions.
+
+    Args:
+        ids: Token ids (number of captions, L), image after image.
+        counts: Captions of each image.
+    """
+
+    def __init__(self, ids: torch.Tensor, counts: list[int]) -> None:
+        self.ids, self.ends = ids, np.cumsum(counts)
+        self.counts = counts
+
+    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        count = self.counts[image]
+        place = self.ends[image] - count + (rng.integers(count) if count > 1 else 0)
+        return {"input_ids": self.ids[int(place)].long()}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from latentdiff.conditioning import Conditioning
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, Rows
 from latentdiff.seeding import Draws
 from latentdiff.training.conditioners.base import Conditioner
@@ -16,7 +16,7 @@ from latentdiff.training.conditioners.base import Conditioner
 class NoCondition(Conditioner):
     """Images alone."""
 
-    def rows(self, images: ImageFolder) -> Rows:
+    def rows(self, images: Images) -> Rows:
         """Nothing."""
         return Columns()
 

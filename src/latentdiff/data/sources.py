@@ -1,0 +1,29 @@
+"""Which reader a recipe's data has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from latentdiff.data.annotations import annotate
+from latentdiff.data.folder import read_folder
+from latentdiff.data.options import DataOptions
+from latentdiff.data.records import Records
+from latentdiff.data.shards import is_shards, read_shards
+from latentdiff.data.tables import is_table, read_table
+from latentdiff.errors import ConfigError
+
+
+def read_records(options: DataOptions) -> Records:
+    """The records of what the recipe names, whatever it is; no image is opened.
+
+    Raises:
+        InputError: If it isn't there, holds no images, or something is known of some of them only.
+        ConfigError: If an option does not go with this source, or an extra of the package is needed and missing.
+    """
+    source = Path(options.train_data_dir or "")
+    if options.dataset_name is None and not is_shards(source) and not is_table(source):
+        return annotate(read_folder(options), options)
+    for name in ("annotations", "label_maps"):
+        if getattr(options, name) is not None:
+            raise ConfigError(f"{name} is given, but goes with a folder of images alone; use a column of the data")
+    return read_shards(options) if options.dataset_name is None and is_shards(source) else read_table(options)

@@ -1,0 +1,177 @@
+"""Images of any number of channels and any depth, as arrays: `.npy`, TIFF, and whatever Pillow reads.
+
+How values become [-1, 1]: 0 is -1, and 1 is the largest number of unsigned integers (255 of 8 bits, 65535 of 16), or
+1.0 of floats. Another range is said as `value_range`, and what lies outside is clipped to it.
+"""
+
+from __future__ import annotations
+
+from typing import IO, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, TiffImagePlugin
+
+from latentdiff.errors import BadFileError, ConfigError
+from latentdiff.io.images import MAX_PIXELS, as_rgb, centre_box, read_pixels, upright_size
+from latentdiff.io.stored import Stored
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+
+NPY = b"\x93NUMPY"
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+BITS_PER_SAMPLE, SAMPLES_PER_PIXEL = 258, 277
+DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
+
+
+def read_values(source: Stored, channels: int, value_range: tuple[float, float] | None = None) -> Array:
+    """An image as float32 (H, W, C) in [-1, 1], C = `channels`; see the module for how values are mapped.
+
+    Three channels are RGB, where transparency lies on white; one is grey. Any other number is what the file has.
+
+    Args:
+        source: The file.
+        channels: C.
+        value_range: What becomes -1 and 1.
+
+    Raises:
+        BadFileError: If the file can't be decoded, has another number of channels, or values of no known range.
+    """
+    kind = kind_of(source)
+    if kind == "pillow":
+        values = read_pixels(source, lambda image: _from_pillow(image, channels, str(source)), str(source))
+    else:
+        values = _read_npy(source) if kind == "npy" else _read_tiff(source)
+    if values.shape[2] != channels:
+        raise BadFileError(f"{source} has {values.shape[2]} channels where {channels} are needed; replace it")
+    return _unit(values, value_range, str(source))
+
+
+def count_channels(source: Stored) -> int:
+    """The channels that an image is meant to have: an array's own, 1 for grey of more than 8 bits, else 3, RGB.
+
+    Raises:
+        BadFileError: As `read_values`.
+    """
+    kind = kind_of(source)
+    if kind == "pillow":
+        return read_pixels(source, lambda image: 1 if image.mode in DEEP_MODES else 3, str(source))
+    return int((_read_npy(source) if kind == "npy" else _read_tiff(source)).shape[2])
+
+
+def size_of(source: Stored) -> tuple[int, int]:
+    """Height and width of an image of any kind that `read_values` takes.
+
+    Raises:
+        BadFileError: If it is none.
+    """
+    kind = kind_of(source)
+    if kind == "pillow":
+        return upright_size(source)
+    height, width, _ = (_read_npy(source) if kind == "npy" else _read_tiff(source)).shape
+    return height, width
+
+
+def resize_square(values: Array, resolution: int) -> Floats:
+    """The centre square of values (H, W, C) in [-1, 1], resized to `resolution` pixels a side, as photos are."""
+    height, width, channels = values.shape
+    if (height, width) == (resolution, resolution):
+        return cast(Floats, values)
+    box, size = centre_box(height, width), (resolution, resolution)
+    planes = [Image.fromarray(np.ascontiguousarray(values[..., c])) for c in range(channels)]
+    resized = [np.asarray(plane.resize(size, Image.Resampling.LANCZOS, box=box)) for plane in planes]
+    return np.stack(resized, axis=-1).clip(-1, 1)
+
+
+def kind_of(source: Stored) -> str:
+    """How a file is read, by its first bytes and not by its name: "npy", "tiff" beyond Pillow's means, or "pillow"."""
+    try:
+        with source.open("rb") as stream:
+            start = stream.read(8)
+            if start.startswith(NPY):
+                return "npy"
+            return "tiff" if start[:4] in TIFF and _beyond_pillow(stream, start) else "pillow"
+    except OSError as error:
+        raise BadFileError(f"{source} cannot be read as an image ({error.strerror}); replace it") from None
+
+
+def _beyond_pillow(stream: IO[bytes], header: bytes) -> bool:
+    """Whether a TIFF has more than four channels, or several of more than 8 bits: Pillow would drop some, or fail."""
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(header + (stream.read(8) if 43 in header[2:4] else b""))
+        stream.seek(tags.next)
+        tags.load(stream)
+        bits, samples = tags.get(BITS_PER_SAMPLE, (1,)), tags.get(SAMPLES_PER_PIXEL, 1)
+        return bool(samples > 4 or samples == 2 or (samples > 1 and max(bits) > 8))
+    except Exception:  # a damaged file; Pillow says how
+        return False
+
+
+def _from_pillow(image: Image.Image, channels: int, name: str) -> Array:
+    if channels == 3:
+        pixels = np.asarray(as_rgb(image))
+    elif channels == 1 and (image.mode in DEEP_MODES or image.mode == "1"):
+        pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
+        if image.mode == "I":  # 16 bits in 32
+            if not (pixels.min() >= 0 and pixels.max() <= 65535):
+                raise BadFileError(f"{name} has values from {pixels.min()} to {pixels.max()}; 0 to 65535 can be scaled")
+            pixels = pixels.astype(np.uint16)
+    elif channels == 1:
+        pixels = np.asarray(as_rgb(image).convert("L"))
+    else:
+        pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _read_npy(source: Stored) -> Array:
+    try:
+        with source.open("rb") as stream:
+            values = np.load(stream, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadFileError(f"{source} cannot be read as an array ({error}); replace it") from None
+    return _checked(values, source)
+
+
+def _read_tiff(source: Stored) -> Array:
+    try:
+        import tifffile
+    except ImportError:
+        raise ConfigError(
+            f"{source} is a TIFF of many channels or several deep ones; install latentdiff[tiff] to read it"
+        ) from None
+    try:
+        with source.open("rb") as stream, tifffile.TiffFile(stream) as file:
+            series = file.series[0]
+            values = series.asarray()
+            if series.axes in ("SYX", "CYX"):
+                values = np.moveaxis(values, 0, -1)
+    except Exception as error:  # a damaged file can raise anything inside a decoder
+        raise BadFileError(f"{source} cannot be read as an image ({error}); replace it") from None
+    return _checked(values, source)
+
+
+def _checked(values: Array, source: Stored) -> Array:
+    """Values (H, W) or (H, W, C) as (H, W, C), or an error."""
+    if values.ndim not in (2, 3) or values.dtype.kind not in "uif" or not values.size:
+        raise BadFileError(
+            f"{source} has {values.dtype} of shape {values.shape}; numbers of shape (H, W) or (H, W, C) are read"
+        )
+    if values.shape[0] * values.shape[1] > MAX_PIXELS:
+        raise BadFileError(f"{source} has {values.shape[1]}x{values.shape[0]} pixels; allowed: {MAX_PIXELS} in all")
+    return values if values.ndim == 3 else values[..., None]
+
+
+def _unit(values: Array, value_range: tuple[float, float] | None, name: str) -> Floats:
+    """Values of any type as float32 in [-1, 1]."""
+    floats = values.astype(np.float32)
+    low, high = value_range or (0.0, float(np.iinfo(values.dtype).max) if values.dtype.kind == "u" else 1.0)
+    least, most = float(floats.min()), float(floats.max())
+    if not (np.isfinite(least) and np.isfinite(most)):
+        raise BadFileError(f"{name} has values that are no numbers; replace it")
+    if value_range is None and (values.dtype.kind == "i" or least < low or most > high):
+        raise BadFileError(
+            f"{name} has {values.dtype} from {least:g} to {most:g}; say in value_range what becomes -1 and 1"
+        )
+    scaled: Floats = ((floats - np.float32(low)) / np.float32((high - low) / 2) - 1).clip(-1, 1)
+    return scaled

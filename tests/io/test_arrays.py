@@ -1,0 +1,127 @@
+"""Images of any channels and depth: each value of each kind of file becomes the number that the module says."""
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from latentdiff import BadFileError
+from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import Images
+from latentdiff.data.records import Records
+from latentdiff.io.arrays import count_channels, read_values, resize_square, size_of
+
+SHAPE = (6, 5)
+EIGHT = np.arange(30, dtype=np.uint8).reshape(SHAPE) * 8
+DEEP = np.arange(30, dtype=np.uint16).reshape(SHAPE) * 2000 + 7
+FLOATS = np.linspace(0, 1, 30, dtype=np.float32).reshape(SHAPE)
+
+
+def stack(values, count):
+    return np.stack([np.roll(values, i) for i in range(count)], axis=-1)
+
+
+def write(path, values):
+    if path.suffix == ".npy":
+        np.save(path, values)
+    elif path.suffix == ".tif":
+        photometric = "rgb" if values.ndim == 3 and values.shape[2] == 3 else "minisblack"
+        tifffile.imwrite(path, values, photometric=photometric, planarconfig="contig" if values.ndim == 3 else None)
+    else:
+        Image.fromarray(values).save(path)
+    return path
+
+
+CASES = {
+    "grey 8 bits": ("x.png", EIGHT, 255, 3),
+    "grey 16 bits": ("x.png", DEEP, 65535, 1),
+    "grey 16-bit TIFF": ("x.tif", DEEP, 65535, 1),
+    "grey float TIFF": ("x.tif", FLOATS, 1, 1),
+    "RGB 8 bits": ("x.png", stack(EIGHT, 3), 255, 3),
+    "RGB 16-bit TIFF": ("x.tif", stack(DEEP, 3), 65535, 3),
+    "five channels, 8-bit TIFF": ("x.tif", stack(EIGHT, 5), 255, 5),
+    "thirteen channels, 16-bit TIFF": ("x.tif", stack(DEEP, 13), 65535, 13),
+    "two channels, array": ("x.npy", stack(DEEP, 2), 65535, 2),
+    "grey array": ("x.npy", FLOATS, 1, 1),
+    "double array": ("x.npy", stack(FLOATS, 4).astype(np.float64), 1, 4),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values(tmp_path, name):
+    file, values, most, channels = CASES[name]
+    path = write(tmp_path / file, values)
+    expected = (values if values.ndim == 3 else values[..., None]).astype(np.float64) * 2 / most - 1
+    found = read_values(path, expected.shape[2])
+    assert found.dtype == np.float32 and found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 2**-22  # three roundings of numbers below 1
+    assert size_of(path) == SHAPE and count_channels(path) == channels
+
+
+def test_photos_become_as_many_channels_as_are_needed(tmp_path):
+    colour = write(tmp_path / "c.png", stack(EIGHT, 3))
+    grey = np.asarray(Image.open(colour).convert("L"))[..., None]
+    assert np.array_equal(read_values(colour, 1), grey / np.float32(127.5) - 1)
+    assert np.array_equal(read_values(write(tmp_path / "g.png", EIGHT), 3)[..., 2], EIGHT / np.float32(127.5) - 1)
+    alpha = write(tmp_path / "a.png", stack(EIGHT, 4))
+    assert np.array_equal(read_values(alpha, 4), stack(EIGHT, 4) / np.float32(127.5) - 1)
+
+
+def test_planes_in_a_tiff(tmp_path):
+    values = stack(DEEP, 5)
+    tifffile.imwrite(tmp_path / "x.tif", np.moveaxis(values, -1, 0), photometric="minisblack", planarconfig="separate")
+    assert np.array_equal(read_values(tmp_path / "x.tif", 5), values / np.float32(32767.5) - 1)
+
+
+def test_value_range(tmp_path):
+    """Hounsfield units, clipped to what is said to be black and white."""
+    path = write(tmp_path / "x.npy", np.array([[-2000, -1000], [1000, 3000]], np.int16))
+    assert read_values(path, 1, (-1000, 3000))[..., 0].tolist() == [[-1, -1], [0, 1]]
+    with pytest.raises(BadFileError, match="int16 from -2000 to 3000; say in value_range"):
+        read_values(path, 1)
+    with pytest.raises(BadFileError, match="float32 from 0 to 2; say in value_range"):
+        read_values(write(tmp_path / "y.npy", FLOATS * 2), 1)
+
+
+def test_squares_are_cut_and_resized_as_photos_are(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (20, 32, 3), dtype=np.uint8)
+    photo, array = write(tmp_path / "x.png", pixels), write(tmp_path / "x.npy", pixels)
+    records = Records(tmp_path, [photo, array])
+    as_photo, as_array = Images(records, 8)[0], Images(records, 8)[1]
+    assert (as_photo - as_array).abs().max() <= 1.01 / 127.5  # 8 bits are rounded after each of two passes
+    assert resize_square(np.ones((9, 4, 2), np.float32), 3).shape == (3, 3, 2)
+    assert np.array_equal(np.asarray(Images(records, 20).square(1)), pixels[:, 6:26])
+
+
+def test_a_folder_of_arrays(tmp_path):
+    for i in range(3):
+        write(tmp_path / f"{i}.npy", stack(DEEP[:5], 5))
+    images = Images(ImageFolder(tmp_path, 5).records, 5, channels=5)
+    assert len(images) == 3 and images[1].shape == (5, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("x.npy", b"\x93NUMPY\x01\x00broken", "cannot be read as an array"),
+        ("x.npy", np.array(["text"]), "numbers of shape"),
+        ("x.npy", np.full((2, 2, 5), np.nan), "no numbers"),
+        ("x.npy", stack(EIGHT, 2), "has 2 channels where 5 are needed"),
+        ("x.png", EIGHT, "has 1 channels where 5 are needed"),
+        ("x.png", b"nonsense", "not an image of a known kind"),
+    ],
+)
+def test_bad_files(tmp_path, file, content, message):
+    path = tmp_path / file
+    path.write_bytes(content) if isinstance(content, bytes) else write(path, content)
+    with pytest.raises(BadFileError, match=message) as caught:
+        read_values(path, 5)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_truncated_tiff(tmp_path):
+    path = write(tmp_path / "x.tif", stack(np.zeros((64, 64), np.uint16), 7))
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(BadFileError, match=r"x\.tif cannot be read as an image"):
+        read_values(path, 7)
