@@ -18,17 +18,6 @@ CONDITIONED = [task for task in toy.TASKS if task != "unconditional"]
 DROPPING = [task for task in toy.TASKS if CONDITIONERS.get(task).dropout is not None]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("data") / "images")
-
-
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory):
-    torch.manual_seed(0)
-    return toy.write_vae(tmp_path_factory.mktemp("first_stage"))
-
-
 def weights_of(folder):
     files = sorted((folder / "pipeline").rglob("*.safetensors"))
     assert len(files) > 1

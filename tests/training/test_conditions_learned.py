@@ -50,11 +50,6 @@ OWN_OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("data") / "images")
-
-
-@pytest.fixture(scope="module")
 def vae(data, tmp_path_factory):
     """A first stage that was trained on the same images."""
     options = {

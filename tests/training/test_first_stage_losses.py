@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+import toy
 from diffusers.configuration_utils import FrozenDict
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
@@ -22,13 +23,7 @@ from latentdiff.training.ema import EMA
 from latentdiff.training.first_stage import FirstStageTask
 from latentdiff.training.recipes import FirstStageRecipe
 
-TINY = {
-    "block_out_channels": [8, 16],
-    "down_block_types": ["DownEncoderBlock2D"] * 2,
-    "up_block_types": ["UpDecoderBlock2D"] * 2,
-    "latent_channels": 4,
-    "norm_num_groups": 4,
-}
+TINY = toy.VAE
 SMALL_DISCRIMINATOR = {"channels": 4, "layers": 2}
 
 

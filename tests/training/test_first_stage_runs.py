@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import toy
 from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
@@ -20,13 +21,7 @@ from latentdiff.training.diffusion import train_diffusion
 from latentdiff.training.first_stage import train_first_stage
 from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
 
-KL = {
-    "block_out_channels": [8, 16],
-    "down_block_types": ["DownEncoderBlock2D"] * 2,
-    "up_block_types": ["UpDecoderBlock2D"] * 2,
-    "latent_channels": 4,
-    "norm_num_groups": 4,
-}
+KL = toy.VAE
 VQ = {**KL, "_class_name": "VQModel", "num_vq_embeddings": 64}
 MEAN_COLOUR = 13.87  # dB of drawn images painted over with their mean colour
 ADVERSARIAL = {"discriminator": {"channels": 8, "layers": 2}}

@@ -26,11 +26,24 @@ def scheduler_of(case):
     )
 
 
-def loss_of(case, unet, z, noise, t):
+def loss_of(case, z, noise, t, context):
     scheduler = scheduler_of(case)
-    context = case.io.get("cond")
-    prediction = unet(scheduler.add_noise(z, noise, t), t, encoder_hidden_states=context).sample
+    prediction = case.unet(scheduler.add_noise(z, noise, t), t, encoder_hidden_states=context).sample
     return diffusion_loss(prediction, noise, timestep_weights(scheduler.alphas_cumprod, "epsilon", None, 0.0)[t])
+
+
+def train_three_steps(case, trained, context=lambda: None, after_step=lambda: None):
+    """The loss of each step is the original's; `trained` are the networks."""
+    io = case.io
+    optimizer = torch.optim.AdamW([p for network in trained for p in network.train().parameters()], lr=2e-3)
+    for step in range(3):
+        loss = loss_of(case, io["train.z"], io["train.noise"][step], io["train.t"][step], context())
+        assert torch.allclose(loss, io["train.loss"][step], rtol=1e-4)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        after_step()
+    load_case.cache_clear()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -38,26 +51,18 @@ def test_loss_is_the_originals(name):
     case = load_case(name)
     io = case.io
     with torch.no_grad():
-        found = loss_of(case, case.unet, io["z"], io["ploss.noise"], io["ploss.t"])
+        found = loss_of(case, io["z"], io["ploss.noise"], io["ploss.t"], io.get("cond"))
     assert torch.allclose(found, io["ploss.l2"][0], rtol=1e-5)
 
 
 def test_three_training_steps_are_the_originals():
     load_case.cache_clear()  # the network is trained below; others must not get it
     case = load_case("ldm_uncond")
-    io, unet = case.io, case.unet.train().requires_grad_(True)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=2e-3)
+    io, unet = case.io, case.unet.requires_grad_(True)
     ema = EMA(unet, 0.9999)
     # The original's shadow starts from its checkpoint's EMA weights and count, ours takes both as a resumed run does.
     ema.load(dict(case.unet_ema.named_parameters()), int(io["train.num_updates"]) - 3)
-    for step in range(3):
-        loss = loss_of(case, unet, io["train.z"], io["train.noise"][step], io["train.t"][step])
-        assert torch.allclose(loss, io["train.loss"][step], rtol=1e-4)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.update()
-    load_case.cache_clear()
+    train_three_steps(case, [unet], after_step=ema.update)
     # Not the third recorded parameter, the time embedding's bias: with one channel a group, normalisation removes its
     # effect, its gradient is rounding error (1e-10 in fp32, 1e-19 in fp64), and AdamW scales that up to full steps.
     names = {"out.2.weight": "conv_out.weight", "input_blocks.0.0.bias": "conv_in.bias"}
@@ -71,21 +76,9 @@ def test_three_steps_of_a_class_conditional_model_are_the_originals():
     """The class embedding is trained with the UNet."""
     load_case.cache_clear()
     case = load_case("ldm_cin")
-    io, unet, embedder = case.io, case.unet.train(), case.components["class_embedder"].train()
-    optimizer = torch.optim.AdamW([*unet.parameters(), *embedder.parameters()], lr=2e-3)
-    scheduler = scheduler_of(case)
-    weights = timestep_weights(scheduler.alphas_cumprod, "epsilon", None, 0.0)
-    for step in range(3):
-        noise, t = io["train.noise"][step], io["train.t"][step]
-        noisy = scheduler.add_noise(io["train.z"], noise, t)
-        prediction = unet(noisy, t, encoder_hidden_states=embedder(io["class_label"])).sample
-        loss = diffusion_loss(prediction, noise, weights[t])
-        assert torch.allclose(loss, io["train.loss"][step], rtol=1e-4)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    load_case.cache_clear()
-    assert torch.allclose(unet.conv_out.weight, io["train.after.diffusion_model.out.2.weight"], atol=1e-5)
+    io, embedder = case.io, case.components["class_embedder"]
+    train_three_steps(case, [case.unet, embedder], context=lambda: embedder(io["class_label"]))
+    assert torch.allclose(case.unet.conv_out.weight, io["train.after.diffusion_model.out.2.weight"], atol=1e-5)
     assert torch.allclose(embedder.embedding.weight, io["train.after.embedding"], atol=1e-5)
 
 

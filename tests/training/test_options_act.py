@@ -14,17 +14,6 @@ from latentdiff.training.first_stage import train_first_stage
 from latentdiff.training.recipes import FirstStageRecipe
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("data") / "images")
-
-
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory):
-    torch.manual_seed(0)
-    return toy.write_vae(tmp_path_factory.mktemp("first_stage"))
-
-
 def trained(data, vae, output, **options):
     toy.train("unconditional", data, vae, output, **{"max_train_steps": 2, "ema_decay": 0, **options})
     return load_file(output / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors")

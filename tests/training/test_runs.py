@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import toy
 from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors.torch import load_file
@@ -12,36 +13,12 @@ from tiny import SPECIAL, WORDS
 
 from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, InputError, LatentDiffError, TextToImagePipeline
 from latentdiff.config import from_mapping
-from latentdiff.training.diffusion import train_diffusion
 from latentdiff.training.first_stage import train_first_stage
-from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
+from latentdiff.training.recipes import FirstStageRecipe
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220)}
-VAE = {
-    "block_out_channels": [8, 16],
-    "down_block_types": ["DownEncoderBlock2D"] * 2,
-    "up_block_types": ["UpDecoderBlock2D"] * 2,
-    "latent_channels": 4,
-    "norm_num_groups": 4,
-    "sample_size": 16,
-}
-UNET = {
-    "sample_size": 8,
-    "block_out_channels": [16, 16],
-    "layers_per_block": 1,
-    "attention_levels": [False, True],
-    "cross_attention_dim": 16,
-    "num_attention_heads": 2,
-    "norm_num_groups": 8,
-}
-TEXT = {
-    "vocab_size": len(SPECIAL) + len(WORDS),
-    "max_position_embeddings": 8,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "attention_head_dim": 8,
-}
+UNET = {**toy.UNET, "sample_size": 8, "cross_attention_dim": 16}
+TEXT = toy.TASKS["text-to-image"]["text_encoder"]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +40,7 @@ def first_stage(images, output, **options):
         "train_data_dir": str(images),
         "output_dir": str(output),
         "resolution": 16,
-        "model": VAE,
+        "model": toy.VAE,
         "train_batch_size": 4,
         "max_train_steps": 4,
         "learning_rate": 5e-3,
@@ -79,22 +56,7 @@ def vae(images, tmp_path_factory):
 
 
 def diffusion(images, vae, output, **options):
-    recipe = {
-        "train_data_dir": str(images),
-        "output_dir": str(output),
-        "resolution": 16,
-        "vae": str(vae),
-        "unet": UNET,
-        "text_encoder": TEXT,
-        "vocabulary": str(images / "vocab.txt"),
-        "noise_schedule": {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195},
-        "train_batch_size": 4,
-        "max_train_steps": 4,
-        "learning_rate": 2e-3,
-        "checkpointing_steps": 2,
-        "logging_steps": 2,
-    }
-    return train_diffusion(from_mapping(DiffusionRecipe, {**recipe, **options}))
+    return toy.train("text-to-image", images, vae, output, **{"conditioning": None, "unet": UNET, **options})
 
 
 def weights_of(folder):
@@ -120,7 +82,7 @@ def test_first_stage_learns_and_loads(images, tmp_path):
 
 
 ADVERSARIAL = {"discriminator": {"channels": 4, "layers": 2}, "disc_start": 1, "disc_warmup_steps": 2}
-VQ = {**VAE, "_class_name": "VQModel", "num_vq_embeddings": 32}
+VQ = {**toy.VAE, "_class_name": "VQModel", "num_vq_embeddings": 32}
 FIRST_STAGES = {
     "kl": {},
     "kl, adversarial, bf16": {**ADVERSARIAL, "mixed_precision": "bf16", "random_flip": True},
@@ -203,7 +165,7 @@ BAD = {
     "diverging": ({"learning_rate": 1e20, "max_train_steps": 8, "max_skipped_steps": 4}, LatentDiffError, "4 steps in"),
     "schedule": ({"lr_scheduler": "cosin"}, ConfigError, "lr_scheduler"),
     "checkpoint": ({"resume_from_checkpoint": "elsewhere"}, CheckpointError, "not a checkpoint"),
-    "model": ({"model": {**VAE, "latent_chanels": 4}}, ConfigError, "latent_chanels"),
+    "model": ({"model": {**toy.VAE, "latent_chanels": 4}}, ConfigError, "latent_chanels"),
     "steps": ({"max_train_steps": 0}, ConfigError, "max_train_steps"),
 }
 

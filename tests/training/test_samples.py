@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 import toy
 from PIL import Image
 
@@ -12,17 +11,6 @@ from latentdiff import ConfigError, DiffusionPipeline, InputError
 from latentdiff.viz.grid import image_grid
 
 VALIDATION = {"validation_steps": 2, "validation_inference_steps": 3, "max_train_steps": 4, "seed": 5}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("data") / "images")
-
-
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory):
-    torch.manual_seed(0)
-    return toy.write_vae(tmp_path_factory.mktemp("first_stage"))
 
 
 def sheet(output, step=4):
