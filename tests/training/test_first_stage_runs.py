@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import toy
+from accelerate.utils import DistributedType
 from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
@@ -16,6 +18,7 @@ from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, Perceptu
 from latentdiff.config import from_mapping
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.pipelines.codec import encode
+from latentdiff.training import first_stage
 from latentdiff.training.autoencoder import load_first_stage
 from latentdiff.training.diffusion import train_diffusion
 from latentdiff.training.first_stage import train_first_stage
@@ -96,6 +99,35 @@ def test_held_out_folder_and_picture_are_those_of_the_exported_weights(images, t
     assert (shown[2:18, 2:18] == files[0]).all()
     expected = np.round((decoded[0].movedim(0, -1).numpy() + 1) * 127.5)
     assert abs(shown[20:36, 2:18].astype(float) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_any_channels_are_judged_measured_and_shown(vgg16, tmp_path, channels):
+    """16-bit grey PNG, which the perceptual network sees as grey, and arrays of five channels, which it can't see."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for i in range(8):
+        values = np.random.default_rng(i).integers(0, 2**16, (16, 16, channels), dtype=np.uint16)
+        Image.fromarray(values[..., 0]).save(data / f"{i}.png") if channels == 1 else np.save(data / f"{i}.npy", values)
+    lpips = {"lpips": {"vgg16": str(vgg16), "preprocessing": "caffe"}, "perceptual_weight": 1.0}
+    if channels == 5:
+        with pytest.raises(ConfigError, match="lpips is given for images of 5 channels"):
+            run(data, tmp_path / "bad", **lpips)
+    options = {**(lpips if channels == 1 else {}), **ADVERSARIAL, "validation_share": 0.25, "validation_steps": 2}
+    output = run(data, tmp_path / "run", model=VQ, **options)
+    assert load_first_stage(str(output / "vae")).config.out_channels == channels
+    assert log(output, "validation/ssim") and log(output, "discriminator")
+    assert len(log(output, "validation/frechet_lpips")) == (channels == 1)
+    with Image.open(output / "validation" / "reconstructions-2.png") as picture:
+        assert picture.size == (2 * 18 + 2, 2 * 18 + 2)
+
+
+def test_sharded_networks_are_refused(images, tmp_path, monkeypatch):
+    accelerator = SimpleNamespace(distributed_type=DistributedType.FSDP)
+    monkeypatch.setattr(first_stage, "make_accelerator", lambda recipe: accelerator)
+    with pytest.raises(ConfigError, match=r"not trained by FSDP, .* launch without it") as caught:
+        run(images, tmp_path / "run", **ADVERSARIAL)
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("model", "kind"), [(KL, AutoencoderKL), (VQ, VQModel)])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch.utils.data import Dataset, Subset
 
 from latentdiff.config import check
@@ -123,6 +124,12 @@ def train_first_stage(recipe: FirstStageRecipe) -> Path:
     """
     check_writable(Path(recipe.output_dir) / "vae")
     accelerator = make_accelerator(recipe)
+    check(
+        accelerator.distributed_type is not DistributedType.FSDP
+        or not (recipe.discriminator or recipe.codebook_restart),
+        "a first stage with a discriminator or codebook_restart is not trained by FSDP, as both look at whole weights; "
+        "launch without it, first stages fit one device",
+    )
     torch.manual_seed(recipe.seed)
     images = open_images(recipe, recipe.channels)
     trained, held_out = _parts(recipe, images, open_bad_files(recipe, images, accelerator))
