@@ -75,7 +75,9 @@ def test_networks_and_noise_of_released_models(name):
     if name in MODELS:
         ours, theirs = DDIMScheduler(**recipe.noise_schedule), DDIMScheduler(**plan.scheduler)
         assert torch.equal(ours.alphas_cumprod, theirs.alphas_cumprod)
-        assert recipe.loss == MODELS[name].params.get("loss_type", "l2")
+        params = MODELS[name].params
+        assert recipe.loss == params.get("loss_type", "l2")
+        assert recipe.latent_scale == (None if params.get("scale_by_std") else params.get("scale_factor", 1.0))
 
 
 @pytest.mark.parametrize("name", filter(table.is_first_stage, table.names()))
