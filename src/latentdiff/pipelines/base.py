@@ -18,6 +18,7 @@ from latentdiff.errors import ConfigError, InputError
 from latentdiff.pipelines import codec, loading, memory, outputs
 from latentdiff.pipelines.components import own_components
 from latentdiff.pipelines.index import read_index
+from latentdiff.pipelines.lora import LoraMixin
 from latentdiff.pipelines.options import DEFAULTS, SamplingOptions, image_generators
 from latentdiff.pipelines.publishing import PublishingMixin
 from latentdiff.pipelines.start import Start
@@ -35,7 +36,7 @@ LOADABLE_CLASSES.setdefault("latentdiff", OWN_BASES)
 ALL_IMPORTABLE_CLASSES.update(OWN_BASES)
 
 
-class DiffusionPipeline(PublishingMixin, diffusers.DiffusionPipeline):  # type: ignore[misc]
+class DiffusionPipeline(PublishingMixin, LoraMixin, diffusers.DiffusionPipeline):  # type: ignore[misc]
     """Base of the pipelines, and the loader that finds the right one for a folder.
 
     It is a diffusers pipeline: device placement, offload, attention slicing, LoRA and folders work as they do there.

@@ -13,6 +13,7 @@ from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.sampling import Denoiser
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import Draws, generator
+from latentdiff.training.adapters import add_adapter, export_adapter, keep_frozen_out
 from latentdiff.training.conditioners.base import Conditioner
 from latentdiff.training.data import open_bad_files, open_held_out, open_images
 from latentdiff.training.latents import encode, encode_held_out
@@ -39,6 +40,10 @@ class DiffusionTask(Task):
         self.conditioner, self.pipeline, self.recipe = conditioner, conditioner.pipeline, recipe
         for name in ("unet", *conditioner.trains):
             setattr(self, name, getattr(self.pipeline, name).train())
+        if recipe.lora:
+            self.requires_grad_(False)
+            add_adapter(self.pipeline.unet, recipe.lora)
+            keep_frozen_out(self)
         if recipe.torch_compile:
             self.pipeline.unet.compile()
         self.dropout = conditioner.share_dropped
@@ -71,7 +76,9 @@ class DiffusionTask(Task):
         return diffusion_loss(prediction, target, weights, self.recipe.loss, widths), {}
 
     def export(self, folder: Path) -> None:
-        """Write the whole pipeline as `folder/pipeline`."""
+        """Write the whole pipeline as `folder/pipeline`, or the adapter as `folder/lora`."""
+        if self.recipe.lora:
+            return export_adapter(self.pipeline.unet, folder)
         with atomic_folder(folder / "pipeline") as aside:
             self.pipeline.save_pretrained(aside)
 
@@ -83,8 +90,8 @@ class DiffusionTask(Task):
 
 
 def train_diffusion(recipe: DiffusionRecipe) -> Path:
-    """Train a latent diffusion model on a folder of images; returns the output folder, which holds `pipeline/`."""
-    check_writable(Path(recipe.output_dir) / "pipeline")
+    """Train a latent diffusion model on a folder of images; returns the output folder, with `pipeline/` or `lora/`."""
+    check_writable(Path(recipe.output_dir) / ("lora" if recipe.lora else "pipeline"))
     accelerator = make_accelerator(recipe)
     torch.manual_seed(recipe.seed)
     images = open_images(recipe, 3)

@@ -12,6 +12,7 @@ import yaml
 
 from latentdiff.config import check, from_mapping
 from latentdiff.errors import ConfigError
+from latentdiff.training.lora_options import check_lora
 from latentdiff.training.run_options import MAY_CHANGE, REMEDIES, Recipe, as_dict
 
 __all__ = [
@@ -120,6 +121,8 @@ class DiffusionRecipe(Recipe):
             text-to-image where there is a text encoder, else unconditional.
         pretrained_model_name_or_path: A pipeline folder whose networks are the start; the dicts below are then unused.
             An unconditional one may become one of super-resolution, inpaint or semantic-to-image.
+        lora: Train an adapter of the UNet's attention and nothing else: rank, alpha and target_modules (Hu et al. 2021,
+            arXiv 2106.09685); it ends as `lora/`. Needs the package peft.
         vae: Folder of the trained first stage.
         unet: Constructor arguments of `latentdiff.UNet2DConditionModel`; its sample_size, in_channels, out_channels and
             cross_attention_dim follow from the first stage and the conditioning, and may be left out.
@@ -160,6 +163,7 @@ class DiffusionRecipe(Recipe):
     """
 
     pretrained_model_name_or_path: str | None = None
+    lora: dict[str, Any] = field(default_factory=dict)
     vae: str | None = None
     conditioning: str | None = None
     unet: dict[str, Any] = field(default_factory=dict)
@@ -215,6 +219,10 @@ class DiffusionRecipe(Recipe):
                 not getattr(self, option) or self.validation_steps > 0,
                 f"{option} is given, but validation_steps is 0; say how many steps lie between validations",
             )
+        if self.lora:
+            check_lora(self.lora)
+            pretrained = self.pretrained_model_name_or_path is not None
+            check(pretrained, "lora is given without pretrained_model_name_or_path; give the pipeline to adapt")
         scale = self.latent_scale
         check(scale is None or 0 < scale < math.inf, f"latent_scale is {scale}; it must be above 0, or null")
         measured = self.latent_scale_images == LATENT_SCALE_IMAGES

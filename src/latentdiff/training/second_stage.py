@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from latentdiff.config import check
 from latentdiff.data.images import Images
 from latentdiff.errors import ConfigError
 from latentdiff.models.unet import UNet2DConditionModel
@@ -74,6 +75,7 @@ def _conditioned(pipeline: Any, recipe: DiffusionRecipe, images: Images, task: s
     """
     kind, cls, latents = CONDITIONERS.get(task), _pipeline_class(task), pipeline.vae.config.latent_channels
     fitting = kind.unet_options(recipe, latents)
+    check(not recipe.lora, f"lora trains no new channels, which conditioning {task!r} needs here; leave lora out")
     own = type(pipeline) is UnconditionalPipeline and isinstance(pipeline.unet, UNet2DConditionModel)
     if not own or set(fitting) != {"in_channels"}:
         raise ConfigError(
