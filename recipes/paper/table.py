@@ -85,7 +85,7 @@ def row(name: str) -> str:
         made, kept = f"{recipe.conditioning} on {first_stage_of(recipe)}", ("vae",)
     parts = networks_of(name).items()
     trained = sum(p.numel() for part, network in parts if part not in kept for p in network.parameters())
-    data, batch = Path(recipe.train_data_dir).name, recipe.train_batch_size
+    data, batch = Path(recipe.train_data_dir).parts[1], recipe.train_batch_size
     cells = [f"[{name}]({name}.yaml)", data, made, batch, f"{rate_of(recipe):.3g}"]
     return "| " + " | ".join(map(str, [*cells, f"{recipe.max_train_steps:,}", f"{trained:,}"])) + " |"
 
