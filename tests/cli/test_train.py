@@ -59,6 +59,9 @@ def test_quiet(run, recipe, text_model):
         ("did you mean '--max_train_steps'", ["--max_train_step", "3"]),
         ("--model: '3' is given; it must be JSON", ["--model", "3"]),
         ("--model: '{' is given; it must be JSON", ["--model", "{"]),
+        ("--value_range: '0,1' is given; it must be JSON such as '[0, 1]'", ["--value_range", "0,1"]),
+        ("value_range is ['a', 'b']; it must be", ["--value_range", '["a", "b"]']),
+        ("value_range is (1.0, 0.0); the first number must be below", ["--value_range", "[1, 0]"]),
         ("model does not fit AutoencoderKL", ["--model", '{"colour": 1}']),
     ],
 )
@@ -80,6 +83,14 @@ def test_flags_alone_will_do(run, fails, data, text_model, tmp_path):
     argv = [part for name, value in flags.items() for part in (f"--{name}", value)]
     assert run("train", "first-stage", *argv, "--model", model) == (0, [str(tmp_path / "out")], [])
     fails("options: 'output_dir' is missing", "train", "first-stage", "--train_data_dir", data)
+
+
+def test_the_help_has_the_choices(run):
+    _, out, _ = run("train", "diffusion", "--help")
+    kinds = dict(line.split()[:2] for line in out if line.startswith("  --") and len(line.split()) > 1)
+    wanted = {"--box_format": "xywh|xyxy", "--random_flip": "true|false", "--unet": "JSON", "--value_range": "JSON"}
+    wanted |= {"--validation_prompts": "JSON", "--annotations": "VALUE", "--seed": "VALUE"}
+    assert {flag: kinds[flag] for flag in wanted} == wanted
 
 
 @pytest.mark.parametrize("stage", STAGES)

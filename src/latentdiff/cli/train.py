@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import re
+import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,8 @@ STAGES: dict[str, tuple[type[Recipe], Callable[[Any], Path], str]] = {
     "diffusion": (DiffusionRecipe, _train_diffusion, "the diffusion model in the latent space"),
     "classifier": (ClassifierRecipe, _train_classifier, "the classifier of noisy latents that guides the model"),
 }
+# Types of options that flags give as JSON, with an example each.
+JSON: dict[Any, str] = {dict: '{"name": 1}', list: '["one", "two"]', tuple: "[0, 1]"}
 
 
 def add_parser(commands: Any) -> None:
@@ -75,22 +78,30 @@ def add_recipe_flags(parser: Parser, recipe: type[Recipe]) -> None:
     hints, texts = typing.get_type_hints(recipe), attribute_help(recipe)
     common = {field.name for field in dataclasses.fields(Recipe)}
     for field in dataclasses.fields(recipe):
-        hint = hints[field.name]
+        hint = _one_of(hints[field.name])
         has_default = field.default not in (dataclasses.MISSING, None)
         default = f"(default: {field.default})" if has_default else ""
         (shared if field.name in common else own).add_argument(
             f"--{field.name}",
-            type=_json if typing.get_origin(hint) is dict else str,
+            type=_json(typing.get_origin(hint)) if typing.get_origin(hint) in JSON else str,
             default=argparse.SUPPRESS,
             metavar=_metavar(hint),
             help=f"{texts.get(field.name, '')} {default}".strip().replace("%", "%%"),
         )
 
 
+def _one_of(hint: Any) -> Any:
+    """The first type of a union that isn't None; flags of `str | list[str]` are text."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint
+
+
 def _metavar(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
         return "|".join(typing.get_args(hint))
-    return {bool: "true|false", dict: "JSON"}.get(typing.get_origin(hint) or hint, "VALUE")
+    return "true|false" if hint is bool else "JSON" if origin in JSON else "VALUE"
 
 
 def attribute_help(recipe: type[Recipe]) -> dict[str, str]:
@@ -103,14 +114,19 @@ def attribute_help(recipe: type[Recipe]) -> dict[str, str]:
     return texts
 
 
-def _json(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"""{text!r} is given; it must be JSON such as '{{"name": 1}}'""")
-    return value
+def _json(kind: type) -> Callable[[str], Any]:
+    """The type of flags that are JSON; what is in them is checked with the recipe."""
+
+    def convert(text: str) -> Any:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if isinstance(value, dict if kind is dict else list):
+            return value
+        raise argparse.ArgumentTypeError(f"{text!r} is given; it must be JSON such as {JSON[kind]!r}")
+
+    return convert
 
 
 def run(args: argparse.Namespace) -> None:
