@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -56,9 +57,13 @@ def items():
     return list(torch.randn(13, 8, generator=torch.Generator().manual_seed(1)))
 
 
-def run(output, hook=None, dropout=0.0, **options):
+def run(output, hook=None, dropout=0.0, fsdp=False, **options):
     recipe = from_mapping(Recipe, {**BASE, "output_dir": str(output), **options})
-    return train(Denoise(hook, dropout), items(), recipe, make_accelerator(recipe))
+    accelerator = make_accelerator(recipe)
+    if fsdp:  # accelerate reads a configuration of FSDP on GPUs only, but what it does then works on CPUs as well
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
+        accelerator.state.distributed_type = DistributedType.FSDP
+    return train(Denoise(hook, dropout), items(), recipe, accelerator)
 
 
 def weights(output: Path):

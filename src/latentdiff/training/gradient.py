@@ -15,6 +15,7 @@ from latentdiff.seeding import Draws
 from latentdiff.training.batches import to_device
 from latentdiff.training.interrupts import Interrupts
 from latentdiff.training.recipes import Recipe
+from latentdiff.training.sharding import full
 
 
 class Gradient:
@@ -54,7 +55,7 @@ class Gradient:
             self.upcoming = next(self.batches)  # while the device is still at work, as the next lines wait for it
             for name, value in {"loss": loss, **values}.items():
                 means[name] = means.get(name, 0) + value.detach().float() / micro_steps
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
+        norm = full(self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm))
         means |= {"grad_norm": norm, "signal": torch.full_like(norm, interrupts.number)}
         return self._agreed(means)
 

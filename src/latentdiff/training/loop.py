@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from latentdiff.training.log import Log
 from latentdiff.training.memory import named_levers
 from latentdiff.training.optimizers import make_learning_rate, make_optimizer
 from latentdiff.training.recipes import Recipe
+from latentdiff.training.sharding import check_sharding
 from latentdiff.training.state import State
 from latentdiff.training.task import Task, recompute_activations
 from latentdiff.training.trackers import start_trackers, tracker_options
@@ -66,6 +66,7 @@ def train(
     """
     output_dir = Path(recipe.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
+    check_sharding(accelerator, recipe)
     optimizer = make_optimizer((p for p in task.parameters() if p.requires_grad), recipe)
     learning_rate = make_learning_rate(recipe, optimizer, accelerator.num_processes)
     if recipe.gradient_checkpointing:
@@ -100,9 +101,6 @@ def train(
                 accelerator.end_training()
                 number = signal.Signals(interrupts.number or signal.SIGTERM)
                 raise TrainingInterrupted(f"{number.name} after step {state.step}; {state.last()}", number)
-    state.check_end()
-    if accelerator.is_main_process:
-        with ema.applied() if ema else nullcontext():
-            task.export(output_dir)
+    state.export()
     accelerator.end_training()
     return output_dir

@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from latentdiff.training import checkpoint
 from latentdiff.training.ema import EMA
 from latentdiff.training.log import Log
 from latentdiff.training.recipes import MAY_CHANGE, REMEDIES, Recipe, as_dict
-from latentdiff.training.sharding import sharded_like, whole
+from latentdiff.training.sharding import local, sharded_like, unshard, whole
 from latentdiff.training.task import Task
 
 REMEDY = "with a lower learning_rate or mixed_precision 'no'"
@@ -83,8 +84,8 @@ class State:
 
     def is_finite(self) -> bool:
         """Whether no weight is infinite or not a number; all processes have to ask."""
-        weights = [whole(p.detach()).isfinite().all() for p in self.task.parameters()]
-        return bool(torch.stack(weights).all())
+        wrong = torch.stack([~local(p.detach()).isfinite().all() for p in self.task.parameters()]).any()
+        return not float(self.accelerator.reduce(wrong.float(), "sum"))
 
     def resume(self) -> None:
         """Go on from the checkpoint that the recipe names, or start anew; what a killed run left aside is removed.
@@ -115,9 +116,10 @@ class State:
         """
         if self.skipped or not self.is_finite():
             return
-        weights, shadow = whole(self.task.state_dict()), whole(self.ema.shadow if self.ema else {})
-        moments = whole(self.optimizer.state_dict())
-        if not self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        weights, moments = whole(self.task.state_dict(), main), whole(self.optimizer.state_dict(), main)
+        shadow = whole(self.ema.shadow if self.ema else {}, main)
+        if not main:
             return
         try:
             with checkpoint.written(self.output_dir, self.step, self.recipe.checkpoints_total_limit) as folder:
@@ -135,8 +137,8 @@ class State:
                 stacklevel=2,
             )
 
-    def check_end(self) -> None:
-        """Say what is wrong with the weights that the run ends with.
+    def export(self) -> None:
+        """Write the weights that the run ends with, averaged where EMA is on.
 
         Raises:
             LatentDiffError: If they aren't finite.
@@ -146,6 +148,11 @@ class State:
         if self.skipped:
             line = f"the last {self.skipped} steps were skipped as not finite; look at the results with care"
             warnings.warn(LatentDiffWarning(line), stacklevel=2)
+        main = self.accelerator.is_main_process
+        with self.ema.applied() if self.ema else nullcontext():
+            unshard(self.task, main)
+            if main:
+                self.task.export(self.output_dir)
 
     def last(self) -> str:
         """A line on where a run can go on."""
