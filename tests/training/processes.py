@@ -20,8 +20,9 @@ class Runs:
     """The server's side that tests see."""
 
     def __init__(self):
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # pytest's
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
 
     def __call__(self, output, world_size=1, kill_after=None, **options):
@@ -55,12 +56,28 @@ def fork(run, job, rank, port):
         if job["world_size"] > 1:
             os.environ.update({name: str(value) for name, value in place.items()})
             os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        run(Path(job["output"]), **job["options"])
+        options = job["options"]
+        if options.pop("call", None):
+            run = pipeline
+        run(Path(job["output"]), **options)
         code = 0
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def pipeline(output, task, data, vae, fsdp, **options):
+    """A pipeline on the toy world."""
+    import toy
+    from tiny_run import shard
+
+    from latentdiff.training import diffusion
+
+    made = diffusion.make_accelerator
+    if fsdp:
+        diffusion.make_accelerator = lambda recipe: shard(made(recipe))
+    toy.train(task, Path(data), vae, output, **options)
 
 
 def free_port():

@@ -1,13 +1,23 @@
 """Several processes, and processes that are killed: the same run in the end."""
 
+import json
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
+import tiny_run
 import torch
+import toy
 from processes import Runs
 from tiny_run import assert_same_run, log, weights
 
+from latentdiff import DiffusionPipeline
 from latentdiff.training import checkpoint
 
 KILLS = 200
@@ -45,6 +55,53 @@ def test_a_sharded_model_is_saved_whole_and_goes_on_as_one_that_is_not(runs, tmp
     assert log(tmp_path / "alone")[-1] == pytest.approx(log(tmp_path / "plain")[-1], rel=1e-5)
     for name, value in weights(tmp_path / "plain").items():
         assert torch.allclose(weights(tmp_path / "alone")[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_pipeline_that_was_trained_in_shards_loads(runs, tmp_path):
+    data, vae = toy.write(tmp_path / "data"), toy.write_vae(tmp_path / "vae")
+    folders = {"data": str(data), "vae": str(vae)}
+    for name, fsdp in (("plain", False), ("sharded", True)):
+        job = {"call": "toy_run", "task": "class-to-image", "fsdp": fsdp, "validation_steps": 0, "report_to": "none"}
+        assert runs(tmp_path / name, 2, **folders, **job)[0] == [0, 0]
+    plain, sharded = (DiffusionPipeline.from_pretrained(tmp_path / name / "pipeline") for name in ("plain", "sharded"))
+    for part in ("unet", "class_embedder"):
+        theirs = getattr(plain, part).state_dict()
+        for name, value in getattr(sharded, part).state_dict().items():  # ten steps of AdamW on sums in another order
+            assert torch.allclose(value, theirs[name], rtol=1e-3, atol=1e-5), name
+    assert sharded("red", num_inference_steps=1, seed=0).images[0].size == (toy.SIDE, toy.SIDE)
+
+
+LAUNCH = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_a_launcher_ends_all_processes_after_the_same_step(tmp_path, number):
+    """A terminal sends Ctrl-C to all processes of the group, and the launcher passes on what it is sent."""
+    launch = [sys.executable, "-m", *LAUNCH, "--mixed_precision", "no", str(Path(tiny_run.__file__))]
+
+    def start(output, **options):
+        options = {"max_train_steps": 300, "checkpointing_steps": 50, "dropout": 0.1, **options}
+        argv = [*launch, str(output), json.dumps(options)]
+        return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    assert start(tmp_path / "whole").wait() == 0
+    stopped = start(tmp_path / "parts")
+    while not checkpoint.existing(tmp_path / "parts"):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    if number == signal.SIGINT:
+        os.killpg(stopped.pid, number)
+    else:
+        stopped.send_signal(number)
+    errors = stopped.communicate()[1]
+    assert stopped.returncode != 0
+    step = checkpoint.step_of(checkpoint.latest(tmp_path / "parts"))
+    assert step % 50 and step < 300
+    assert errors.count(f"TrainingInterrupted: {number.name} after step {step}; go on from checkpoint-{step}") == 2
+    assert start(tmp_path / "parts", resume_from_checkpoint="latest").wait() == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts", ["checkpoint-250", "checkpoint-300"])
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """The smallest run that has all that a run can lose: weights, averages, moments, draws, dropout, an unfinished line."""
 
 import json
+import sys
+import time
 from pathlib import Path
 
 import torch
@@ -60,10 +62,14 @@ def items():
 def run(output, hook=None, dropout=0.0, fsdp=False, **options):
     recipe = from_mapping(Recipe, {**BASE, "output_dir": str(output), **options})
     accelerator = make_accelerator(recipe)
-    if fsdp:  # accelerate reads a configuration of FSDP on GPUs only, but what it does then works on CPUs as well
-        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
-        accelerator.state.distributed_type = DistributedType.FSDP
-    return train(Denoise(hook, dropout), items(), recipe, accelerator)
+    return train(Denoise(hook, dropout), items(), recipe, shard(accelerator) if fsdp else accelerator)
+
+
+def shard(accelerator):
+    """As if configured for FSDP, which accelerate reads on GPUs only; what it does then works on CPUs as well."""
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
+    accelerator.state.distributed_type = DistributedType.FSDP
+    return accelerator
 
 
 def weights(output: Path):
@@ -91,3 +97,7 @@ def assert_same_run(first: Path, second: Path, checkpoints=("checkpoint-4", "che
     for one, other in pairs:
         assert one.keys() == other.keys() and one
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], lambda step, loss: time.sleep(0.01) or loss, **json.loads(sys.argv[2]))

@@ -98,6 +98,7 @@ def train(
             if stop or state.step % recipe.checkpointing_steps == 0:
                 state.save()
             if stop:
+                accelerator.wait_for_everyone()  # until the checkpoint is there
                 accelerator.end_training()
                 number = signal.Signals(interrupts.number or signal.SIGTERM)
                 raise TrainingInterrupted(f"{number.name} after step {state.step}; {state.last()}", number)
