@@ -166,7 +166,8 @@ def not_finite(steps, value=float("nan")):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_step_that_is_not_finite_is_skipped(tmp_path, value):
     hook = not_finite([2, 3, 5], value)
-    run(tmp_path, hook, max_train_steps=4, checkpointing_steps=1)
+    with pytest.warns(LatentDiffWarning, match="the last 2 steps were skipped"):
+        run(tmp_path, hook, max_train_steps=4, checkpointing_steps=1)
     assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-1", "checkpoint-2"]
     before = weights(tmp_path)
     run(tmp_path, hook, max_train_steps=2, resume_from_checkpoint="latest")
@@ -180,7 +181,8 @@ def test_a_run_that_stays_not_finite_ends_with_its_last_good_checkpoint(tmp_path
     with pytest.raises(LatentDiffError, match=r"in 3 steps in a row, up to step 8; go on from checkpoint-4 by"):
         run(tmp_path, not_finite(range(5, 99)), max_skipped_steps=3, max_train_steps=20, checkpoints_total_limit=1)
     assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-4"]
-    run(tmp_path, learning_rate=0.01, resume_from_checkpoint="latest")
+    with pytest.warns(LatentDiffWarning, match="but learning_rate is 0.01, was 0.05"):
+        run(tmp_path, learning_rate=0.01, resume_from_checkpoint="latest")
 
 
 def test_weights_that_are_not_finite_are_kept_nowhere(tmp_path):

@@ -17,7 +17,7 @@ from latentdiff.training.recipes import Recipe
 from latentdiff.training.task import Task
 
 BASE = {
-    "train_data_dir": "none",
+    "train_data_dir": "images",
     "train_batch_size": 4,
     "learning_rate": 0.05,
     "lr_scheduler": "cosine",
