@@ -106,10 +106,10 @@ class _Attempts(Dataset[Any]):
             return str(error)
 
 
-def _weights_of(vae: nn.Module) -> str:
-    """Changes with the weights of the first stage."""
+def weights_of(network: nn.Module) -> str:
+    """Changes with the weights of a network."""
     digest = hashlib.sha256()
-    for name, tensor in vae.state_dict().items():
+    for name, tensor in network.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()
 
@@ -142,7 +142,7 @@ def cache_latents(
         ConfigError: If they aren't.
         InputError: If too many images can't be decoded.
     """
-    stamp = {"first_stage": _weights_of(vae), "images": images.fingerprint(), "random_flip": random_flip}
+    stamp = {"first_stage": weights_of(vae), "images": images.fingerprint(), "random_flip": random_flip}
     there = _stamp_of(folder)
     if stamp.items() <= there.items():
         cache = LatentCache(folder, len(images))

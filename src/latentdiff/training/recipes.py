@@ -127,6 +127,8 @@ class DiffusionRecipe(Recipe):
         unet: Constructor arguments of `latentdiff.UNet2DConditionModel`; its sample_size, in_channels, out_channels and
             cross_attention_dim follow from the first stage and the conditioning, and may be left out.
         text_encoder: Constructor arguments of `latentdiff.LDMTextEncoder`, for text-to-image.
+        train_text_encoder: Whether the text encoder is trained with the UNet; by default it is, but for lora. If not,
+            what it says of each caption is computed once and kept in `captions/`.
         vocabulary: WordPiece vocabulary file (`vocab.txt`) of the tokenizer, for text-to-image.
         class_embedder: embed_dim of `latentdiff.ClassEmbedder`, and class_names if the data's aren't meant; for
             class-to-image.
@@ -168,6 +170,7 @@ class DiffusionRecipe(Recipe):
     conditioning: str | None = None
     unet: dict[str, Any] = field(default_factory=dict)
     text_encoder: dict[str, Any] = field(default_factory=dict)
+    train_text_encoder: bool | None = None
     vocabulary: str | None = None
     class_embedder: dict[str, Any] = field(default_factory=dict)
     layout_encoder: dict[str, Any] = field(default_factory=dict)
@@ -222,6 +225,7 @@ class DiffusionRecipe(Recipe):
         if self.lora:
             check_lora(self.lora)
             pretrained = self.pretrained_model_name_or_path is not None
+            check(not self.train_text_encoder, "lora trains the UNet's adapter alone; leave train_text_encoder out")
             check(pretrained, "lora is given without pretrained_model_name_or_path; give the pipeline to adapt")
         scale = self.latent_scale
         check(scale is None or 0 < scale < math.inf, f"latent_scale is {scale}; it must be above 0, or null")
@@ -230,6 +234,8 @@ class DiffusionRecipe(Recipe):
         if self.pretrained_model_name_or_path is not None:
             check(scale is None, "latent_scale is given, but the pretrained pipeline has its own; leave it out")
         if self.pretrained_model_name_or_path is None:
+            frozen = self.train_text_encoder is False
+            check(not frozen, "train_text_encoder is false, but the text encoder would be a new one; leave it out")
             check(self.vae is not None, "vae is missing; give the folder of a trained first stage")
             check(bool(self.unet), "unet is empty; give the UNet's configuration")
 
@@ -252,6 +258,7 @@ class DiffusionRecipe(Recipe):
 CONDITION_FIELDS = (
     "text_encoder",
     "vocabulary",
+    "train_text_encoder",
     "caption_dropout",
     "condition_dropout",
     "validation_prompts",

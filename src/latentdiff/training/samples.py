@@ -53,7 +53,7 @@ class SampleSheet:
         chosen = [_first_readable(images, rows, start, recipe.seed) for start in starts]
         self.batch = default_collate([row for _, row, _ in chosen])
         self.originals = [picture for _, _, picture in chosen if picture is not None]
-        if images.captions is not None and "input_ids" in self.batch:
+        if images.captions is not None and isinstance(conditioner, TextConditioner):
             captions = [images.captions[i] for i, _, _ in chosen]
             self.captions = [caption[0] if isinstance(caption, list) else caption for caption in captions]
 
@@ -68,7 +68,7 @@ class SampleSheet:
         if self.scale != 1:
             null = self.conditioner(batch, ~kept, Draws(recipe.seed, range(self.count)))
             guidance = [ClassifierFreeGuidance(null, self.scale)]
-        pipeline.set_progress_bar_config(disable=True)
+        pipeline.to(device).set_progress_bar_config(disable=True)  # with what isn't trained
         images = pipeline._generate(
             conditioning,
             (recipe.resolution, recipe.resolution),

@@ -34,7 +34,7 @@ class Conditioner(ABC):
     """
 
     task: ClassVar[str | None] = None
-    trains: ClassVar[tuple[str, ...]] = ()
+    trains: tuple[str, ...] = ()
     options: ClassVar[tuple[str, ...]] = ()
     dropout: ClassVar[float | None] = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,24 @@ from latentdiff.pipelines.prompts import tokenize
 from latentdiff.seeding import Draws
 from latentdiff.training.conditioners.base import Conditioner, build, section_value
 from latentdiff.training.recipes import DiffusionRecipe
+from latentdiff.training.text_cache import cached_states, encode_ids
 
 
 class TextConditioner(Conditioner):
-    """The text encoder is trained with the UNet; a dropped caption is the empty one."""
+    """The text encoder is trained with the UNet, or its states are kept on disk; a dropped caption is the empty one."""
 
-    trains = ("text_encoder",)
-    options = ("text_encoder", "vocabulary", "caption_dropout", "validation_prompts")
+    trains: tuple[str, ...] = ("text_encoder",)
+    options = ("text_encoder", "vocabulary", "caption_dropout", "validation_prompts", "train_text_encoder")
     dropout = 0.1
 
     def __init__(self, pipeline: Any, recipe: DiffusionRecipe) -> None:
         super().__init__(pipeline, recipe)
         self.empty = tokenize(pipeline.tokenizer, [""], pipeline.max_length)
+        self.frozen = bool(recipe.lora) if recipe.train_text_encoder is None else not recipe.train_text_encoder
+        if self.frozen:
+            self.trains = ()
+            with torch.no_grad():
+                self.empty_states = encode_ids(pipeline.text_encoder, self.empty)
 
     @classmethod
     def unet_options(cls, recipe: DiffusionRecipe, latent_channels: int) -> dict[str, Any]:
@@ -46,12 +53,17 @@ class TextConditioner(Conditioner):
         return {"text_encoder": encoder, "tokenizer": tokenizer}
 
     def rows(self, images: Images) -> Rows:
-        """Token ids (L,) of a caption; of several, another at every visit."""
+        """Token ids (L,) of a caption, or their states (L, d); of several captions, another at every visit."""
         if images.captions is None:
             raise InputError(f"{images.root} has no captions; give 'text' in metadata.jsonl, or a file of annotations")
         captions = [text if isinstance(text, list) else [text] for text in images.captions]
         ids = self.prompts([str(text) for several in captions for text in several])["input_ids"]
-        return _Captions(ids.to(torch.int32), [len(several) for several in captions])
+        counts = [len(several) for several in captions]
+        if not self.frozen:
+            return _Captions("input_ids", ids.to(torch.int32).numpy(), np.arange(len(ids)), counts)
+        unique, places = torch.unique(ids, dim=0, return_inverse=True)
+        states = cached_states(Path(self.recipe.output_dir) / "captions", self.pipeline.text_encoder, unique)
+        return _Captions("text_states", states, places.numpy(), counts)
 
     def prompts(self, prompts: list[str]) -> dict[str, torch.Tensor]:
         """A batch of the given captions."""
@@ -59,23 +71,31 @@ class TextConditioner(Conditioner):
 
     def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
         """See `Conditioner`."""
+        if "text_states" in batch:
+            empty = self.empty_states.to(dropped.device)
+            return Conditioning(torch.where(dropped[:, None, None], empty, batch["text_states"]))
         ids = torch.where(dropped[:, None], self.empty.to(dropped.device), batch["input_ids"])
-        return Conditioning(self.pipeline.text_encoder(ids).last_hidden_state)
+        return Conditioning(encode_ids(self.pipeline.text_encoder, ids))
 
 
 class _Captions:
     """Draws one of an image's captions.
 
     Args:
-        ids: Token ids (number of captions, L), image after image.
+        name: What a row is called.
+        values: A row for each different caption, integers or float16.
+        places: Which row is that of each caption, image after image.
         counts: Captions of each image.
     """
 
-    def __init__(self, ids: torch.Tensor, counts: list[int]) -> None:
-        self.ids, self.ends = ids, np.cumsum(counts)
-        self.counts = counts
+    def __init__(
+        self, name: str, values: np.ndarray[Any, Any], places: np.ndarray[Any, Any], counts: list[int]
+    ) -> None:
+        self.name, self.values, self.places = name, values, places
+        self.counts, self.ends = counts, np.cumsum(counts)
+        self.dtype = np.int64 if values.dtype.kind == "i" else np.float32
 
     def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         count = self.counts[image]
         place = self.ends[image] - count + (rng.integers(count) if count > 1 else 0)
-        return {"input_ids": self.ids[int(place)].long()}
+        return {self.name: torch.from_numpy(self.values[self.places[place]].astype(self.dtype))}

@@ -1,0 +1,54 @@
+"""What a text encoder that isn't trained says of each caption, computed once."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from tqdm.auto import tqdm
+
+from latentdiff.data.latent_cache import weights_of
+from latentdiff.io.files import atomic_file
+
+BATCH = 64
+
+
+def encode_ids(encoder: Any, ids: torch.Tensor) -> torch.Tensor:
+    """The states (B, L, d) of token ids (B, L), on the device of the ids; the encoder stays where it is."""
+    states: torch.Tensor = encoder(ids.to(encoder.device)).last_hidden_state
+    return states.to(ids.device)
+
+
+@torch.no_grad()
+def cached_states(folder: Path, encoder: Any, ids: torch.Tensor) -> np.ndarray[Any, Any]:
+    """The states of all captions, read from disk as they are needed.
+
+    Args:
+        folder: Of the cache; the file's name changes with the encoder's weights and the captions.
+        encoder: Works on the device of the run, and comes back.
+        ids: Token ids (N, L).
+
+    Returns:
+        (N, L, d), float16.
+    """
+    digest = hashlib.sha256(weights_of(encoder).encode() + ids.numpy().tobytes()).hexdigest()
+    path, process = folder / f"{digest[:32]}.npy", PartialState()
+    with process.main_process_first():
+        if not path.exists():
+            device = encoder.device
+            encoder.to(process.device)
+            with atomic_file(path) as aside:
+                rows: np.memmap[Any, np.dtype[np.float16]] | None = None
+                for start in tqdm(range(0, len(ids), BATCH), desc="encoding captions"):
+                    states = encode_ids(encoder, ids[start : start + BATCH]).float().cpu().numpy()
+                    if rows is None:
+                        rows = np.lib.format.open_memmap(aside, "w+", np.float16, (len(ids), *states.shape[1:]))
+                    rows[start : start + len(states)] = states
+                assert rows is not None
+                rows.flush()
+            encoder.to(device)
+    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
