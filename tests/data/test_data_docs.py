@@ -1,8 +1,12 @@
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from latentdiff.config import from_mapping
+from latentdiff.data.options import DataOptions
 from latentdiff.registry import DEGRADATIONS, MASKS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
@@ -11,6 +15,16 @@ TEXT = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL))
 def test_examples_run(code):
     exec(code, {"__name__": "example"})
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL))
+def test_options_are_options(block):
+    from_mapping(DataOptions, yaml.safe_load(block))
+
+
+def test_every_option_is_told():
+    absent = [field.name for field in dataclasses.fields(DataOptions) if field.name not in TEXT]
+    assert absent == []
 
 
 def test_every_name_is_listed():

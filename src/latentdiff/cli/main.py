@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from latentdiff.cli import convert, info, train
+from latentdiff.cli import convert, data, info, train
 from latentdiff.cli.commands import add_parsers
 from latentdiff.cli.parser import Parser, parse
 from latentdiff.errors import LatentDiffError, TrainingInterrupted
@@ -15,6 +15,7 @@ COMMANDS = (
     convert.add_parser,
     info.add_parser,
     train.add_parser,
+    data.add_parser,
 )
 
 EXIT_FAILED = 1

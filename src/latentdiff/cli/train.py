@@ -10,13 +10,14 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from latentdiff.cli import console
 from latentdiff.cli.parser import Parser
 from latentdiff.config import from_mapping
+from latentdiff.data.options import DataOptions
 from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, Recipe, load_recipe
 
 DESCRIPTION = """RECIPE is a YAML file of options; a flag takes precedence over it, and flags alone will do. Under
@@ -71,13 +72,15 @@ def add_parser(commands: Any) -> None:
         add_recipe_flags(child, recipe)
 
 
-def add_recipe_flags(parser: Parser, recipe: type[Recipe]) -> None:
+def add_recipe_flags(parser: Parser, recipe: type[DataOptions], leave_out: Collection[str] = ()) -> None:
     """Add a flag for each field; its text is converted and checked with the recipe's own values."""
     own = parser.add_argument_group("options of this stage")
     shared = parser.add_argument_group("options of every stage")
     hints, texts = typing.get_type_hints(recipe), attribute_help(recipe)
     common = {field.name for field in dataclasses.fields(Recipe)}
     for field in dataclasses.fields(recipe):
+        if field.name in leave_out:
+            continue
         hint = _one_of(hints[field.name])
         has_default = field.default not in (dataclasses.MISSING, None)
         default = f"(default: {field.default})" if has_default else ""
@@ -104,7 +107,7 @@ def _metavar(hint: Any) -> str:
     return "true|false" if hint is bool else "JSON" if origin in JSON else "VALUE"
 
 
-def attribute_help(recipe: type[Recipe]) -> dict[str, str]:
+def attribute_help(recipe: type[DataOptions]) -> dict[str, str]:
     """Field names to the texts in the "Attributes" sections of the docstrings of a class and its bases."""
     texts: dict[str, str] = {}
     for cls in reversed(recipe.__mro__):

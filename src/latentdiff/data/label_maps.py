@@ -36,8 +36,7 @@ class LabelMaps:
 
     def __init__(self, images: Images, num_classes: int, palette: Sequence[Sequence[int]] | None) -> None:
         self.paths, self.resolution = paths_of(images), images.resolution
-        self.num_classes = num_classes
-        self.palette = None if palette is None else [tuple(colour) for colour in palette]
+        self.num_classes, self.palette = num_classes, palette
         for path, image in zip(self.paths, images.files, strict=True):
             try:
                 (height, width), (rows, columns) = size_of(image), upright_size(path)
@@ -47,31 +46,36 @@ class LabelMaps:
                 given = f"label map {path} is {columns}x{rows} pixels, its image {width}x{height}"
                 raise InputError(f"{given}; give a map of the image's size")
             with suppress(BadFileError):
-                self._read(path)
+                read_training_map(path, num_classes, palette)
 
     def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """See `Rows`."""
-        label_map = self._read(self.paths[image])
+        label_map = read_training_map(self.paths[image], self.num_classes, self.palette)
         left, top, right, bottom = centre_box(*label_map.shape)
         square = resize_label_map(label_map[top:bottom, left:right], (self.resolution, self.resolution))
         return {"maps": square.flip(-1) if mirrored else square}
 
-    def _read(self, path: Stored) -> torch.Tensor:
-        """A whole map: an index counts, so it must be in the colour by which sampling would read the same file."""
-        image = read_pixels(path, lambda image: image)
-        indexed = not image.mode.startswith("RGB")
-        name = f"label map {path}"
-        options: dict[str, Any] = {"palette": None if indexed else self.palette, "name": name}
-        label_map = read_label_map(image, self.num_classes, ignore_index=IGNORE_INDEX, **options)
-        if image.mode == "P" and self.palette is not None:
-            colours = colours_of(image)
-            for number in _classes_in(label_map):
-                if colours[number] != self.palette[number]:
-                    raise InputError(
-                        f"{name} has class {number} in the colour {colours[number]}, the palette says "
-                        f"{self.palette[number]}; save all maps with one palette, or in grey"
-                    )
-        return label_map
+
+def read_training_map(path: Stored, num_classes: int, palette: Sequence[Sequence[int]] | None) -> torch.Tensor:
+    """A whole map, int64 (H, W): an index counts, so it must be in the colour by which sampling would read the file.
+
+    Raises:
+        BadFileError: If it can't be decoded.
+        InputError: If it has a number or colour of no class, or an index in another colour than the palette's.
+    """
+    image, name = read_pixels(path, lambda image: image), f"label map {path}"
+    colours = None if palette is None else [tuple(colour) for colour in palette]
+    options: dict[str, Any] = {"palette": colours if image.mode.startswith("RGB") else None, "name": name}
+    label_map = read_label_map(image, num_classes, ignore_index=IGNORE_INDEX, **options)
+    if image.mode == "P" and colours is not None:
+        own = colours_of(image)
+        for number in _classes_in(label_map):
+            if own[number] != colours[number]:
+                raise InputError(
+                    f"{name} has class {number} in the colour {own[number]}, the palette says {colours[number]}; save "
+                    "all maps with one palette, or in grey"
+                )
+    return label_map
 
 
 def paths_of(images: Images) -> list[Stored]:

@@ -34,7 +34,7 @@ def open_images(options: DataOptions, channels: int | None = None) -> Images:
         ConfigError: If an option does not go with the data.
     """
     records = read_records(options)
-    images = Images(records, options.resolution, channels or _channels_of(records.files), options.value_range)
+    images = Images(records, options.resolution, channels or channels_of(records.files), options.value_range)
     if os.environ.get("RANK", "0") == "0":
         damaged = [f"{file} is damaged: {reason}; the rest of it is left out" for file, reason in records.damaged]
         for line in [*records.notes, *damaged, *small_images(images)]:
@@ -73,7 +73,7 @@ def small_images(images: Images) -> list[str]:
     ]
 
 
-def _channels_of(files: Any) -> int:
+def channels_of(files: Any) -> int:
     """The channels of the first image that can be decoded; 3 if none of the first can."""
     for file in files[:LOOKED_AT]:
         try:

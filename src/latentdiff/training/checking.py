@@ -1,0 +1,43 @@
+"""How a recipe means its data, for those who look at it without training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from latentdiff.data.check import Meant
+from latentdiff.data.images import Images
+from latentdiff.data.label_maps import indexed_palette
+from latentdiff.data.options import DataOptions
+from latentdiff.data.sources import read_records
+from latentdiff.training.data import channels_of
+from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
+
+
+def open_to_check(options: DataOptions) -> Images:
+    """The images with the channels that training would read: the recipe's, its first stage's, or the data's own.
+
+    Raises:
+        InputError: If there are none, or something is known of some of them only.
+    """
+    channels = options.channels if isinstance(options, FirstStageRecipe) else None
+    if isinstance(options, DiffusionRecipe) and options.vae is not None:
+        config = Path(options.vae) / "config.json"
+        channels = json.loads(config.read_text())["in_channels"] if config.exists() else 3
+    records = read_records(options)
+    return Images(records, options.resolution, channels or channels_of(records.files), options.value_range)
+
+
+def meaning_of(options: DataOptions, images: Images) -> tuple[Meant, list[str] | None]:
+    """How boxes and label maps are meant, and the names of the maps' classes."""
+    recipe = options if isinstance(options, DiffusionRecipe) else None
+    box_format, pixels = images.boxes or ("xywh", True)
+    if recipe is not None and images.boxes is None:
+        box_format, pixels = recipe.box_format or "xywh", recipe.box_units != "relative"
+    section = recipe.segmentation_encoder if recipe is not None else {}
+    names, palette = section.get("class_names"), section.get("palette")
+    said = names or palette
+    count = section.get("in_channels") or (None if said is None else len(said))
+    if palette is None and count is not None and images.label_maps is not None:
+        palette = indexed_palette(images.label_maps, count)
+    return Meant(box_format, pixels, count, palette), names
