@@ -44,6 +44,26 @@ def test_both_stages(run, recipe, text_model, tmp_path):
     assert (code, err) == (0, [])
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_dry_run(run, recipe, data, text_model, tmp_path, stage):
+    lines = (data / "metadata.jsonl").read_text().splitlines()
+    rows = [json.loads(line) | {"label": number} for number, line in enumerate(lines)]
+    (data / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    classifier = {"block_out_channels": [8], "attention_levels": [False], "norm_num_groups": 4, "num_head_channels": 8}
+    own = {
+        "first-stage": {"model": {"pretrained_model_name_or_path": f"{text_model}/vae"}},
+        "diffusion": {"pretrained_model_name_or_path": str(text_model), "validation_steps": 1},
+        "classifier": {
+            "pretrained_model_name_or_path": str(text_model),
+            "classifier": classifier,
+        },
+    }
+    code, out, err = run("train", stage, recipe(**own[stage]), "--dry-run")
+    assert (code, err) == (0, [])
+    assert [line.partition(":")[0] for line in out] == ["parameters", "memory of a process", "data", "run", "speed"]
+    assert not (tmp_path / "out").exists()
+
+
 def test_quiet(run, recipe, text_model):
     path = recipe(model={"pretrained_model_name_or_path": f"{text_model}/vae"})
     assert run("train", "first-stage", path, "--max_train_steps", "1", "--quiet") == (0, [], [])

@@ -24,25 +24,25 @@ DESCRIPTION = """RECIPE is a YAML file of options; a flag takes precedence over 
 `accelerate launch -m latentdiff train ...` several processes share the work."""
 
 
-def _train_first_stage(recipe: FirstStageRecipe) -> Path:
+def _train_first_stage(recipe: FirstStageRecipe, **how: Any) -> Path:
     from latentdiff.training.first_stage import train_first_stage
 
-    return train_first_stage(recipe)
+    return train_first_stage(recipe, **how)
 
 
-def _train_diffusion(recipe: DiffusionRecipe) -> Path:
+def _train_diffusion(recipe: DiffusionRecipe, **how: Any) -> Path:
     from latentdiff.training.diffusion import train_diffusion
 
-    return train_diffusion(recipe)
+    return train_diffusion(recipe, **how)
 
 
-def _train_classifier(recipe: ClassifierRecipe) -> Path:
+def _train_classifier(recipe: ClassifierRecipe, **how: Any) -> Path:
     from latentdiff.training.classifier import train_classifier
 
-    return train_classifier(recipe)
+    return train_classifier(recipe, **how)
 
 
-STAGES: dict[str, tuple[type[Recipe], Callable[[Any], Path], str]] = {
+STAGES: dict[str, tuple[type[Recipe], Callable[..., Path], str]] = {
     "first-stage": (FirstStageRecipe, _train_first_stage, "the autoencoder that makes the latent space"),
     "diffusion": (DiffusionRecipe, _train_diffusion, "the diffusion model in the latent space"),
     "classifier": (ClassifierRecipe, _train_classifier, "the classifier of noisy latents that guides the model"),
@@ -69,6 +69,9 @@ def add_parser(commands: Any) -> None:
         child.set_defaults(run=run, parser=child, recipe_class=recipe, train=train)
         child.add_argument("recipe", metavar="RECIPE.yaml", nargs="?", help="YAML file of the options below")
         child.add_argument("--quiet", action="store_true", help="show no progress and print nothing but errors")
+        child.add_argument(
+            "--dry-run", action="store_true", help="make three steps, say what the run needs, and write nothing"
+        )
         add_recipe_flags(child, recipe)
 
 
@@ -133,7 +136,7 @@ def _json(kind: type) -> Callable[[str], Any]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, and print the folder of the results."""
+    """Train, and print the folder of the results; or print what that would need."""
     names = {field.name for field in dataclasses.fields(args.recipe_class)}
     flags = {name: value for name, value in vars(args).items() if name in names}
     with console.calm(args.quiet):
@@ -141,7 +144,13 @@ def run(args: argparse.Namespace) -> None:
             recipe = from_mapping(args.recipe_class, flags, "options")
         else:
             recipe = load_recipe(args.recipe_class, args.recipe, flags)
-        folder = args.train(recipe)
+        lines = _rehearsed(args.train, recipe) if args.dry_run else [str(args.train(recipe))]
     first_process = os.environ.get("RANK", "0") == "0"
     if first_process and not args.quiet:
-        console.say(str(folder))
+        console.say("\n".join(lines))
+
+
+def _rehearsed(train: Callable[..., Path], recipe: Recipe) -> list[str]:
+    from latentdiff.training.rehearsal import rehearse
+
+    return rehearse(train, recipe)

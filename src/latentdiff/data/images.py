@@ -62,6 +62,12 @@ class Images(Dataset[torch.Tensor]):
         """Number of classes; those of numbers alone end with the largest. 0 where there are none."""
         return max(self.labels) + 1 if self.labels else 0
 
+    def first(self, count: int | None) -> Images:
+        """The first `count` images alone, or all."""
+        if count is None or count >= len(self):
+            return self
+        return Images(self.records.chosen(range(count)), self.resolution, self.channels, self.value_range)
+
     def fingerprint(self) -> str:
         """Changes with the files and how they are read."""
         how = f"{self.resolution} {self.channels} {self.value_range} {self.records.fingerprint()}"

@@ -19,7 +19,7 @@ from latentdiff.seeding import Draws
 from latentdiff.training.conditioners.classes import labels_of
 from latentdiff.training.data import open_bad_files, open_held_out, open_images
 from latentdiff.training.latents import encode, encode_held_out
-from latentdiff.training.loop import make_accelerator, train
+from latentdiff.training.loop import Run, make_accelerator, train
 from latentdiff.training.losses import draw_noisy
 from latentdiff.training.recipes import ClassifierRecipe
 from latentdiff.training.task import Task
@@ -77,7 +77,7 @@ def make_classifier(recipe: ClassifierRecipe, pipeline: DiffusionPipeline, image
     return classifier
 
 
-def train_classifier(recipe: ClassifierRecipe) -> Path:
+def train_classifier(recipe: ClassifierRecipe, run: Run = train, limit: int | None = None) -> Path:
     """Train a classifier on a folder of images by class; returns the output folder, which holds `classifier/`."""
     check_writable(Path(recipe.output_dir) / "classifier")
     assert recipe.pretrained_model_name_or_path is not None
@@ -90,9 +90,9 @@ def train_classifier(recipe: ClassifierRecipe) -> Path:
     held_out = None
     if unseen := open_held_out(recipe, images.channels):
         labels = labels_of(unseen, images.class_names, images.num_classes)
-        latents = encode_held_out(recipe, pipeline.vae, unseen, accelerator, bad_files)
+        latents = encode_held_out(recipe, pipeline.vae, unseen, accelerator, bad_files, limit)
         held_out = Readable(LatentRows(latents, Columns(labels=labels)), unseen.files, bad_files, recipe.seed)
-    latents = encode(recipe, pipeline.vae, images, accelerator, bad_files)
+    latents = encode(recipe, pipeline.vae, images, accelerator, bad_files, limit)
     rows = LatentRows(latents, Columns(labels=torch.tensor(images.labels)))
     items = Readable(rows, images.files, bad_files, recipe.seed)
-    return train(ClassifierTask(classifier, pipeline), items, recipe, accelerator, held_out)
+    return run(ClassifierTask(classifier, pipeline), items, recipe, accelerator, held_out)

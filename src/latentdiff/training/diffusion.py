@@ -17,7 +17,7 @@ from latentdiff.training.adapters import add_adapter, export_adapter, keep_froze
 from latentdiff.training.conditioners.base import Conditioner
 from latentdiff.training.data import open_bad_files, open_held_out, open_images
 from latentdiff.training.latents import encode, encode_held_out
-from latentdiff.training.loop import make_accelerator, train
+from latentdiff.training.loop import Run, make_accelerator, train
 from latentdiff.training.losses import diffusion_loss, draw_noisy, huber_widths, timestep_weights
 from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.training.samples import SampleSheet, make_samples
@@ -89,7 +89,7 @@ class DiffusionTask(Task):
         return {}
 
 
-def train_diffusion(recipe: DiffusionRecipe) -> Path:
+def train_diffusion(recipe: DiffusionRecipe, run: Run = train, limit: int | None = None) -> Path:
     """Train a latent diffusion model on a folder of images; returns the output folder, with `pipeline/` or `lora/`."""
     check_writable(Path(recipe.output_dir) / ("lora" if recipe.lora else "pipeline"))
     accelerator = make_accelerator(recipe)
@@ -102,10 +102,10 @@ def train_diffusion(recipe: DiffusionRecipe) -> Path:
     rows, held_out_rows = conditioner.rows(images), conditioner.rows(held_out) if held_out else None
     samples = make_samples(conditioner, held_out or images, held_out_rows or rows, recipe)
     bad_files = open_bad_files(recipe, images, accelerator)
-    latents = encode(recipe, pipeline.vae, images, accelerator, bad_files)
+    latents = encode(recipe, pipeline.vae, images, accelerator, bad_files, limit)
     unseen = None
     if held_out and held_out_rows:
-        unseen_latents = encode_held_out(recipe, pipeline.vae, held_out, accelerator, bad_files)
+        unseen_latents = encode_held_out(recipe, pipeline.vae, held_out, accelerator, bad_files, limit)
         unseen_rows = LatentRows(unseen_latents, held_out_rows, recipe.seed)
         unseen = Readable(unseen_rows, held_out.files, bad_files, recipe.seed)
     if recipe.pretrained_model_name_or_path is None:
@@ -116,4 +116,4 @@ def train_diffusion(recipe: DiffusionRecipe) -> Path:
         pipeline.vae.register_to_config(scaling_factor=scale)
     task = DiffusionTask(conditioner, recipe, samples)
     items = Readable(LatentRows(latents, rows, recipe.seed), images.files, bad_files, recipe.seed)
-    return train(task, items, recipe, accelerator, unseen)
+    return run(task, items, recipe, accelerator, unseen)

@@ -25,7 +25,7 @@ from latentdiff.training.data import open_bad_files, open_held_out, open_images
 from latentdiff.training.discriminator import PatchDiscriminator
 from latentdiff.training.ema import EMA
 from latentdiff.training.held_out import HeldOut, check_held_out
-from latentdiff.training.loop import make_accelerator, train
+from latentdiff.training.loop import Run, make_accelerator, train
 from latentdiff.training.recipes import FirstStageRecipe
 from latentdiff.training.reconstruction import Reconstruction, load_perceptual
 from latentdiff.training.task import Task
@@ -114,7 +114,7 @@ def _check_used(trained: str, options: tuple[str, ...], recipe: FirstStageRecipe
         check(used, f"{name} is given, but training this {trained} does not use it; leave it out")
 
 
-def train_first_stage(recipe: FirstStageRecipe) -> Path:
+def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | None = None) -> Path:
     """Train an autoencoder on a folder of images; returns the output folder, which holds `vae/`.
 
     Raises:
@@ -137,7 +137,7 @@ def train_first_stage(recipe: FirstStageRecipe) -> Path:
     if recipe.lpips:
         perceptual = load_perceptual(recipe.lpips, images.channels, recipe.resolution).to(accelerator.device)
     vae = make_first_stage(recipe.model, images.channels, recipe.resolution)
-    return train(FirstStageTask(vae, recipe, perceptual, held_out), trained, recipe, accelerator)
+    return run(FirstStageTask(vae, recipe, perceptual, held_out), trained, recipe, accelerator)
 
 
 def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tuple[Readable, Any]:

@@ -13,20 +13,22 @@ from latentdiff.data.latent_cache import LatentCache, cache_latents
 from latentdiff.training.recipes import Recipe
 
 
-def encode(recipe: Recipe, vae: Any, images: Images, accelerator: Accelerator, bad_files: BadFiles) -> LatentCache:
-    """The latents to train on, in `latents/`; `vae` comes to the device.
+def encode(
+    recipe: Recipe, vae: Any, images: Images, accelerator: Accelerator, bad_files: BadFiles, limit: int | None = None
+) -> LatentCache:
+    """The latents to train on, in `latents/`, of the first `limit` images; `vae` comes to the device.
 
     Raises:
         ConfigError: If a run goes on with another first stage than it began with.
     """
-    return _encode(recipe, vae, images, accelerator, bad_files, "latents", recipe.random_flip)
+    return _encode(recipe, vae, images.first(limit), accelerator, bad_files, "latents", recipe.random_flip)
 
 
 def encode_held_out(
-    recipe: Recipe, vae: Any, images: Images, accelerator: Accelerator, bad_files: BadFiles
+    recipe: Recipe, vae: Any, images: Images, accelerator: Accelerator, bad_files: BadFiles, limit: int | None = None
 ) -> LatentCache:
     """The latents to validate on, in `validation-latents/`; none are mirrored."""
-    return _encode(recipe, vae, images, accelerator, bad_files, "validation-latents", False)
+    return _encode(recipe, vae, images.first(limit), accelerator, bad_files, "validation-latents", False)
 
 
 def _encode(

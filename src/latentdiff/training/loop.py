@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from latentdiff.training.state import State
 from latentdiff.training.task import Task, recompute_activations
 from latentdiff.training.trackers import start_trackers, tracker_options
 from latentdiff.training.validation import Validation
+
+Run = Callable[..., Path]
+"""What is done with a task, its data, its recipe, an accelerator and data held out: `train`, or a rehearsal."""
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
