@@ -19,6 +19,7 @@ from latentdiff.training.data import open_bad_files, open_held_out, open_images
 from latentdiff.training.latents import encode, encode_held_out
 from latentdiff.training.loop import Run, make_accelerator, train
 from latentdiff.training.losses import diffusion_loss, draw_noisy, huber_widths, timestep_weights
+from latentdiff.training.publishing import publish
 from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.training.samples import SampleSheet, make_samples
 from latentdiff.training.second_stage import make_conditioner
@@ -116,4 +117,7 @@ def train_diffusion(recipe: DiffusionRecipe, run: Run = train, limit: int | None
         pipeline.vae.register_to_config(scaling_factor=scale)
     task = DiffusionTask(conditioner, recipe, samples)
     items = Readable(LatentRows(latents, rows, recipe.seed), images.files, bad_files, recipe.seed)
-    return run(task, items, recipe, accelerator, unseen)
+    folder = run(task, items, recipe, accelerator, unseen)
+    if recipe.push_to_hub and run is train and accelerator.is_main_process:
+        publish(recipe, folder)
+    return folder

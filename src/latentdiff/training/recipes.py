@@ -159,6 +159,8 @@ class DiffusionRecipe(Recipe):
         validation_prompts: Captions of the images made at validation, in place of the data's; for text-to-image.
         validation_inference_steps: Of the solver.
         validation_guidance_scale: Classifier-free guidance at validation; by default 3 where conditions are dropped.
+        push_to_hub: Upload the pipeline at the end, to hub_model_id, with a card that has the recipe and the losses.
+        hub_model_id: "owner/name" on the hub.
         latent_scale: What latents are multiplied by, in place of 1 / std: larger lets less noise in (section D.1 of the
             paper); null to measure it.
         latent_scale_images: Images over which the latent scale 1 / std is measured.
@@ -194,6 +196,8 @@ class DiffusionRecipe(Recipe):
     validation_prompts: list[str] = field(default_factory=list)
     validation_inference_steps: int = 50
     validation_guidance_scale: float | None = None
+    push_to_hub: bool = False
+    hub_model_id: str | None = None
     latent_scale: float | None = None
     latent_scale_images: int = LATENT_SCALE_IMAGES
 
@@ -227,6 +231,11 @@ class DiffusionRecipe(Recipe):
             pretrained = self.pretrained_model_name_or_path is not None
             check(not self.train_text_encoder, "lora trains the UNet's adapter alone; leave train_text_encoder out")
             check(pretrained, "lora is given without pretrained_model_name_or_path; give the pipeline to adapt")
+        check(
+            self.push_to_hub == (self.hub_model_id is not None),
+            "push_to_hub and hub_model_id belong together; give true and owner/name, or neither",
+        )
+        check(not (self.lora and self.push_to_hub), "push_to_hub uploads a pipeline, and lora trains none; drop it")
         scale = self.latent_scale
         check(scale is None or 0 < scale < math.inf, f"latent_scale is {scale}; it must be above 0, or null")
         measured = self.latent_scale_images == LATENT_SCALE_IMAGES

@@ -29,6 +29,8 @@ MAY_CHANGE = (
     "logging_steps",
     "max_skipped_steps",
     "report_to",
+    "push_to_hub",
+    "hub_model_id",
 )  # and what begins with validation_
 # What may be changed on purpose to help a run that diverges.
 REMEDIES = ("learning_rate", "lr_scheduler", "lr_warmup_steps", "max_grad_norm", "mixed_precision")

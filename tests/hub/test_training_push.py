@@ -1,0 +1,56 @@
+"""A run that ends on the hub, with a card that says how the model was made."""
+
+import json
+
+import pytest
+import toy
+import yaml
+from fake_hub import OWNER
+
+from latentdiff import ConfigError, DiffusionPipeline, HubError
+
+
+def train(root, **options):
+    data, vae = toy.write(root / "photographs"), toy.write_vae(root / "vae")
+    values = {"hub_model_id": f"{OWNER}/trained", "push_to_hub": True, "validation_data_dir": str(data), **options}
+    values |= {"validation_steps": 2, "validation_samples": 0, "logging_steps": 1, "max_train_steps": 4}
+    return toy.train("class-to-image", data, vae, root / "run", **values)
+
+
+def test_it_is_pushed_with_a_filled_card(hub, tmp_path):
+    output = train(tmp_path)
+    files = hub.repos[f"{OWNER}/trained"].commits[-1][1]
+    card = files["README.md"].decode()
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    lowest = min(line["validation/loss"] for line in lines if "validation/loss" in line)
+    assert f"| training loss | {losses[-1]:g} |" in card and f"| lowest loss of held-out images | {lowest:g} |" in card
+    assert "**Trained on:** photographs" in card and "4 steps with this recipe" in card
+    assert all(f"| {step} | {4 * step} | {loss:.4g} |" in card for step, loss in enumerate(losses, 1))
+    recipe = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+    assert recipe["train_data_dir"] == "photographs" and recipe["unet"] == toy.UNET and recipe["learning_rate"] == 2e-3
+    assert "random_flip" not in recipe and str(tmp_path) not in card
+    assert not [path for path, content in files.items() if str(tmp_path).encode() in content]
+    assert DiffusionPipeline.from_pretrained(f"{OWNER}/trained").class_embedder.config.class_names == sorted(
+        toy.COLOURS
+    )
+
+
+def test_a_failed_upload_loses_nothing(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(HubError):
+        train(tmp_path)
+    assert DiffusionPipeline.from_pretrained(tmp_path / "run" / "pipeline")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"push_to_hub": False}, "push_to_hub and hub_model_id belong together"),
+        ({"hub_model_id": None}, "push_to_hub and hub_model_id belong together"),
+        ({"lora": {"rank": 1}, "pretrained_model_name_or_path": "m"}, "push_to_hub uploads a pipeline, and lora"),
+    ],
+)
+def test_bad_options_are_one_line(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        train(tmp_path, **options)
