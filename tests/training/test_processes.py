@@ -38,6 +38,7 @@ def test_two_processes_have_the_losses_of_one(runs, tmp_path):
         assert two == pytest.approx(one, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sharded_model_is_saved_whole_and_goes_on_as_one_that_is_not(runs, tmp_path):
     """FSDP's steps are those of plain processes but for rounding; its checkpoints and weights are plain tensors."""
     assert runs(tmp_path / "plain", 2)[0] == [0, 0]

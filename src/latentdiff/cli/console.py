@@ -8,6 +8,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from latentdiff.errors import LatentDiffWarning
 
@@ -39,14 +40,17 @@ def calm(quiet: bool) -> Iterator[Callable[[str], None]]:
             warnings.simplefilter("ignore")
             if not quiet:
                 warnings.simplefilter("always", LatentDiffWarning)
-                warnings.showwarning = lambda message, *_, **__: print(
-                    f"latentdiff: warning: {message}", file=stderr, flush=True
-                )
+                warnings.showwarning = lambda message, *_, **__: _warn(message, stderr)
             if not progress_shown(quiet):
                 stack.enter_context(contextlib.redirect_stderr(_Nowhere()))
             yield lambda line: print(f"latentdiff: error: {line}", file=stderr, flush=True)
     finally:
         logging.disable(before)
+
+
+def _warn(message: Warning | str, stderr: TextIO) -> None:
+    with contextlib.suppress(OSError):  # it may be that very warning that the disk is full
+        print(f"latentdiff: warning: {message}", file=stderr, flush=True)
 
 
 def say(line: str) -> None:

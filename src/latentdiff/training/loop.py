@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
 from latentdiff.config import check
 from latentdiff.errors import TrainingInterrupted
@@ -22,6 +21,7 @@ from latentdiff.training.interrupts import Interrupts
 from latentdiff.training.log import Log
 from latentdiff.training.memory import named_levers
 from latentdiff.training.optimizers import make_learning_rate, make_optimizer
+from latentdiff.training.progress import Progress
 from latentdiff.training.recipes import Recipe
 from latentdiff.training.sharding import check_sharding
 from latentdiff.training.state import State
@@ -83,7 +83,9 @@ def train(
     start_trackers(accelerator, recipe, state.step)
     validation = Validation(task, ema, held_out, recipe, log, state.step)
     steps = range(state.step, recipe.max_train_steps)
-    progress = tqdm(steps, initial=state.step, total=len(steps) + state.step, disable=not accelerator.is_main_process)
+    progress = Progress(
+        steps, initial=state.step, total=len(steps) + state.step, disable=not accelerator.is_main_process
+    )
     with named_levers(recipe), Interrupts() as interrupts:
         gradient = Gradient(model, items, recipe, accelerator, state.step)
         for step in progress:
