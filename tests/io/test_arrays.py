@@ -5,11 +5,12 @@ import pytest
 import tifffile
 from PIL import Image
 
-from latentdiff import BadFileError
+from latentdiff import BadFileError, InputError
 from latentdiff.data.folder import ImageFolder
 from latentdiff.data.images import Images
 from latentdiff.data.records import Records
-from latentdiff.io.arrays import count_channels, read_values, resize_square, size_of
+from latentdiff.io.arrays import count_channels, read_values, resize_square, size_of, write_values
+from latentdiff.io.inputs import read_image
 
 SHAPE = (6, 5)
 EIGHT = np.arange(30, dtype=np.uint8).reshape(SHAPE) * 8
@@ -125,3 +126,43 @@ def test_a_truncated_tiff(tmp_path):
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(BadFileError, match=r"x\.tif cannot be read as an image"):
         read_values(path, 7)
+
+
+@pytest.mark.parametrize(("file", "channels"), [("x.npy", 5), ("x.tif", 5), ("x.tif", 3), ("x.tif", 1), ("x.png", 1)])
+def test_what_is_written_is_read_again(tmp_path, file, channels):
+    values = stack(FLOATS, channels)
+    write_values(tmp_path / file, values)
+    found = read_values(tmp_path / file, channels)
+    assert np.abs((found + 1) / 2 - values).max() <= (1e-7 if file == "x.npy" else 0.5 / 65535 + 1e-7)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("x.png", stack(FLOATS, 3), "for one channel"),
+        ("x.jpg", FLOATS[..., None], "give .npy"),
+        ("x.npy", FLOATS * 2, "in"),
+    ],
+)
+def test_what_can_not_be_written(tmp_path, file, values, message):
+    with pytest.raises(InputError, match=message):
+        write_values(tmp_path / file, values)
+    assert not list(tmp_path.iterdir())
+
+
+def test_inputs_of_pipelines(tmp_path):
+    deep = DEEP / np.float32(32767.5) - 1
+    path = write(tmp_path / "x.png", DEEP)
+    for given in (path, Image.open(path), DEEP, DEEP[..., None]):
+        assert np.abs(read_image(given, channels=1).numpy()[0] - deep).max() <= 2**-22
+    many = stack(DEEP, 5)
+    found = read_image(many, channels=5).numpy()
+    assert np.abs(found - np.moveaxis(many / 32767.5 - 1, -1, 0)).max() <= 2**-22
+    assert np.array_equal(
+        read_image(write(tmp_path / "x.npy", many), channels=5).numpy(),
+        np.moveaxis(many, -1, 0) / np.float32(32767.5) - 1,
+    )
+    with pytest.raises(InputError, match=r"shape \(6, 5, 5\); allowed: \(H, W\) or \(H, W, 4\)"):
+        read_image(many, channels=4)
+    with pytest.raises(InputError, match="has 3 channels where 5 are needed"):
+        read_image(Image.new("RGB", (4, 4)), channels=5)

@@ -91,7 +91,7 @@ BAD_IMAGES = {
     r"has the shape \(0, 6, 3\)": np.zeros((0, 6, 3), np.uint8),
     r"has the shape \(3,\)": torch.zeros(3),
     "is an array of int64; give uint8": np.zeros((4, 6, 3), int),
-    "is an array of uint16": np.zeros((4, 6, 3), np.uint16),
+    "is an array of int32": np.zeros((4, 6, 3), np.int32),
     "is an array of complex64": np.zeros((4, 6, 3), np.complex64),
     "is an array of object": np.array([[None]]),
     "is of torch.int64": torch.zeros(3, 4, 6, dtype=torch.int64),

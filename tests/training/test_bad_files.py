@@ -143,6 +143,11 @@ def test_from_deep_images_to_a_pipeline(channels, tmp_path):
     options = {"num_inference_steps": 1, "seed": 0}
     assert pipe(output_type="np", **options).images.shape == (1, toy.SIDE, toy.SIDE, channels)
     assert pipe(output_type="pt", **options).images.shape == (1, channels, toy.SIDE, toy.SIDE)
+    fill = toy.train("inpaint", data, output / "vae", tmp_path / "fill", max_train_steps=1)
+    holes = np.zeros((toy.SIDE, toy.SIDE), bool)
+    holes[4:8, 4:8] = True
+    filled = DiffusionPipeline.from_pretrained(fill / "pipeline")(values, holes, output_type="np", **options).images[0]
+    assert np.abs(filled - values / 65535)[~holes].max() < 1e-6 < np.abs(filled - values / 65535)[holes].max()
     if channels == 1:
         assert pipe(**options).images[0].mode == "L"
         with pytest.raises(ConfigError, match="first stage has 1 channels; super-resolution needs one of 3"):

@@ -6,14 +6,16 @@ How values become [-1, 1]: 0 is -1, and 1 is the largest number of unsigned inte
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
-from latentdiff.errors import BadFileError, ConfigError
-from latentdiff.io.images import MAX_PIXELS, as_rgb, centre_box, read_pixels, upright_size
+from latentdiff.errors import BadFileError, ConfigError, InputError
+from latentdiff.io.files import atomic_file
+from latentdiff.io.images import MAX_PIXELS, Source, as_rgb, centre_box, read_pixels, upright_size
 from latentdiff.io.stored import Stored
 
 Array = npt.NDArray[Any]
@@ -25,7 +27,7 @@ BITS_PER_SAMPLE, SAMPLES_PER_PIXEL = 258, 277
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
 
 
-def read_values(source: Stored, channels: int, value_range: tuple[float, float] | None = None) -> Array:
+def read_values(source: Stored, channels: int, value_range: tuple[float, float] | None = None) -> Floats:
     """An image as float32 (H, W, C) in [-1, 1], C = `channels`; see the module for how values are mapped.
 
     Three channels are RGB, where transparency lies on white; one is grey. Any other number is what the file has.
@@ -40,12 +42,16 @@ def read_values(source: Stored, channels: int, value_range: tuple[float, float] 
     """
     kind = kind_of(source)
     if kind == "pillow":
-        values = read_pixels(source, lambda image: _from_pillow(image, channels, str(source)), str(source))
-    else:
-        values = _read_npy(source) if kind == "npy" else _read_tiff(source)
-    if values.shape[2] != channels:
-        raise BadFileError(f"{source} has {values.shape[2]} channels where {channels} are needed; replace it")
-    return _unit(values, value_range, str(source))
+        return values_of(source, channels, str(source), value_range)
+    values = _read_npy(source) if kind == "npy" else _read_tiff(source)
+    return _unit(values, channels, value_range, str(source))
+
+
+def values_of(image: Source, channels: int, name: str, value_range: tuple[float, float] | None = None) -> Floats:
+    """The same of what Pillow reads, or has read."""
+    return _unit(
+        read_pixels(image, lambda image: _from_pillow(image, channels, name), name), channels, value_range, name
+    )
 
 
 def count_channels(source: Stored) -> int:
@@ -134,12 +140,7 @@ def _read_npy(source: Stored) -> Array:
 
 
 def _read_tiff(source: Stored) -> Array:
-    try:
-        import tifffile
-    except ImportError:
-        raise ConfigError(
-            f"{source} is a TIFF of many channels or several deep ones; install latentdiff[tiff] to read it"
-        ) from None
+    tifffile = _tifffile(source)
     try:
         with source.open("rb") as stream, tifffile.TiffFile(stream) as file:
             series = file.series[0]
@@ -162,8 +163,10 @@ def _checked(values: Array, source: Stored) -> Array:
     return values if values.ndim == 3 else values[..., None]
 
 
-def _unit(values: Array, value_range: tuple[float, float] | None, name: str) -> Floats:
-    """Values of any type as float32 in [-1, 1]."""
+def _unit(values: Array, channels: int, value_range: tuple[float, float] | None, name: str) -> Floats:
+    """Values of any type as float32 in [-1, 1], which have to have so many channels."""
+    if values.shape[2] != channels:
+        raise BadFileError(f"{name} has {values.shape[2]} channels where {channels} are needed; replace it")
     floats = values.astype(np.float32)
     low, high = value_range or (0.0, float(np.iinfo(values.dtype).max) if values.dtype.kind == "u" else 1.0)
     least, most = float(floats.min()), float(floats.max())
@@ -175,3 +178,43 @@ def _unit(values: Array, value_range: tuple[float, float] | None, name: str) -> 
         )
     scaled: Floats = ((floats - np.float32(low)) / np.float32((high - low) / 2) - 1).clip(-1, 1)
     return scaled
+
+
+def write_values(path: str | Path, values: Array) -> None:
+    """Write an image (H, W, C) of floats in [0, 1], as pipelines give them with `output_type="np"`, at full depth.
+
+    Args:
+        path: `.npy` keeps the floats, `.png` has one channel of 16 bits, `.tif` any number of channels of 16 bits.
+        values: The image.
+
+    Raises:
+        InputError: If the suffix is none of these, the values are others, or a PNG is to have several channels.
+        ConfigError: If the extra `tiff` is needed and missing.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".npy", ".png", ".tif", ".tiff") or (suffix == ".png" and values.shape[2:] != (1,)):
+        raise InputError(
+            f"{path} can't hold an image of shape {values.shape}; give .npy, .tif, or .png for one channel"
+        )
+    if values.ndim != 3 or values.dtype.kind != "f" or not (values.min() >= 0 and values.max() <= 1):
+        raise InputError(f"values are {values.dtype} of shape {values.shape}; give floats (H, W, C) in [0, 1]")
+    deep = np.round(values.astype(np.float64) * 65535).astype(np.uint16)
+    with atomic_file(path) as aside:
+        if suffix == ".npy":
+            np.save(aside, values.astype(np.float32))
+        elif suffix == ".png":
+            Image.fromarray(deep[..., 0]).save(aside)
+        else:
+            kind = "rgb" if deep.shape[2] == 3 else "minisblack"
+            layout = {"planarconfig": "contig"} if deep.shape[2] > 1 else {}
+            _tifffile(path).imwrite(aside, deep if layout else deep[..., 0], photometric=kind, **layout)
+
+
+def _tifffile(path: Any) -> Any:
+    try:
+        import tifffile
+    except ImportError:
+        raise ConfigError(
+            f"{path} is a TIFF of many channels or several deep ones; install latentdiff[tiff] for it"
+        ) from None
+    return tifffile

@@ -15,22 +15,27 @@ from PIL import Image
 from torch import Tensor
 
 from latentdiff.errors import InputError
+from latentdiff.io.arrays import read_values, values_of
 from latentdiff.io.images import load_image, to_tensor
 
 KINDS = "a path, a Pillow image, an array (H, W, 3) or a tensor (3, H, W)"
 
 
-def read_image(image: Any, *, name: str = "image") -> Tensor:
-    """One image as a float tensor (3, H, W) in [-1, 1], on the CPU.
+def read_image(image: Any, *, channels: int = 3, name: str = "image") -> Tensor:
+    """One image as a float tensor (channels, H, W) in [-1, 1], on the CPU.
 
     Args:
         image: A path; a Pillow image of any mode; an array (H, W) or (H, W, C); or a tensor (H, W) or (C, H, W). C is
-            1 for grey, 3, or 4 with transparency, which lies on white. uint8 in 0 to 255, or floats in [0, 1].
+            1 for grey, 3, or 4 with transparency, which lies on white. uint8 in 0 to 255, uint16 in 0 to 65535, or
+            floats in [0, 1].
+        channels: 3 are RGB, 1 is grey of any depth; of any other number, the image must have as many.
         name: What an error calls the argument.
 
     Raises:
         InputError: If it is none of these or can't be read.
     """
+    if channels != 3:
+        return _read_channels(image, channels, name)
     if isinstance(image, (str, Path)):
         return to_tensor(load_image(image))
     if isinstance(image, Image.Image):
@@ -72,17 +77,18 @@ def read_mask(mask: Any, *, size: tuple[int, int] | None = None, name: str = "ma
     return values if values.dtype == torch.bool else _unit(values, name) >= 0.5
 
 
-def read_images(images: Any, *, name: str = "image") -> Tensor:
-    """One or several images of one size as (B, 3, H, W) in [-1, 1].
+def read_images(images: Any, *, channels: int = 3, name: str = "image") -> Tensor:
+    """One or several images of one size as (B, channels, H, W) in [-1, 1].
 
     Args:
         images: What `read_image` takes, a list of it, or an array (B, H, W, C) or a tensor (B, C, H, W).
+        channels: As there.
         name: What an error calls the argument.
 
     Raises:
         InputError: As `read_image`, and if the images differ in size or there are none.
     """
-    return _stack([read_image(image, name=label) for image, label in _each(images, name)], name)
+    return _stack([read_image(image, channels=channels, name=label) for image, label in _each(images, name)], name)
 
 
 def read_masks(masks: Any, *, size: tuple[int, int] | None = None, name: str = "mask") -> Tensor:
@@ -92,6 +98,17 @@ def read_masks(masks: Any, *, size: tuple[int, int] | None = None, name: str = "
         InputError: As `read_mask`, and if the masks differ in size or there are none.
     """
     return _stack([read_mask(mask, size=size, name=label) for mask, label in _each(masks, name)], name)
+
+
+def _read_channels(image: Any, channels: int, name: str) -> Tensor:
+    """An image that is not RGB, at its full depth."""
+    if isinstance(image, (str, Path)):
+        values = read_values(Path(image), channels)
+    elif isinstance(image, Image.Image):
+        values = values_of(image, channels, name)
+    else:
+        return _unit(_channels_first(image, (channels,), name), name).mul_(2).sub_(1)
+    return torch.from_numpy(values).permute(2, 0, 1).contiguous()
 
 
 def _each(items: Any, name: str) -> list[tuple[Any, str]]:
@@ -115,10 +132,10 @@ def _channels_first(values: Any, channels: tuple[int, ...], name: str) -> Tensor
     """An array or tensor of one image as a tensor (C, H, W) of its dtype, with C among `channels`."""
     layout = "({}, H, W)" if isinstance(values, Tensor) else "(H, W, {})"
     if isinstance(values, np.ndarray):
-        if values.dtype.kind == "f":
-            values = values.astype(np.float32)
+        if values.dtype.kind == "f" or values.dtype == np.uint16:
+            values = values.astype(np.float32) / np.float32(65535 if values.dtype == np.uint16 else 1)
         if values.dtype.kind not in "fb" and values.dtype != np.uint8:
-            raise InputError(f"{name} is an array of {values.dtype}; give uint8 (0 to 255) or floats (0 to 1)")
+            raise InputError(f"{name} is an array of {values.dtype}; give uint8, uint16 or floats (0 to 1)")
         pixels = torch.from_numpy(np.array(values))
         pixels = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels
     elif isinstance(values, Tensor):

@@ -100,7 +100,7 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
         """
         if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 < strength <= 1:
             raise InputError(f"strength is {strength!r}; it must be above 0 and at most 1")
-        images = read_images(image)
+        images = read_images(image, channels=self.vae.config.in_channels)
         padding = Padding(images.shape[2], images.shape[3], self._multiple)
         windows = self._windows(options.get("windows"))
         self._check_size(*padding.size, windows)

@@ -48,7 +48,7 @@ class InpaintPipeline(DiffusionPipeline):
         Raises:
             InputError: If an argument is not valid, or a mask has no hole; nothing has been denoised then.
         """
-        images = read_images(image)
+        images = read_images(image, channels=self.vae.config.in_channels)
         holes = read_masks(mask_image, size=(images.shape[2], images.shape[3]))
         if len(holes) not in (1, len(images)):
             raise InputError(f"{len(holes)} masks are given for {len(images)} images; give one each, or one for all")
