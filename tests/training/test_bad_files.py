@@ -59,9 +59,11 @@ def test_replacements_depend_on_the_seed_and_the_number_alone(tmp_path, recwarn)
     assert sorted(line["file"] for line in lines) == ["file 2", "file 5"] and lines[0]["reason"].endswith("is bad")
 
 
-def test_too_many_bad_files_end_the_run(tmp_path):
-    with pytest.raises(InputError, match=r"3 of 10 images can't be decoded, more than max_bad_share 0\.2"):
-        numbers(10, {1, 2, 3}, tmp_path, max_share=0.2)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_many_bad_files_end_the_run(tmp_path, workers):
+    message = r"^3 of 10 images can't be decoded, more than max_bad_share 0\.2; see .* the last: . is bad$"
+    with pytest.raises(InputError, match=message):
+        numbers(10, {1, 2, 3}, tmp_path, max_share=0.2, workers=workers)
     numbers(2, {1}, tmp_path, max_share=0)  # one never does
     with pytest.raises(InputError, match="20 images in a row can't be decoded"):
         numbers(30, range(1, 30), tmp_path, max_share=1)

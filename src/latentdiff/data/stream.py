@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from latentdiff.errors import LatentDiffError
 from latentdiff.seeding import generator
 
 
@@ -33,7 +35,27 @@ class _Shuffled(Dataset[Any]):
         if epoch != self.epoch:
             self.epoch, self.order = epoch, torch.randperm(self.length, generator=generator(self.seed, epoch))
         index = int(self.order[position])
-        return self.items.visit(index, n) if isinstance(self.items, Visited) else self.items[index]
+        try:
+            return self.items.visit(index, n) if isinstance(self.items, Visited) else self.items[index]
+        except LatentDiffError as error:
+            return _Failure(error)
+
+
+@dataclass
+class _Failure:
+    """An error on its way out of a worker process, from which torch would make one of many lines."""
+
+    error: LatentDiffError
+
+
+class _Collated:
+    """A batch of the samples, or the first failure among them."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, samples: list[Any]) -> Any:
+        return next((item for item in samples if isinstance(item, _Failure)), None) or self.collate(samples)
 
 
 def sample_numbers(micro_step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> range:
@@ -64,20 +86,26 @@ def stream(
     rank: int = 0,
     world_size: int = 1,
     num_workers: int = 0,
-    collate_fn: Callable[[list[Any]], Any] | None = None,
+    collate_fn: Callable[[list[Any]], Any] = default_collate,
 ) -> Iterator[Any]:
-    """Endless batches of `items`, reshuffled each epoch, starting at micro-step `first_step`."""
+    """Endless batches of `items`, reshuffled each epoch, starting at micro-step `first_step`.
+
+    Raises:
+        LatentDiffError: What an item raises, also in a worker process.
+    """
     sampler = _Steps(batch_size, rank, world_size, first_step)
     shuffled = _Shuffled(items, len(items), seed)  # type: ignore[arg-type]
-    return iter(
-        DataLoader(
-            shuffled,
-            batch_sampler=sampler,
-            num_workers=num_workers,
-            collate_fn=collate_fn,
-            worker_init_fn=_leave_signals_to_parent,
-        )
+    loader = DataLoader(
+        shuffled,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=_Collated(collate_fn),
+        worker_init_fn=_leave_signals_to_parent,
     )
+    for batch in loader:
+        if isinstance(batch, _Failure):
+            raise batch.error
+        yield batch
 
 
 def _leave_signals_to_parent(_: int) -> None:
