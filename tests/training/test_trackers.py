@@ -1,11 +1,13 @@
 """Trackers get the recipe, what the log gets, and the pictures."""
 
+import errno
 import json
 
 import numpy as np
 import pytest
 import torch
 import toy
+from accelerate.tracking import TensorBoardTracker
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -52,6 +54,18 @@ def test_tensorboard_has_the_pictures(run, events):
 def test_the_recipe_is_there(run):
     (first, second) = sorted((run / "logs" / "latentdiff").glob("*/hparams.yml"))
     assert "conditioning: unconditional" in first.read_text() and "max_train_steps: 4" in second.read_text()
+
+
+def test_a_tracker_that_fails_is_given_up(tmp_path, monkeypatch):
+    def full(self, values, step=None, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TensorBoardTracker, "log", full)
+    data, vae = toy.write(tmp_path / "images"), toy.write_vae(tmp_path / "vae")
+    with pytest.warns(LatentDiffWarning, match=r"tensorboard failed \(.*No space left.*\); the run goes on") as caught:
+        output = toy.train("unconditional", data, vae, tmp_path / "out", logging_steps=1)
+    assert sum("tensorboard failed" in str(warning.message) for warning in caught) == 1
+    assert len((output / "log.jsonl").read_text().splitlines()) == 4 and (output / "pipeline").is_dir()
 
 
 def test_none_is_none_and_auto_is_what_is_installed(tmp_path, monkeypatch):

@@ -1,14 +1,18 @@
 """Looking at a run while it trains: values, pictures, and training that goes on as if nobody had looked."""
 
+import errno
 import json
 
 import pytest
+import tiny_run
 import torch
+from processes import Runs
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from latentdiff import ConfigError
 from latentdiff.config import from_mapping
+from latentdiff.errors import LatentDiffWarning
 from latentdiff.training.loop import make_accelerator, train
 from latentdiff.training.recipes import Recipe
 from latentdiff.training.task import Task
@@ -84,3 +88,32 @@ def test_held_out_loss_and_the_best_weights(tmp_path):
 def test_held_out_data_need_an_interval():
     with pytest.raises(ConfigError, match="validation_data_dir is given, but validation_steps is 0; say how many"):
         from_mapping(Recipe, {**BASE, "output_dir": "none", "validation_data_dir": "held-out"})
+
+
+def test_a_full_disk_ends_no_run(tmp_path, monkeypatch):
+    """Only the best weights of that step are lost."""
+
+    def full(self, folder):
+        if folder.name == "best":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(self, folder)
+
+    plain = Line.export
+    monkeypatch.setattr(Line, "export", full)
+    recipe = from_mapping(Recipe, {**BASE, "output_dir": str(tmp_path), "validation_steps": 4})
+    with pytest.warns(LatentDiffWarning, match="what validation found at step 4 cannot be written .No space left"):
+        train(Line(), [torch.ones(1)], recipe, make_accelerator(recipe), [torch.ones(1)])
+    assert (tmp_path / "line.safetensors").is_file() and not list((tmp_path / "best").iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_look_once(tmp_path):
+    """The main process does, and the others wait; the losses are those of a run without."""
+    runs = Runs()
+    try:
+        assert runs(tmp_path / "with", 2, validation_steps=2, report_to="tensorboard")[0] == [0, 0]
+        assert runs(tmp_path / "without", 2)[0] == [0, 0]
+    finally:
+        runs.close()
+    assert tiny_run.log(tmp_path / "with")[-1] == tiny_run.log(tmp_path / "without")[-1]
+    assert (tmp_path / "with" / "validation").is_dir() and len(list((tmp_path / "with" / "logs").rglob("events*"))) >= 1

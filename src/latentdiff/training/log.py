@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from latentdiff.errors import LatentDiffWarning
 from latentdiff.io.files import atomic_file
 from latentdiff.training.recipes import Recipe
+from latentdiff.training.trackers import track_values
 
 
 class Log:
@@ -87,7 +88,7 @@ class Log:
             self.size, self.waiting = self.size + len(self.waiting), b""
         except OSError as error:
             warnings.warn(LatentDiffWarning(f"{self.path} cannot be written ({error.strerror}) for now"), stacklevel=2)
-        self.accelerator.log({name: float(value) for name, value in values.items()}, step=step)
+        track_values(self.accelerator, values, step)
 
     def lowest(self, name: str, until: int) -> float:
         """The lowest value of `name` in the lines up to step `until`, infinity where there is none."""

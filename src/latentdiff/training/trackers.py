@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,33 @@ def start_trackers(accelerator: Accelerator, recipe: Recipe, first_step: int) ->
         accelerator.init_trackers(PROJECT, config, {"tensorboard": {"purge_step": first_step + 1}})
 
 
+@contextmanager
+def _given_up(accelerator: Accelerator) -> Iterator[None]:
+    """Trackers that fail, for want of a service or of room, are said and given up: no run ends for them."""
+    try:
+        yield
+    except Exception as error:
+        name, reason = accelerator.trackers[0].name, (str(error).splitlines() or [type(error).__name__])[0]
+        accelerator.trackers.clear()
+        line = f"{name} failed ({reason}); the run goes on with log.jsonl alone"
+        warnings.warn(LatentDiffWarning(line), stacklevel=2)
+
+
+def track_values(accelerator: Accelerator, values: Mapping[str, float], step: int) -> None:
+    """Tell the trackers what is known after a step."""
+    with _given_up(accelerator):
+        accelerator.log({name: float(value) for name, value in values.items()}, step=step)
+
+
 def track_pictures(accelerator: Accelerator, pictures: Iterable[Path], step: int) -> None:
     """Show files named `WHAT-STEP.png` in the trackers that have images, each as WHAT."""
-    for path in pictures:
-        pixels = np.asarray(Image.open(path).convert("RGB"))[None]
-        for tracker in accelerator.trackers:
-            options = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-            if hasattr(tracker, "log_images"):
-                tracker.log_images({path.stem.rpartition("-")[0]: pixels}, step=step, **options)
+    with _given_up(accelerator):
+        for path in pictures:
+            pixels = np.asarray(Image.open(path).convert("RGB"))[None]
+            for tracker in accelerator.trackers:
+                options = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                if hasattr(tracker, "log_images"):
+                    tracker.log_images({path.stem.rpartition("-")[0]: pixels}, step=step, **options)
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,6 +14,8 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from latentdiff.data.stream import Visited
+from latentdiff.errors import LatentDiffWarning
+from latentdiff.io.files import system_errno
 from latentdiff.seeding import Draws
 from latentdiff.training.batches import to_device
 from latentdiff.training.ema import EMA
@@ -44,15 +48,26 @@ class Validation:
     def __call__(self, step: int) -> None:
         """Look, after `step` steps."""
         pictures = self.folder / "validation"
-        pictures.mkdir(exist_ok=True)
-        with _evaluated(self.task), self.ema.applied() if self.ema else nullcontext():
-            values = {**self._held_out(), **self.task.validate(pictures, step)}
-            if values.get("loss", math.inf) < self.best:
-                self.best = values["loss"]
-                (self.folder / "best").mkdir(exist_ok=True)
-                self.task.export(self.folder / "best")
+        try:
+            with _evaluated(self.task), self.ema.applied() if self.ema else nullcontext():
+                self._look(pictures, step)
+        except Exception as error:
+            reason = system_errno(error)
+            if not reason:
+                raise
+            line = f"what validation found at step {step} cannot be written ({os.strerror(reason)}); the run goes on"
+            warnings.warn(LatentDiffWarning(line), stacklevel=2)
         track_pictures(self.log.accelerator, pictures.glob(f"*-{step}.png"), step)
-        self.log.write(step, {f"validation/{name}": value for name, value in values.items()})
+
+    def _look(self, pictures: Path, step: int) -> None:
+        pictures.mkdir(exist_ok=True)
+        values = {**self._held_out(), **self.task.validate(pictures, step)}
+        if values.get("loss", math.inf) < self.best:
+            (self.folder / "best").mkdir(exist_ok=True)
+            self.task.export(self.folder / "best")
+            self.best = values["loss"]
+        if values:
+            self.log.write(step, {f"validation/{name}": value for name, value in values.items()})
 
     def _held_out(self) -> dict[str, float]:
         """Means of the loss and the task's values, at draws that are the same every time."""
