@@ -184,6 +184,22 @@ def test_a_step_that_is_not_finite_is_skipped(tmp_path, value):
     assert all(torch.isfinite(torch.tensor(line["loss"])) for line in log(tmp_path))
 
 
+def test_the_scale_of_fp16_falls_with_skipped_steps_and_is_kept(tmp_path):
+    """A scale by which gradients overflow is halved until they don't, and doubled after some steps that went well."""
+
+    def scaler():
+        return torch.amp.GradScaler("cpu", init_scale=2.0**22, growth_interval=2)
+
+    run(tmp_path / "whole", scaler=scaler())
+    skipped = [line["skipped"] for line in log(tmp_path / "whole")]
+    assert skipped[0] == 3 and sum(skipped) < 8
+    with pytest.raises(TrainingInterrupted):
+        run(tmp_path / "parts", stop_at(7, signal.SIGTERM), scaler=scaler())
+    assert json.loads((tmp_path / "parts" / "checkpoint-8" / "state.json").read_text())["scaler"]["scale"] < 2.0**22
+    run(tmp_path / "parts", scaler=scaler(), resume_from_checkpoint="latest")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts", ["checkpoint-8"])
+
+
 def test_a_run_that_stays_not_finite_ends_with_its_last_good_checkpoint(tmp_path):
     with pytest.raises(LatentDiffError, match=r"in 3 steps in a row, up to step 8; go on from checkpoint-4 by"):
         run(tmp_path, not_finite(range(5, 99)), max_skipped_steps=3, max_train_steps=20, checkpoints_total_limit=1)

@@ -59,9 +59,11 @@ def items():
     return list(torch.randn(13, 8, generator=torch.Generator().manual_seed(1)))
 
 
-def run(output, hook=None, dropout=0.0, fsdp=False, **options):
+def run(output, hook=None, dropout=0.0, fsdp=False, scaler=None, **options):
     recipe = from_mapping(Recipe, {**BASE, "output_dir": str(output), **options})
     accelerator = make_accelerator(recipe)
+    if scaler is not None:  # as accelerate does for fp16 on GPUs
+        accelerator.scaler, accelerator.native_amp, accelerator.state._mixed_precision = scaler, True, "fp16"
     return train(Denoise(hook, dropout), items(), recipe, shard(accelerator) if fsdp else accelerator)
 
 

@@ -6,15 +6,14 @@ import json
 import math
 import os
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from latentdiff.errors import LatentDiffWarning
 from latentdiff.io.files import atomic_file
+from latentdiff.training.faults import outlived
 from latentdiff.training.recipes import Recipe
 from latentdiff.training.trackers import track_values
 
@@ -78,16 +77,14 @@ class Log:
         if not self.accelerator.is_main_process:
             return
         line = {"step": step, "images": step * self.images, **values}
-        self.waiting += json.dumps({name: float(f"{value:.6g}") for name, value in line.items()}).encode() + b"\n"
-        try:
+        self.waiting += json.dumps({name: rounded(value) for name, value in line.items()}).encode() + b"\n"
+        with outlived(f"writing {self.path}", lambda: "its lines wait for the next one"):
             with open(self.path, "ab") as file:
                 file.truncate(self.size)  # of a line that was written in part
                 file.write(self.waiting)
                 file.flush()
                 os.fsync(file.fileno())
             self.size, self.waiting = self.size + len(self.waiting), b""
-        except OSError as error:
-            warnings.warn(LatentDiffWarning(f"{self.path} cannot be written ({error.strerror}) for now"), stacklevel=2)
         track_values(self.accelerator, values, step)
 
     def lowest(self, name: str, until: int) -> float:
@@ -96,6 +93,11 @@ class Log:
             return math.inf
         lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
         return min((line[name] for line in lines if name in line and line["step"] <= until), default=math.inf)
+
+
+def rounded(value: float) -> float:
+    """As a line has it."""
+    return float(f"{value:.6g}")
 
 
 def _step_of(line: bytes) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,11 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from latentdiff.errors import CheckpointError, ConfigError, LatentDiffError, LatentDiffWarning
-from latentdiff.io.files import clear_asides, system_errno
+from latentdiff.io.files import clear_asides
 from latentdiff.training import checkpoint
 from latentdiff.training.ema import EMA
+from latentdiff.training.faults import outlived
+from latentdiff.training.identity import check_same, identity
 from latentdiff.training.log import Log
-from latentdiff.training.recipes import MAY_CHANGE, REMEDIES, Recipe, as_dict
+from latentdiff.training.recipes import Recipe
 from latentdiff.training.sharding import local, sharded_like, unshard, whole
 from latentdiff.training.task import Task
 
@@ -121,21 +122,15 @@ class State:
         shadow = whole(self.ema.shadow if self.ema else {}, main)
         if not main:
             return
-        try:
-            with checkpoint.written(self.output_dir, self.step, self.recipe.checkpoints_total_limit) as folder:
-                save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
-                save_file(shadow, folder / "ema.safetensors")
-                with open(folder / "optimizer.pt", "wb") as file:  # given a path, torch doesn't say why it can't
-                    torch.save(moments, file)
-                (folder / "state.json").write_text(json.dumps(self._numbers(), indent=1))
-        except Exception as error:
-            reason = system_errno(error)
-            if not reason:
-                raise
-            warnings.warn(
-                LatentDiffWarning(f"saving checkpoint-{self.step} failed ({os.strerror(reason)}); {self.last()}"),
-                stacklevel=2,
-            )
+        with (
+            outlived(f"saving checkpoint-{self.step}", self.last),
+            checkpoint.written(self.output_dir, self.step, self.recipe.checkpoints_total_limit) as folder,
+        ):
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
+            save_file(shadow, folder / "ema.safetensors")
+            with open(folder / "optimizer.pt", "wb") as file:  # given a path, torch doesn't say why it can't
+                torch.save(moments, file)
+            (folder / "state.json").write_text(json.dumps(self._numbers(), indent=1))
 
     def export(self) -> None:
         """Write the weights that the run ends with, averaged where EMA is on.
@@ -170,16 +165,11 @@ class State:
         }
 
     def _identity(self) -> dict[str, Any]:
-        """What makes a run the same run."""
-        images = self.log.images
-        flat = _flat({"kind": type(self.recipe).__name__, **as_dict(self.recipe), "images in the data": self.items})
-        flat["images in a step (train_batch_size x gradient_accumulation_steps x processes)"] = images
-        fixed = {name: value for name, value in flat.items() if not _may_change(name.partition(".")[0])}
-        return json.loads(json.dumps(fixed, default=str))  # type: ignore[no-any-return]
+        return identity(self.recipe, self.log.images, self.items)
 
     def _load(self, folder: Path) -> None:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-        _check_same(folder, state["recipe"], self._identity())
+        check_same(folder, state["recipe"], self._identity())
         own = self.task.state_dict()
         weights = load_file(folder / "model.safetensors")
         self.task.load_state_dict({n: sharded_like(t, own[n]) if n in own else t for n, t in weights.items()})
@@ -190,35 +180,7 @@ class State:
         for number, values in moments["state"].items():
             moments["state"][number] = {n: sharded_like(t, parameters[number]) for n, t in values.items()}
         self.optimizer.load_state_dict(moments)
-        if self.accelerator.scaler:
+        if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.log.load(state["log"])
         self.step = int(state["step"])
-
-
-def _may_change(option: str) -> bool:
-    return option in MAY_CHANGE or option.startswith("validation_")
-
-
-def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options by dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {prefix + name: value}
-    return flat
-
-
-def _check_same(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """A ConfigError where a run would go on with another recipe; what may help a run that fails is but said."""
-    changed = {
-        name: f"{name} is {ours.get(name)}, was {theirs.get(name)}"
-        for name in sorted({*theirs, *ours})
-        if theirs.get(name) != ours.get(name)
-    }
-    other = [text for name, text in changed.items() if name not in REMEDIES]
-    if other:
-        raise ConfigError(f"{folder} was made with another recipe: {'; '.join(other)}; use its recipe, or start anew")
-    if changed:
-        warnings.warn(
-            LatentDiffWarning(f"going on from {folder.name}, but {'; '.join(changed.values())}"), stacklevel=2
-        )

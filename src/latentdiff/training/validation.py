@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,12 +12,11 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from latentdiff.data.stream import Visited
-from latentdiff.errors import LatentDiffWarning
-from latentdiff.io.files import system_errno
 from latentdiff.seeding import Draws
 from latentdiff.training.batches import to_device
 from latentdiff.training.ema import EMA
-from latentdiff.training.log import Log
+from latentdiff.training.faults import outlived
+from latentdiff.training.log import Log, rounded
 from latentdiff.training.recipes import Recipe
 from latentdiff.training.task import Task
 from latentdiff.training.trackers import track_pictures
@@ -48,24 +45,22 @@ class Validation:
     def __call__(self, step: int) -> None:
         """Look, after `step` steps."""
         pictures = self.folder / "validation"
-        try:
-            with _evaluated(self.task), self.ema.applied() if self.ema else nullcontext():
-                self._look(pictures, step)
-        except Exception as error:
-            reason = system_errno(error)
-            if not reason:
-                raise
-            line = f"what validation found at step {step} cannot be written ({os.strerror(reason)}); the run goes on"
-            warnings.warn(LatentDiffWarning(line), stacklevel=2)
+        with (
+            outlived(f"writing what validation found at step {step}", lambda: "the run goes on"),
+            _evaluated(self.task),
+            self.ema.applied() if self.ema else nullcontext(),
+        ):
+            self._look(pictures, step)
         track_pictures(self.log.accelerator, pictures.glob(f"*-{step}.png"), step)
 
     def _look(self, pictures: Path, step: int) -> None:
         pictures.mkdir(exist_ok=True)
         values = {**self._held_out(), **self.task.validate(pictures, step)}
-        if values.get("loss", math.inf) < self.best:
+        loss = rounded(values.get("loss", math.inf))  # as a resumed run reads the best from the log
+        if loss < self.best:
             (self.folder / "best").mkdir(exist_ok=True)
             self.task.export(self.folder / "best")
-            self.best = values["loss"]
+            self.best = loss
         if values:
             self.log.write(step, {f"validation/{name}": value for name, value in values.items()})
 
