@@ -19,7 +19,7 @@ from latentdiff.errors import LatentDiffError
 from latentdiff.io.arrays import kind_of, read_values
 from latentdiff.io.boxes import clip, parse_box
 from latentdiff.io.images import centre_box, load_image
-from latentdiff.io.stored import Stored
+from latentdiff.io.stored import Stored, load
 
 AT_ONCE = 1024  # images handed to the workers together
 ANY_CLASS = IGNORE_INDEX  # of label maps whose number of classes nobody has said
@@ -102,9 +102,6 @@ def _look(images: Images, number: int, meant: Meant) -> Look:
         except LatentDiffError as error:
             look.bad.append((str(what), str(error)))
             return None
-        except OSError as error:  # while hashing, which comes before the decoder's own words
-            look.bad.append((str(what), f"{what} cannot be read ({error.strerror})"))
-            return None
 
     look.size = attempt(file, lambda: _decode(images, file, look))
     if images.objects is not None and look.size is not None:
@@ -128,8 +125,8 @@ def _look(images: Images, number: int, meant: Meant) -> Look:
 
 def _decode(images: Images, file: Stored, look: Look) -> tuple[int, int]:
     """Height and width of an image that was decoded as training would."""
-    with file.open("rb") as stream:
-        look.digest = hashlib.sha256(stream.read()).hexdigest()
+    file = loaded = load(file)
+    look.digest = hashlib.sha256(loaded.content).hexdigest()
     if images.channels == 3 and kind_of(file) == "pillow":
         width, height = load_image(file, str(file)).size
     else:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from latentdiff.data.records import Records
 from latentdiff.io.arrays import kind_of, read_values, resize_square
 from latentdiff.io.images import centre_square, load_image, to_picture, to_tensor
-from latentdiff.io.stored import Stored
+from latentdiff.io.stored import Stored, load
 
 
 class Images(Dataset[torch.Tensor]):
@@ -78,16 +78,19 @@ class Images(Dataset[torch.Tensor]):
 
     def square(self, index: int) -> Image.Image:
         """Image `index` as RGB pixels: the centre square, resized."""
-        file = self.files[index]
-        if kind_of(file) == "pillow":  # 8 bits all the way, as sampling reads images
-            return centre_square(load_image(file, str(file)), self.resolution)
-        return to_picture(self._values(index))
+        return self._square(load(self.files[index]))
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        if self.channels == 3 and kind_of(self.files[index]) == "pillow":
-            return to_tensor(self.square(index))
-        return self._values(index)
+        file = load(self.files[index])
+        if self.channels == 3 and kind_of(file) == "pillow":
+            return to_tensor(self._square(file))
+        return self._values(file)
 
-    def _values(self, index: int) -> torch.Tensor:
-        values = read_values(self.files[index], self.channels, self.value_range)
+    def _square(self, file: Stored) -> Image.Image:
+        if kind_of(file) == "pillow":  # 8 bits all the way, as sampling reads images
+            return centre_square(load_image(file, str(file)), self.resolution)
+        return to_picture(self._values(file))
+
+    def _values(self, file: Stored) -> torch.Tensor:
+        values = read_values(file, self.channels, self.value_range)
         return torch.from_numpy(resize_square(values, self.resolution)).permute(2, 0, 1).contiguous()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
+from latentdiff.errors import BadFileError
+
 
 class Stored(Protocol):
     """What can be opened as a `pathlib.Path` can, which is one; `str` of it is what an error calls it."""
@@ -67,3 +69,36 @@ class Cell:
 
     def __str__(self) -> str:
         return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Bytes that have been read.
+
+    Attributes:
+        name: What an error calls the file that they are from.
+        content: The bytes.
+    """
+
+    name: str
+    content: bytes
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]:
+        """See `Stored`."""
+        return io.BytesIO(self.content)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def load(source: Stored) -> Loaded:
+    """All bytes of a file, so that it need be opened only once.
+
+    Raises:
+        BadFileError: If it can't be read.
+    """
+    try:
+        with source.open("rb") as stream:
+            return Loaded(str(source), stream.read())
+    except OSError as error:
+        raise BadFileError(f"{source} cannot be read ({error.strerror}); replace it") from None
