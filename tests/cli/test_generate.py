@@ -164,7 +164,7 @@ WRONG_WHATEVER_THE_MODEL = {
     "--steps: '0' is given; it must be an integer of at least 1": ["--steps", "0"],
     "--steps: 'many'": ["--steps", "many"],
     "--eta: '2' is given; it must be a number from 0 to 1": ["--eta", "2"],
-    "--guidance-scale: 'nan' is given; it must be a number;": ["--guidance-scale", "nan"],
+    "--guidance-scale: 'nan' is given; it must be a number (": ["--guidance-scale", "nan"],
     "--guidance-rescale: '-1'": ["--guidance-rescale", "-1"],
     "--guidance-interval is 0.5 0.5; it must start before": ["--guidance-interval", "0.5", "0.5"],
     "--guidance-interval: expected 2 arguments": ["--guidance-interval", "0.5"],
