@@ -23,7 +23,7 @@ from PIL import Image
 
 from latentdiff.viz import draw_boxes, image_grid
 
-COUNT = 6000
+COUNT = 12_000
 Layout = list[dict[str, Any]]
 
 

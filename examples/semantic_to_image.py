@@ -20,6 +20,7 @@ from common import (
 )
 from emoji import FEW, draw, label_map, scattered, sprites_of
 from emoji_scenes.render import Sprites
+from numpy.typing import NDArray
 from PIL import Image
 
 from latentdiff.viz import draw_label_map, image_grid
@@ -32,6 +33,12 @@ def scenes(sprites: Sprites, count: int, seed: int) -> Iterator[tuple[Image.Imag
     for number in range(count):
         scene = scattered(np.random.default_rng((seed, number)), FEW)
         yield pictures([draw(scene, sprites)])[0], {"label_map": label_map(scene, sprites, FEW)}
+
+
+def overlap(images: Array, inside: NDArray[np.bool_]) -> float:
+    """Intersection over union, in per cent, of the pixels that aren't white with those of objects in the maps."""
+    seen = np.abs(images - 1).max(-1) > 0.15
+    return 100 * float((seen & inside).sum() / (seen | inside).sum())
 
 
 def main() -> None:
@@ -54,7 +61,7 @@ def main() -> None:
         settings = {"num_inference_steps": 20, "output_type": "np"}
         return in_batches(lambda part, i: pipe(given[part], seed=i, **settings).images, len(given))
 
-    inside = maps > 0
+    inside: NDArray[np.bool_] = maps > 0
     columns = {
         "mean colour of each class": colours[maps],
         "model": made(list(maps)),
@@ -63,6 +70,7 @@ def main() -> None:
     }
     lines = {
         "PSNR, dB": [psnr(images, truth) for images in columns.values()],
+        "map's overlap, %": [overlap(images, inside) for images in columns.values()],
         "error in objects": [255 * np.sqrt(np.square(images - truth)[inside].mean()) for images in columns.values()],
     }
     report("semantic-to-image", list(columns), lines, options.work)

@@ -23,6 +23,7 @@ from latentdiff.data.degradations import degrade
 from latentdiff.viz import image_grid
 
 FACTOR, DRAWS = 4, 8
+DEGRADATION = "bsr"  # as in super-resolution.yaml: blur, noise and JPEG, which no interpolation can undo
 
 
 def sharpness(images: Array, truth: Array) -> float:
@@ -36,7 +37,10 @@ def main() -> None:
     train, held_out = photographs(options.work)
     pipe = trained("super-resolution", train, first_stage(train, options), options)
     _, truth = read_images(held_out, options.samples)
-    small = [Image.fromarray(degrade(np.asarray(image), "bicubic", FACTOR, seed=0)) for image in pictures(truth)]
+    small = [
+        Image.fromarray(degrade(np.asarray(image), DEGRADATION, FACTOR, seed=0, index=i))
+        for i, image in enumerate(pictures(truth))
+    ]
     bicubic = np.stack([np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / 255 for image in small])
 
     def upscaled(images: list[Any], seed: int = 0) -> Array:
