@@ -5,7 +5,7 @@ lead them to what they show.
 """
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from class_to_image import accuracy, data, nearest
 from common import HERE, Array, arguments, builtin_vae, in_batches, overrides, psnr, read_images, report, trained
 from emoji import MANY, sprites_of
+from emoji_scenes.render import Sprites
 from PIL import Image, ImageDraw
 
 from latentdiff import ClassifierGuidance, ImageGuidance, NoisyLatentClassifier
@@ -22,7 +23,7 @@ from latentdiff.training.recipes import ClassifierRecipe, load_recipe
 from latentdiff.viz.text import font, text_width
 
 CLASSIFIER_SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-IMAGE_SCALES = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
+IMAGE_SCALES = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 WIDTH, HEIGHT, MARGIN = 380, 260, 44
 COLOURS = ((31, 99, 196), (206, 84, 20))
 
@@ -65,40 +66,54 @@ def panel(title: str, scales: Sequence[float], curves: dict[str, Sequence[float]
     return picture
 
 
+def sampler(pipe: Any, count: int) -> Callable[[Callable[[slice], Any]], Array]:
+    """A function that makes `count` images without a class, guided by what its argument makes of a part of them."""
+    null = pipe.class_embedder.config.null_class
+
+    def made(guide: Callable[[slice], Any]) -> Array:
+        def one(part: slice, seed: int) -> Any:
+            settings = {"guidance_scale": 1.0, "num_inference_steps": 25, "output_type": "np"}
+            return pipe([null] * (part.stop - part.start), seed=seed, guidance=[guide(part)], **settings).images
+
+        return in_batches(one, count)
+
+    return made
+
+
+def by_classifier(pipe: Any, classifier: NoisyLatentClassifier, labels: list[str], sprites: Sprites) -> list[float]:
+    """Share of images of the class wanted, in per cent, by scale."""
+    made, shares = sampler(pipe, len(labels)), []
+    for scale in CLASSIFIER_SCALES:
+        images = made(lambda part, scale=scale: ClassifierGuidance(classifier, labels[part], scale))
+        shares.append(accuracy(nearest(images, sprites), labels))
+    return shares
+
+
+def by_images(pipe: Any, truth: Array) -> tuple[list[float], list[float]]:
+    """Distance to the small images relative to none, and PSNR to the large ones in dB, by scale."""
+    made, transform = sampler(pipe, len(truth)), downsampling(4)
+    targets = transform(torch.from_numpy(truth).float().permute(0, 3, 1, 2) * 2 - 1)
+    distances, likeness = [], []
+    for scale in IMAGE_SCALES:
+        images = made(lambda part, scale=scale: ImageGuidance(pipe.vae, targets[part], scale, transform=transform))
+        small = transform(torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1)
+        distances.append(float((small - targets).square().mean()))
+        likeness.append(psnr(images, truth))
+    return [value / distances[0] for value in distances], likeness
+
+
 def main() -> None:
     """Measure and draw."""
     options = arguments(__doc__)
     sprites = sprites_of(MANY, options.work)
     train, held_out = data(options, sprites)
     pipe = trained("class-to-image", train, builtin_vae(options.work), options)
-    classifier = classifier_of(train, options)
     rows, truth = read_images(held_out, options.samples)
-    labels, count = [row["label"] for row in rows], len(rows)
-    null = pipe.class_embedder.config.null_class
 
-    def made(guide: Any) -> Array:
-        def one(part: slice, seed: int) -> Any:
-            settings = {"guidance_scale": 1.0, "num_inference_steps": 25, "output_type": "np"}
-            return pipe([null] * len(labels[part]), seed=seed, guidance=guide(part), **settings).images
-
-        return in_batches(one, count)
-
-    shares = []
-    for scale in CLASSIFIER_SCALES:
-        images = made(lambda part, scale=scale: [ClassifierGuidance(classifier, labels[part], scale)])
-        shares.append(accuracy(nearest(images, sprites), labels))
+    shares = by_classifier(pipe, classifier_of(train, options), [row["label"] for row in rows], sprites)
     report("classifier-guidance", [f"{s:g}" for s in CLASSIFIER_SCALES], {"class, %": shares}, options.work)
-
-    transform = downsampling(4)
-    targets = transform(torch.from_numpy(truth).float().permute(0, 3, 1, 2) * 2 - 1)
-    distances, noise = [], []
-    for scale in IMAGE_SCALES:
-        images = made(lambda part, scale=scale: [ImageGuidance(pipe.vae, targets[part], scale, transform=transform)])
-        small = transform(torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1)
-        distances.append(float((small - targets).square().mean()))
-        noise.append(psnr(images, truth))
-    distances = [value / distances[0] for value in distances]
-    lines = {"distance, relative": distances, "PSNR to the large image, dB": noise}
+    distances, likeness = by_images(pipe, truth)
+    lines = {"distance, relative": distances, "PSNR to the large image, dB": likeness}
     report("image-guidance", [f"{s:g}" for s in IMAGE_SCALES], lines, options.work)
 
     sheet = Image.new("RGB", (2 * WIDTH, HEIGHT), "white")
