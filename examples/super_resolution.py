@@ -43,13 +43,14 @@ def main() -> None:
     ]
     bicubic = np.stack([np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / 255 for image in small])
 
-    def upscaled(images: list[Any], seed: int = 0) -> Array:
-        settings = {"num_inference_steps": 20, "output_type": "np"}
+    def upscaled(images: list[Any], seed: int = 0, steps: int = 20) -> Array:
+        settings = {"num_inference_steps": steps, "output_type": "np"}
         return in_batches(lambda part, i: pipe(images[part], seed=seed + i, **settings).images, len(images))
 
     draws = np.stack([upscaled(small, 10_000 * number) for number in range(DRAWS)])
     columns = {
         "bicubic": bicubic,
+        "model, one step": upscaled(small, steps=1),  # the mean of what it might be, so the least squared error
         "model": draws[0],
         f"model, mean of {DRAWS}": draws.mean(0),
         "model, shuffled": upscaled(shuffled(small)),
