@@ -33,8 +33,8 @@ def main() -> None:
     masks = [MASKS.get(KINDS[i % 2])((SIDE, SIDE), array_generator(0, i)) for i in range(len(truth))]
     holes = np.stack(masks)[..., None].astype(np.float64)
 
-    def painted(images: Array) -> Array:
-        settings = {"num_inference_steps": 20, "output_type": "np"}
+    def painted(images: Array, steps: int = 20) -> Array:
+        settings = {"num_inference_steps": steps, "output_type": "np"}
         given = pictures(images)
         return in_batches(lambda part, i: pipe(given[part], masks[part], seed=i, **settings).images, len(images))
 
@@ -49,6 +49,7 @@ def main() -> None:
     columns = {
         "mean fill": mean,
         "smooth fill": smooth,
+        "model, one step": painted(truth, steps=1),  # the mean of what it might be, so the least squared error
         "model": model,
         "model, shuffled": strange,
         "first stage": reconstructed(pipe.vae, truth),
