@@ -47,13 +47,15 @@ def main() -> None:
         settings = {"num_inference_steps": steps, "output_type": "np"}
         return in_batches(lambda part, i: pipe(images[part], seed=seed + i, **settings).images, len(images))
 
-    draws = np.stack([upscaled(small, 10_000 * number) for number in range(DRAWS)])
+    # After one step from noise stands the mean of what the image might be: the least squared error, but no sample.
+    means = np.stack([upscaled(small, 10_000 * number, steps=1) for number in range(DRAWS)])
+    samples = upscaled(small)
     columns = {
         "bicubic": bicubic,
-        "model, one step": upscaled(small, steps=1),  # the mean of what it might be, so the least squared error
-        "model": draws[0],
-        f"model, mean of {DRAWS}": draws.mean(0),
-        "model, shuffled": upscaled(shuffled(small)),
+        "one step": means[0],
+        f"one step, mean of {DRAWS}": means.mean(0),
+        "20 steps": samples,
+        "20 steps, shuffled": upscaled(shuffled(small)),
         "first stage": reconstructed(pipe.vae, truth),
     }
     rows = {
@@ -61,7 +63,7 @@ def main() -> None:
         "sharpness": [sharpness(images, truth) for images in columns.values()],
     }
     report("super-resolution", list(columns), rows, options.work)
-    shown = [image[i] for i in range(0, len(truth), len(truth) // 4) for image in (bicubic, draws[0], truth)][:12]
+    shown = [image[i] for i in range(0, len(truth), len(truth) // 4) for image in (bicubic, samples, truth)][:12]
     image_grid(pictures(shown), columns=6, captions=["bicubic", "model", "true"] * 4, scale=2, margin=4).save(
         options.work / "super-resolution.png"
     )
