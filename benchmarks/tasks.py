@@ -57,8 +57,7 @@ def build(name: str):
     if plan.task == "layout-to-image":
         parts["tokenizer"] = latentdiff.LayoutTokenizer(num_classes=600)
     if plan.task == "text-to-image":
-        from latentdiff.conversion.original import BERT_VOCABULARY
-        from latentdiff.models.tokenizer import load_tokenizer
+        from latentdiff.models.tokenizer import BERT_VOCABULARY, load_tokenizer
 
         parts["tokenizer"] = load_tokenizer(BERT_VOCABULARY, 77)
     pipe = PIPELINES.get(plan.task)(**parts)
