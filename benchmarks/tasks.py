@@ -1,7 +1,7 @@
 """Every task at the size of its published model: `python benchmarks/tasks.py [--models NAME ...] [--steps 50]`.
 
 Weights are random, so images are noise, but time and memory are those of the real model. Each model runs in a process
-of its own: two steps are made, the time of one step is extrapolated to `--steps`, the decoding is added, and memory is
+of its own: three steps are made, the time of one is extrapolated to `--steps`, the decoding is added, and memory is
 the peak above what the process held after its weights were there. `--sizes 256 512 ...` measures instead how memory
 grows with the image, whole and in windows, on a small network.
 """
