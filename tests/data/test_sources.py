@@ -312,6 +312,9 @@ def test_folders_of_label_maps(tmp_path):
         ({"train_data_dir": "d", "annotations": "bad.csv"}, InputError, "bad.csv can't be read"),
         ({"train_data_dir": "x.tar", "annotations": "other.json"}, ConfigError, "annotations is given, but goes with"),
         ({"train_data_dir": "d", "label_maps": "absent"}, InputError, "label_maps is .*absent, which is not a folder"),
+        ({"train_data_dir": "d", "dataset_config_name": "x"}, ConfigError, "dataset_config_name is given without"),
+        ({"train_data_dir": "d", "dataset_split": "test"}, ConfigError, "dataset_split is given, but d is no data set"),
+        ({"train_data_dir": "d", "caption_column": "x"}, InputError, r"caption_column is given, but d has no metadata"),
         ({"train_data_dir": "d", "value_range": [1, 1]}, ConfigError, "the first number must be below the second"),
     ],
 )

@@ -53,6 +53,8 @@ def test_the_original_scales_the_learning_rate_by_the_images_of_a_step():
         ({"optimizer_options": {"epsilon": 1}}, "optimizer_options has 'epsilon', .* does not take"),
         ({"optimizer_options": {"betas": [0, 0]}}, "optimizer_options has 'betas', .* says elsewhere"),
         ({"optimizer": "SGD", "optimizer_options": {"nesterov": True}}, "optimizer 'SGD' cannot be made: Nesterov"),
+        ({"optimizer": "SGD", "adam_beta2": 0.99}, r"adam_beta2 is given, but torch\.optim\.SGD has no betas"),
+        ({"optimizer": "Rprop", "adam_weight_decay": 0.1}, r"torch\.optim\.Rprop has no weight_decay"),
     ],
 )
 def test_bad_options_are_one_line(options, message):
@@ -86,6 +88,10 @@ def test_schedules_take_their_options(options, expected):
         ),
         ({"lr_scheduler": "warmup_linear", "lr_scheduler_options": {"f_mn": 2}}, "has 'f_mn', .* did you mean 'f_min'"),
         ({"lr_scheduler": "piecewise_constant"}, "lr_scheduler is 'piecewise_constant'; "),
+        (
+            {"lr_scheduler": "constant", "lr_warmup_steps": 5},
+            "lr_warmup_steps is 5, but lr_scheduler 'constant' has no",
+        ),
     ],
 )
 def test_bad_schedules_are_one_line(options, message):

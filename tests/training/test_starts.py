@@ -8,6 +8,7 @@ from tiny import tiny_class_to_image, unconditional
 
 from latentdiff import ConfigError, DiffusionPipeline
 from latentdiff.data.folder import ImageFolder
+from latentdiff.errors import LatentDiffWarning
 from latentdiff.seeding import Draws, array_generator
 from latentdiff.training.diffusion import DiffusionTask
 from latentdiff.training.second_stage import make_conditioner
@@ -67,6 +68,15 @@ def test_other_starts_are_refused(data, start, tmp_path):
     for task, folder in (("inpaint", classes), ("text-to-image", start)):
         with pytest.raises(ConfigError, match=r"drop conditioning, or start super-resol.* UnconditionalPipeline"):
             toy.train(task, data, None, tmp_path / "out", pretrained_model_name_or_path=str(folder), unet={})
+
+
+def test_what_the_pretrained_pipeline_has_already_is_said_to_go_unused(data, start, tmp_path):
+    vae = toy.write_vae(tmp_path / "vae")
+    options = {"pretrained_model_name_or_path": str(start), "max_train_steps": 1}
+    with pytest.warns(LatentDiffWarning, match="kept as it is, so vae, unet, noise_schedule of the recipe goes unused"):
+        toy.train("unconditional", data, vae, tmp_path / "whole", **options)
+    with pytest.warns(LatentDiffWarning, match="so vae, unet, noise_schedule of the recipe"):  # its segmentation encoder is a new one
+        toy.train("semantic-to-image", data, vae, tmp_path / "widened", **options)
 
 
 def test_the_latent_scale_may_be_said(data, start, tmp_path):

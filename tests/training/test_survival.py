@@ -232,6 +232,12 @@ def test_too_little_memory_names_the_levers(tmp_path, error):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("error", [NotImplementedError("no such kernel"), torch.linalg.LinAlgError("singular")])
+def test_other_errors_are_not_called_want_of_memory(tmp_path, error):
+    with pytest.raises(type(error), match=str(error)):
+        run(tmp_path, fail_at(5, error))
+
+
 class Faults:
     """Errors of the system at the n-th call of functions that write, from a save on."""
 

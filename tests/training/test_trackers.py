@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import toy
+from accelerate import Accelerator
 from accelerate.tracking import TensorBoardTracker
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -66,6 +67,11 @@ def test_a_tracker_that_fails_is_given_up(tmp_path, monkeypatch):
         output = toy.train("unconditional", data, vae, tmp_path / "out", logging_steps=1)
     assert sum("tensorboard failed" in str(warning.message) for warning in caught) == 1
     assert len((output / "log.jsonl").read_text().splitlines()) == 4 and (output / "pipeline").is_dir()
+
+
+def test_without_trackers_no_picture_is_opened(tmp_path):
+    (tmp_path / "samples-1.png").write_bytes(b"of a full disk")
+    trackers.track_pictures(Accelerator(), tmp_path.glob("*-1.png"), 1)
 
 
 def test_none_is_none_and_auto_is_what_is_installed(tmp_path, monkeypatch):

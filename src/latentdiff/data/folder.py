@@ -46,6 +46,10 @@ def read_folder(options: DataOptions) -> Records:
         raise InputError(f"{root} is not a folder; give a folder of images")
     maps = None if options.label_maps is None else Path(options.label_maps)
     described = (root / "metadata.jsonl").exists()
+    if not described and (columns := options.columns_given()):
+        raise InputError(
+            f"{' and '.join(columns)} is given, but {root} has no metadata.jsonl; leave it out, or add one"
+        )
     records = _read_metadata(root, options) if described else _read_files(root, maps)
     if not records.files:
         raise InputError(f"{root} holds no images; known suffixes are {', '.join(sorted(SUFFIXES))}")

@@ -59,6 +59,11 @@ class DataOptions:
         check(low < high, f"value_range is {self.value_range}; the first number must be below the second")
         check(0 <= self.max_bad_share <= 1, f"max_bad_share is {self.max_bad_share}; it must be in [0, 1]")
 
+    def columns_given(self) -> list[str]:
+        """The options that name columns and are given."""
+        names = ("image_column", "caption_column", *(f"{known}_column" for known in KNOWN[1:]))
+        return [name for name in names if getattr(self, name) is not None]
+
     def column(self, known: str) -> str | None:
         """The name that the recipe gives a column of `KNOWN`, if any."""
         name: str | None = getattr(self, "caption_column" if known == "text" else f"{known}_column")

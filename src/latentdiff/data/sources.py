@@ -21,6 +21,10 @@ def read_records(options: DataOptions) -> Records:
         ConfigError: If an option does not go with this source, or an extra of the package is needed and missing.
     """
     source = Path(options.train_data_dir or "")
+    if options.dataset_name is None and options.dataset_config_name is not None:
+        raise ConfigError("dataset_config_name is given without dataset_name; give both, or neither")
+    if options.dataset_name is None and not is_table(source) and options.dataset_split != "train":
+        raise ConfigError(f"dataset_split is given, but {source} is no data set of Hugging Face; leave it out")
     if options.dataset_name is None and not is_shards(source) and not is_table(source):
         return annotate(read_folder(options), options)
     for name in ("annotations", "label_maps"):

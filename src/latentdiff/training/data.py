@@ -51,6 +51,7 @@ def open_held_out(recipe: Recipe, channels: int) -> Images | None:
     if recipe.validation_data_dir is None:
         return None
     source: dict[str, Any] = {"train_data_dir": recipe.validation_data_dir, "dataset_name": None}
+    source |= {"dataset_config_name": None, "dataset_split": "train"}
     return open_images(replace(recipe, **source, annotations=None, label_maps=None), channels)
 
 

@@ -29,8 +29,8 @@ def named_levers(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        sign = any(sign in str(error) for sign in SIGNS)
-        if type(error) is RuntimeError and not sign:
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not known and not any(sign in str(error) for sign in SIGNS):
             raise
         reason = (str(error).splitlines() or ["no memory left"])[0].split(". GPU")[0]
         values = {name: getattr(recipe, name) for name in LEVERS if hasattr(recipe, name)}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from latentdiff.config import check
 from latentdiff.errors import ConfigError
 from latentdiff.registry import nearest
 from latentdiff.training.recipes import Recipe
@@ -35,6 +36,9 @@ def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.
     shared = {"betas": (recipe.adam_beta1, recipe.adam_beta2), "weight_decay": recipe.adam_weight_decay}
     options: dict[str, Any] = {key: value for key, value in shared.items() if key in takes}
     options |= {"lr": recipe.learning_rate, **fixed}
+    for fields, key in ((("adam_beta1", "adam_beta2"), "betas"), (("adam_weight_decay",), "weight_decay")):
+        unused = [field for field in fields if key not in takes and recipe.given(field)]
+        check(not unused, f"{' and '.join(unused)} is given, but torch.optim.{name} has no {key}; leave it out")
     for key in recipe.optimizer_options:
         if key not in takes or key in ("params", *options):
             raise ConfigError(

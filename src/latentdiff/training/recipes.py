@@ -27,6 +27,12 @@ __all__ = [
     "load_recipe",
 ]
 LATENT_SCALE_IMAGES = 4096
+OF_SAMPLES = (
+    "validation_samples",
+    "validation_prompts",
+    "validation_inference_steps",
+    "validation_guidance_scale",
+)
 HUBER_C = 0.1  # of diffusers' training scripts
 R = TypeVar("R", bound=Recipe)
 NOT_NEGATIVE = ("perceptual_weight", "kl_weight", "codebook_weight", "codebook_beta", "codebook_restart")
@@ -119,8 +125,9 @@ class DiffusionRecipe(Recipe):
     Attributes:
         conditioning: The task, a name of the registry `CONDITIONERS`; by default that of the pretrained pipeline, else
             text-to-image where there is a text encoder, else unconditional.
-        pretrained_model_name_or_path: A pipeline folder whose networks are the start; the dicts below are then unused.
-            An unconditional one may become one of super-resolution, inpaint or semantic-to-image.
+        pretrained_model_name_or_path: A pipeline folder whose networks are the start, in place of vae, unet,
+            noise_schedule and the condition's networks. An unconditional one may become one of super-resolution,
+            inpaint or semantic-to-image.
         lora: Train an adapter of the UNet's attention and nothing else: rank, alpha and target_modules (Hu et al. 2021,
             arXiv 2106.09685); it ends as `lora/`. Needs the package peft.
         vae: Folder of the trained first stage.
@@ -221,9 +228,9 @@ class DiffusionRecipe(Recipe):
             self.snr_gamma is None or self.snr_gamma > 0, f"snr_gamma is {self.snr_gamma}; it must be above 0, or null"
         )
         check(self.validation_samples >= 0, f"validation_samples is {self.validation_samples}; it must be 0 or more")
-        for option in ("validation_prompts", "validation_guidance_scale"):
+        for option in OF_SAMPLES:
             check(
-                not getattr(self, option) or self.validation_steps > 0,
+                not self.given(option) or self.validation_steps > 0,
                 f"{option} is given, but validation_steps is 0; say how many steps lie between validations",
             )
         if self.lora:
@@ -247,6 +254,14 @@ class DiffusionRecipe(Recipe):
             check(not frozen, "train_text_encoder is false, but the text encoder would be a new one; leave it out")
             check(self.vae is not None, "vae is missing; give the folder of a trained first stage")
             check(bool(self.unet), "unet is empty; give the UNet's configuration")
+
+    def replaced(self, whole: bool) -> list[str]:
+        """The options that are given for what a pretrained pipeline has already.
+
+        Args:
+            whole: Whether it is used as it is, and not given another condition.
+        """
+        return [name for name in (*OF_PIPELINE, *(OF_CONDITION if whole else ())) if self.given(name)]
 
     @property
     def dropout(self) -> float | None:
@@ -280,6 +295,17 @@ CONDITION_FIELDS = (
     "degradation",
     "masks",
     "condition",
+)
+
+# What a pretrained pipeline has: always, and where its condition stays.
+OF_PIPELINE = ("vae", "unet", "noise_schedule", "latent_scale_images")
+OF_CONDITION = (
+    "text_encoder",
+    "vocabulary",
+    "class_embedder",
+    "layout_encoder",
+    "layout_tokenizer",
+    "segmentation_encoder",
 )
 
 FROM_DATA = ("sample_size", "in_channels", "num_classes", "class_names")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from diffusers.optimization import get_scheduler
 
+from latentdiff.config import check
 from latentdiff.errors import ConfigError
 from latentdiff.registry import nearest
 from latentdiff.training.recipes import Recipe
@@ -46,6 +47,7 @@ def warmup_cosine(
     return factor
 
 
+WITHOUT_WARMUP = ("constant", "piecewise_constant")
 ORIGINAL: dict[str, Callable[..., Factor]] = {"warmup_linear": warmup_linear, "warmup_cosine": warmup_cosine}
 
 
@@ -63,6 +65,11 @@ def make_factor(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Factor:
             raise ConfigError(
                 f"lr_scheduler_options has {option!r}, which {name} does not take; {nearest(option, known)}"
             )
+    check(
+        name not in WITHOUT_WARMUP or not recipe.lr_warmup_steps,
+        f"lr_warmup_steps is {recipe.lr_warmup_steps}, but lr_scheduler {name!r} has no warm-up; leave it out, or give "
+        "constant_with_warmup",
+    )
     try:
         if own:
             return own(recipe.lr_warmup_steps, recipe.max_train_steps, **given)

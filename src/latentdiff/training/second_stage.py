@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from latentdiff.config import check
 from latentdiff.data.images import Images
-from latentdiff.errors import ConfigError
+from latentdiff.errors import ConfigError, LatentDiffWarning
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.codec import factor
@@ -33,7 +34,11 @@ def make_conditioner(recipe: DiffusionRecipe, images: Images) -> Conditioner:
         pipeline: Any = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
         task = recipe.conditioning or _task_of(pipeline)
         kind = _conditioner_class(recipe, task)
-        if type(pipeline) is not _pipeline_class(task):
+        whole = type(pipeline) is _pipeline_class(task)
+        if replaced := recipe.replaced(whole):
+            line = f"the pretrained pipeline is kept as it is, so {', '.join(replaced)} of the recipe goes unused"
+            warnings.warn(LatentDiffWarning(line), stacklevel=2)
+        if not whole:
             pipeline = _conditioned(pipeline, recipe, images, task)
     else:
         task = recipe.conditioning or ("text-to-image" if recipe.text_encoder else "unconditional")

@@ -69,6 +69,8 @@ def track_values(accelerator: Accelerator, values: Mapping[str, float], step: in
 
 def track_pictures(accelerator: Accelerator, pictures: Iterable[Path], step: int) -> None:
     """Show files named `WHAT-STEP.png` in the trackers that have images, each as WHAT."""
+    if not accelerator.trackers:
+        return
     with _given_up(accelerator):
         for path in pictures:
             pixels = np.asarray(Image.open(path).convert("RGB"))[None]
