@@ -75,7 +75,8 @@ def test_what_the_pretrained_pipeline_has_already_is_said_to_go_unused(data, sta
     options = {"pretrained_model_name_or_path": str(start), "max_train_steps": 1}
     with pytest.warns(LatentDiffWarning, match="kept as it is, so vae, unet, noise_schedule of the recipe goes unused"):
         toy.train("unconditional", data, vae, tmp_path / "whole", **options)
-    with pytest.warns(LatentDiffWarning, match="so vae, unet, noise_schedule of the recipe"):  # its segmentation encoder is a new one
+    # The segmentation encoder of the recipe is made, since the pretrained pipeline has none.
+    with pytest.warns(LatentDiffWarning, match="so vae, unet, noise_schedule of the recipe"):
         toy.train("semantic-to-image", data, vae, tmp_path / "widened", **options)
 
 
