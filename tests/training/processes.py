@@ -57,9 +57,8 @@ def fork(run, job, rank, port):
             os.environ.update({name: str(value) for name, value in place.items()})
             os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         options = job["options"]
-        if options.pop("call", None):
-            run = pipeline
-        run(Path(job["output"]), **options)
+        calls = {"run": run, "pipeline": pipeline, "first_stage": first_stage}
+        calls[options.pop("call", "run")](Path(job["output"]), **options)
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -67,17 +66,39 @@ def fork(run, job, rank, port):
         os._exit(code)
 
 
-def pipeline(output, task, data, vae, fsdp, **options):
+def share_out(stage, shards):
+    """Have a stage's module train in shards, if any."""
+    from tiny_run import SHARDS
+
+    made = stage.make_accelerator
+    if shards:
+        stage.make_accelerator = lambda recipe: SHARDS[shards](made(recipe))
+
+
+def pipeline(output, task, data, vae, shards, **options):
     """A pipeline on the toy world."""
     import toy
-    from tiny_run import shard
 
     from latentdiff.training import diffusion
 
-    made = diffusion.make_accelerator
-    if fsdp:
-        diffusion.make_accelerator = lambda recipe: shard(made(recipe))
+    share_out(diffusion, shards)
     toy.train(task, Path(data), vae, output, **options)
+
+
+def first_stage(output, data, shards):
+    """A first stage with a discriminator, which takes part in the last steps."""
+    import toy
+
+    from latentdiff.config import from_mapping
+    from latentdiff.training import first_stage as stage
+    from latentdiff.training.recipes import FirstStageRecipe
+
+    share_out(stage, shards)
+    options = {"resolution": toy.SIDE, "model": toy.VAE, "train_batch_size": 4, "max_train_steps": 6}
+    options |= {"train_data_dir": data, "output_dir": str(output), "logging_steps": 1, "report_to": "none"}
+    options |= {"discriminator": {"channels": 8, "layers": 2}, "disc_start": 2, "learning_rate": 3e-3}
+    options |= {"validation_share": 0.25, "validation_steps": 3}
+    stage.train_first_stage(from_mapping(FirstStageRecipe, options))
 
 
 def free_port():

@@ -122,11 +122,18 @@ def test_any_channels_are_judged_measured_and_shown(vgg16, tmp_path, channels):
         assert picture.size == (2 * 18 + 2, 2 * 18 + 2)
 
 
-def test_sharded_networks_are_refused(images, tmp_path, monkeypatch):
-    accelerator = SimpleNamespace(distributed_type=DistributedType.FSDP)
+@pytest.mark.parametrize(
+    ("kind", "options", "line"),
+    [
+        (DistributedType.FSDP, ADVERSARIAL, r"not trained by FSDP, .* launch without it"),
+        (DistributedType.DEEPSPEED, {"model": VQ, "codebook_restart": 9}, r"restart is 9, .* launch without DeepSpeed"),
+    ],
+)
+def test_sharded_networks_are_refused(images, tmp_path, monkeypatch, kind, options, line):
+    accelerator = SimpleNamespace(distributed_type=kind)
     monkeypatch.setattr(first_stage, "make_accelerator", lambda recipe: accelerator)
-    with pytest.raises(ConfigError, match=r"not trained by FSDP, .* launch without it") as caught:
-        run(images, tmp_path / "run", **ADVERSARIAL)
+    with pytest.raises(ConfigError, match=line) as caught:
+        run(images, tmp_path / "run", **options)
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 

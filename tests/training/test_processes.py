@@ -38,32 +38,73 @@ def test_two_processes_have_the_losses_of_one(runs, tmp_path):
         assert two == pytest.approx(one, rel=1e-5)
 
 
+@pytest.fixture(params=tiny_run.SHARDS)
+def shards(request):
+    if request.param.startswith("ZeRO"):
+        pytest.importorskip("deepspeed")
+    return request.param
+
+
 @pytest.mark.slow
-def test_a_sharded_model_is_saved_whole_and_goes_on_as_one_that_is_not(runs, tmp_path):
-    """FSDP's steps are those of plain processes but for rounding; its checkpoints and weights are plain tensors."""
+def test_a_sharded_model_is_saved_whole_and_goes_on_as_one_that_is_not(runs, tmp_path, shards):
+    """Its steps are those of plain processes but for rounding; its checkpoints and weights are plain tensors."""
     assert runs(tmp_path / "plain", 2)[0] == [0, 0]
-    assert runs(tmp_path / "sharded", 2, fsdp=True)[0] == [0, 0]
-    assert runs(tmp_path / "again", 2, fsdp=True, checkpointing_steps=1, checkpoints_total_limit=9)[0] == [0, 0]
+    assert runs(tmp_path / "sharded", 2, shards=shards)[0] == [0, 0]
+    assert runs(tmp_path / "again", 2, shards=shards, checkpointing_steps=1, checkpoints_total_limit=9)[0] == [0, 0]
     shutil.copytree(tmp_path / "again" / "checkpoint-5", tmp_path / "resumed" / "checkpoint-5")
     shutil.copy(tmp_path / "again" / "log.jsonl", tmp_path / "resumed")
-    assert runs(tmp_path / "resumed", 2, fsdp=True, resume_from_checkpoint="latest")[0] == [0, 0]
+    assert runs(tmp_path / "resumed", 2, shards=shards, resume_from_checkpoint="latest")[0] == [0, 0]
     assert_same_run(tmp_path / "sharded", tmp_path / "resumed", ["checkpoint-8"])
     for one, two in zip(log(tmp_path / "plain"), log(tmp_path / "sharded"), strict=True):
         assert two == pytest.approx(one, rel=1e-5)
-    shutil.copytree(tmp_path / "sharded" / "checkpoint-8", tmp_path / "alone" / "checkpoint-8")
-    shutil.copy(tmp_path / "sharded" / "log.jsonl", tmp_path / "alone")
-    assert runs(tmp_path / "alone", train_batch_size=8, resume_from_checkpoint="latest")[0] == [0]
-    assert log(tmp_path / "alone")[-1] == pytest.approx(log(tmp_path / "plain")[-1], rel=1e-5)
-    for name, value in weights(tmp_path / "plain").items():
-        assert torch.allclose(weights(tmp_path / "alone")[name], value, rtol=1e-4, atol=1e-6)
+    for start, name, options in (("sharded", "alone", {}), ("plain", "sharded later", {"shards": shards})):
+        shutil.copytree(tmp_path / start / "checkpoint-8", tmp_path / name / "checkpoint-8")
+        shutil.copy(tmp_path / start / "log.jsonl", tmp_path / name)
+        processes = 2 if options else 1
+        sizes = {"train_batch_size": 8 // processes}
+        codes, _ = runs(tmp_path / name, processes, resume_from_checkpoint="latest", **sizes, **options)
+        assert codes == [0] * processes
+        assert log(tmp_path / name)[-1] == pytest.approx(log(tmp_path / "plain")[-1], rel=1e-5)
+        for key, value in weights(tmp_path / "plain").items():
+            assert torch.allclose(weights(tmp_path / name)[key], value, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_a_pipeline_that_was_trained_in_shards_loads(runs, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        ({"spoilt": [4, 7]}, 1e-5),
+        ({"train_batch_size": 2, "gradient_accumulation_steps": 2}, 1e-5),
+        ({"mixed_precision": "bf16"}, 4e-3),  # DeepSpeed adds up gradients in bf16 then, whose numbers are 2^-8 apart
+    ],
+)
+def test_shards_skip_accumulate_and_mix_precision_as_plain_processes_do(runs, tmp_path, shards, options, tolerance):
+    for name, kind in (("plain", None), ("sharded", shards)):
+        assert runs(tmp_path / name, 2, shards=kind, logging_steps=1, **options)[0] == [0, 0]
+    plain, sharded = log(tmp_path / "plain"), log(tmp_path / "sharded")
+    assert sum(line["skipped"] for line in plain) == len(options.get("spoilt", []))
+    for one, two in zip(plain, sharded, strict=True):
+        assert two == pytest.approx(one, rel=tolerance)
+
+
+@pytest.mark.slow
+def test_a_first_stage_with_a_discriminator_is_trained_and_looked_at_by_zero(runs, tmp_path):
+    pytest.importorskip("deepspeed")
+    options = {"call": "first_stage", "data": str(toy.write(tmp_path / "data"))}
+    for name, kind in (("plain", None), ("sharded", "ZeRO 2")):
+        assert runs(tmp_path / name, 2, shards=kind, **options)[0] == [0, 0]
+    plain, sharded = log(tmp_path / "plain"), log(tmp_path / "sharded")
+    assert plain[-1]["validation/psnr"] and plain[-2]["adversarial_weight"]
+    for one, two in zip(plain, sharded, strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_pipeline_that_was_trained_in_shards_loads(runs, tmp_path, shards):
     data, vae = toy.write(tmp_path / "data"), toy.write_vae(tmp_path / "vae")
     folders = {"data": str(data), "vae": str(vae)}
-    for name, fsdp in (("plain", False), ("sharded", True)):
-        job = {"call": "toy_run", "task": "class-to-image", "fsdp": fsdp, "validation_steps": 0, "report_to": "none"}
+    for name, kind in (("plain", None), ("sharded", shards)):
+        job = {"call": "pipeline", "task": "class-to-image", "shards": kind, "validation_steps": 0, "report_to": "none"}
         assert runs(tmp_path / name, 2, **folders, **job)[0] == [0, 0]
     plain, sharded = (DiffusionPipeline.from_pretrained(tmp_path / name / "pipeline") for name in ("plain", "sharded"))
     for part in ("unet", "class_embedder"):

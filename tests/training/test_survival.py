@@ -15,9 +15,10 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from PIL import Image
-from tiny_run import BASE, Denoise, assert_same_run, items, log, run, weights
+from tiny_run import BASE, Denoise, assert_same_run, items, log, run, weights, zero
 
 from latentdiff import CheckpointError, ConfigError, LatentDiffError
 from latentdiff.cli.main import main
@@ -326,19 +327,54 @@ def test_another_recipe_is_refused_field_by_field(whole, tmp_path):
         run(tmp_path, resume_from_checkpoint="latest", max_train_steps=12, learning_rate=0.01)
 
 
-def test_what_accelerate_may_be_configured_for(tmp_path):
-    plain, looking = ({**BASE, "output_dir": str(tmp_path), "validation_steps": steps} for steps in (0, 5))
-    for options, kind, version, line in (
-        (plain, DistributedType.DEEPSPEED, 2, "DeepSpeed, which makes steps"),
-        (plain, DistributedType.FSDP, 1, "FSDP version 1; set fsdp_version to 2"),
-        (looking, DistributedType.FSDP, 2, "validation_steps is 5, but a sharded model"),
-    ):
-        recipe = from_mapping(Recipe, options)
-        accelerator = make_accelerator(recipe)
-        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=version)
-        accelerator.state.distributed_type = kind
+@pytest.mark.parametrize(
+    ("options", "version", "line"),
+    [({}, 1, "FSDP version 1; set fsdp_version to 2"), ({"validation_steps": 5}, 2, "validation_steps is 5, but a sh")],
+)
+def test_what_fsdp_may_be_configured_for(tmp_path, options, version, line):
+    recipe = from_mapping(Recipe, {**BASE, "output_dir": str(tmp_path), **options})
+    accelerator = make_accelerator(recipe)
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=version)
+    accelerator.state.distributed_type = DistributedType.FSDP
+    with pytest.raises(ConfigError, match=line):
+        train(Denoise(), items(), recipe, accelerator)
+
+
+@pytest.mark.parametrize(
+    ("options", "config", "line"),
+    [
+        ({}, {"zero_optimization": {"stage": 3}}, "ZeRO stage 3; give 1 or 2, or FSDP"),
+        ({}, {"gradient_accumulation_steps": 2}, "with gradient_accumulation_steps 2, the recipe says 1; give auto"),
+        ({}, {"gradient_clipping": 0.5}, "with gradient_clipping 0.5, the recipe says 1.0"),
+        ({}, {"train_batch_size": 5}, "with train_batch_size 5, the recipe says 4"),
+        ({}, {"optimizer": {"type": "Adam"}}, "with 'optimizer', which the recipe says"),
+        ({}, {"scheduler": {"type": "WarmupLR"}}, "with 'scheduler', which the recipe says"),
+        ({}, {"bf16": {"enabled": True}}, "configured for bf16, but mixed_precision is 'no'; leave bf16"),
+        ({"optimizer": "Adafactor"}, {}, "Adafactor', which ZeRO can't cut up"),
+    ],
+)
+def test_what_deepspeed_may_be_configured_for(tmp_path, options, config, line):
+    """Said before DeepSpeed is asked for anything, so that it need not be there."""
+    recipe = from_mapping(Recipe, {**BASE, "output_dir": str(tmp_path), **options})
+    accelerator = zero(make_accelerator(recipe), 2, **config)
+    try:
         with pytest.raises(ConfigError, match=line):
             train(Denoise(), items(), recipe, accelerator)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_shards_that_accelerate_would_ignore_are_refused(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    with pytest.raises(ConfigError, match=f"{kind}, which it does not do on CPUs"):
+        run(tmp_path)
+
+
+def test_another_number_of_micro_steps_than_the_launcher_has_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    with pytest.raises(ConfigError, match="gradient_accumulation_steps 2, the recipe says 1"):
+        run(tmp_path)
 
 
 def test_the_command_says_how_to_go_on(tmp_path, capsys):

@@ -1,12 +1,15 @@
 """The smallest run that has all that a run can lose: weights, averages, moments, draws, dropout, an unfinished line."""
 
 import json
+import math
+import os
 import sys
 import time
 from pathlib import Path
 
 import torch
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate import PartialState
+from accelerate.utils import DeepSpeedPlugin, DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -59,19 +62,45 @@ def items():
     return list(torch.randn(13, 8, generator=torch.Generator().manual_seed(1)))
 
 
-def run(output, hook=None, dropout=0.0, fsdp=False, scaler=None, **options):
+def run(output, hook=None, dropout=0.0, shards=None, scaler=None, spoilt=(), **options):
+    """Train; in the steps `spoilt` a second process's loss isn't finite, and its gradient is or isn't."""
+    if spoilt and os.environ.get("LOCAL_RANK") == "1":
+
+        def hook(step, loss):
+            return loss + (math.inf if step % 2 else 0 * loss / 0) if step in spoilt else loss
+
     recipe = from_mapping(Recipe, {**BASE, "output_dir": str(output), **options})
     accelerator = make_accelerator(recipe)
     if scaler is not None:  # as accelerate does for fp16 on GPUs
         accelerator.scaler, accelerator.native_amp, accelerator.state._mixed_precision = scaler, True, "fp16"
-    return train(Denoise(hook, dropout), items(), recipe, shard(accelerator) if fsdp else accelerator)
+    return train(Denoise(hook, dropout), items(), recipe, SHARDS[shards](accelerator) if shards else accelerator)
 
 
-def shard(accelerator):
+def fsdp(accelerator):
     """As if configured for FSDP, which accelerate reads on GPUs only; what it does then works on CPUs as well."""
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
     accelerator.state.distributed_type = DistributedType.FSDP
     return accelerator
+
+
+def zero(accelerator, stage, offload="none", **config):
+    """As if configured for DeepSpeed, with the same remark."""
+    plugin = DeepSpeedPlugin(zero_stage=stage, offload_optimizer_device=offload)
+    plugin.set_mixed_precision(accelerator.mixed_precision)
+    plugin.deepspeed_config.update(config)
+    plugin._set_selected(True)
+    accelerator.state.deepspeed_plugins, accelerator.deepspeed_engine_wrapped = {"default": plugin}, None
+    for state in (accelerator.state, PartialState()):
+        state.distributed_type = DistributedType.DEEPSPEED
+    return accelerator
+
+
+SHARDS = {
+    "FSDP": fsdp,
+    "ZeRO 1": lambda accelerator: zero(accelerator, 1),
+    "ZeRO 2": lambda accelerator: zero(accelerator, 2),
+    "ZeRO 2, offloaded": lambda accelerator: zero(accelerator, 2, "cpu"),
+}
 
 
 def weights(output: Path):

@@ -125,6 +125,11 @@ def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | N
     check_writable(Path(recipe.output_dir) / "vae")
     accelerator = make_accelerator(recipe)
     check(
+        accelerator.distributed_type is not DistributedType.DEEPSPEED or not recipe.codebook_restart,
+        f"codebook_restart is {recipe.codebook_restart}, which writes into weights that DeepSpeed has copies of; set "
+        "it to 0, or launch without DeepSpeed",
+    )
+    check(
         accelerator.distributed_type is not DistributedType.FSDP
         or not (recipe.discriminator or recipe.codebook_restart),
         "a first stage with a discriminator or codebook_restart is not trained by FSDP, as both look at whole weights; "

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -16,10 +17,13 @@ from latentdiff.training.batches import to_device
 from latentdiff.training.interrupts import Interrupts
 from latentdiff.training.recipes import Recipe
 from latentdiff.training.sharding import full
+from latentdiff.training.zero import skippable
 
 
 class Gradient:
     """Leaves the clipped gradient of the next step in the parameters, and tells all processes the same of it.
+
+    DeepSpeed makes the step as well, unless the gradient isn't finite.
 
     Args:
         model: A task, prepared by `accelerator`.
@@ -31,6 +35,7 @@ class Gradient:
 
     def __init__(self, model: nn.Module, items: Dataset[Any], recipe: Recipe, accelerator: Accelerator, first: int):
         self.model, self.recipe, self.accelerator = model, recipe, accelerator
+        self.zero = accelerator.distributed_type == DistributedType.DEEPSPEED
         self.batches = self._batches(items, first * recipe.gradient_accumulation_steps)
         self.upcoming = next(self.batches)
 
@@ -51,11 +56,11 @@ class Gradient:
             torch.manual_seed(draws.rows[0].initial_seed())  # for layers that draw by themselves, such as dropout
             with self.accelerator.accumulate(self.model):
                 loss, values = self.model(to_device(batch, self.accelerator.device), draws)
-                self.accelerator.backward(loss)
+                self.accelerator.backward(skippable(loss) if self.zero else loss)
             self.upcoming = next(self.batches)  # while the device is still at work, as the next lines wait for it
             for name, value in {"loss": loss, **values}.items():
                 means[name] = means.get(name, 0) + value.detach().float() / micro_steps
-        norm = full(self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm))
+        norm = full(self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm), loss.device)
         means |= {"grad_norm": norm, "signal": torch.full_like(norm, interrupts.number)}
         return self._agreed(means)
 

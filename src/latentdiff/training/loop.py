@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import nn
 from torch.utils.data import Dataset
 
 from latentdiff.config import check
@@ -37,12 +39,17 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     """The process group, device and precision of a run.
 
     Raises:
-        ConfigError: If the device doesn't train in that precision, or the tracker isn't installed.
+        ConfigError: If the device doesn't train in that precision or by that kind of shards, or the tracker isn't
+            installed.
     """
+    cpu = not torch.accelerator.is_available()
+    for kind in ("FSDP", "DEEPSPEED"):
+        ignored = cpu and os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() == "true"
+        check(not ignored, f"accelerate is configured for {kind}, which it does not do on CPUs; leave it out")
     # accelerate keeps the first run's precision for the life of the process; a second run may want another.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # unless told, processes on CPUs would not know of each other
+        cpu=cpu,  # unless told, processes on CPUs would not know of each other
         mixed_precision=recipe.mixed_precision,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
         **tracker_options(recipe),
@@ -50,6 +57,21 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     fits = recipe.mixed_precision != "fp16" or accelerator.device.type != "cpu"  # accelerate would compute in fp32
     check(fits, "mixed_precision is 'fp16', which CPUs don't train in; give 'bf16' or 'no'")
     return accelerator
+
+
+def prepare(task: Task, recipe: Recipe, accelerator: Accelerator) -> tuple[nn.Module, Any, Callable[[int], float]]:
+    """The task and its optimiser on the device and shared out to the processes, and the learning rate by the step.
+
+    Raises:
+        ConfigError: If there is no such optimiser or schedule, or the processes aren't there for such a run.
+    """
+    check_sharding(accelerator, recipe)
+    optimizer = make_optimizer((p for p in task.parameters() if p.requires_grad), recipe)
+    learning_rate = make_learning_rate(recipe, optimizer, accelerator.num_processes)
+    if recipe.gradient_checkpointing:
+        recompute_activations(task)
+    model, optimizer = accelerator.prepare(task.to(accelerator.device), optimizer)
+    return model, optimizer, learning_rate
 
 
 def train(
@@ -70,12 +92,7 @@ def train(
     """
     output_dir = Path(recipe.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    check_sharding(accelerator, recipe)
-    optimizer = make_optimizer((p for p in task.parameters() if p.requires_grad), recipe)
-    learning_rate = make_learning_rate(recipe, optimizer, accelerator.num_processes)
-    if recipe.gradient_checkpointing:
-        recompute_activations(task)
-    model, optimizer = accelerator.prepare(task.to(accelerator.device), optimizer)
+    model, optimizer, learning_rate = prepare(task, recipe, accelerator)
     ema = EMA(task, recipe.ema_decay) if recipe.ema_decay else None
     log = Log(output_dir, recipe, accelerator)
     state = State(task, ema, optimizer, log, recipe, accelerator, items=len(items))  # type: ignore[arg-type]

@@ -18,10 +18,10 @@ from torch.utils.data import Dataset
 from latentdiff.io.files import check_writable
 from latentdiff.training.gradient import Gradient
 from latentdiff.training.interrupts import Interrupts
+from latentdiff.training.loop import prepare
 from latentdiff.training.memory import named_levers
-from latentdiff.training.optimizers import make_optimizer
 from latentdiff.training.recipes import Recipe
-from latentdiff.training.task import Task, recompute_activations
+from latentdiff.training.task import Task
 
 TIMED_STEPS = 2
 LIMIT = 64  # images that are encoded
@@ -48,15 +48,12 @@ class Rehearsal:
         held_out: Dataset[Any] | None = None,
     ) -> Path:
         """See `train`; the folder that is returned will be gone."""
-        if recipe.gradient_checkpointing:
-            recompute_activations(task)
         trained = [p for p in task.parameters() if p.requires_grad]
         components = getattr(getattr(task, "pipeline", None), "components", {}).values()
         parts = [part for part in components if isinstance(part, torch.nn.Module)]
         everything = {id(p): p for module in (task, *parts) for p in module.parameters()}.values()
         frozen = sum(p.numel() for p in everything) - sum(p.numel() for p in trained)
-        optimizer = make_optimizer(trained, recipe)
-        model, optimizer = accelerator.prepare(task.to(accelerator.device), optimizer)
+        model, optimizer, _ = prepare(task, recipe, accelerator)
         gradient = Gradient(model, items, recipe, accelerator, 0)
 
         def step() -> None:

@@ -1,7 +1,8 @@
-"""Models of which each process holds a part (FSDP): their tensors as whole ones, and back."""
+"""Training of which each process holds a part: its tensors as whole ones, and back."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,18 +13,20 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
 from latentdiff.config import check
+from latentdiff.training import zero
 from latentdiff.training.run_options import Recipe
 
 
 def check_sharding(accelerator: Accelerator, recipe: Recipe) -> None:
     """ConfigError for what a run doesn't do on the processes that accelerate was configured for."""
-    kind = accelerator.distributed_type
     check(
-        kind != DistributedType.DEEPSPEED,
-        "accelerate is configured for DeepSpeed, which makes steps and checkpoints of its own; configure FSDP, which "
-        "shards as much, or neither",
+        accelerator.gradient_accumulation_steps == recipe.gradient_accumulation_steps,
+        f"accelerate is configured for gradient_accumulation_steps {accelerator.gradient_accumulation_steps}, the "
+        f"recipe says {recipe.gradient_accumulation_steps}; make them the same",
     )
-    if kind == DistributedType.FSDP:
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        zero.configure(accelerator, recipe)
+    if accelerator.distributed_type == DistributedType.FSDP:
         check(accelerator.is_fsdp2, "accelerate is configured for FSDP version 1; set fsdp_version to 2")
         check(
             not recipe.validation_steps,
@@ -32,9 +35,9 @@ def check_sharding(accelerator: Accelerator, recipe: Recipe) -> None:
         )
 
 
-def full(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor, whole; all processes have to call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+def full(value: torch.Tensor | float, device: torch.device) -> torch.Tensor:
+    """A tensor, whole, or a number as one; all processes have to call it."""
+    return value.full_tensor() if isinstance(value, DTensor) else torch.as_tensor(value, device=device)
 
 
 def whole(tree: Any, kept: bool) -> Any:
@@ -74,3 +77,20 @@ def unshard(module: nn.Module, kept: bool) -> None:
             if kept:
                 owner, _, own_name = name.rpartition(".")
                 setattr(module.get_submodule(owner), own_name, nn.Parameter(found.detach().cpu()))
+
+
+def whole_state(accelerator: Accelerator, optimizer: Any, parameters: Sequence[nn.Parameter], kept: bool) -> Any:
+    """The `state_dict` of an optimiser, whole, where it is `kept`; all processes have to call it."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return zero.whole_state(optimizer, parameters, kept)
+    return whole(optimizer.state_dict(), kept)
+
+
+def load_state(accelerator: Accelerator, optimizer: Any, parameters: Sequence[nn.Parameter], saved: Any) -> None:
+    """Go on with a whole `state_dict` of an optimiser, and with the weights that were loaded before."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        zero.load_state(optimizer, parameters, saved)
+        return
+    for number, values in saved["state"].items():
+        saved["state"][number] = {name: sharded_like(value, parameters[number]) for name, value in values.items()}
+    optimizer.load_state_dict(saved)

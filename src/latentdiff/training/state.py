@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from latentdiff.errors import CheckpointError, ConfigError, LatentDiffError, LatentDiffWarning
 from latentdiff.io.files import clear_asides
@@ -24,7 +25,7 @@ from latentdiff.training.faults import outlived
 from latentdiff.training.identity import check_same, identity
 from latentdiff.training.log import Log
 from latentdiff.training.recipes import Recipe
-from latentdiff.training.sharding import local, sharded_like, unshard, whole
+from latentdiff.training.sharding import load_state, local, sharded_like, unshard, whole, whole_state
 from latentdiff.training.task import Task
 
 REMEDY = "with a lower learning_rate or mixed_precision 'no'"
@@ -118,7 +119,8 @@ class State:
         if self.skipped or not self.is_finite():
             return
         main = self.accelerator.is_main_process
-        weights, moments = whole(self.task.state_dict(), main), whole(self.optimizer.state_dict(), main)
+        weights = whole(self.task.state_dict(), main)
+        moments = whole_state(self.accelerator, self.optimizer, self._trained(), main)
         shadow = whole(self.ema.shadow if self.ema else {}, main)
         if not main:
             return
@@ -154,6 +156,9 @@ class State:
         names = [path.name for path in checkpoint.existing(self.output_dir)]
         return f"go on from {names[-1]} by --resume_from_checkpoint latest" if names else "there is no checkpoint yet"
 
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.task.parameters() if parameter.requires_grad]
+
     def _numbers(self) -> dict[str, Any]:
         scaler = self.accelerator.scaler
         return {
@@ -176,10 +181,7 @@ class State:
         if self.ema:
             self.ema.load(load_file(folder / "ema.safetensors"), state["ema_updates"])
         moments = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for number, values in moments["state"].items():
-            moments["state"][number] = {n: sharded_like(t, parameters[number]) for n, t in values.items()}
-        self.optimizer.load_state_dict(moments)
+        load_state(self.accelerator, self.optimizer, self._trained(), moments)
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.log.load(state["log"])
