@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from latentdiff import DDIMScheduler
 from latentdiff.seeding import Draws
 from latentdiff.training.ema import EMA
-from latentdiff.training.losses import diffusion_loss, draw_noisy, huber_widths, timestep_weights
+from latentdiff.training.losses import by_variance, diffusion_loss, draw_noisy, huber_widths, timestep_weights
 from latentdiff.training.schedules import warmup_cosine, warmup_linear
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -127,6 +127,18 @@ def test_losses_of_any_prediction_are_the_originals(case, kind, prediction_type)
         assert torch.allclose(diffusion_loss(LOSSES["model_output"], target, bound[t], kind), elbo, rtol=1e-4)
         weights = timestep_weights(alphas, "epsilon", None, [0.0, 0.5][case])
         assert torch.allclose(diffusion_loss(LOSSES["model_output"], target, weights[t], kind), total, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("case", "kind", "target", "elbo"), [(3, "l2", "noise", 0.01), (4, "l1", "x_start", 0.0)])
+def test_losses_with_learned_variances_are_the_originals(case, kind, target, elbo):
+    """Their output is a clamped one: case 2 computed a posterior mean, and for x0 that clamps in place."""
+    total, simple, _, _ = LOSSES[f"{case}.loss"]
+    t, prediction_type = LOSSES["t"], "epsilon" if target == "noise" else "sample"
+    weights, plain = (timestep_weights(AUX_SCHEDULER.alphas_cumprod, prediction_type, None, w)[t] for w in (elbo, 0.0))
+    errors, logvar = (LOSSES["model_output"].clamp(-1, 1), LOSSES[target]), LOSSES[f"{case}.logvar"][t]
+    assert torch.allclose(diffusion_loss(*errors, plain, kind), simple, rtol=1e-5)
+    found = diffusion_loss(*errors, by_variance(weights, plain, logvar), kind) + logvar.mean()
+    assert torch.allclose(found, total, rtol=1e-5)
 
 
 def test_min_snr_weights_are_those_of_the_paper():

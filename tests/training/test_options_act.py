@@ -39,6 +39,7 @@ CHANGING = {
     "loss": {"loss": "l1"},
     "huber": {"loss": "huber"},
     "elbo_weight": {"elbo_weight": 1.0},
+    "learn_logvar": {"learn_logvar": True, "logvar_init": 1.0},
     "noise_offset": {"noise_offset": 0.5},
     "snr_gamma": {"snr_gamma": 1.0},
     "optimizer": {"optimizer": "SGD"},
@@ -53,6 +54,13 @@ def test_it_changes_the_weights(data, vae, plain, tmp_path, name):
     weights = trained(data, vae, tmp_path, **CHANGING[name])
     assert weights.keys() == plain.keys()
     assert any(not torch.equal(weights[key], plain[key]) for key in plain)
+
+
+def test_variances_are_learned_and_no_part_of_the_pipeline(data, vae, plain, tmp_path):
+    weights = trained(data, vae, tmp_path, learn_logvar=True, logvar_init=0.5)
+    assert weights.keys() == plain.keys()
+    logvar = load_file(tmp_path / "checkpoint-2" / "model.safetensors")["logvar"]
+    assert logvar.shape == (1000,) and 0 < (logvar != logvar.mode().values).sum() <= 8  # of the two batches of four
 
 
 def test_the_width_of_huber_acts(data, vae, tmp_path):
@@ -108,6 +116,7 @@ BAD = {
     "loss": ({"loss": "l3"}, "loss is 'l3'; it must be 'l2' or 'l1' or 'huber'"),
     "width without huber": ({"huber_c": 0.2}, "huber_c is given, but loss is 'l2'; leave it out"),
     "width": ({"loss": "huber", "huber_c": 2}, "huber_c is 2.0; it must be above 0 and at most 1"),
+    "logvar": ({"logvar_init": 0.3}, "logvar_init is given, but learn_logvar is false; leave it out"),
     "offset": ({"noise_offset": -1}, "noise_offset is -1.0; it must be 0"),
     "gamma": ({"snr_gamma": 0}, "snr_gamma is 0.0; it must be above 0, or null"),
 }

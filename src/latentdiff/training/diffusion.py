@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from latentdiff.data.bad_files import Readable
 from latentdiff.data.latent_cache import LatentRows, measure_scale
@@ -18,7 +19,7 @@ from latentdiff.training.conditioners.base import Conditioner
 from latentdiff.training.data import open_bad_files, open_held_out, open_images
 from latentdiff.training.latents import encode, encode_held_out
 from latentdiff.training.loop import Run, make_accelerator, train
-from latentdiff.training.losses import diffusion_loss, draw_noisy, huber_widths, timestep_weights
+from latentdiff.training.losses import by_variance, diffusion_loss, draw_noisy, huber_widths, timestep_weights
 from latentdiff.training.publishing import publish
 from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.training.samples import SampleSheet, make_samples
@@ -51,10 +52,13 @@ class DiffusionTask(Task):
         self.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
         alphas, kind = self.scheduler.alphas_cumprod, self.scheduler.config.prediction_type
         self.weights: torch.Tensor
+        self.simple: torch.Tensor
         self.widths: torch.Tensor
         weights = timestep_weights(alphas, kind, recipe.snr_gamma, recipe.elbo_weight)
         self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("simple", timestep_weights(alphas, kind, recipe.snr_gamma, 0.0), persistent=False)
         self.register_buffer("widths", huber_widths(alphas, recipe.huber_c), persistent=False)
+        self.logvar = nn.Parameter(torch.full_like(weights, recipe.logvar_init)) if recipe.learn_logvar else None
 
     def forward(self, batch: dict[str, torch.Tensor], draws: Draws) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of `moments` (B, 2c or c, h, w) from the cache and the conditioner's own rows.
@@ -74,7 +78,12 @@ class DiffusionTask(Task):
             "sample": latents,
         }[self.scheduler.config.prediction_type]
         weights, widths = self.weights[timesteps], self.widths[timesteps]
-        return diffusion_loss(prediction, target, weights, self.recipe.loss, widths), {}
+        if self.logvar is None:
+            return diffusion_loss(prediction, target, weights, self.recipe.loss, widths), {}
+        logvar = self.logvar[timesteps]
+        weights = by_variance(weights, self.simple[timesteps], logvar)
+        loss = diffusion_loss(prediction, target, weights, self.recipe.loss, widths) + logvar.mean()
+        return loss, {"logvar": logvar.detach().mean()}
 
     def export(self, folder: Path) -> None:
         """Write the whole pipeline as `folder/pipeline`, or the adapter as `folder/lora`."""

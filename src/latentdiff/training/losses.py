@@ -64,6 +64,20 @@ def timestep_weights(
     return (simple + elbo_weight * torch.cat([elbo[:1], elbo])).float()
 
 
+def by_variance(weights: torch.Tensor, simple: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """Weights for errors whose variance at each timestep is learned, as the original's `learn_logvar` has them.
+
+    Errors e with weights w then count w e / var + log var (Kendall & Gal 2017, arXiv 1703.04977, eq. 8), which is least
+    where the variance is that of the timestep's errors; the variational bound's part stays as it is.
+
+    Args:
+        weights: With the bound's part, (B,).
+        simple: Without it, (B,).
+        logvar: Logarithms of the variances, (B,), whose mean is to be added to the loss.
+    """
+    return weights + simple * torch.expm1(-logvar)
+
+
 def huber_widths(alphas_cumprod: torch.Tensor, huber_c: float) -> torch.Tensor:
     """Where the Huber loss turns from squares to absolute values, at each timestep, (T,), float32.
 

@@ -159,6 +159,9 @@ class DiffusionRecipe(Recipe):
             al. 2024, arXiv 2403.16728).
         huber_c: Where Huber's becomes linear at the noisiest timestep; towards the cleanest it grows to 1.
         elbo_weight: Weight of the variational bound beside the loss, 0 in the paper; `original_elbo_weight` there.
+        learn_logvar: Learn the variance of the errors at each timestep and divide them by it, so that those that are
+            large anyway count less; a logarithm that is added keeps it from growing.
+        logvar_init: The logarithm of these variances at the start.
         noise_offset: Standard deviation of a constant that the noise of each channel gets, such as 0.1, for models that
             make dark and bright images (Guttenberg 2023).
         snr_gamma: Min-SNR weighting of the loss (Hang et al. 2023, arXiv 2303.09556); null for the paper's L_simple.
@@ -197,6 +200,8 @@ class DiffusionRecipe(Recipe):
     loss: Literal["l2", "l1", "huber"] = "l2"
     huber_c: float = HUBER_C
     elbo_weight: float = 0.0
+    learn_logvar: bool = False
+    logvar_init: float = 0.0
     noise_offset: float = 0.0
     snr_gamma: float | None = None
     validation_samples: int = 4
@@ -222,6 +227,10 @@ class DiffusionRecipe(Recipe):
             f"huber_c is given, but loss is {self.loss!r}; leave it out",
         )
         check(0 < self.huber_c <= 1, f"huber_c is {self.huber_c}; it must be above 0 and at most 1")
+        check(
+            self.learn_logvar or not self.logvar_init,
+            "logvar_init is given, but learn_logvar is false; leave it out, or set learn_logvar",
+        )
         for name in ("elbo_weight", "noise_offset"):
             check(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be 0 (none) or more")
         check(
