@@ -73,9 +73,19 @@ class Codes(nn.Module):
         return latents, self.io["vq.codebook_loss"], (None, None, self.io["ppl.indices"])
 
 
+class RecordedLPIPS:
+    title = "lpips"
+
+    def __init__(self, io):
+        self.io = io
+
+    def __call__(self, decoded, images):
+        return self.io["ae.lpips"]
+
+
 def recorded_task(io, options, **config):
     options = {"resolution": 32, "discriminator": {"channels": 8}, "lpips": {"vgg16": "-"}, **options}
-    task = FirstStageTask(Recorded(io, **config), recipe(perceptual_weight=1, **options), lambda *_: io["ae.lpips"])
+    task = FirstStageTask(Recorded(io, **config), recipe(perceptual_weight=1, **options), RecordedLPIPS(io))
     task.adversarial.discriminator.load_state_dict(weights("kl_disc."))
     return task
 

@@ -73,9 +73,9 @@ def test_images_held_out_are_measured_and_shown(images, vgg16, tmp_path):
     lpips = {"vgg16": str(vgg16), "preprocessing": "torchvision"}
     options = {"validation_share": 0.25, "validation_steps": 2, "lpips": lpips, "perceptual_weight": 0.5}
     output = run(images, tmp_path, max_train_steps=4, **options, **ADVERSARIAL)
-    found = {name: log(output, f"validation/{name}") for name in ("loss", "psnr", "ssim", "lpips", "frechet_lpips")}
+    found = {name: log(output, f"validation/{name}") for name in ("loss", "psnr", "ssim", "perceptual", "frechet_vgg16")}
     assert all(len(values) == 2 and min(values) > 0 for values in found.values())
-    assert log(output, "lpips")[0] > 0 and log(output, "adversarial_weight")[0] > 0
+    assert log(output, "perceptual")[0] > 0 and log(output, "adversarial_weight")[0] > 0
     with Image.open(output / "validation" / "reconstructions-4.png") as picture:
         assert picture.size == (8 * 18 + 2, 2 * 18 + 2)  # eight of the ten, above their reconstructions
     assert not [
@@ -117,7 +117,7 @@ def test_any_channels_are_judged_measured_and_shown(vgg16, tmp_path, channels):
     output = run(data, tmp_path / "run", model=VQ, **options)
     assert load_first_stage(str(output / "vae")).config.out_channels == channels
     assert log(output, "validation/ssim") and log(output, "discriminator")
-    assert len(log(output, "validation/frechet_lpips")) == (channels == 1)
+    assert len(log(output, "validation/frechet_vgg16")) == (channels == 1)
     with Image.open(output / "validation" / "reconstructions-2.png") as picture:
         assert picture.size == (2 * 18 + 2, 2 * 18 + 2)
 
@@ -287,9 +287,9 @@ def test_an_adversarial_run_improves_images_held_out(vgg16, tmp_path, model):
     options |= {"codebook_restart": 20} if model is VQ else {}
     start = {"disc_start": 200, "disc_warmup_steps": 100, **ADVERSARIAL}
     output = run(images, tmp_path / "run", model=model, train_batch_size=8, logging_steps=50, **options, **start)
-    figures = {name: log(output, f"validation/{name}") for name in ("psnr", "ssim", "lpips", "frechet_lpips")}
+    figures = {name: log(output, f"validation/{name}") for name in ("psnr", "ssim", "perceptual", "frechet_vgg16")}
     assert figures["psnr"][-1] > MEAN_COLOUR + 3  # half of its error
     assert figures["psnr"][-1] > figures["psnr"][0] + 1 and figures["ssim"][-1] > figures["ssim"][0]
-    for name in ("lpips", "frechet_lpips"):
+    for name in ("perceptual", "frechet_vgg16"):
         assert figures[name][-1] < figures[name][0]
     assert log(output, "discriminator")[-1] > 0 and log(output, "adversarial_weight")[-1] > 0

@@ -39,7 +39,12 @@ class PerceptualDistance(nn.Module):
 
     Args:
         preprocessing: What the trunk was trained on: "torchvision" (normalised RGB) or "caffe" (BGR less its mean).
+
+    Attributes:
+        title: What its values are called in logs.
     """
+
+    title = "perceptual"
 
     def __init__(self, preprocessing: str = "torchvision") -> None:
         super().__init__()
@@ -118,6 +123,8 @@ class LPIPS(PerceptualDistance):
     The weights belong to torchvision's VGG16 (IMAGENET1K_V1); on another trunk they mean nothing, so there is no way
     to combine them here. Neither ships with the package.
     """
+
+    title = "lpips"
 
     def __init__(self) -> None:
         super().__init__("torchvision")

@@ -36,8 +36,9 @@ class HeldOut:
         """Write a picture, the first images above their reconstructions, and return means over all images.
 
         Returns:
-            `loss`, that of the reconstruction, `psnr` in dB, `ssim`, and with a perceptual network `lpips` and
-            `frechet_lpips`: the Fréchet distance of its pooled features, which is no FID.
+            `loss`, that of the reconstruction, `psnr` in dB, `ssim`, and with a perceptual network `lpips`, or
+            `perceptual` where it has no learned weights, and `frechet_vgg16`: the Fréchet distance of its pooled
+            features, which is no FID.
         """
         rows: dict[str, list[Tensor]] = {}
         shown: list[tuple[Tensor, Tensor]] = []
@@ -52,7 +53,7 @@ class HeldOut:
         columns = {name: torch.cat(parts) for name, parts in rows.items()}
         features = [columns.pop(name) for name in ("real", "decoded") if name in columns]
         found = {name: float(values.mean()) for name, values in columns.items()}
-        return {**found, "frechet_lpips": frechet_distance(*features)} if features else found
+        return {**found, "frechet_vgg16": frechet_distance(*features)} if features else found
 
     def _compare(self, images: Tensor, decoded: Tensor) -> dict[str, Tensor]:
         """A row for each of images in [-1, 1] and decoded ones in [0, 1]."""
@@ -60,7 +61,7 @@ class HeldOut:
         loss, _ = self.reconstruction(seen, images)
         values = {"loss": loss.expand(len(images)), "psnr": psnr(decoded, targets), "ssim": ssim(decoded, targets)}
         if perceptual is not None:
-            values |= {"lpips": perceptual(seen, images)}
+            values |= {perceptual.title: perceptual(seen, images)}
             values |= {"real": perceptual.pooled(images), "decoded": perceptual.pooled(seen)}
         return values
 

@@ -58,5 +58,5 @@ class Reconstruction:
             return pixels, {"reconstruction": pixels.detach()}
         assert self.perceptual is not None
         features = self.perceptual(decoded, images).mean()
-        values = {"reconstruction": pixels.detach(), "lpips": features.detach()}
+        values = {"reconstruction": pixels.detach(), self.perceptual.title: features.detach()}
         return pixels + self.weight * features, values
