@@ -73,7 +73,8 @@ def test_images_held_out_are_measured_and_shown(images, vgg16, tmp_path):
     lpips = {"vgg16": str(vgg16), "preprocessing": "torchvision"}
     options = {"validation_share": 0.25, "validation_steps": 2, "lpips": lpips, "perceptual_weight": 0.5}
     output = run(images, tmp_path, max_train_steps=4, **options, **ADVERSARIAL)
-    found = {name: log(output, f"validation/{name}") for name in ("loss", "psnr", "ssim", "perceptual", "frechet_vgg16")}
+    names = ("loss", "psnr", "ssim", "perceptual", "frechet_vgg16")
+    found = {name: log(output, f"validation/{name}") for name in names}
     assert all(len(values) == 2 and min(values) > 0 for values in found.values())
     assert log(output, "perceptual")[0] > 0 and log(output, "adversarial_weight")[0] > 0
     with Image.open(output / "validation" / "reconstructions-4.png") as picture:
