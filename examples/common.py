@@ -3,6 +3,7 @@
 import argparse
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from latentdiff.io.files import atomic_folder
 from latentdiff.training.diffusion import train_diffusion
 from latentdiff.training.recipes import DiffusionRecipe, load_recipe
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "recipes" / "emoji"))  # for emoji_scenes
 SIDE = 64
 Array = NDArray[np.floating[Any]]
 
@@ -109,6 +111,11 @@ def psnr(images: Array, others: Array) -> float:
     """Mean over images of the peak signal-to-noise ratio in dB."""
     errors = np.square(images - others).reshape(len(images), -1).mean(1)
     return float(np.mean(-10 * np.log10(np.maximum(errors, 1e-10))))
+
+
+def sharpness(images: Array, truth: Array) -> float:
+    """Mean absolute gradient along rows, as a share of the true images'."""
+    return float(np.abs(np.diff(images, axis=2)).mean() / np.abs(np.diff(truth, axis=2)).mean())
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """Scenes of Noto emoji by the recipe of `builtin:emoji`: what is where is known to the pixel."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +7,11 @@ from typing import Any
 
 import numpy as np
 from common import SIDE, Array
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes" / "emoji"))
 from emoji_scenes import catalogue, sources
 from emoji_scenes.colours import BACKGROUNDS
 from emoji_scenes.grammar import Box, Thing
 from emoji_scenes.render import Sprites, compose, placed, render_sprites
+from PIL import Image
 
 __all__ = ["BACKGROUNDS", "FEW", "MANY", "Placed", "draw", "label_map", "sprites_of"]
 

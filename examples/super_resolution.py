@@ -13,6 +13,7 @@ from common import (
     read_images,
     reconstructed,
     report,
+    sharpness,
     shuffled,
     trained,
 )
@@ -24,11 +25,6 @@ from latentdiff.viz import image_grid
 
 FACTOR, DRAWS = 4, 8
 DEGRADATION = "bsr"  # as in super-resolution.yaml: blur, noise and JPEG, which no interpolation can undo
-
-
-def sharpness(images: Array, truth: Array) -> float:
-    """Mean absolute gradient along rows, as a share of the true images'."""
-    return float(np.abs(np.diff(images, axis=2)).mean() / np.abs(np.diff(truth, axis=2)).mean())
 
 
 def main() -> None:
