@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -167,3 +168,53 @@ def test_truncated(tmp_path, form):
             file = open_tensors(path)
             for key in file.keys():  # noqa: SIM118
                 file.read(key)
+
+
+def rewritten(path, order=lambda records: records, changed=None, compression=zipfile.ZIP_STORED):
+    """The same archive by another program, which aligns nothing."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {record.filename.split("/", 1)[1]: archive.read(record) for record in archive.infolist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in order(list((contents | (changed or {})).items())):
+            archive.writestr(f"archive/{name}", content)
+    return path
+
+
+@pytest.mark.parametrize("order", [lambda records: records, sorted, lambda records: records[::-1]])
+def test_tensors_of_an_archive_that_another_program_has_written(tmp_path, order):
+    """torch.load on the meta device reckons where they are, and takes one for another."""
+    state = {str(number): torch.full((16,), float(number)) for number in range(12)}
+    file = open_tensors(rewritten(save(tmp_path / "model.ckpt", state, "zip"), order))
+    assert all(torch.equal(file.read(key), tensor) for key, tensor in state.items())
+
+
+def test_what_torch_would_divide_by_is_not_read(tmp_path):
+    changed = {".storage_alignment": b"0"}  # which ends a process that calls torch.load on the meta device
+    file = open_tensors(rewritten(save(tmp_path / "model.ckpt", tensors(), "zip"), changed=changed))
+    assert torch.equal(file.read("plain"), tensors()["plain"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"changed": {"byteorder": b"big"}}, "written by a big-endian machine"),
+        ({"changed": {"data/0": b"x"}}, "data/0 has 1 bytes, 24 x 4 are asked for"),
+        ({"compression": zipfile.ZIP_DEFLATED}, "is compressed or larger than the file"),
+        ({"order": lambda records: [record for record in records if record[0] != "data/1"]}, "is damaged"),
+    ],
+)
+def test_damaged_archives(tmp_path, options, message):
+    path = rewritten(save(tmp_path / "model.ckpt", tensors(), "zip"), **options)
+    with pytest.raises(CheckpointError, match=message):
+        open_tensors(path)
+
+
+def test_a_record_is_where_the_directory_says(tmp_path):
+    path = save(tmp_path / "model.ckpt", tensors(), "zip")
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("model/data/0").header_offset
+    data = bytearray(path.read_bytes())
+    data[start : start + 2] = b"xx"
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="is not where the directory says"):
+        open_tensors(path)

@@ -1,20 +1,25 @@
 """PyTorch's pickled checkpoints, read without running anything of theirs.
 
 A file is scanned first: it may name only what tensors are made of, and a few classes that old Lightning files carry,
-which inert stubs stand in for. Then torch's weights_only reader builds tensors without data, which is read on demand.
+which inert stubs stand in for. Then torch's weights_only reader builds tensors. Those of a zip file get no data, which
+is read on demand, from where the archive says that it is: `torch.load` would reckon it, for device "meta", from how
+torch writes archives, and be wrong for one that another program has written anew.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 import pickletools
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
+from torch._weights_only_unpickler import Unpickler
 
 from latentdiff.errors import CheckpointError, UnsafeCheckpointError
 from latentdiff.io.pickle_work import Work
@@ -67,11 +72,13 @@ OPERATIONS = {
 """What torch's reader understands; whatever else a pickle does, no checkpoint of tensors needs it."""
 
 MAX_PICKLE_BYTES = 64 * 2**20
+ENCRYPTED = 1  # of a zip record's flags
+LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, and the lengths of name and extra field
 LEGACY_PICKLES = 5  # magic number, protocol, system, content, storage keys
 FETCH = "fetch it again, or ask its author for safetensors"
 DAMAGE = (
     *(pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
-    *(AssertionError, OverflowError, MemoryError, UnicodeDecodeError, OSError),
+    *(AssertionError, OverflowError, MemoryError, UnicodeDecodeError, OSError, struct.error),
 )
 
 
@@ -98,10 +105,14 @@ def load_pickle(path: Path) -> Any:
         UnsafeCheckpointError: If the file names anything but tensors and what the stubs stand for.
         CheckpointError: If it is damaged, or of a form that torch no longer writes.
     """
+    archive = None
     try:
-        zipped = zipfile.is_zipfile(path)
         with open(path, "rb") as file:
-            names = _scan_zip(path, file) if zipped else _scan_legacy(path, file)
+            if zipfile.is_zipfile(path):
+                archive = _Archive(path, file)
+                names = _names(path, pickletools.genops(archive.content))
+            else:
+                names = _scan_legacy(path, file)
     except (zipfile.BadZipFile, *DAMAGE, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -111,30 +122,74 @@ def load_pickle(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(stubs), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of protocols: what such a pickle does has been checked
-            return torch.load(path, map_location="meta" if zipped else "cpu", weights_only=True)
+            return archive.load() if archive else torch.load(path, map_location="cpu", weights_only=True)
     except (*DAMAGE, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({_line(error)}); {FETCH}") from None
 
 
-def _scan_zip(path: Path, file: IO[bytes]) -> set[str]:
-    """Check the archive's records; returns the names in its pickle."""
-    size = path.stat().st_size
-    with zipfile.ZipFile(file) as archive:
-        records = archive.infolist()
-        content = [record for record in records if record.filename.rsplit("/", 1)[-1] == "data.pkl"]
-        if len(content) != 1 or len({record.filename for record in records}) != len(records):
-            raise CheckpointError(f"{path} is no PyTorch checkpoint: it needs one data.pkl and no name twice; {FETCH}")
-        for record in records:
-            if record.compress_type != zipfile.ZIP_STORED or record.file_size > size:
-                raise CheckpointError(f"{path}: {record.filename} is compressed or larger than the file; {FETCH}")
-            if record.filename.rsplit("/", 1)[-1] == "constants.pkl":
-                raise UnsafeCheckpointError(f"{path} is a TorchScript program; give a state dict")
-        if content[0].file_size > MAX_PICKLE_BYTES:
-            raise CheckpointError(
-                f"{path}: data.pkl has {content[0].file_size} bytes; at most {MAX_PICKLE_BYTES} are read"
-            )
-        with archive.open(content[0]) as stream:
-            return _names(path, pickletools.genops(stream.read()))
+class _Archive:
+    """A zip file of `torch.save`: its pickle, and where its storages are.
+
+    Raises:
+        UnsafeCheckpointError: If it is a program.
+        CheckpointError: If its records are not what torch writes.
+    """
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        size = path.stat().st_size
+        self.places: dict[str, tuple[int, int]] = {}
+        with zipfile.ZipFile(file) as archive:
+            records = {record.filename: record for record in archive.infolist()}
+            found = [name for name in records if name.rsplit("/", 1)[-1] == "data.pkl"]
+            if len(found) != 1 or len(records) != len(archive.infolist()):
+                raise CheckpointError(
+                    f"{path} is no PyTorch checkpoint: it needs one data.pkl and no name twice; {FETCH}"
+                )
+            root = found[0].removesuffix("data.pkl")
+            for name, record in records.items():
+                plain = record.compress_type == zipfile.ZIP_STORED and not record.flag_bits & ENCRYPTED
+                if not plain or record.file_size > size:
+                    raise CheckpointError(f"{path}: {name} is compressed or larger than the file; {FETCH}")
+                if name.rsplit("/", 1)[-1] == "constants.pkl":
+                    raise UnsafeCheckpointError(f"{path} is a TorchScript program; give a state dict")
+                if name.startswith(f"{root}data/"):
+                    self.places[name.removeprefix(f"{root}data/")] = (_start(file, record), record.file_size)
+            if records[found[0]].file_size > MAX_PICKLE_BYTES:
+                raise CheckpointError(
+                    f"{path}: data.pkl has {records[found[0]].file_size} bytes; at most {MAX_PICKLE_BYTES} are read"
+                )
+            self.content = archive.read(found[0])
+            order = f"{root}byteorder"
+            if order in records and archive.read(order) != b"little":
+                raise CheckpointError(f"{path} was written by a big-endian machine, which is not read; {FETCH}")
+
+    def load(self) -> Any:
+        """The content, with tensors on the meta device whose storages know their place in the file."""
+        reader: Any = Unpickler(io.BytesIO(self.content), encoding="utf-8")
+        reader.persistent_load = self._storage
+        return reader.load()
+
+    def _storage(self, saved: Any) -> Any:
+        """What stands in a pickle for a storage: ("storage", its class, the name of its record, device, elements)."""
+        _, kind, key, _, count = saved
+        dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
+        start, size = self.places[key]
+        if not 0 <= count * dtype.itemsize <= size:
+            raise ValueError(f"data/{key} has {size} bytes, {count} x {dtype.itemsize} are asked for")
+        untyped, typed = cast(Any, torch.UntypedStorage), cast(Any, torch.storage.TypedStorage)
+        storage = untyped(count * dtype.itemsize, device="meta")
+        storage._checkpoint_offset = start
+        return typed(wrap_storage=storage, dtype=dtype, _internal=True)
+
+
+def _start(file: IO[bytes], record: zipfile.ZipInfo) -> int:
+    """Where a record's bytes begin: after its own header, whose extra field may be another than the directory's."""
+    file.seek(record.header_offset)
+    header = file.read(LOCAL_HEADER.size)
+    signature, name, extra = LOCAL_HEADER.unpack(header)
+    if signature != b"PK\3\4":
+        raise zipfile.BadZipFile(f"{record.filename} is not where the directory says")
+    return int(record.header_offset + LOCAL_HEADER.size + name + extra)
 
 
 def _scan_legacy(path: Path, file: IO[bytes]) -> set[str]:
