@@ -127,7 +127,8 @@ def test_any_channels_are_judged_measured_and_shown(vgg16, tmp_path, channels):
     ("kind", "options", "line"),
     [
         (DistributedType.FSDP, ADVERSARIAL, r"not trained by FSDP, .* launch without it"),
-        (DistributedType.DEEPSPEED, {"model": VQ, "codebook_restart": 9}, r"restart is 9, .* launch without DeepSpeed"),
+        (DistributedType.DEEPSPEED, {"model": VQ, "codebook_restart": 9}, r"not trained by DeepSpeed, .* without it"),
+        (DistributedType.DEEPSPEED, {"discriminator": {"layers": 2, "norm": "act"}}, "not trained by DeepSpeed"),
     ],
 )
 def test_sharded_networks_are_refused(images, tmp_path, monkeypatch, kind, options, line):

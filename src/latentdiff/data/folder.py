@@ -50,7 +50,7 @@ def read_folder(options: DataOptions) -> Records:
         raise InputError(
             f"{' and '.join(columns)} is given, but {root} has no metadata.jsonl; leave it out, or add one"
         )
-    records = _read_metadata(root, options) if described else _read_files(root, maps)
+    records = _read_metadata(root, options) if described else _read_files(root, _others(options))
     if not records.files:
         raise InputError(f"{root} holds no images; known suffixes are {', '.join(sorted(SUFFIXES))}")
     if maps is not None:
@@ -58,10 +58,18 @@ def read_folder(options: DataOptions) -> Records:
     return check_known(records)
 
 
-def _read_files(root: Path, maps: Path | None) -> Records:
-    """Every image in the folder but label maps, with the first sub-folder as its class."""
+def _others(options: DataOptions) -> list[Path]:
+    """Folders whose images are no data, should they lie in the data: of label maps, and where a run writes."""
+    folders = (getattr(options, name, None) for name in ("label_maps", "output_dir"))
+    return [Path(folder).resolve() for folder in folders if folder is not None]
+
+
+def _read_files(root: Path, others: list[Path]) -> Records:
+    """Every image in the folder but those in `others`, with the first sub-folder as its class."""
+    whole = root.resolve()
+    inside = [root / other.relative_to(whole) for other in others if whole in other.parents]
     found = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-    paths = sorted(path for path in found if maps is None or maps not in path.parents)
+    paths = sorted(path for path in found if not any(other in path.parents for other in inside))
     parts = [path.relative_to(root).parts for path in paths]
     classed = all(len(names) > 1 for names in parts)
     return Records(root, paths, {"label": [first for first, *_ in parts]} if classed else {}, parts=paths)
@@ -90,7 +98,13 @@ def _read_lines(metadata: Path, file_name: str, columns: dict[str, str]) -> list
     """The lines, all of which have the same columns."""
     rows: list[dict[str, Any]] = []
     map_column = columns["label_map"]
-    for number, line in enumerate(metadata.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = metadata.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{metadata} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    for number, line in enumerate(text.split("\n"), 1):  # str.splitlines cuts within captions, at U+2028 for one
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             files = [row[name] for name in (file_name, map_column) if name == file_name or name in row]

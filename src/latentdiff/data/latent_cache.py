@@ -210,7 +210,10 @@ def measure_scale(cache: LatentCache, channels: int, images: int, rng: torch.Gen
     """The latent scale 1 / std over `images` images (appendix G of the paper); latents have `channels` channels."""
     order = torch.randperm(len(cache), generator=rng).numpy()
     chosen = np.sort(order[~np.isin(order % cache.images, list(cache.bad))][:images])
-    moments = cache.moments[chosen].astype(np.float64)
-    mean, logvar = moments[:, :channels], moments[:, channels:]
-    variance = mean.var() + (np.exp(np.clip(logvar, -30, 20)).mean() if logvar.size else 0)
-    return float(1 / np.sqrt(variance))
+    sums = np.zeros(3)  # of means, of their squares, of variances
+    for start in range(0, len(chosen), 64):
+        moments = cache.moments[chosen[start : start + 64]].astype(np.float64)
+        mean, logvar = moments[:, :channels], moments[:, channels:]
+        sums += mean.sum(), np.square(mean).sum(), np.exp(np.clip(logvar, -30, 20)).sum() if logvar.size else 0
+    first, second, posterior = sums / (len(chosen) * np.prod(cache.moments.shape[2:]) * channels)
+    return float(1 / np.sqrt(second - first**2 + posterior))

@@ -59,6 +59,10 @@ class DataOptions:
         check(low < high, f"value_range is {self.value_range}; the first number must be below the second")
         check(0 <= self.max_bad_share <= 1, f"max_bad_share is {self.max_bad_share}; it must be in [0, 1]")
 
+    def given_split(self) -> bool:
+        """Whether the split is another than the default."""
+        return self.dataset_split != type(self).dataset_split
+
     def columns_given(self) -> list[str]:
         """The options that name columns and are given."""
         names = ("image_column", "caption_column", *(f"{known}_column" for known in KNOWN[1:]))

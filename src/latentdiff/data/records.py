@@ -40,11 +40,13 @@ class Records:
     identity: str = ""
 
     def fingerprint(self) -> str:
-        """Changes with the files: their names, sizes and times."""
+        """Changes with the images: which they are, and the sizes and times of their files."""
         digest = hashlib.sha256(self.identity.encode())
         for path in self.parts:
             stat = path.stat()
-            digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode())
+            digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        for file in self.files:
+            digest.update(f"{file}\n".encode())
         return digest.hexdigest()
 
     def chosen(self, places: Sequence[int]) -> Records:

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from latentdiff.errors import LatentDiffError
 from latentdiff.seeding import generator
 
+GRACE = 300  # seconds that a worker goes on after SIGTERM
+
 
 class Visited(Dataset[Any], ABC):
     """Items that differ from visit to visit, each a pure function of its index and the visit's number."""
@@ -109,6 +111,10 @@ def stream(
 
 
 def _leave_signals_to_parent(_: int) -> None:
-    """A Ctrl-C reaches all processes of a terminal, but the run needs its workers for the step that it ends with."""
+    """What stops a job may reach all of its processes, but the run needs its workers for the step that it ends with.
+
+    A SIGTERM may also come from the run, to a worker that would not end; so it ends one, after a while.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

@@ -42,7 +42,7 @@ def read_table(options: DataOptions) -> Records:
     if not files:
         raise InputError(f"{root} holds no images; the data set is empty")
     pictures = [name for name in features if _is_image(features[name]) or name == image]
-    identity = str(table._fingerprint)
+    identity = f"{table._fingerprint} {image}"
     return check_known(Records(root, files, known, table.remove_columns(pictures), identity=identity))
 
 
@@ -57,13 +57,41 @@ def _load(options: DataOptions, root: Path) -> Any:
             return datasets.load_dataset(options.dataset_name, options.dataset_config_name, split=split)
         if any((root / name).is_file() for name in SAVED):
             saved = datasets.load_from_disk(str(root))
-            return saved[split] if isinstance(saved, dict) else saved
-        files = [str(path) for path in (sorted(root.glob("*.parquet")) if root.is_dir() else [root])]
-        return datasets.load_dataset("parquet", data_files={split: files}, split=split)
-    except KeyError:
-        raise InputError(f"{root} has no split {split!r}; {nearest(split, list(saved))}") from None
+            return (
+                saved[_split(options, root, list(saved))] if isinstance(saved, dict) else _whole(options, root, saved)
+            )
+        return datasets.load_dataset("parquet", data_files={split: _parquet_files(options, root)}, split=split)
+    except InputError:
+        raise
     except Exception as error:  # of the library, of Arrow, or of the network
         raise InputError(f"{root} can't be loaded as a data set ({error}); see the documentation of datasets") from None
+
+
+def _split(options: DataOptions, root: Path, known: Sequence[str]) -> str:
+    if options.dataset_split not in known:
+        raise InputError(f"{root} has no split {options.dataset_split!r}; {nearest(options.dataset_split, known)}")
+    return options.dataset_split
+
+
+def _whole(options: DataOptions, root: Path, found: Any) -> Any:
+    """What has no splits."""
+    if options.given_split():
+        raise InputError(f"dataset_split is {options.dataset_split!r}, but {root} has no splits; leave it out")
+    return found
+
+
+def _parquet_files(options: DataOptions, root: Path) -> list[str]:
+    """The file, or those in a folder that are of the split, if names begin with one: `train-00000-of-00002.parquet`."""
+    if not root.is_dir():
+        return _whole(options, root, [str(root)])  # type: ignore[no-any-return]
+    splits: dict[str, list[str]] = {}
+    for path in sorted(root.glob("*.parquet")):
+        splits.setdefault(path.stem.partition("-")[0], []).append(str(path))
+    if options.dataset_split in splits:
+        return splits[options.dataset_split]
+    if options.given_split():
+        _split(options, root, list(splits))
+    return [path for files in splits.values() for path in files]
 
 
 def _is_image(feature: Any) -> bool:

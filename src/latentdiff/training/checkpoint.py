@@ -95,7 +95,7 @@ def resolve(output_dir: Path, choice: str | None) -> Path | None:
         )
     if choice is None or choice == "latest":
         return latest(output_dir)
-    path = Path(choice)
+    path = Path(choice) if Path(choice).is_dir() else output_dir / choice
     if not path.name.removeprefix(PREFIX).isdigit() or not path.is_dir():
         raise CheckpointError(
             f"{choice} is not a checkpoint; this run has {names or 'none'}; give one of them or 'latest'"

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from latentdiff.config import check
 from latentdiff.data.bad_files import Readable
 from latentdiff.data.latent_cache import LatentRows, measure_scale
 from latentdiff.io.files import atomic_folder, check_writable
@@ -55,6 +56,11 @@ class DiffusionTask(Task):
         self.simple: torch.Tensor
         self.widths: torch.Tensor
         weights = timestep_weights(alphas, kind, recipe.snr_gamma, recipe.elbo_weight)
+        check(
+            bool(weights.isfinite().all()),
+            f"elbo_weight is {recipe.elbo_weight}, but where all is noise the bound's weight of an epsilon prediction "
+            "is infinite; set it to 0, or choose another prediction_type or noise_schedule",
+        )
         self.register_buffer("weights", weights, persistent=False)
         self.register_buffer("simple", timestep_weights(alphas, kind, recipe.snr_gamma, 0.0), persistent=False)
         self.register_buffer("widths", huber_widths(alphas, recipe.huber_c), persistent=False)

@@ -125,9 +125,10 @@ def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | N
     check_writable(Path(recipe.output_dir) / "vae")
     accelerator = make_accelerator(recipe)
     check(
-        accelerator.distributed_type is not DistributedType.DEEPSPEED or not recipe.codebook_restart,
-        f"codebook_restart is {recipe.codebook_restart}, which writes into weights that DeepSpeed has copies of; set "
-        "it to 0, or launch without DeepSpeed",
+        accelerator.distributed_type is not DistributedType.DEEPSPEED
+        or not (recipe.codebook_restart or recipe.discriminator.get("norm") == "act"),
+        "a first stage with codebook_restart or a discriminator with norm: act is not trained by DeepSpeed, which has "
+        "copies of the weights that they write into; launch without it",
     )
     check(
         accelerator.distributed_type is not DistributedType.FSDP

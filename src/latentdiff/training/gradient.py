@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -64,13 +64,17 @@ class Gradient:
         means |= {"grad_norm": norm, "signal": torch.full_like(norm, interrupts.number)}
         return self._agreed(means)
 
+    def close(self) -> None:
+        """End the processes that read images."""
+        self.batches.close()
+
     def _agreed(self, means: dict[str, torch.Tensor]) -> dict[str, float]:
         """Means over processes: one vector a step is sent and read, by which all of them do the same next."""
         vector = torch.stack([value.float() for value in means.values()])
         agreed: torch.Tensor = self.accelerator.reduce(vector, "mean")
         return dict(zip(means, agreed.tolist(), strict=True))
 
-    def _batches(self, items: Dataset[Any], micro_step: int) -> Iterator[tuple[Any, Draws]]:
+    def _batches(self, items: Dataset[Any], micro_step: int) -> Generator[tuple[Any, Draws], None, None]:
         """This process's batches from a micro-step on, and what is drawn for them."""
         size, seed = self.recipe.train_batch_size, self.recipe.seed
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes

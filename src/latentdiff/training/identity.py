@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from latentdiff.errors import ConfigError, LatentDiffWarning
-from latentdiff.training.recipes import MAY_CHANGE, REMEDIES, Recipe, as_dict
+from latentdiff.training.run_options import MAY_CHANGE, REMEDIES, Recipe, as_dict, default_of
 
 
 def identity(recipe: Recipe, images_in_step: int, images: int) -> dict[str, Any]:
@@ -22,12 +23,25 @@ def identity(recipe: Recipe, images_in_step: int, images: int) -> dict[str, Any]
     """
     flat = _flat({"kind": type(recipe).__name__, **as_dict(recipe), "images in the data": images})
     flat["images in a step (train_batch_size x gradient_accumulation_steps x processes)"] = images_in_step
-    fixed = {name: value for name, value in flat.items() if not _may_change(name.partition(".")[0])}
-    return json.loads(json.dumps(fixed, default=str))  # type: ignore[no-any-return]
+    return _fixed(flat)
 
 
-def check_same(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """A ConfigError where a run would go on with another recipe; what may help a run that fails is but said."""
+def defaults(kind: type[Recipe]) -> dict[str, Any]:
+    """What options were for a checkpoint that is older than they are."""
+    return {option.name: default_of(option) for option in dataclasses.fields(kind)}
+
+
+def check_same(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any], older: Mapping[str, Any]) -> None:
+    """A ConfigError where a run would go on with another recipe; what may help a run that fails is but said.
+
+    Args:
+        folder: The checkpoint.
+        theirs: Its identity.
+        ours: That of the run.
+        older: Values that are meant where the checkpoint has none.
+    """
+    known = {name.partition(".")[0] for name in theirs}
+    theirs = _fixed({**{name: value for name, value in older.items() if name not in known}, **theirs})
     changed = {
         name: f"{name} is {ours.get(name)}, was {theirs.get(name)}"
         for name in sorted({*theirs, *ours})
@@ -39,6 +53,12 @@ def check_same(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any])
     if changed:
         line = f"going on from {folder.name}, but {'; '.join(changed.values())}"
         warnings.warn(LatentDiffWarning(line), stacklevel=2)
+
+
+def _fixed(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that may not change, as JSON holds them."""
+    fixed = {name: value for name, value in flat.items() if not _may_change(name.partition(".")[0])}
+    return json.loads(json.dumps(fixed, default=str))  # type: ignore[no-any-return]
 
 
 def _may_change(option: str) -> bool:

@@ -34,17 +34,19 @@ class Log:
         self.path, self.every, self.accelerator = output_dir / "log.jsonl", recipe.logging_steps, accelerator
         self.images = recipe.train_batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
         self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}  # of the steps that have a value, which not all of them have
         self.count = self.skipped = 0
         self.start, self.started = time.perf_counter(), 0
         self.size, self.waiting = 0, b""
 
     def state(self) -> dict[str, Any]:
         """Of the line that is not full yet."""
-        return {"sums": self.sums, "count": self.count, "skipped": self.skipped}
+        return {"sums": self.sums, "counts": self.counts, "count": self.count, "skipped": self.skipped}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on with the line of a checkpoint."""
         self.sums, self.count, self.skipped = dict(state["sums"]), state["count"], state["skipped"]
+        self.counts = dict(state["counts"])
         self.started = self.count + self.skipped
 
     def cut(self, step: int) -> None:
@@ -60,16 +62,17 @@ class Log:
         """Count the values of a step, None if it was skipped, and write a line when it is time."""
         for name, value in (values or {}).items():
             self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
         self.count += values is not None
         self.skipped += values is None
         if step % self.every:
             return
-        means = {name: total / self.count for name, total in self.sums.items()}
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
         progress.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
         steps, seconds = self.count + self.skipped - self.started, time.perf_counter() - self.start
         rate = steps * self.images / seconds
         self.write(step, {"lr": lr, "images_per_second": rate, "skipped": self.skipped, **means})
-        self.sums, self.count, self.skipped = {}, 0, 0
+        self.sums, self.counts, self.count, self.skipped = {}, {}, 0, 0
         self.start, self.started = time.perf_counter(), 0
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

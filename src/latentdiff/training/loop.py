@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -52,6 +55,8 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         cpu=cpu,  # unless told, processes on CPUs would not know of each other
         mixed_precision=recipe.mixed_precision,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        # The main process alone encodes all images and looks at samples, while the others wait for it.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
         **tracker_options(recipe),
     )
     fits = recipe.mixed_precision != "fp16" or accelerator.device.type != "cpu"  # accelerate would compute in fp32
@@ -103,8 +108,11 @@ def train(
     progress = Progress(
         steps, initial=state.step, total=len(steps) + state.step, disable=not accelerator.is_main_process
     )
-    with named_levers(recipe), Interrupts() as interrupts:
-        gradient = Gradient(model, items, recipe, accelerator, state.step)
+    with (
+        named_levers(recipe),
+        closing(Gradient(model, items, recipe, accelerator, state.step)) as gradient,
+        Interrupts() as interrupts,
+    ):
         for step in progress:
             task.step = step
             for group in optimizer.param_groups:

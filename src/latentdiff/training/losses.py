@@ -59,9 +59,13 @@ def timestep_weights(
     alphas = alphas_cumprod.double()
     snr = alphas / (1 - alphas)
     per_x0 = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[prediction_type]
-    simple = torch.ones_like(snr) if snr_gamma is None else snr.clamp(max=snr_gamma) / per_x0
-    elbo = (snr[:-1] - snr[1:]) / 2 / per_x0[1:]
-    return (simple + elbo_weight * torch.cat([elbo[:1], elbo])).float()
+    weights = torch.ones_like(snr)
+    if snr_gamma is not None:
+        weights = torch.where(per_x0 > 0, snr.clamp(max=snr_gamma) / per_x0, 1)  # their limit where all is noise
+    if elbo_weight:
+        elbo = (snr[:-1] - snr[1:]) / 2 / per_x0[1:]
+        weights = weights + elbo_weight * torch.cat([elbo[:1], elbo])
+    return weights.float()
 
 
 def by_variance(weights: torch.Tensor, simple: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:

@@ -252,6 +252,8 @@ class DiffusionRecipe(Recipe):
             "push_to_hub and hub_model_id belong together; give true and owner/name, or neither",
         )
         check(not (self.lora and self.push_to_hub), "push_to_hub uploads a pipeline, and lora trains none; drop it")
+        images = self.latent_scale_images
+        check(images > 0, f"latent_scale_images is {images}; it must be at least 1")
         scale = self.latent_scale
         check(scale is None or 0 < scale < math.inf, f"latent_scale is {scale}; it must be above 0, or null")
         measured = self.latent_scale_images == LATENT_SCALE_IMAGES

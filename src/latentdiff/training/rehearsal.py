@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -54,14 +54,15 @@ class Rehearsal:
         everything = {id(p): p for module in (task, *parts) for p in module.parameters()}.values()
         frozen = sum(p.numel() for p in everything) - sum(p.numel() for p in trained)
         model, optimizer, _ = prepare(task, recipe, accelerator)
-        gradient = Gradient(model, items, recipe, accelerator, 0)
+        task.step = recipe.max_train_steps - 1  # when all takes part
 
-        def step() -> None:
-            gradient(Interrupts())
-            optimizer.step()
-            optimizer.zero_grad()
+        with named_levers(recipe), closing(Gradient(model, items, recipe, accelerator, 0)) as gradient:
 
-        with named_levers(recipe):
+            def step() -> None:
+                gradient(Interrupts())
+                optimizer.step()
+                optimizer.zero_grad()
+
             with _saved_bytes(everything) as saved:
                 step()
             start = time.perf_counter()

@@ -13,6 +13,7 @@ from latentdiff.data.options import DataOptions
 # how far. The split of a batch is free where its size stays, and the place of the data where their number does.
 MAY_CHANGE = (
     "train_data_dir",
+    "vae",  # whose weights the cache of latents compares
     "dataset_name",
     "annotations",
     "label_maps",
@@ -117,6 +118,12 @@ class Recipe(DataOptions):
             "max_skipped_steps",
         ):
             check(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("dataloader_num_workers", "seed"):
+            check(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be at least 0")
+        check(
+            self.max_grad_norm > 0,
+            f"max_grad_norm is {self.max_grad_norm}; it must be above 0, and inf leaves gradients as they are",
+        )
         check(self.validation_steps >= 0, f"validation_steps is {self.validation_steps}; it must be 0 (none) or more")
         check(
             self.validation_data_dir is None or self.validation_steps > 0,
@@ -127,9 +134,12 @@ class Recipe(DataOptions):
 
     def given(self, name: str) -> bool:
         """Whether an option differs from its default."""
-        option = type(self).__dataclass_fields__[name]
-        default = option.default_factory() if callable(option.default_factory) else option.default
-        return bool(getattr(self, name) != default)
+        return bool(getattr(self, name) != default_of(type(self).__dataclass_fields__[name]))
+
+
+def default_of(option: dataclasses.Field[Any]) -> Any:
+    """The default of a recipe's option, MISSING if it has none."""
+    return option.default_factory() if callable(option.default_factory) else option.default
 
 
 def as_dict(recipe: Recipe) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
+from latentdiff.config import check
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import BadFileError, ConfigError, InputError
@@ -42,6 +43,10 @@ class SampleSheet:
             raise ConfigError(
                 f"validation_guidance_scale is {scale}, but this model knows no null condition; leave it out"
             )
+        steps, most = recipe.validation_inference_steps, conditioner.pipeline.scheduler.config.num_train_timesteps
+        check(
+            1 <= steps <= most, f"validation_inference_steps is {steps}; it must be 1 to {most}, which this model knows"
+        )
         self.scale = scale if scale is not None else GUIDANCE_SCALE if conditioner.share_dropped else 1.0
         self.captions: list[str] = list(recipe.validation_prompts)
         if self.captions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from diffusers.optimization import get_scheduler
@@ -70,11 +71,24 @@ def make_factor(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Factor:
         f"lr_warmup_steps is {recipe.lr_warmup_steps}, but lr_scheduler {name!r} has no warm-up; leave it out, or give "
         "constant_with_warmup",
     )
+    given = {option: value if option == "step_rules" else _number(value) for option, value in given.items()}
+    warmup, steps = recipe.lr_warmup_steps, recipe.max_train_steps
     try:
         if own:
-            return own(recipe.lr_warmup_steps, recipe.max_train_steps, **given)
-        sizes = {"num_warmup_steps": recipe.lr_warmup_steps, "num_training_steps": recipe.max_train_steps}
-        factor: Factor = get_scheduler(name, optimizer, **sizes, **given).lr_lambdas[0]
+            factor = own(warmup, steps, **given)
+        else:
+            sizes = {"num_warmup_steps": warmup, "num_training_steps": steps}
+            factor = get_scheduler(name, optimizer, **sizes, **given).lr_lambdas[0]
+        for step in (0, warmup, steps - 1):
+            factor(step) + 0.0
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"lr_scheduler is {name!r}; {error}, or {' or '.join(ORIGINAL)}") from None
     return factor
+
+
+def _number(value: Any) -> Any:
+    """A number for its text, as YAML takes 1e-6 for one."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

@@ -22,7 +22,7 @@ from latentdiff.io.files import clear_asides
 from latentdiff.training import checkpoint
 from latentdiff.training.ema import EMA
 from latentdiff.training.faults import outlived
-from latentdiff.training.identity import check_same, identity
+from latentdiff.training.identity import check_same, defaults, identity
 from latentdiff.training.log import Log
 from latentdiff.training.recipes import Recipe
 from latentdiff.training.sharding import load_state, local, sharded_like, unshard, whole, whole_state
@@ -174,7 +174,7 @@ class State:
 
     def _load(self, folder: Path) -> None:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-        check_same(folder, state["recipe"], self._identity())
+        check_same(folder, state["recipe"], self._identity(), defaults(type(self.recipe)))
         own = self.task.state_dict()
         weights = load_file(folder / "model.safetensors")
         self.task.load_state_dict({n: sharded_like(t, own[n]) if n in own else t for n, t in weights.items()})

@@ -46,7 +46,8 @@ def start_trackers(accelerator: Accelerator, recipe: Recipe, first_step: int) ->
     """Open the trackers, with the recipe; what TensorBoard has of steps after a resume's is hidden."""
     if accelerator.log_with:
         config = {key: _plain(value) for key, value in as_dict(recipe).items()}
-        accelerator.init_trackers(PROJECT, config, {"tensorboard": {"purge_step": first_step + 1}})
+        with _given_up(accelerator):
+            accelerator.init_trackers(PROJECT, config, {"tensorboard": {"purge_step": first_step + 1}})
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def _given_up(accelerator: Accelerator) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        name, reason = accelerator.trackers[0].name, (str(error).splitlines() or [type(error).__name__])[0]
+        name, reason = str(accelerator.log_with[0]), (str(error).splitlines() or [type(error).__name__])[0]
         accelerator.trackers.clear()
         line = f"{name} failed ({reason}); the run goes on with log.jsonl alone"
         warnings.warn(LatentDiffWarning(line), stacklevel=2)

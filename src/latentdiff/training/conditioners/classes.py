@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from latentdiff.conditioning import Conditioning
+from latentdiff.config import check
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, Rows
 from latentdiff.errors import ConfigError, InputError
@@ -42,6 +43,10 @@ class ClassConditioner(Conditioner):
         _check_labels(images)
         section = dict(recipe.class_embedder)
         names = section.pop("class_names", images.class_names)
+        check(
+            names is None or isinstance(names, list),
+            f"class_embedder has class_names {names!r}; give a list of names",
+        )
         count = images.num_classes if names is None else len(names)
         null = count if recipe.dropout or recipe.dropout is None else None
         embedder = build(
