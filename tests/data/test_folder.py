@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from latentdiff import InputError
-from latentdiff.data.folder import ImageFolder
+from latentdiff.config import from_mapping
+from latentdiff.data.folder import ImageFolder, read_folder
+from latentdiff.training.recipes import Recipe
 
 NAMES = ("b/2.png", "a/1.png", "a/c/3.png")
 
@@ -34,6 +36,27 @@ def test_sub_folders_are_classes(folder):
     names = [path.relative_to(folder).as_posix() for path in images.files]
     assert dict(zip(names, images.labels, strict=True)) == {"a/1.png": 0, "a/c/3.png": 0, "b/2.png": 1}
     assert images.class_names == ["a", "b"] and images.num_classes == 2 and images.captions is None
+
+
+def test_captions_of_any_text(folder):
+    """JSON may hold what str.splitlines takes for the end of a line; editors may begin a file with a mark."""
+    texts = ["one\u2028two", "one\u0085two", "x"]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows(text=texts)]
+    (folder / "metadata.jsonl").write_text("\ufeff" + "\r\n".join(lines) + "\n\n", encoding="utf-8")
+    assert ImageFolder(folder, 8).captions == texts
+    (folder / "metadata.jsonl").write_bytes(json.dumps(rows(text=texts)[0])[:-1].encode() + b', "b": "\xe9"}')
+    with pytest.raises(InputError, match="is not UTF-8"):
+        ImageFolder(folder, 8)
+
+
+def test_what_a_run_writes_and_maps_are_no_data(folder, monkeypatch):
+    for name in ("run/validation/samples-4.png", *(f"maps/{name}" for name in NAMES)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(folder / name)
+    monkeypatch.chdir(folder.parent)
+    options = {"train_data_dir": folder.name, "output_dir": str(folder / "run"), "label_maps": str(folder / "maps")}
+    files = read_folder(from_mapping(Recipe, options)).files
+    assert [path.name for path in files] == ["1.png", "3.png", "2.png"]
 
 
 def test_an_image_beside_the_sub_folders_means_no_classes(folder):

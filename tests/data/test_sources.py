@@ -189,6 +189,40 @@ def test_parquet_and_data_sets_by_name(tmp_path):
         open_data(dataset_name=str(tmp_path / "absent"))
 
 
+def test_splits_of_parquet_files(tmp_path):
+    names = {"train-00000-of-00001": 3, "test-00000-of-00001": 2}
+    for name, count in names.items():
+        table().select(range(count)).to_parquet(tmp_path / f"{name}.parquet")
+    assert len(open_data(train_data_dir=str(tmp_path))) == 3
+    assert len(open_data(train_data_dir=str(tmp_path), dataset_split="test")) == 2
+    with pytest.raises(InputError, match="has no split 'tset'; did you mean 'test'"):
+        open_data(train_data_dir=str(tmp_path), dataset_split="tset")
+    table().save_to_disk(tmp_path / "saved")
+    for path in (tmp_path / "saved", tmp_path / "train-00000-of-00001.parquet"):
+        with pytest.raises(InputError, match=r"dataset_split is 'test', but .* has no splits"):
+            open_data(train_data_dir=str(path), dataset_split="test")
+
+
+def test_other_images_have_another_fingerprint(tmp_path):
+    """The cache of latents goes by it."""
+    both = {f"{i}.{side}.png": png(picture(i + 10 * k)) for i in range(2) for k, side in enumerate("ab")}
+    shards = str(write_tar(tmp_path / "a.tar", both))
+    found = [open_data(train_data_dir=shards, image_column=f"{side}.png").fingerprint() for side in "ab"]
+    twice = table().add_column("other", [{"bytes": png(picture(i)), "path": None} for i in range(COUNT)])
+    twice.cast_column("other", datasets.Image()).save_to_disk(tmp_path / "saved")
+    saved = str(tmp_path / "saved")
+    found += [open_data(train_data_dir=saved, image_column=name).fingerprint() for name in ("image", "other")]
+    folder = write_folder(tmp_path / "folder")
+    for images in (range(2), range(1, 3)):
+        coco = {"images": [{"id": i, "file_name": f"{i}.png", "width": 8, "height": 8} for i in images]}
+        coco |= {"categories": [{"id": 1, "name": "cat"}], "annotations": []}
+        coco["annotations"] = [{"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 4, 4]} for i in images]
+        (tmp_path / "coco.json").write_text(json.dumps(coco))
+        options = {"train_data_dir": str(folder), "annotations": str(tmp_path / "coco.json")}
+        found.append(open_data(**options).fingerprint())
+    assert len(set(found)) == 6
+
+
 def test_objects_and_maps_of_tables(tmp_path):
     """Objects lie in columns, as in detection data sets on the hub, with classes as numbers that have names."""
     objects = datasets.Features(

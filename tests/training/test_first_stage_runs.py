@@ -139,6 +139,13 @@ def test_sharded_networks_are_refused(images, tmp_path, monkeypatch, kind, optio
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
+def test_means_are_over_the_steps_that_have_a_value(images, tmp_path):
+    options = {"disc_start": 3, "max_train_steps": 4, **ADVERSARIAL}
+    each, together = (run(images, tmp_path / str(every), logging_steps=every, **options) for every in (1, 4))
+    assert log(together, "discriminator") == log(each, "discriminator") and len(log(each, "discriminator")) == 1
+    assert log(together, "loss")[0] == pytest.approx(np.mean(log(each, "loss")), rel=1e-5)
+
+
 @pytest.mark.parametrize(("model", "kind"), [(KL, AutoencoderKL), (VQ, VQModel)])
 def test_decoder_alone_from_a_trained_first_stage(images, tmp_path, model, kind):
     first = run(images, tmp_path / "first", model=model) / "vae"

@@ -141,6 +141,15 @@ def test_losses_with_learned_variances_are_the_originals(case, kind, target, elb
     assert torch.allclose(found, total, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("gamma", [None, 5.0])
+def test_weights_are_finite_where_all_is_noise(kind, gamma):
+    alphas = DDIMScheduler(rescale_betas_zero_snr=True).alphas_cumprod
+    weights = timestep_weights(alphas, kind, gamma, 0.0)
+    limit = 0 if gamma and kind != "epsilon" else 1
+    assert alphas[-1] == 0 and weights.isfinite().all() and weights[-1] == limit
+
+
 def test_min_snr_weights_are_those_of_the_paper():
     """Weights of the x0 loss are min(SNR, gamma); an epsilon loss is SNR times, a v loss SNR + 1 times the x0 loss."""
     alphas = torch.tensor([0.999, 0.5, 0.01])

@@ -70,6 +70,7 @@ def test_bad_options_are_one_line(options, message):
         ({"lr_scheduler": "piecewise_constant", "lr_scheduler_options": {"step_rules": "1:40,0.5"}}, 0.1 * 1.0),
         ({"lr_scheduler": "warmup_linear", "lr_scheduler_options": {"f_min": 0.5}}, 0.1 * 0.75),
         ({"lr_scheduler": "warmup_cosine", "lr_scheduler_options": {"lr_min": 0.5}}, 0.1 * 0.75),
+        ({"lr_scheduler": "warmup_linear", "lr_scheduler_options": {"f_min": "5e-1"}}, 0.1 * 0.75),
     ],
 )
 def test_schedules_take_their_options(options, expected):
@@ -87,6 +88,7 @@ def test_schedules_take_their_options(options, expected):
             "has 'num_cycles', which linear does not",
         ),
         ({"lr_scheduler": "warmup_linear", "lr_scheduler_options": {"f_mn": 2}}, "has 'f_mn', .* did you mean 'f_min'"),
+        ({"lr_scheduler": "warmup_linear", "lr_scheduler_options": {"f_min": "x"}}, "lr_scheduler is 'warmup_l"),
         ({"lr_scheduler": "piecewise_constant"}, "lr_scheduler is 'piecewise_constant'; "),
         (
             {"lr_scheduler": "constant", "lr_warmup_steps": 5},

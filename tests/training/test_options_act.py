@@ -1,5 +1,6 @@
 """Every option of the diffusion recipe changes what it says: none is silently ignored."""
 
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -63,6 +64,15 @@ def test_variances_are_learned_and_no_part_of_the_pipeline(data, vae, plain, tmp
     assert logvar.shape == (1000,) and 0 < (logvar != logvar.mode().values).sum() <= 8  # of the two batches of four
 
 
+def test_a_run_goes_on_with_its_first_stage_in_another_place(data, vae, tmp_path):
+    trained(data, vae, tmp_path / "run")
+    moved = shutil.copytree(vae, tmp_path / "moved")
+    resumed = {"resume_from_checkpoint": "latest", "max_train_steps": 4}
+    assert trained(data, moved, tmp_path / "run", **resumed)
+    with pytest.raises(ConfigError, match="are of another first stage"):
+        trained(data, toy.write_vae(tmp_path / "other"), tmp_path / "run", **resumed)
+
+
 def test_the_width_of_huber_acts(data, vae, tmp_path):
     runs = [trained(data, vae, tmp_path / str(c), loss="huber", huber_c=c) for c in (0.1, 0.9)]
     assert any(not torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
@@ -117,6 +127,22 @@ BAD = {
     "width without huber": ({"huber_c": 0.2}, "huber_c is given, but loss is 'l2'; leave it out"),
     "width": ({"loss": "huber", "huber_c": 2}, "huber_c is 2.0; it must be above 0 and at most 1"),
     "logvar": ({"logvar_init": 0.3}, "logvar_init is given, but learn_logvar is false; leave it out"),
+    "norm": ({"max_grad_norm": 0}, "max_grad_norm is 0.0; it must be above 0, and inf leaves"),
+    "workers": ({"dataloader_num_workers": -1}, "dataloader_num_workers is -1; it must be at least 0"),
+    "seed": ({"seed": -1}, "seed is -1; it must be at least 0"),
+    "scale images": ({"latent_scale_images": 0}, "latent_scale_images is 0; it must be at least 1"),
+    "names": (
+        {"conditioning": "class-to-image", "class_embedder": {"class_names": 5}},
+        "class_names 5; give a list of names",
+    ),
+    "sample steps": (
+        {"validation_steps": 1, "validation_inference_steps": 5000},
+        "validation_inference_steps is 5000; it must be 1 to 1000",
+    ),
+    "bound": (
+        {"elbo_weight": 0.1, "noise_schedule": {"rescale_betas_zero_snr": True}},
+        "elbo_weight is 0.1, but where all is noise",
+    ),
     "offset": ({"noise_offset": -1}, "noise_offset is -1.0; it must be 0"),
     "gamma": ({"snr_gamma": 0}, "snr_gamma is 0.0; it must be above 0, or null"),
 }
@@ -127,4 +153,4 @@ def test_bad_options_are_one_line(data, vae, tmp_path, name):
     options, message = BAD[name]
     with pytest.raises(ConfigError, match=message) as caught:
         toy.train("unconditional", data, vae, tmp_path / "out", **options)
-    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+    assert "\n" not in str(caught.value) and not (tmp_path / "out" / "log.jsonl").exists()

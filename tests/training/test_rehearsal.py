@@ -7,8 +7,11 @@ import torch
 import toy
 
 from latentdiff import DiffusionPipeline, InputError
+from latentdiff.config import from_mapping
 from latentdiff.training import rehearsal
 from latentdiff.training.diffusion import train_diffusion
+from latentdiff.training.first_stage import train_first_stage
+from latentdiff.training.recipes import FirstStageRecipe
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,17 @@ def test_activations_follow_the_levers(data, vae, tmp_path, monkeypatch):
     assert activations(train_batch_size=12) == pytest.approx(2 * plain, rel=0.02)
     assert activations(gradient_accumulation_steps=4) == pytest.approx(plain, rel=0.02)
     assert activations(gradient_checkpointing=True) < 0.5 * plain
+
+
+def test_the_discriminator_takes_part(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(rehearsal, "GIB", 1)
+    options = {"train_data_dir": str(data), "output_dir": str(tmp_path / "out"), "resolution": 16, "model": toy.VAE}
+    options |= {"discriminator": {"channels": 8, "layers": 2}, "train_batch_size": 4}
+    found = []
+    for start in (0, 1000):
+        recipe = from_mapping(FirstStageRecipe, {**options, "disc_start": start})
+        found.append(numbers(r"activations ([\d.]+)", "\n".join(rehearsal.rehearse(train_first_stage, recipe))))
+    assert found[0] == found[1]
 
 
 def test_what_would_end_the_run_ends_the_rehearsal(data, vae, tmp_path):

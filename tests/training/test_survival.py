@@ -14,6 +14,7 @@ import warnings
 from contextlib import contextmanager
 
 import pytest
+import tiny_run
 import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
@@ -80,6 +81,34 @@ with Interrupts() as found:
 def test_a_second_ctrl_c_kills_but_one_that_is_passed_on_does_not():
     done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "2\n")
+
+
+def test_a_signal_to_all_processes_leaves_the_workers_to_the_run(tmp_path):
+    """As a scheduler ends a job."""
+    options = {"max_train_steps": 10**6, "checkpointing_steps": 50, "dataloader_num_workers": 1}
+    argv = [sys.executable, tiny_run.__file__, str(tmp_path), json.dumps(options)]
+    stopped = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not checkpoint.existing(tmp_path):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.killpg(stopped.pid, signal.SIGTERM)
+    errors = stopped.communicate()[1]
+    step = checkpoint.step_of(checkpoint.latest(tmp_path))
+    assert f"TrainingInterrupted: SIGTERM after step {step}; go on from checkpoint-{step}" in errors
+
+
+def test_a_checkpoint_goes_by_its_name_and_may_be_older_than_an_option(whole, tmp_path):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "checkpoint-8"
+    state, manifest = (json.loads((folder / name).read_text()) for name in ("state.json", "manifest.json"))
+    del state["recipe"]["scale_lr"]
+    (folder / "state.json").write_text(json.dumps(state))
+    manifest["files"]["state.json"] = checkpoint._fingerprint(folder / "state.json")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    run(tmp_path, dropout=0.1, resume_from_checkpoint="checkpoint-8")
+    assert all(torch.equal(value, weights(tmp_path)[name]) for name, value in weights(whole).items())
+    with pytest.raises(ConfigError, match="scale_lr is True, was False"):
+        run(tmp_path, resume_from_checkpoint="checkpoint-8", scale_lr=True)
 
 
 def test_a_lost_process_is_made_up_for(whole, tmp_path):

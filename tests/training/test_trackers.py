@@ -69,6 +69,15 @@ def test_a_tracker_that_fails_is_given_up(tmp_path, monkeypatch):
     assert len((output / "log.jsonl").read_text().splitlines()) == 4 and (output / "pipeline").is_dir()
 
 
+def test_a_tracker_that_cannot_start_is_given_up(tmp_path):
+    data, vae = toy.write(tmp_path / "images"), toy.write_vae(tmp_path / "vae")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "logs").write_text("a file")
+    with pytest.warns(LatentDiffWarning, match=r"tensorboard failed \(.*\); the run goes on"):
+        output = toy.train("unconditional", data, vae, tmp_path / "out")
+    assert (output / "pipeline").is_dir()
+
+
 def test_without_trackers_no_picture_is_opened(tmp_path):
     (tmp_path / "samples-1.png").write_bytes(b"of a full disk")
     trackers.track_pictures(Accelerator(), tmp_path.glob("*-1.png"), 1)
