@@ -1,6 +1,7 @@
-"""First stages of photographs by pixels, features and a discriminator: ``python examples/first_stage.py``.
+"""A decoder of photographs by pixels, features and a discriminator: ``python examples/first_stage.py``.
 
-They go on from one that was trained by pixels alone, for as many steps each. Needs h5py, to read the VGG16.
+Three times the decoder of the first stage that `photographs.yaml` trains is trained on, which leaves the latents as
+they are. Needs h5py, to read the VGG16.
 """
 
 import zipfile
@@ -13,7 +14,7 @@ import torch
 from common import HERE, Array, arguments, overrides, pictures, psnr, read_images, reconstructed, report, sharpness
 from diffusers import AutoencoderKL
 from emoji_scenes.features import Features
-from photographs import Source, download, photographs
+from photographs import Source, download, first_stage, photographs
 from safetensors.torch import save_file
 
 from latentdiff import PerceptualDistance
@@ -32,10 +33,17 @@ VGG16 = Source(
 )
 CONVOLUTIONS = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (24, 26, 28)}  # torchvision's numbers
 
+SHARED = {
+    "trainable": "decoder",
+    "reconstruction": "l1",
+    "learning_rate": 3e-4,
+    "max_train_steps": 400,
+    "checkpointing_steps": 100,
+}
 FEATURES = {"perceptual_weight": 0.1}
 DISCRIMINATOR = {
-    "discriminator": {"layers": 2, "channels": 32, "norm": "batch"},
-    "adversarial_weight": 0.5,
+    "discriminator": {"layers": 2, "channels": 32},
+    "adversarial_weight": 0.2,
     "disc_start": 50,
     "disc_warmup_steps": 100,
 }
@@ -66,22 +74,16 @@ def vgg16(work: Path) -> Path:
     return path
 
 
-def first_stage(name: str, data: Path, options: Namespace, **given: Any) -> Any:
-    """The autoencoder of the recipe, with what is `given` in place of it; the run's folder is `name`."""
-    output = options.work / "runs" / name
+def trained_on(vae: Path, name: str, data: Path, options: Namespace) -> Any:
+    """The autoencoder in `vae` with its decoder trained on by what `VARIANTS` says."""
+    output = options.work / "runs" / f"decoder-by-{name.replace(' ', '-')}"
     if not (output / "vae").exists():
-        given = {"train_data_dir": str(data), **overrides(output, options), **given}
-        train_first_stage(load_recipe(FirstStageRecipe, HERE / "first-stage.yaml", given))
+        given = {"train_data_dir": str(data), "model": {"pretrained_model_name_or_path": str(vae)}}
+        given |= SHARED | VARIANTS[name] | overrides(output, options)
+        if "perceptual_weight" in given:
+            given["lpips"] = {"vgg16": str(vgg16(options.work)), "preprocessing": "caffe"}
+        train_first_stage(load_recipe(FirstStageRecipe, HERE / "photographs.yaml", given))
     return AutoencoderKL.from_pretrained(output / "vae")
-
-
-def variant(name: str, data: Path, options: Namespace) -> Any:
-    """The first stage trained on by what `VARIANTS` says."""
-    lpips = {"vgg16": str(vgg16(options.work)), "preprocessing": "caffe"}
-    given = {"learning_rate": 4e-4, "max_train_steps": options.max_train_steps or 600, "train_batch_size": 8}
-    given |= {"model": {"pretrained_model_name_or_path": str(options.work / "runs" / "first-stage" / "vae")}}
-    given |= VARIANTS[name] | ({"lpips": lpips} if "perceptual_weight" in VARIANTS[name] else {})
-    return first_stage(f"first-stage-{name.replace(' ', '-')}", data, options, **given)
 
 
 def main() -> None:
@@ -92,8 +94,9 @@ def main() -> None:
     options = arguments(__doc__)
     train, held_out = photographs(options.work)
     _, truth = read_images(held_out, options.samples)
-    first_stage("first-stage", train, options)
-    columns = {name: reconstructed(variant(name, train, options), truth) for name in VARIANTS}
+    vae = first_stage(train, options)
+    columns = {"before": reconstructed(AutoencoderKL.from_pretrained(vae), truth)}
+    columns |= {name: reconstructed(trained_on(vae, name, train, options), truth) for name in VARIANTS}
     features, distance = Features(), PerceptualDistance.from_file(vgg16(options.work), "caffe")
     target = torch.from_numpy(features(list(truth)))
 
@@ -115,9 +118,9 @@ def main() -> None:
     found = [figures(images) for images in columns.values()]
     report("first-stage", list(columns), dict(zip(titles, zip(*found, strict=True), strict=True)), options.work)
     rows = [*columns.values(), truth]
-    shown = [row[i] for i in range(0, len(truth), len(truth) // 6) for row in rows][:24]
-    captions = [*VARIANTS, "true"] * 6
-    image_grid(pictures(shown), columns=8, captions=captions, scale=2, margin=4).save(options.work / "first-stage.png")
+    shown = [row[i] for i in range(0, len(truth), len(truth) // 6) for row in rows][:30]
+    captions = [*columns, "true"] * 6
+    image_grid(pictures(shown), columns=10, captions=captions, scale=2, margin=4).save(options.work / "first-stage.png")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def _describe(hint: Any) -> str:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_describe(part) for part in typing.get_args(hint))
     if typing.get_args(hint):
-        return str(hint).replace("typing.", "")
+        return "a mapping" if typing.get_origin(hint) is dict else str(hint).replace("typing.", "")
     return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 

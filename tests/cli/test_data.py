@@ -148,7 +148,20 @@ def test_options_are_those_of_recipes(run, data, tmp_path):
         run, tmp_path, data, "--annotations", tmp_path / "boxes.json", "--caption_column", "label", "--resolution", "8"
     )
     assert code == 0 and report["images"] == 1 and report["objects"]["classes"] == {"pot": 1}
+    listed = json.dumps([str(tmp_path / "boxes.json")])
+    assert check(run, tmp_path, data, "--annotations", listed)[1]["objects"]["classes"] == {"pot": 1}
     assert report["captions"]["words"]["most"] == 1 and "does not have 7 of 8 images" in report["notes"][0]
+
+
+def test_how_boxes_are_meant(run, tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "images" / "1.png")
+    meant = {"--box_units=relative": [0.1, 0.1, 0.5, 0.5], "--box_format=xyxy": [40, 40, 60, 60]}
+    for flag, box in meant.items():
+        row = {"file_name": "1.png", "objects": [{"class": "cat", "box": box}]}
+        (tmp_path / "images" / "metadata.jsonl").write_text(json.dumps(row))
+        assert check(run, tmp_path, tmp_path / "images", flag)[0] == 0
+        assert run("data", "check", tmp_path / "images", "-o", tmp_path / "x.png")[0] != 0
 
 
 def test_wrong_input(run, data, tmp_path):

@@ -44,6 +44,13 @@ def test_both_stages(run, recipe, text_model, tmp_path):
     assert (code, err) == (0, [])
 
 
+def test_progress_is_lines_where_no_terminal_shows_a_bar(run, recipe, text_model):
+    path = recipe(pretrained_model_name_or_path=text_model, max_train_steps=2, logging_steps=1)
+    code, _, err = run("train", "diffusion", path, "--report_to", "none")
+    assert code == 0 and [line.partition(": loss ")[0] for line in err] == ["step 1 of 2", "step 2 of 2"]
+    assert run("train", "diffusion", path, "--report_to", "none", "--output_dir", "b", "--quiet")[2] == []
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_dry_run(run, recipe, data, text_model, tmp_path, stage):
     lines = (data / "metadata.jsonl").read_text().splitlines()
@@ -109,7 +116,7 @@ def test_the_help_has_the_choices(run):
     _, out, _ = run("train", "diffusion", "--help")
     kinds = dict(line.split()[:2] for line in out if line.startswith("  --") and len(line.split()) > 1)
     wanted = {"--box_format": "xywh|xyxy", "--random_flip": "true|false", "--unet": "JSON", "--value_range": "JSON"}
-    wanted |= {"--validation_prompts": "JSON", "--annotations": "VALUE", "--seed": "VALUE"}
+    wanted |= {"--validation_prompts": "JSON", "--annotations": "VALUE|JSON", "--seed": "VALUE"}
     assert {flag: kinds[flag] for flag in wanted} == wanted
 
 

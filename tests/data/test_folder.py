@@ -8,6 +8,7 @@ from PIL import Image
 from latentdiff import InputError
 from latentdiff.config import from_mapping
 from latentdiff.data.folder import ImageFolder, read_folder
+from latentdiff.data.options import DataOptions
 from latentdiff.training.recipes import Recipe
 
 NAMES = ("b/2.png", "a/1.png", "a/c/3.png")
@@ -49,6 +50,12 @@ def test_captions_of_any_text(folder):
         ImageFolder(folder, 8)
 
 
+def test_images_that_metadata_leave_out_are_said(folder):
+    describe(folder, rows(text=["x", "y", "z"])[:1])
+    records = read_folder(DataOptions(train_data_dir=str(folder)))
+    assert records.notes == [f"{folder}: 2 images are not in metadata.jsonl, left out"]
+
+
 def test_what_a_run_writes_and_maps_are_no_data(folder, monkeypatch):
     for name in ("run/validation/samples-4.png", *(f"maps/{name}" for name in NAMES)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -83,9 +90,9 @@ def test_metadata_with_names_numbers_and_captions(folder):
         (rows(label=["cat", 1, "dog"]), "line 2: the label is 1"),
         (rows(label=[0, True, 1]), "line 2: the label is True"),
         (rows(label=[0, -1, 1]), "line 2: the label is -1"),
-        ([*rows(label=[0, 1, 1])[:2], {"file_name": NAMES[2]}], "line 3: 'label' is in some lines only"),
-        ([{"file_name": NAMES[0]}, *rows(text=["x", "y", "z"])], "line 2: 'text' is in some lines only"),
-        ([{"text": "x"}], "line 1: needs JSON with 'file_name'"),
+        ([*rows(label=[0, 1, 1])[:2], {"file_name": NAMES[2]}], "'label' is in 2 of 3 lines, not in that of a/c/3.png"),
+        ([{"file_name": NAMES[0]}, *rows(text=["x", "y", "z"])], "'text' is in 3 of 4 lines, not in that of b/2.png"),
+        ([{"text": "x"}], "line 1 has no path as 'file_name'"),
         ([{"file_name": "absent.png"}], "names absent.png, which does not exist"),
     ],
 )

@@ -12,7 +12,7 @@ from latentdiff.registry import CONDITIONERS
 from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
-STAGES = {"photographs": FirstStageRecipe, "first-stage": FirstStageRecipe, "classifier": ClassifierRecipe}
+STAGES = {"photographs": FirstStageRecipe, "classifier": ClassifierRecipe}
 BODIES = json.loads((ROOT / "tests/recipes/emoji_sample.json").read_text(encoding="utf-8"))["bodies"]
 WITHOUT_TRAINING = {"text-to-image"}  # builtin:emoji is its example
 

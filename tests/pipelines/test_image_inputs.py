@@ -196,6 +196,9 @@ def test_components_are_shared(text, tmp_path):
 def test_what_a_pipeline_lacks_is_named(text):
     with pytest.raises(ConfigError, match="LayoutToImagePipeline needs layout_encoder, TextToImagePipeline has none"):
         AutoPipeline.from_pipe(text, "layout-to-image")
+    for task in ("inpaint", "super-resolution"):
+        with pytest.raises(ConfigError, match="but this one takes 4, being of another task"):
+            AutoPipeline.from_pipe(text, task)
     with pytest.raises(ConfigError, match="unknown pipeline 'inpainting'; did you mean 'inpaint'"):
         AutoPipeline.from_pipe(text, "inpainting")
     with pytest.raises(ConfigError, match="has no component 'vea'; did you mean 'vae'"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import toy
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
 from latentdiff import ConfigError, DiffusionPipeline, InputError, VQModel
@@ -286,6 +287,12 @@ BAD = {
         InputError,
         "box of object 0 of 0blue0.png is .* reaches out of the image",
     ),
+    "relative boxes": (
+        "layout-to-image",
+        {"rewrite": {"objects": [{"class": "red", "box": [0.1, 0.1, 0.5, 0.5]}]}},
+        InputError,
+        "no box reaches beyond 1, so they seem to be relative; give box_units relative, or pixels",
+    ),
     "inverted box": (
         "layout-to-image",
         {"rewrite": {"objects": [{"class": "red", "box": [8, 8, 4, 4]}]}, "box_format": "xyxy"},
@@ -380,6 +387,12 @@ def test_bad_input_is_one_line_and_writes_nothing(name, data, vae, tmp_path):
     with pytest.raises(kind, match=message) as caught:
         toy.train(task, data, options.pop("vae", vae), tmp_path / "out", **options)
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_a_first_stage_of_other_channels_is_named(data, tmp_path):
+    AutoencoderKL(**{**toy.VAE, "in_channels": 6, "out_channels": 6}).save_pretrained(tmp_path / "vae")
+    with pytest.raises(ConfigError, match="has 3 channels, but the first stage takes 6; give one of such images"):
+        toy.train("unconditional", data, tmp_path / "vae", tmp_path / "out")
 
 
 def test_a_pretrained_model_of_another_task_is_refused(data, vae, tmp_path):

@@ -139,6 +139,13 @@ def test_sharded_networks_are_refused(images, tmp_path, monkeypatch, kind, optio
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
+def test_the_folder_of_a_run_is_no_first_stage_but_names_it(images, tmp_path):
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=f"is no first stage, but holds one; give {tmp_path / 'vae'}"):
+        run(images, tmp_path / "run", model={"pretrained_model_name_or_path": str(tmp_path)})
+
+
 def test_means_are_over_the_steps_that_have_a_value(images, tmp_path):
     options = {"disc_start": 3, "max_train_steps": 4, **ADVERSARIAL}
     each, together = (run(images, tmp_path / str(every), logging_steps=every, **options) for every in (1, 4))
@@ -217,7 +224,6 @@ BAD = {
     "both": ({"model": {"pretrained_model_name_or_path": "a", **VQ}}, ConfigError, "leave them out"),
     "no model": ({"model": {"pretrained_model_name_or_path": "a/b/c"}}, CheckpointError, "a/b/c"),
     "nothing held out": ({"validation_steps": 5}, ConfigError, "no validation image is given"),
-    "no validation": ({"validation_share": 0.5}, ConfigError, "validation_steps is 0"),
     "share": ({"validation_share": 1.0, "validation_steps": 5}, ConfigError, "must be in"),
     "tiny share": (
         {"validation_share": 0.01, "validation_steps": 5},

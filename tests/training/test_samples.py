@@ -75,12 +75,6 @@ BAD = {
         ConfigError,
         "validation_prompts is given, but conditioning 'class-to-image' does not use it",
     ),
-    "prompts never drawn": (
-        "text-to-image",
-        {"validation_prompts": ["a red star"]},
-        ConfigError,
-        "validation_prompts is given, but validation_steps is 0",
-    ),
     "guidance without a null condition": (
         "super-resolution",
         {"validation_guidance_scale": 2, "validation_steps": 1},

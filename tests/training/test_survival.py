@@ -238,6 +238,17 @@ def test_a_run_that_stays_not_finite_ends_with_its_last_good_checkpoint(tmp_path
         run(tmp_path, learning_rate=0.01, resume_from_checkpoint="latest")
 
 
+def test_a_run_without_one_step_ends_in_an_error(tmp_path):
+    with pytest.raises(LatentDiffError, match="no step had a finite loss and gradient, so nothing was learned"):
+        run(tmp_path, lambda at, loss: loss * float("nan"))
+    assert not (tmp_path / "net.safetensors").exists()
+
+
+def test_what_a_resume_does_not_find_is_said(tmp_path):
+    with pytest.warns(LatentDiffWarning, match="there is no checkpoint in .* to go on from, so the run starts anew"):
+        run(tmp_path, resume_from_checkpoint="latest")
+
+
 def test_weights_that_are_not_finite_are_kept_nowhere(tmp_path):
     options = {"learning_rate": 1e38, "lr_scheduler": "constant", "optimizer": "SGD", "max_grad_norm": 1e38}
     with pytest.raises(LatentDiffError, match="not finite; there is no checkpoint yet"):

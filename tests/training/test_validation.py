@@ -6,6 +6,7 @@ import json
 import pytest
 import tiny_run
 import torch
+import toy
 from processes import Runs
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -85,9 +86,14 @@ def test_held_out_loss_and_the_best_weights(tmp_path):
     assert torch.equal(load_file(tmp_path / "parts" / "best" / "line.safetensors")["slope"], best)
 
 
-def test_held_out_data_need_an_interval():
-    with pytest.raises(ConfigError, match="validation_data_dir is given, but validation_steps is 0; say how many"):
-        from_mapping(Recipe, {**BASE, "output_dir": "none", "validation_data_dir": "held-out"})
+def test_validation_is_turned_off_by_its_steps(tmp_path):
+    data, vae = toy.write(tmp_path / "images"), toy.write_vae(tmp_path / "vae")
+    options = {"validation_steps": 0, "validation_data_dir": "nowhere", "validation_samples": 2, "max_train_steps": 1}
+    with pytest.warns(LatentDiffWarning) as caught:
+        output = toy.train("unconditional", data, vae, tmp_path / "out", **options)
+    said = [str(warning.message) for warning in caught if "goes unused" in str(warning.message)]
+    assert said == [f"{name} goes unused, as validation_steps is 0" for name in sorted(options)[1:3]]
+    assert not (output / "validation").exists()
 
 
 def test_a_full_disk_ends_no_run(tmp_path, monkeypatch):

@@ -14,7 +14,14 @@ from latentdiff.errors import LatentDiffWarning
 
 
 class _Nowhere(io.TextIOBase):
-    """A stream that forgets. It is never closed, as a library that was imported meanwhile may hold on to it."""
+    """A stream that forgets. It is never closed, as a library that was imported meanwhile may hold on to it.
+
+    Args:
+        behind: The stream that it stands for, for our own lines; itself if there are to be none.
+    """
+
+    def __init__(self, behind: TextIO | None) -> None:
+        self.behind = behind or self
 
     def write(self, text: str) -> int:
         return len(text)
@@ -42,7 +49,7 @@ def calm(quiet: bool) -> Iterator[Callable[[str], None]]:
                 warnings.simplefilter("always", LatentDiffWarning)
                 warnings.showwarning = lambda message, *_, **__: _warn(message, stderr)
             if not progress_shown(quiet):
-                stack.enter_context(contextlib.redirect_stderr(_Nowhere()))
+                stack.enter_context(contextlib.redirect_stderr(_Nowhere(None if quiet else stderr)))
             yield lambda line: print(f"latentdiff: error: {line}", file=stderr, flush=True)
     finally:
         logging.disable(before)

@@ -17,7 +17,7 @@ from latentdiff.cli.info import render
 from latentdiff.cli.parser import Parser, whole_number
 from latentdiff.cli.train import STAGES, add_recipe_flags
 from latentdiff.config import from_mapping
-from latentdiff.data.options import DataOptions
+from latentdiff.data.options import DataOptions, FolderOptions
 from latentdiff.errors import InputError
 from latentdiff.training.recipes import load_recipe
 
@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
     )
     add("--json", action="store_true", help="print JSON, with all files and counts")
     add("--quiet", action="store_true", help="show no progress")
-    add_recipe_flags(child, DataOptions, leave_out=("train_data_dir",))
+    add_recipe_flags(child, FolderOptions, leave_out=("train_data_dir",))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -75,11 +75,11 @@ def run(args: argparse.Namespace) -> None:
 
 def _options(args: argparse.Namespace) -> DataOptions:
     """The recipe, or options that name the folder; flags take precedence."""
-    names = {field.name for field in dataclasses.fields(DataOptions)}
+    names = {field.name for field in dataclasses.fields(FolderOptions)}
     flags = {name: value for name, value in vars(args).items() if name in names}
     path = Path(args.source)
     if path.suffix not in (".yaml", ".yml"):
-        return from_mapping(DataOptions, {"train_data_dir": args.source, **flags}, "command line")
+        return from_mapping(FolderOptions, {"train_data_dir": args.source, **flags}, "command line")
     try:
         given = set(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, yaml.YAMLError):

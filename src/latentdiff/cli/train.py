@@ -84,20 +84,26 @@ def add_recipe_flags(parser: Parser, recipe: type[DataOptions], leave_out: Colle
     for field in dataclasses.fields(recipe):
         if field.name in leave_out:
             continue
+        several = any(typing.get_origin(part) is list for part in typing.get_args(hints[field.name]))
         hint = _one_of(hints[field.name])
         has_default = field.default not in (dataclasses.MISSING, None)
         default = f"(default: {field.default})" if has_default else ""
         (shared if field.name in common else own).add_argument(
             f"--{field.name}",
-            type=_json(typing.get_origin(hint)) if typing.get_origin(hint) in JSON else str,
+            type=_json(typing.get_origin(hint)) if typing.get_origin(hint) in JSON else _listed if several else str,
             default=argparse.SUPPRESS,
-            metavar=_metavar(hint),
+            metavar="VALUE|JSON" if several else _metavar(hint),
             help=f"{texts.get(field.name, '')} {default}".strip().replace("%", "%%"),
         )
 
 
+def _listed(text: str) -> Any:
+    """Of `str | list[str]`: text, or a list in JSON."""
+    return _json(list)(text) if text.startswith("[") else text
+
+
 def _one_of(hint: Any) -> Any:
-    """The first type of a union that isn't None; flags of `str | list[str]` are text."""
+    """The first type of a union that isn't None."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return next(part for part in typing.get_args(hint) if part is not type(None))
     return hint

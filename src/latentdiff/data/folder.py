@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,18 @@ def _others(options: DataOptions) -> list[Path]:
     return [Path(folder).resolve() for folder in folders if folder is not None]
 
 
-def _read_files(root: Path, others: list[Path]) -> Records:
-    """Every image in the folder but those in `others`, with the first sub-folder as its class."""
+def _images_in(root: Path, others: list[Path]) -> Iterator[Path]:
+    """The images anywhere in a folder, but for other folders in it."""
     whole = root.resolve()
     inside = [root / other.relative_to(whole) for other in others if whole in other.parents]
-    found = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-    paths = sorted(path for path in found if not any(other in path.parents for other in inside))
+    for path in root.rglob("*"):
+        if path.suffix.lower() in SUFFIXES and not any(other in path.parents for other in inside):
+            yield path
+
+
+def _read_files(root: Path, others: list[Path]) -> Records:
+    """Every image in the folder but those in `others`, with the first sub-folder as its class."""
+    paths = sorted(_images_in(root, others))
     parts = [path.relative_to(root).parts for path in paths]
     classed = all(len(names) > 1 for names in parts)
     return Records(root, paths, {"label": [first for first, *_ in parts]} if classed else {}, parts=paths)
@@ -91,7 +98,10 @@ def _read_metadata(root: Path, options: DataOptions) -> Records:
     if "text" in known:
         known["text"] = [text if isinstance(text, list) else str(text) for text in known["text"]]
     paths = [root / row[file_name] for row in rows]
-    return Records(root, paths, known, rows, parts=paths)
+    named = {path.resolve() for path in (*paths, *known.get("label_map", ()))}
+    left_out = sum(path.resolve() not in named for path in _images_in(root, _others(options)))
+    notes = [f"{root}: {left_out} images are not in metadata.jsonl, left out"] if left_out else []
+    return Records(root, paths, known, rows, notes=notes, parts=paths)
 
 
 def _read_lines(metadata: Path, file_name: str, columns: dict[str, str]) -> list[dict[str, Any]]:
@@ -109,20 +119,24 @@ def _read_lines(metadata: Path, file_name: str, columns: dict[str, str]) -> list
             row = json.loads(line)
             files = [row[name] for name in (file_name, map_column) if name == file_name or name in row]
             absent = [file for file in files if not (metadata.parent / file).exists()]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(
-                f"{metadata} line {number}: needs JSON with {file_name!r} (and {map_column!r}) as paths; mend the line"
-            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"is no JSON ({error})" if isinstance(error, ValueError) else f"has no path as {file_name!r}"
+            raise InputError(f"{metadata} line {number} {reason}; mend the line") from None
         if absent:
             raise InputError(f"{metadata} names {absent[0]}, which does not exist; restore the file or drop the line")
         rows.append(row)
-        for column in columns.values():
-            if (column in row) != (column in rows[0]):
-                raise InputError(f"{metadata} line {number}: {column!r} is in some lines only; give it in all or none")
-        label, first = row.get(columns["label"], 0), rows[0].get(columns["label"], 0)
+        label, first = row.get(columns["label"], 0), rows[0].get(columns["label"], row.get(columns["label"], 0))
         if type(label) not in (int, str) or type(label) is not type(first) or (isinstance(label, int) and label < 0):
             raise InputError(
                 f"{metadata} line {number}: the label is {label!r}; give a name, or a number from 0, in all lines alike"
+            )
+    for column in columns.values():
+        count = sum(column in row for row in rows)
+        if 0 < count < len(rows):
+            first = next(row[file_name] for row in rows if column not in row)
+            raise InputError(
+                f"{metadata}: {column!r} is in {count} of {len(rows)} lines, not in that of {first}; give it in all "
+                "or none"
             )
     return rows
 

@@ -207,7 +207,11 @@ def _moments(encoded: Any) -> torch.Tensor:
 
 
 def measure_scale(cache: LatentCache, channels: int, images: int, rng: torch.Generator) -> float:
-    """The latent scale 1 / std over `images` images (appendix G of the paper); latents have `channels` channels."""
+    """The latent scale 1 / std over `images` images (appendix G of the paper); latents have `channels` channels.
+
+    Raises:
+        ConfigError: If they are all alike, or not finite.
+    """
     order = torch.randperm(len(cache), generator=rng).numpy()
     chosen = np.sort(order[~np.isin(order % cache.images, list(cache.bad))][:images])
     sums = np.zeros(3)  # of means, of their squares, of variances
@@ -216,4 +220,7 @@ def measure_scale(cache: LatentCache, channels: int, images: int, rng: torch.Gen
         mean, logvar = moments[:, :channels], moments[:, channels:]
         sums += mean.sum(), np.square(mean).sum(), np.exp(np.clip(logvar, -30, 20)).sum() if logvar.size else 0
     first, second, posterior = sums / (len(chosen) * np.prod(cache.moments.shape[2:]) * channels)
-    return float(1 / np.sqrt(second - first**2 + posterior))
+    variance = second - first**2 + posterior
+    if not 0 < variance < np.inf:
+        raise ConfigError(f"the latents have a variance of {variance:g}, so they have no scale; train the first stage")
+    return float(1 / np.sqrt(variance))

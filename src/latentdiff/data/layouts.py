@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from latentdiff.config import check
 from latentdiff.data.images import Images
 from latentdiff.errors import BadFileError, InputError
 from latentdiff.io.arrays import size_of
@@ -12,6 +13,28 @@ from latentdiff.io.boxes import clip, parse_box
 from latentdiff.io.images import centre_box
 
 MIN_AREA = 1e-4  # of the square: what is left of a box at its edge may be too little to see
+
+
+def boxes_meant(images: Images, box_format: str | None, box_units: str | None) -> tuple[str, bool]:
+    """The format of the boxes, and whether they are in pixels, as the data say or, for it, the user.
+
+    Raises:
+        ConfigError: If both say it.
+        InputError: If neither does, and the boxes look relative.
+    """
+    if images.boxes is not None:
+        given = [name for name, value in (("box_format", box_format), ("box_units", box_units)) if value is not None]
+        check(not given, f"{' and '.join(given)} is given, but annotations say how their boxes are meant; leave it out")
+        return images.boxes
+    boxes = [item.get("box") for objects in images.objects or [] for item in objects if isinstance(item, Mapping)]
+    numbers = [number for box in boxes if isinstance(box, (list, tuple)) for number in box]
+    small = all(isinstance(number, (int, float)) and number <= 1 for number in numbers)
+    if box_units is None and numbers and small:
+        raise InputError(
+            f"{images.root}: no box reaches beyond 1, so they seem to be relative; give box_units relative, "
+            "or pixels if that is what they are"
+        )
+    return box_format or "xywh", box_units != "relative"
 
 
 def read_layouts(images: Images, box_format: str, pixels: bool) -> list[list[dict[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from latentdiff.config import check
 
@@ -53,6 +54,8 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         check(self.resolution > 0, f"resolution is {self.resolution}; it must be at least 1")
+        for name in ("train_data_dir", "dataset_name", "label_maps"):
+            check(getattr(self, name) != "", f"{name} is empty; give a path or a name, or leave it out")
         given = [name for name in ("train_data_dir", "dataset_name") if getattr(self, name) is not None]
         check(len(given) == 1, f"{' and '.join(given) or 'no train_data_dir'} is given; give one, or dataset_name")
         low, high = self.value_range or (0, 1)
@@ -72,3 +75,16 @@ class DataOptions:
         """The name that the recipe gives a column of `KNOWN`, if any."""
         name: str | None = getattr(self, "caption_column" if known == "text" else f"{known}_column")
         return name
+
+
+@dataclass(frozen=True)
+class FolderOptions(DataOptions):
+    """Options of data that no recipe describes.
+
+    Attributes:
+        box_format: Of the boxes in the data, "xywh" (left, top, width, height), which is the default, or "xyxy".
+        box_units: "pixels" of the image file, which is the default, or "relative" to the image.
+    """
+
+    box_format: Literal["xywh", "xyxy"] | None = None
+    box_units: Literal["pixels", "relative"] | None = None

@@ -130,6 +130,10 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, diffusers.DiffusionPipeline)
 
         return pipeline_from_original(cls, checkpoint, config, ema=ema, dtype=dtype, tokenizer=tokenizer)
 
+    def _network_channels(self) -> int | None:
+        """Channels that the task gives the network, if they are known."""
+        return int(self.vae.config.latent_channels)
+
     @classmethod
     def from_pipe(cls, pipeline: Any, **components: Any) -> Any:
         """Make this pipeline of another's components, which both then share; no weights are copied.
@@ -154,6 +158,12 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, diffusers.DiffusionPipeline)
                 "model of that task"
             )
         made = cls(**parts)
+        takes, gets = made.unet.config.in_channels, made._network_channels()
+        if gets not in (None, takes):
+            raise ConfigError(
+                f"{cls.__name__} gives its network {gets} channels, but this one takes {takes}, being of another task; "
+                "take a model of that task"
+            )
         made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         return made
 

@@ -33,6 +33,9 @@ class InpaintPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
 
+    def _network_channels(self) -> int:
+        return 2 * int(self.vae.config.latent_channels) + 1
+
     @sampling_call
     def __call__(self, image: Any, mask_image: Any, **options: Unpack[SamplingOptions]) -> Any:
         """Fill the holes.

@@ -31,6 +31,9 @@ class SemanticToImagePipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(vae=vae, segmentation_encoder=segmentation_encoder, unet=unet, scheduler=scheduler)
 
+    def _network_channels(self) -> None:
+        return None
+
     @sampling_call
     def __call__(
         self,

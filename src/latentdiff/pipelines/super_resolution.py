@@ -28,6 +28,9 @@ class SuperResolutionPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
 
+    def _network_channels(self) -> int:
+        return int(self.vae.config.latent_channels + self.vae.config.in_channels)
+
     @property
     def upscale_factor(self) -> int:
         """Pixels of the result along a pixel of the input."""

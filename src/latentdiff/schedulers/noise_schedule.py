@@ -98,6 +98,9 @@ class NoiseSchedule:
             name = config["beta_schedule"]
             if name not in BETA_SCHEDULES:
                 raise ConfigError(f"unknown beta_schedule {name!r}; {nearest(name, BETA_SCHEDULES)}")
+            steps = config["num_train_timesteps"]
+            if not isinstance(steps, int) or steps < 1:
+                raise ConfigError(f"num_train_timesteps is {steps!r}; it must be a whole number of at least 1")
             betas = BETA_SCHEDULES[name](config["beta_start"], config["beta_end"], config["num_train_timesteps"])
         if len(betas) != config["num_train_timesteps"]:
             raise ConfigError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from diffusers import AutoencoderKL
 
-from latentdiff.errors import ConfigError
+from latentdiff.errors import CheckpointError, ConfigError
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.pipelines.codec import factor
 from latentdiff.pipelines.loading import library_errors
@@ -59,6 +59,8 @@ def load_first_stage(folder: str) -> Any:
     Raises:
         CheckpointError: If it can't be loaded.
     """
+    if (Path(folder) / "vae" / "config.json").is_file():
+        raise CheckpointError(f"{folder} is no first stage, but holds one; give {Path(folder) / 'vae'}")
     with library_errors(Path(folder)):
         name = AutoencoderKL.load_config(folder).get("_class_name")
         return (VQModel if name == "VQModel" else AutoencoderKL).from_pretrained(folder)

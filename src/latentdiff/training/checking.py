@@ -8,7 +8,8 @@ from pathlib import Path
 from latentdiff.data.check import Meant
 from latentdiff.data.images import Images
 from latentdiff.data.label_maps import indexed_palette
-from latentdiff.data.options import DataOptions
+from latentdiff.data.layouts import boxes_meant
+from latentdiff.data.options import DataOptions, FolderOptions
 from latentdiff.data.sources import read_records
 from latentdiff.training.data import channels_of
 from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
@@ -31,13 +32,12 @@ def open_to_check(options: DataOptions) -> Images:
 def meaning_of(options: DataOptions, images: Images) -> tuple[Meant, list[str] | None]:
     """How boxes and label maps are meant, and the names of the maps' classes."""
     recipe = options if isinstance(options, DiffusionRecipe) else None
-    box_format, pixels = images.boxes or ("xywh", True)
-    if recipe is not None and images.boxes is None:
-        box_format, pixels = recipe.box_format or "xywh", recipe.box_units != "relative"
+    said = options if isinstance(options, (DiffusionRecipe, FolderOptions)) else FolderOptions(train_data_dir="-")
+    box_format, pixels = boxes_meant(images, said.box_format, said.box_units)
     section = recipe.segmentation_encoder if recipe is not None else {}
     names, palette = section.get("class_names"), section.get("palette")
-    said = names or palette
-    count = section.get("in_channels") or (None if said is None else len(said))
+    known = names or palette
+    count = section.get("in_channels") or (None if known is None else len(known))
     if palette is None and count is not None and images.label_maps is not None:
         palette = indexed_palette(images.label_maps, count)
     return Meant(box_format, pixels, count, palette), names

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
+from latentdiff.config import check
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.images import Images
 from latentdiff.data.options import DataOptions
@@ -48,7 +49,7 @@ def open_held_out(recipe: Recipe, channels: int) -> Images | None:
     Raises:
         InputError: As `open_images`.
     """
-    if recipe.validation_data_dir is None:
+    if recipe.validation_data_dir is None or not recipe.validation_steps:
         return None
     source: dict[str, Any] = {"train_data_dir": recipe.validation_data_dir, "dataset_name": None}
     source |= {"dataset_config_name": None, "dataset_split": "train"}
@@ -82,6 +83,23 @@ def channels_of(files: Any) -> int:
         except BadFileError:
             continue
     return 3
+
+
+def check_channels(images: Images) -> None:
+    """ConfigError if the first image that can be decoded has other channels than the first stage takes."""
+    for place, file in enumerate(images.files[:LOOKED_AT]):
+        try:
+            own = count_channels(file)
+        except BadFileError:
+            continue
+        try:
+            images[place]
+        except BadFileError:
+            check(
+                own == images.channels,
+                f"{file} has {own} channels, but the first stage takes {images.channels}; give one of such images",
+            )
+        return
 
 
 def open_bad_files(recipe: Recipe, images: Images, accelerator: Accelerator) -> BadFiles:

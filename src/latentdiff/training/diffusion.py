@@ -17,7 +17,7 @@ from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import Draws, generator
 from latentdiff.training.adapters import add_adapter, export_adapter, keep_frozen_out
 from latentdiff.training.conditioners.base import Conditioner
-from latentdiff.training.data import open_bad_files, open_held_out, open_images
+from latentdiff.training.data import check_channels, open_bad_files, open_held_out, open_images
 from latentdiff.training.latents import encode, encode_held_out
 from latentdiff.training.loop import Run, make_accelerator, train
 from latentdiff.training.losses import by_variance, diffusion_loss, draw_noisy, huber_widths, timestep_weights
@@ -114,6 +114,7 @@ def train_diffusion(recipe: DiffusionRecipe, run: Run = train, limit: int | None
     conditioner = make_conditioner(recipe, images)
     pipeline: DiffusionPipeline = conditioner.pipeline
     images.channels = pipeline.vae.config.in_channels
+    check_channels(images)
     held_out = open_held_out(recipe, images.channels)
     rows, held_out_rows = conditioner.rows(images), conditioner.rows(held_out) if held_out else None
     samples = make_samples(conditioner, held_out or images, held_out_rows or rows, recipe)

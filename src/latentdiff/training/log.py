@@ -68,7 +68,7 @@ class Log:
         if step % self.every:
             return
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
-        progress.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
+        progress.report(step, means)
         steps, seconds = self.count + self.skipped - self.started, time.perf_counter() - self.start
         rate = steps * self.images / seconds
         self.write(step, {"lr": lr, "images_per_second": rate, "skipped": self.skipped, **means})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -18,7 +19,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from latentdiff.config import check
-from latentdiff.errors import TrainingInterrupted
+from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
 from latentdiff.seeding import generator
 from latentdiff.training.ema import EMA
 from latentdiff.training.gradient import Gradient
@@ -45,6 +46,8 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         ConfigError: If the device doesn't train in that precision or by that kind of shards, or the tracker isn't
             installed.
     """
+    for line in recipe.unused():
+        warnings.warn(LatentDiffWarning(line), stacklevel=2)
     cpu = not torch.accelerator.is_available()
     for kind in ("FSDP", "DEEPSPEED"):
         ignored = cpu and os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() == "true"

@@ -27,12 +27,6 @@ __all__ = [
     "load_recipe",
 ]
 LATENT_SCALE_IMAGES = 4096
-OF_SAMPLES = (
-    "validation_samples",
-    "validation_prompts",
-    "validation_inference_steps",
-    "validation_guidance_scale",
-)
 HUBER_C = 0.1  # of diffusers' training scripts
 R = TypeVar("R", bound=Recipe)
 NOT_NEGATIVE = ("perceptual_weight", "kl_weight", "codebook_weight", "codebook_beta", "codebook_restart")
@@ -112,9 +106,9 @@ class FirstStageRecipe(Recipe):
         sources = [name for name in ("validation_data_dir", "validation_share") if self.given(name)]
         check(len(sources) < 2, "validation_data_dir and validation_share are both given; give one of them")
         check(
-            bool(sources) == bool(self.validation_steps),
-            f"validation_steps is {self.validation_steps}, but {sources[0] if sources else 'no validation image'} is "
-            "given; give both validation_steps above 0 and validation_data_dir or validation_share, or none",
+            bool(sources) or not self.validation_steps,
+            f"validation_steps is {self.validation_steps}, but no validation image is given; give validation_data_dir "
+            "or validation_share",
         )
 
 
@@ -237,11 +231,6 @@ class DiffusionRecipe(Recipe):
             self.snr_gamma is None or self.snr_gamma > 0, f"snr_gamma is {self.snr_gamma}; it must be above 0, or null"
         )
         check(self.validation_samples >= 0, f"validation_samples is {self.validation_samples}; it must be 0 or more")
-        for option in OF_SAMPLES:
-            check(
-                not self.given(option) or self.validation_steps > 0,
-                f"{option} is given, but validation_steps is 0; say how many steps lie between validations",
-            )
         if self.lora:
             check_lora(self.lora)
             pretrained = self.pretrained_model_name_or_path is not None

@@ -125,12 +125,13 @@ class Recipe(DataOptions):
             f"max_grad_norm is {self.max_grad_norm}; it must be above 0, and inf leaves gradients as they are",
         )
         check(self.validation_steps >= 0, f"validation_steps is {self.validation_steps}; it must be 0 (none) or more")
-        check(
-            self.validation_data_dir is None or self.validation_steps > 0,
-            "validation_data_dir is given, but validation_steps is 0; say how many steps lie between validations",
-        )
         check(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be above 0")
         check(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; it must be in [0, 1), 0 turns EMA off")
+
+    def unused(self) -> list[str]:
+        """Lines on what is given and of no use, as validation is turned off."""
+        given = [name for name in self.__dataclass_fields__ if name.startswith("validation_") and self.given(name)]
+        return [] if self.validation_steps else [f"{name} goes unused, as validation_steps is 0" for name in given]
 
     def given(self, name: str) -> bool:
         """Whether an option differs from its default."""

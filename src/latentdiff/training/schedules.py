@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers.optimization import get_scheduler
+from diffusers.optimization import SchedulerType, get_scheduler
 
 from latentdiff.config import check
 from latentdiff.errors import ConfigError
@@ -82,7 +82,9 @@ def make_factor(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Factor:
         for step in (0, warmup, steps - 1):
             factor(step) + 0.0
     except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"lr_scheduler is {name!r}; {error}, or {' or '.join(ORIGINAL)}") from None
+        known = [*ORIGINAL, *(kind.value for kind in SchedulerType)]
+        reason = f"does not fit its options ({error})" if name in known else nearest(name, known)
+        raise ConfigError(f"lr_scheduler is {name!r}; {reason}") from None
     return factor
 
 

@@ -100,6 +100,9 @@ class State:
             clear_asides(self.output_dir)
         self.accelerator.wait_for_everyone()
         folder = checkpoint.resolve(self.output_dir, self.recipe.resume_from_checkpoint)
+        if folder is None and self.recipe.resume_from_checkpoint and self.accelerator.is_main_process:
+            line = f"there is no checkpoint in {self.output_dir} to go on from, so the run starts anew"
+            warnings.warn(LatentDiffWarning(line), stacklevel=2)
         if folder is not None:
             try:
                 self._load(folder)
@@ -138,10 +141,12 @@ class State:
         """Write the weights that the run ends with, averaged where EMA is on.
 
         Raises:
-            LatentDiffError: If they aren't finite.
+            LatentDiffError: If they aren't finite, or if no step could be made.
         """
         if not self.is_finite():
             raise LatentDiffError(f"the last step made weights that are not finite; {self.last()}, {REMEDY}")
+        if self.skipped and self.skipped == self.step:
+            raise LatentDiffError(f"no step had a finite loss and gradient, so nothing was learned; train {REMEDY}")
         if self.skipped:
             line = f"the last {self.skipped} steps were skipped as not finite; look at the results with care"
             warnings.warn(LatentDiffWarning(line), stacklevel=2)

@@ -13,6 +13,7 @@ from latentdiff.conditioning import Conditioning
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import ConfigError
+from latentdiff.registry import nearest
 from latentdiff.seeding import Draws
 from latentdiff.training.recipes import DiffusionRecipe
 
@@ -98,6 +99,10 @@ def build(kind: type, section_name: str, section: Mapping[str, Any], **from_data
     given = sorted(set(section) & set(from_data))
     if given:
         raise ConfigError(f"{section_name} has {given}, which follow from the data; leave them out")
+    takes = inspect.signature(kind).parameters
+    unknown = sorted(set(section) - set(takes))
+    if unknown:
+        raise ConfigError(f"{section_name} has {unknown[0]!r}; {nearest(unknown[0], set(takes) - set(from_data))}")
     try:
         return kind(**section, **from_data)
     except TypeError as error:

@@ -11,8 +11,8 @@ import torch
 from latentdiff.conditioning import Conditioning
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
-from latentdiff.data.layouts import classes_of, read_layouts
-from latentdiff.errors import ConfigError, InputError
+from latentdiff.data.layouts import boxes_meant, classes_of, read_layouts
+from latentdiff.errors import InputError
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.models.text_encoder import LDMTextEncoder
 from latentdiff.seeding import Draws
@@ -85,9 +85,4 @@ class _Shuffled:
 
 
 def _layouts(recipe: DiffusionRecipe, images: Images) -> list[list[dict[str, Any]]]:
-    given = [name for name in ("box_format", "box_units") if getattr(recipe, name) is not None]
-    if images.boxes is None:
-        return read_layouts(images, recipe.box_format or "xywh", recipe.box_units != "relative")
-    if given:
-        raise ConfigError(f"{given[0]} is given, but annotations say how their boxes are meant; leave it out")
-    return read_layouts(images, *images.boxes)
+    return read_layouts(images, *boxes_meant(images, recipe.box_format, recipe.box_units))
