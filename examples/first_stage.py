@@ -35,6 +35,7 @@ CONVOLUTIONS = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (24, 
 
 SHARED = {
     "trainable": "decoder",
+    "kl_weight": 1e-6,  # the default, as the decoder alone has no use for another
     "reconstruction": "l1",
     "learning_rate": 3e-4,
     "max_train_steps": 400,
