@@ -20,7 +20,7 @@ from latentdiff.training.second_stage import new_pipeline
 HERE = Path(__file__).parent
 HEADER = "| recipe | data | makes | batch | learning rate | steps | parameters |\n|---|---|---|---|---|---|---|"
 # All that a recipe may want to know of its images; ImageNet's classes are a thousand.
-IMAGE = {"text": "", "label": 999, "objects": [{"class": 0, "box": [0, 0, 1, 1]}], "label_map": "0.png"}
+IMAGE = {"text": "", "label": 999, "objects": [{"class": 0, "box": [0, 0, 2, 2]}], "label_map": "0.png"}
 
 
 def names() -> list[str]:
