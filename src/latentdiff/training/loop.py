@@ -111,6 +111,7 @@ def train(
     progress = Progress(
         steps, initial=state.step, total=len(steps) + state.step, disable=not accelerator.is_main_process
     )
+    stop = False
     with (
         named_levers(recipe),
         closing(Gradient(model, items, recipe, accelerator, state.step)) as gradient,
@@ -133,9 +134,14 @@ def train(
                 state.save()
             if stop:
                 accelerator.wait_for_everyone()  # until the checkpoint is there
-                accelerator.end_training()
-                number = signal.Signals(interrupts.number or signal.SIGTERM)
-                raise TrainingInterrupted(f"{number.name} after step {state.step}; {state.last()}", number)
-    state.export()
+                break
+    number = signal.Signals(interrupts.number or signal.SIGTERM) if stop else None
+    if number is None:
+        state.export()
+    # What holds the process group has to go before it does: gloo's end waits for a thread that waits for Python's lock.
+    del gradient, model
+    accelerator.free_memory()
     accelerator.end_training()
+    if number is not None:
+        raise TrainingInterrupted(f"{number.name} after step {state.step}; {state.last()}", number)
     return output_dir
