@@ -1,7 +1,7 @@
 """Runs in processes of their own that cost no imports: a server that has torch loaded forks them, and kills them.
 
-Each line on its input is a run: `{"output", "world_size", "kill_after", "options"}`; the answer is a line, too. It must
-be a process that has computed nothing, since torch's threads do not survive a fork.
+Each line on its input is a run: `{"output", "world_size", "kill_after", "saving", "options"}`; so is the answer.
+It must be a process that has computed nothing, since torch's threads do not survive a fork.
 """
 
 import json
@@ -25,9 +25,18 @@ class Runs:
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
 
-    def __call__(self, output, world_size=1, kill_after=None, **options):
-        """Run `tiny_run.run`; the exit codes of its processes, and how long they took."""
-        job = {"output": str(output), "world_size": world_size, "kill_after": kill_after, "options": options}
+    def __call__(self, output, world_size=1, kill_after=None, saving=False, **options):
+        """Run `tiny_run.run`; the exit codes of its processes, and how long they took.
+
+        Args:
+            output: Its folder.
+            world_size: The number of processes.
+            kill_after: Seconds after which they are killed, if at all.
+            saving: Whether it is then waited for a save to begin.
+            **options: Of the run.
+        """
+        job = {"output": str(output), "world_size": world_size, "kill_after": kill_after, "saving": saving}
+        job["options"] = options
         print(json.dumps(job), file=self.process.stdin, flush=True)
         done = json.loads(self.process.stdout.readline())
         return done["codes"], done["seconds"]
@@ -116,6 +125,11 @@ def serve():
         pids = [fork(run, job, rank, port) for rank in range(job["world_size"])]
         if job["kill_after"] is not None:
             time.sleep(job["kill_after"])
+            deadline = time.perf_counter() + 0.3
+            while (
+                job["saving"] and time.perf_counter() < deadline and not any(Path(job["output"]).glob(".checkpoint-*"))
+            ):
+                pass
             for pid in random.sample(pids, len(pids)):  # as when a machine is lost, but never all in the same instant
                 os.kill(pid, signal.SIGKILL)
                 time.sleep(random.random() * 0.02)

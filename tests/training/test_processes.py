@@ -149,7 +149,7 @@ def test_a_signal_to_a_launcher_ends_all_processes_after_the_same_step(tmp_path,
 @pytest.mark.slow
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_kills_at_random_instants_change_nothing(runs, tmp_path, world_size):
-    """Every step is saved, so that many kills fall inside a save: they leave an aside folder."""
+    """Every step is saved, and half of the kills wait for a save to begin: those inside one leave an aside folder."""
     rng = random.Random(world_size)
     options = {"dropout": 0.1, "checkpointing_steps": 1, "max_train_steps": 12}
     runs(tmp_path / "whole", world_size, **options)
@@ -161,7 +161,8 @@ def test_kills_at_random_instants_change_nothing(runs, tmp_path, world_size):
     while kills < KILLS or not finished:
         output = tmp_path / f"run-{finished}"
         after = rng.uniform(0, 1.05 * seconds) if kills < KILLS else None
-        codes, _ = runs(output, world_size, after, resume_from_checkpoint="latest", **options)
+        saving = rng.random() < 0.5
+        codes, _ = runs(output, world_size, after, saving, resume_from_checkpoint="latest", **options)
         assert all(code in (0, -9, 1) for code in codes)
         kills += -9 in codes
         inside += any(output.glob(".checkpoint-*"))
