@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,8 @@ def _read_metadata(root: Path, options: DataOptions) -> Records:
     if "text" in known:
         known["text"] = [text if isinstance(text, list) else str(text) for text in known["text"]]
     paths = [root / row[file_name] for row in rows]
-    named = {path.resolve() for path in (*paths, *known.get("label_map", ()))}
-    left_out = sum(path.resolve() not in named for path in _images_in(root, _others(options)))
+    named = {os.path.abspath(path) for path in (*paths, *known.get("label_map", ()))}
+    left_out = sum(os.path.abspath(path) not in named for path in _images_in(root, _others(options)))
     notes = [f"{root}: {left_out} images are not in metadata.jsonl, left out"] if left_out else []
     return Records(root, paths, known, rows, notes=notes, parts=paths)
 
