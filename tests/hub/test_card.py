@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from tiny import text_to_image, unconditional
 
 from latentdiff import DiffusionPipeline
-from latentdiff.pipelines.model_card import model_card
+from latentdiff.hub.card import model_card
 
 
 def test_metadata(tmp_path):

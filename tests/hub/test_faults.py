@@ -12,7 +12,7 @@ from huggingface_hub import constants, utils
 from huggingface_hub.errors import HfHubHTTPError
 
 from latentdiff import CheckpointError, DiffusionPipeline, HubError, UnsafeCheckpointError
-from latentdiff.pipelines import hub as hub_module
+from latentdiff.hub import download as hub_module
 
 NAME = f"{OWNER}/tiny"
 UNET = "diffusion_pytorch_model.safetensors"

@@ -14,5 +14,5 @@ def test_info(hub, folder):
 
 
 def test_finding_a_folder_needs_no_torch():
-    code = "import sys, latentdiff.pipelines.loading, latentdiff.pipelines.hub; print('torch' in sys.modules)"
+    code = "import sys, latentdiff.hub.folder, latentdiff.hub.download; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from latentdiff import DiffusionPipeline, HubError, InputError
-from latentdiff.pipelines.model_card import model_card
+from latentdiff.hub.card import model_card
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

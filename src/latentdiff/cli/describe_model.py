@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from latentdiff.hub.folder import INDEX, STOCK_PIPELINES, checkpoint_errors, find_folder, read_json
+from latentdiff.hub.index import read_index
 from latentdiff.io.headers import read_weights
-from latentdiff.pipelines.index import read_index
-from latentdiff.pipelines.loading import INDEX, STOCK_PIPELINES, checkpoint_errors, find_folder, read_json
 from latentdiff.registry import PIPELINES
 
 CONFIG_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json")

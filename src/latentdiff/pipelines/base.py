@@ -15,9 +15,10 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import ConfigError, InputError
-from latentdiff.pipelines import codec, loading, memory, outputs
-from latentdiff.pipelines.components import own_components
-from latentdiff.pipelines.index import read_index
+from latentdiff.hub import folder as loading
+from latentdiff.hub.components import own_components
+from latentdiff.hub.index import read_index
+from latentdiff.pipelines import codec, memory, outputs
 from latentdiff.pipelines.lora import LoraMixin
 from latentdiff.pipelines.options import DEFAULTS, SamplingOptions, image_generators
 from latentdiff.pipelines.publishing import PublishingMixin

@@ -8,10 +8,10 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from latentdiff.pipelines import saving
-from latentdiff.pipelines.index import CARD
-from latentdiff.pipelines.model_card import model_card
-from latentdiff.pipelines.upload import upload
+from latentdiff.hub import save as saving
+from latentdiff.hub.card import model_card
+from latentdiff.hub.index import CARD
+from latentdiff.hub.upload import upload
 
 
 class PublishingMixin:

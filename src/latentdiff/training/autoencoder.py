@@ -9,9 +9,9 @@ from typing import Any
 from diffusers import AutoencoderKL
 
 from latentdiff.errors import CheckpointError, ConfigError
+from latentdiff.hub.folder import library_errors
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.pipelines.codec import factor
-from latentdiff.pipelines.loading import library_errors
 from latentdiff.registry import nearest
 
 PRETRAINED = "pretrained_model_name_or_path"

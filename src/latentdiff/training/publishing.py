@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard
 
+from latentdiff.hub.card import model_card
 from latentdiff.pipelines.base import DiffusionPipeline
-from latentdiff.pipelines.model_card import model_card
 from latentdiff.training.recipes import DiffusionRecipe, as_dict
 
 POINTS = 10  # of the loss's course

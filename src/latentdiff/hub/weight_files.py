@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latentdiff.errors import CheckpointError, UnsafeCheckpointError
+from latentdiff.hub.index import is_inside, read_json
 from latentdiff.io.headers import read_header
-from latentdiff.pipelines.index import is_inside, read_json
 
 _STEM = r"(?:diffusion_pytorch_model|pytorch_model|model)"
 _SHARD = r"-\d{5}-of-\d{5}"

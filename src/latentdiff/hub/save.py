@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from latentdiff.errors import InputError
+from latentdiff.hub import weight_files
+from latentdiff.hub.index import INDEX
 from latentdiff.io.files import atomic_folder, check_writable
-from latentdiff.pipelines import weight_files
-from latentdiff.pipelines.index import INDEX
 from latentdiff.registry import nearest
 
 HUB_OPTIONS = ("commit_message", "create_pr", "private", "repo_id", "revision", "subfolder", "token")

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from latentdiff.errors import CheckpointError, ConfigError
-from latentdiff.pipelines import weight_files
-from latentdiff.pipelines.index import LIBRARIES, Component, Index, read_json
+from latentdiff.hub import weight_files
+from latentdiff.hub.index import LIBRARIES, Component, Index, read_json
 
 STOCK_UNETS = ("UNet2DConditionModel", "UNet2DModel")
 

@@ -12,8 +12,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDiffError
-from latentdiff.pipelines import weight_files
-from latentdiff.pipelines.index import INDEX, STOCK_PIPELINES, Index, is_inside, one_line, read_index, read_json
+from latentdiff.hub import weight_files
+from latentdiff.hub.index import INDEX, STOCK_PIPELINES, Index, is_inside, one_line, read_index, read_json
 from latentdiff.registry import PIPELINES, nearest
 
 __all__ = ["INDEX", "STOCK_PIPELINES", "read_json"]
@@ -50,7 +50,7 @@ def find_folder(name: str | Path, *, subfolder: str | None = None, **hub: Any) -
         known = [f"builtin:{k}" for k in builtin_models()]
         hint = nearest(text, known)
         raise ConfigError(f"unknown model {text!r}: no such folder, and no hub id of the form owner/name; {hint}")
-    from latentdiff.pipelines.hub import fetch  # the hub's client takes a while to import
+    from latentdiff.hub.download import fetch  # the hub's client takes a while to import
 
     return fetch(text, subfolder=subfolder, **hub)
 

@@ -11,9 +11,9 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from latentdiff.errors import CheckpointError, HubError
-from latentdiff.pipelines import weight_files
-from latentdiff.pipelines.hub_errors import NETWORK_ERRORS, hub_errors
-from latentdiff.pipelines.index import CARD, INDEX, check_own_code, is_inside, one_line, read_index
+from latentdiff.hub import weight_files
+from latentdiff.hub.errors import NETWORK_ERRORS, hub_errors
+from latentdiff.hub.index import CARD, INDEX, check_own_code, is_inside, one_line, read_index
 
 logger = logging.getLogger(__name__)
 

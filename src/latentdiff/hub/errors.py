@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 )
 
 from latentdiff.errors import CheckpointError, HubError, LatentDiffError
-from latentdiff.pipelines.index import one_line
+from latentdiff.hub.index import one_line
 
 # What the client raises when the network fails, whichever HTTP library it is built on.
 NETWORK_ERRORS = HfHubHTTPError.__bases__

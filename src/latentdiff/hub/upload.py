@@ -10,8 +10,8 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from latentdiff.errors import InputError
-from latentdiff.pipelines.hub_errors import hub_errors
-from latentdiff.pipelines.index import CARD, is_inside
+from latentdiff.hub.errors import hub_errors
+from latentdiff.hub.index import CARD, is_inside
 
 
 def upload(
