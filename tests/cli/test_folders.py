@@ -10,7 +10,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from latentdiff.cli import processes
+from latentdiff.cli.batch import processes
 from latentdiff.io.png import read_parameters
 
 OPTIONS = ("--steps", 2, "--seed", 0, "--batch-size", 2)

@@ -9,9 +9,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from latentdiff import TextToImagePipeline
-from latentdiff.cli.describe_model import task_of, weight_files
 from latentdiff.cli.main import main
 from latentdiff.errors import CheckpointError
+from latentdiff.inspection.model import task_of, weight_files
 from latentdiff.io.headers import read_header, read_weights
 from latentdiff.io.png import write_png
 from latentdiff.registry import PIPELINES

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from latentdiff import __version__
-from latentdiff.cli.commands import IMAGE_COMMANDS
+from latentdiff.cli.commands.images import IMAGE_COMMANDS
 from latentdiff.io.png import write_png
 
 HEAVY = "torch", "diffusers", "transformers", "accelerate"

@@ -1,7 +1,7 @@
 import pytest
 
-from latentdiff.cli.generate import read_prompts
-from latentdiff.cli.plan import choose_seeds, slug
+from latentdiff.cli.batch.plan import choose_seeds, slug
+from latentdiff.cli.commands.generate import read_prompts
 from latentdiff.errors import InputError
 from latentdiff.seeding import MAX_SEED
 

@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import CLASSES, PALETTE
 
 from latentdiff import DiffusionPipeline, ImageToImagePipeline, Windows
-from latentdiff.cli.commands import IMAGE_COMMANDS
+from latentdiff.cli.commands.images import IMAGE_COMMANDS
 from latentdiff.io.png import read_parameters
 
 SIZE = (18, 13)

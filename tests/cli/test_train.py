@@ -5,7 +5,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from latentdiff.cli.train import STAGES, attribute_help
+from latentdiff.cli.commands.train import STAGES, attribute_help
 from latentdiff.training.recipes import DiffusionRecipe
 
 

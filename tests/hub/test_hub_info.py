@@ -5,7 +5,7 @@ import sys
 
 from fake_hub import OWNER
 
-from latentdiff.cli.describe_model import describe_pipeline
+from latentdiff.inspection.model import describe_pipeline
 
 
 def test_info(hub, folder):

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from latentdiff import DiffusionPipeline, InputError, PerceptualDistance, SuperResolutionPipeline, UNet2DConditionModel
-from latentdiff.cli.train import STAGES
+from latentdiff.cli.commands.train import STAGES
 from latentdiff.config import from_mapping
 from latentdiff.registry import CONDITIONERS
 from latentdiff.training.autoencoder import make_first_stage

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from latentdiff.cli import convert, data, info, train
-from latentdiff.cli.commands import add_parsers
+from latentdiff.cli.commands import convert, data, info, train
+from latentdiff.cli.commands.images import add_parsers
 from latentdiff.cli.parser import Parser, parse
 from latentdiff.errors import LatentDiffError, TrainingInterrupted
 

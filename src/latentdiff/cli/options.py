@@ -6,8 +6,8 @@ import argparse
 import re
 from typing import Any
 
+from latentdiff.cli.batch.plan import DEFAULT_FOLDER, MAX_PIXELS
 from latentdiff.cli.parser import Parser, number, scheduler_name, whole_number
-from latentdiff.cli.plan import DEFAULT_FOLDER, MAX_PIXELS
 from latentdiff.errors import InputError
 from latentdiff.registry import SCHEDULERS
 

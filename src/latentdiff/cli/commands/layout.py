@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latentdiff.cli.files import FileCommand, read_json
+from latentdiff.cli.batch.files import FileCommand, read_json
+from latentdiff.cli.batch.plan import Item, Job
 from latentdiff.cli.options import add_guidance_options
 from latentdiff.cli.parser import Parser
-from latentdiff.cli.plan import Item, Job
 from latentdiff.errors import InputError
 
 KINDS = 'COCO annotations, or {"objects": [{"class": "dog", "box": [x, y, width, height]}]} in parts of the sides'

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from latentdiff import __version__
-from latentdiff.cli import processes
-from latentdiff.cli.command import Command
+from latentdiff.cli.batch import processes
+from latentdiff.cli.batch.plan import Job
+from latentdiff.cli.commands.base import Command
 from latentdiff.cli.options import GUIDANCE_OPTIONS, flag
-from latentdiff.cli.plan import Job
 from latentdiff.errors import InputError, TooLargeError
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.class_conditioning import DEFAULT_SCALE

@@ -1,34 +1,14 @@
-"""How a generated image was made, and the command that makes it again."""
+"""The command that makes a generated image again."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from latentdiff.cli.commands import IMAGE_COMMANDS
+from latentdiff.cli.commands.images import IMAGE_COMMANDS
 from latentdiff.cli.parser import Parser
-from latentdiff.errors import InputError
-from latentdiff.io.png import read_parameters
 from latentdiff.registry import SCHEDULERS
-
-
-def is_png(target: str) -> bool:
-    """Whether it is a file whose name ends in .png."""
-    return Path(target).suffix.lower() == ".png" and Path(target).is_file()
-
-
-def describe_png(target: str) -> dict[str, Any]:
-    """The parameters of an image and its command.
-
-    Raises:
-        InputError: If the file is damaged or was not made by latentdiff.
-    """
-    parameters = read_parameters(target)
-    if parameters is None:
-        raise InputError(f"{target} holds no generation parameters; give a PNG that latentdiff wrote")
-    return {"parameters": parameters, "command": command(parameters)}
 
 
 def command(parameters: Mapping[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentdiff.cli import processes
+from latentdiff.cli.batch import processes
 from latentdiff.errors import InputError
 from latentdiff.io.files import check_writable
 

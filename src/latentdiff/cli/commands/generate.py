@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from latentdiff.cli.command import Command
+from latentdiff.cli.batch.plan import Item, Job, slug
+from latentdiff.cli.commands.base import Command
 from latentdiff.cli.options import add_guidance_options
 from latentdiff.cli.parser import Parser
-from latentdiff.cli.plan import Item, Job, slug
 from latentdiff.errors import InputError
 
 DEFAULT_MODEL = "builtin:emoji"

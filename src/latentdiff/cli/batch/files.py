@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from latentdiff.cli.command import Command
+from latentdiff.cli.batch.plan import DEFAULT_FOLDER, Item
+from latentdiff.cli.commands.base import Command
 from latentdiff.cli.parser import Parser
-from latentdiff.cli.plan import DEFAULT_FOLDER, Item
 from latentdiff.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")

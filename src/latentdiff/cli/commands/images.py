@@ -6,15 +6,15 @@ import argparse
 from typing import Any
 
 from latentdiff.cli import console
-from latentdiff.cli.classes import Classes
-from latentdiff.cli.command import Command
-from latentdiff.cli.generate import Generate
-from latentdiff.cli.img2img import ImageToImage
-from latentdiff.cli.inpaint import Inpaint
-from latentdiff.cli.layout import Layout
-from latentdiff.cli.sample import Sample
-from latentdiff.cli.semantic import Semantic
-from latentdiff.cli.upscale import Upscale
+from latentdiff.cli.commands.base import Command
+from latentdiff.cli.commands.class_ import Classes
+from latentdiff.cli.commands.generate import Generate
+from latentdiff.cli.commands.img2img import ImageToImage
+from latentdiff.cli.commands.inpaint import Inpaint
+from latentdiff.cli.commands.layout import Layout
+from latentdiff.cli.commands.sample import Sample
+from latentdiff.cli.commands.semantic import Semantic
+from latentdiff.cli.commands.upscale import Upscale
 
 IMAGE_COMMANDS: dict[str, type[Command]] = {
     command.name: command for command in (Generate, Sample, Classes, Layout, Semantic, Upscale, Inpaint, ImageToImage)
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     with console.calm(args.quiet) as complain:
         command: Command = args.command(args)
         plan = command.plan()
-        from latentdiff.cli.runner import Runner
+        from latentdiff.cli.batch.runner import Runner
 
         for line in Runner(command, plan, complain).lines():
             if not args.quiet:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentdiff.cli.files import FileCommand
-from latentdiff.cli.plan import Job
+from latentdiff.cli.batch.files import FileCommand
+from latentdiff.cli.batch.plan import Job
 
 
 class Upscale(FileCommand):

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from latentdiff.cli.describe_model import is_component, task_of, weight_files
 from latentdiff.conversion.inventory import compare
 from latentdiff.errors import ConfigError
 from latentdiff.hub.folder import checkpoint_errors, find_folder, library_errors, pipeline_class
 from latentdiff.hub.index import read_index, read_json
+from latentdiff.inspection.model import is_component, task_of, weight_files
 from latentdiff.io.headers import read_weights
 from latentdiff.io.tensor_files import open_tensors
 from latentdiff.pipelines.base import DiffusionPipeline

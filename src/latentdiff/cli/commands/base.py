@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from latentdiff.cli.batch.plan import Item, Job, Plan, make_plan
 from latentdiff.cli.options import add_model_options, add_output_options, add_sampling_options, check_options
 from latentdiff.cli.parser import Parser
-from latentdiff.cli.plan import Item, Job, Plan, make_plan
 
 NOTE = """Images are PNG files that carry the parameters of their generation (`latentdiff info IMAGE.png` shows them).
 Under `accelerate launch -m latentdiff COMMAND ...` several processes share the work and make the same files."""

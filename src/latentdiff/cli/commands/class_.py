@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from latentdiff.cli.command import Command
-from latentdiff.cli.labels import check_labels, parse_labels
+from latentdiff.cli.batch.plan import Item, Job, slug
+from latentdiff.cli.commands.base import Command
+from latentdiff.cli.commands.labels import check_labels, parse_labels
 from latentdiff.cli.options import add_guidance_options
 from latentdiff.cli.parser import Parser
-from latentdiff.cli.plan import Item, Job, slug
 
 
 class Classes(Command):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from latentdiff.cli.plan import MAX_IMAGES
+from latentdiff.cli.batch.plan import MAX_IMAGES
 from latentdiff.errors import InputError
 from latentdiff.labels import class_number
 

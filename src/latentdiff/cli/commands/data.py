@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from latentdiff.cli import console
-from latentdiff.cli.info import render
+from latentdiff.cli.commands.info import render
+from latentdiff.cli.commands.train import STAGES, add_recipe_flags
 from latentdiff.cli.parser import Parser, whole_number
-from latentdiff.cli.train import STAGES, add_recipe_flags
 from latentdiff.config import from_mapping
 from latentdiff.data.options import DataOptions, FolderOptions
 from latentdiff.errors import InputError

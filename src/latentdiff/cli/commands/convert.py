@@ -82,9 +82,9 @@ def from_folder(args: argparse.Namespace, out: Path) -> tuple[str, ...]:
     """Convert a folder of a pipeline or a first stage; a stock one becomes ours by loading and saving it."""
     import torch
 
-    from latentdiff.cli.convert_folder import load_folder
     from latentdiff.conversion.convert import save_original
     from latentdiff.conversion.stock import save_diffusers
+    from latentdiff.inspection.folder import load_folder
 
     for option in ("config", "tokenizer", "no_ema"):
         if getattr(args, option):

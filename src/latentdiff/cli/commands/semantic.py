@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from latentdiff.cli.files import FileCommand, read_json
+from latentdiff.cli.batch.files import FileCommand, read_json
+from latentdiff.cli.batch.plan import Item, Job
 from latentdiff.cli.parser import Parser
-from latentdiff.cli.plan import Item, Job
 
 
 class Semantic(FileCommand):

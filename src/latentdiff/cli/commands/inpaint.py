@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from latentdiff.cli.files import FileCommand, find_partner
+from latentdiff.cli.batch.files import FileCommand, find_partner
+from latentdiff.cli.batch.plan import Item, Job
+from latentdiff.cli.commands.upscale import read_pixels
 from latentdiff.cli.parser import Parser
-from latentdiff.cli.plan import Item, Job
-from latentdiff.cli.upscale import read_pixels
 from latentdiff.errors import InputError
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from latentdiff.cli.generate import DEFAULT_MODEL
-from latentdiff.cli.inpaint import MaskedCommand
-from latentdiff.cli.labels import check_labels, parse_label
+from latentdiff.cli.batch.plan import Item, Job
+from latentdiff.cli.commands.generate import DEFAULT_MODEL
+from latentdiff.cli.commands.inpaint import MaskedCommand
+from latentdiff.cli.commands.labels import check_labels, parse_label
 from latentdiff.cli.options import add_guidance_options
 from latentdiff.cli.parser import Parser, number
-from latentdiff.cli.plan import Item, Job
 from latentdiff.errors import InputError
 
 

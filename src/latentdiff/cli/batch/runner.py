@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from latentdiff.cli import processes
-from latentdiff.cli.command import Command
-from latentdiff.cli.plan import Item, Job, Plan
-from latentdiff.cli.sampler import Sampler, shapes
+from latentdiff.cli.batch import processes
+from latentdiff.cli.batch.plan import Item, Job, Plan
+from latentdiff.cli.batch.sampler import Sampler, shapes
+from latentdiff.cli.commands.base import Command
 from latentdiff.errors import InputError, LatentDiffError, TooLargeError
 from latentdiff.io.png import write_png
 from latentdiff.viz.grid import image_grid

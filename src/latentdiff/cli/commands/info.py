@@ -9,6 +9,7 @@ from typing import Any
 
 from latentdiff.cli import console
 from latentdiff.cli.parser import Parser
+from latentdiff.cli.replay import command
 
 DESCRIPTION = """Show what a model consists of, or how a PNG file of `latentdiff generate` was made.
 Weights are not loaded; a hub model is downloaded into the hub's cache first."""
@@ -18,10 +19,12 @@ Describe = Callable[[str], dict[str, Any]]
 
 def targets() -> list[tuple[Callable[[str], bool], Describe]]:
     """The kinds of targets, as (recognise, describe); the first that recognises a target describes it."""
-    from latentdiff.cli import describe_checkpoint, describe_model, describe_png
+    from latentdiff.inspection import checkpoint as describe_checkpoint
+    from latentdiff.inspection import model as describe_model
+    from latentdiff.inspection import picture
 
     return [
-        (describe_png.is_png, describe_png.describe_png),
+        (picture.is_png, picture.describe_png),
         (describe_checkpoint.is_checkpoint, describe_checkpoint.describe_checkpoint),
         (describe_model.is_component, describe_model.describe_component),
         (lambda target: True, describe_model.describe_pipeline),
@@ -45,6 +48,8 @@ def run(args: argparse.Namespace) -> None:
     with console.calm(quiet=False):
         describe = next(describe for recognise, describe in targets() if recognise(args.target))
         facts = describe(args.target)
+        if isinstance(facts.get("parameters"), Mapping):  # of a generated picture
+            facts["command"] = command(facts["parameters"])
     lines = [json.dumps(facts, indent=2)] if args.json else render(facts)
     for line in lines:
         console.say(line)

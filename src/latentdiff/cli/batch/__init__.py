@@ -1,0 +1,1 @@
+"""Many images: what is to be made, by whom, and into which files."""
