@@ -1,8 +1,8 @@
 """Training against a plain torch loop: `python benchmarks/training.py [--rounds 6] [--steps 10]`.
 
 Three workloads: a first stage, a diffusion model on cached latents, and the same where the first stage encodes every
-batch. Ours is `latentdiff.training.loop.train`, as the commands call it; the floor is the shortest loop in plain torch
-that does the same work on the same networks: AdamW, clipped gradients, EMA. They run in turn in one process; a step's
+batch. Ours is `latentdiff.training.engine.loop.train`, as the commands call it; the floor is the shortest loop in plain
+torch that does the same work on the same networks: AdamW, clipped gradients, EMA. They run in turn in one process; a step's
 time is that from one forward pass to the next. Printed are medians, their ratio (the floor's time over ours), and what
 each takes in memory above what its process held with the networks built, measured in a process of its own.
 """
@@ -28,11 +28,11 @@ from latentdiff.cli.console import calm
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.folder import ImageFolder
 from latentdiff.data.latent_cache import Columns, LatentRows, cache_latents
-from latentdiff.training.diffusion import DiffusionTask
-from latentdiff.training.first_stage import FirstStageTask
-from latentdiff.training.loop import make_accelerator, train
-from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
-from latentdiff.training.second_stage import make_conditioner
+from latentdiff.training.diffusion.build import make_conditioner
+from latentdiff.training.diffusion.task import DiffusionTask
+from latentdiff.training.engine.loop import make_accelerator, train
+from latentdiff.training.first_stage.task import FirstStageTask
+from latentdiff.training.recipes.stages import DiffusionRecipe, FirstStageRecipe
 
 SIDE, IMAGES, WARM_UP = 64, 64, 2
 VAE = {

@@ -15,8 +15,8 @@ from PIL import Image
 
 from latentdiff import DiffusionPipeline, TextToImagePipeline
 from latentdiff.io.files import atomic_folder
-from latentdiff.training.diffusion import train_diffusion
-from latentdiff.training.recipes import DiffusionRecipe, load_recipe
+from latentdiff.training.diffusion.task import train_diffusion
+from latentdiff.training.recipes.stages import DiffusionRecipe, load_recipe
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "recipes" / "emoji"))  # for emoji_scenes

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from latentdiff import PerceptualDistance
 from latentdiff.evaluation.metrics import frechet_distance, ssim
 from latentdiff.io.files import atomic_file
-from latentdiff.training.first_stage import train_first_stage
-from latentdiff.training.recipes import FirstStageRecipe, load_recipe
+from latentdiff.training.first_stage.task import train_first_stage
+from latentdiff.training.recipes.stages import FirstStageRecipe, load_recipe
 from latentdiff.viz import image_grid
 
 VGG16 = Source(

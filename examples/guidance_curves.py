@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from latentdiff import ClassifierGuidance, ImageGuidance, NoisyLatentClassifier
 from latentdiff.guidance.image import downsampling
 from latentdiff.training.classifier import train_classifier
-from latentdiff.training.recipes import ClassifierRecipe, load_recipe
+from latentdiff.training.recipes.stages import ClassifierRecipe, load_recipe
 from latentdiff.viz.text import font, text_width
 
 CLASSIFIER_SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)

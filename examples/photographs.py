@@ -13,8 +13,8 @@ import numpy as np
 from common import HERE, SIDE, builtin_vae, fetch, overrides, write_images
 from PIL import Image
 
-from latentdiff.training.first_stage import train_first_stage
-from latentdiff.training.recipes import FirstStageRecipe, load_recipe
+from latentdiff.training.first_stage.task import train_first_stage
+from latentdiff.training.recipes.stages import FirstStageRecipe, load_recipe
 
 
 @dataclass(frozen=True)

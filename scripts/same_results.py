@@ -33,8 +33,8 @@ from latentdiff import TextToImagePipeline  # noqa: E402
 from latentdiff.config import from_mapping  # noqa: E402
 from latentdiff.pipelines.codec import decode, encode  # noqa: E402
 from latentdiff.registry import SCHEDULERS  # noqa: E402
-from latentdiff.training.first_stage import train_first_stage  # noqa: E402
-from latentdiff.training.recipes import FirstStageRecipe  # noqa: E402
+from latentdiff.training.first_stage.task import train_first_stage  # noqa: E402
+from latentdiff.training.recipes.stages import FirstStageRecipe  # noqa: E402
 
 PROMPTS = ["a red apple", "a green car", "a small blue star", "a cat on a yellow ground", "two pears"]
 SEEDS = 4

@@ -13,9 +13,9 @@ from PIL import Image
 
 from latentdiff.data.folder import ImageFolder
 from latentdiff.models.tokenizer import BERT_VOCABULARY
-from latentdiff.training.autoencoder import make_first_stage
-from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe, load_recipe
-from latentdiff.training.second_stage import new_pipeline
+from latentdiff.training.diffusion.build import new_pipeline
+from latentdiff.training.first_stage.autoencoder import make_first_stage
+from latentdiff.training.recipes.stages import DiffusionRecipe, FirstStageRecipe, load_recipe
 
 HERE = Path(__file__).parent
 HEADER = "| recipe | data | makes | batch | learning rate | steps | parameters |\n|---|---|---|---|---|---|---|"

@@ -130,12 +130,12 @@ MASKS: Registry[Callable[..., Any]] = Registry(
 CONDITIONERS: Registry[Any] = Registry(
     "conditioning",
     {
-        "unconditional": "latentdiff.training.conditioners.unconditional:NoCondition",
-        "text-to-image": "latentdiff.training.conditioners.text:TextConditioner",
-        "class-to-image": "latentdiff.training.conditioners.classes:ClassConditioner",
-        "layout-to-image": "latentdiff.training.conditioners.layout:LayoutConditioner",
-        "semantic-to-image": "latentdiff.training.conditioners.semantic:SemanticConditioner",
-        "super-resolution": "latentdiff.training.conditioners.super_resolution:SuperResolutionConditioner",
-        "inpaint": "latentdiff.training.conditioners.inpaint:InpaintConditioner",
+        "unconditional": "latentdiff.training.diffusion.conditioners.unconditional:NoCondition",
+        "text-to-image": "latentdiff.training.diffusion.conditioners.text:TextConditioner",
+        "class-to-image": "latentdiff.training.diffusion.conditioners.classes:ClassConditioner",
+        "layout-to-image": "latentdiff.training.diffusion.conditioners.layout:LayoutConditioner",
+        "semantic-to-image": "latentdiff.training.diffusion.conditioners.semantic:SemanticConditioner",
+        "super-resolution": "latentdiff.training.diffusion.conditioners.super_resolution:SuperResolutionConditioner",
+        "inpaint": "latentdiff.training.diffusion.conditioners.inpaint:InpaintConditioner",
     },
 )

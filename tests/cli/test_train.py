@@ -6,7 +6,7 @@ import yaml
 from PIL import Image
 
 from latentdiff.cli.commands.train import STAGES, attribute_help
-from latentdiff.training.recipes import DiffusionRecipe
+from latentdiff.training.recipes.stages import DiffusionRecipe
 
 
 @pytest.fixture

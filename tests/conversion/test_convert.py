@@ -14,7 +14,7 @@ from latentdiff import DiffusionPipeline, TextToImagePipeline
 from latentdiff.cli.main import main
 from latentdiff.conversion import load_original
 from latentdiff.conversion.convert import convert_original, save_original
-from latentdiff.conversion.stock import save_diffusers
+from latentdiff.conversion.to_diffusers import save_diffusers
 from latentdiff.errors import CheckpointError, ConfigError, InputError
 from latentdiff.models.tokenizer import BERT_VOCABULARY, load_tokenizer
 

@@ -9,7 +9,7 @@ from twins import CONTEXT, Twin, narrow_clip
 
 from latentdiff import TextToImagePipeline
 from latentdiff.conversion import load_original, networks
-from latentdiff.conversion.stock import save_diffusers
+from latentdiff.conversion.to_diffusers import save_diffusers
 from latentdiff.conversion.zoo import FIRST_STAGES, MODELS
 from latentdiff.errors import ConfigError
 

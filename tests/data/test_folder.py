@@ -9,7 +9,7 @@ from latentdiff import InputError
 from latentdiff.config import from_mapping
 from latentdiff.data.folder import ImageFolder, read_folder
 from latentdiff.data.options import DataOptions
-from latentdiff.training.recipes import Recipe
+from latentdiff.training.recipes.stages import Recipe
 
 NAMES = ("b/2.png", "a/1.png", "a/c/3.png")
 

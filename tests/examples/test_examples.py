@@ -9,7 +9,7 @@ from PIL import Image
 
 from latentdiff.data.folder import ImageFolder
 from latentdiff.registry import CONDITIONERS
-from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, load_recipe
+from latentdiff.training.recipes.stages import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
 STAGES = {"photographs": FirstStageRecipe, "classifier": ClassifierRecipe}

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from latentdiff import CheckpointError, ConfigError, InputError, NoisyLatentClassifier
 from latentdiff.conversion import load_original
 from latentdiff.conversion.convert import convert_original, save_original
-from latentdiff.conversion.stock import save_diffusers
+from latentdiff.conversion.to_diffusers import save_diffusers
 
 FOLDER = GOLDEN / "aux_classifier"
 POOLS = ("attention", "adaptive")

@@ -10,7 +10,7 @@ import torch
 from latentdiff import DDIMScheduler
 from latentdiff.conversion.plan import make_plan
 from latentdiff.conversion.zoo import MODELS, zoo_config, zoo_names
-from latentdiff.training.first_stage import FirstStageTask
+from latentdiff.training.first_stage.task import FirstStageTask
 
 PAPER = Path(__file__).parents[2] / "recipes" / "paper"
 

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 
 from latentdiff.models.classifier import NoisyLatentClassifier
 from latentdiff.models.tokenizer import BERT_VOCABULARY
-from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, load_recipe
+from latentdiff.training.recipes.stages import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,7 +4,7 @@ import torch
 
 from latentdiff import DDIMScheduler, EulerScheduler
 from latentdiff.registry import SCHEDULERS
-from latentdiff.schedulers.linear import X
+from latentdiff.schedulers.linear_combination import X
 from latentdiff.testing import ConformanceError, check_scheduler
 
 

@@ -88,7 +88,7 @@ def pipeline(output, task, data, vae, shards, **options):
     """A pipeline on the toy world."""
     import toy
 
-    from latentdiff.training import diffusion
+    from latentdiff.training.diffusion import task as diffusion
 
     share_out(diffusion, shards)
     toy.train(task, Path(data), vae, output, **options)
@@ -99,8 +99,8 @@ def first_stage(output, data, shards):
     import toy
 
     from latentdiff.config import from_mapping
-    from latentdiff.training import first_stage as stage
-    from latentdiff.training.recipes import FirstStageRecipe
+    from latentdiff.training.first_stage import task as stage
+    from latentdiff.training.recipes.stages import FirstStageRecipe
 
     share_out(stage, shards)
     options = {"resolution": toy.SIDE, "model": toy.VAE, "train_batch_size": 4, "max_train_steps": 6}

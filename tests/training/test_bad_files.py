@@ -15,8 +15,8 @@ from latentdiff.config import from_mapping
 from latentdiff.data.bad_files import BadFiles, Readable
 from latentdiff.data.stream import stream
 from latentdiff.errors import BadFileError, LatentDiffWarning
-from latentdiff.training.first_stage import train_first_stage
-from latentdiff.training.recipes import FirstStageRecipe
+from latentdiff.training.first_stage.task import train_first_stage
+from latentdiff.training.recipes.stages import FirstStageRecipe
 
 
 class Numbers(torch.utils.data.Dataset):

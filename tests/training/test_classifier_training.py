@@ -23,7 +23,7 @@ from latentdiff.config import from_mapping
 from latentdiff.data.folder import ImageFolder
 from latentdiff.sampling import sample
 from latentdiff.training.classifier import train_classifier
-from latentdiff.training.recipes import ClassifierRecipe
+from latentdiff.training.recipes.stages import ClassifierRecipe
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220)}
 CLASSIFIER = {

@@ -11,8 +11,8 @@ from latentdiff import ConfigError, DiffusionPipeline, InputError, VQModel
 from latentdiff.data.folder import ImageFolder
 from latentdiff.registry import CONDITIONERS, PIPELINES
 from latentdiff.seeding import Draws, array_generator
-from latentdiff.training.diffusion import DiffusionTask
-from latentdiff.training.second_stage import make_conditioner
+from latentdiff.training.diffusion.build import make_conditioner
+from latentdiff.training.diffusion.task import DiffusionTask
 
 GUIDED = ("text-to-image", "class-to-image", "layout-to-image")
 CONDITIONED = [task for task in toy.TASKS if task != "unconditional"]
@@ -406,7 +406,7 @@ def test_a_package_may_bring_a_conditioner(data, vae, tmp_path, monkeypatch):
     """Found by its name in the recipe, through the package's entry point."""
     (tmp_path / "offered_conditioner.py").write_text(
         "from latentdiff.registry import CONDITIONERS\n"
-        "from latentdiff.training.conditioners.unconditional import NoCondition\n"
+        "from latentdiff.training.diffusion.conditioners.unconditional import NoCondition\n"
         "CONDITIONERS.register('offered')(type('Offered', (NoCondition,), {'task': 'unconditional'}))\n"
     )
     (tmp_path / "offered-1.dist-info").mkdir()

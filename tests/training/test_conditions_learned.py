@@ -7,8 +7,8 @@ from PIL import Image
 
 from latentdiff import DiffusionPipeline
 from latentdiff.config import from_mapping
-from latentdiff.training.first_stage import train_first_stage
-from latentdiff.training.recipes import FirstStageRecipe
+from latentdiff.training.first_stage.task import train_first_stage
+from latentdiff.training.recipes.stages import FirstStageRecipe
 
 pytestmark = pytest.mark.slow
 

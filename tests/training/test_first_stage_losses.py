@@ -15,13 +15,13 @@ from latentdiff import PerceptualDistance
 from latentdiff.config import from_mapping
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.seeding import Draws
-from latentdiff.training.adversarial import Adversarial, adaptive_weight
-from latentdiff.training.autoencoder import make_first_stage
-from latentdiff.training.bottlenecks import VQBottleneck, count, perplexity
-from latentdiff.training.discriminator import ActNorm, PatchDiscriminator, hinge_loss, vanilla_loss
-from latentdiff.training.ema import EMA
-from latentdiff.training.first_stage import FirstStageTask
-from latentdiff.training.recipes import FirstStageRecipe
+from latentdiff.training.engine.ema import EMA
+from latentdiff.training.first_stage.adversarial import Adversarial, adaptive_weight
+from latentdiff.training.first_stage.autoencoder import make_first_stage
+from latentdiff.training.first_stage.bottlenecks import VQBottleneck, count, perplexity
+from latentdiff.training.first_stage.discriminator import ActNorm, PatchDiscriminator, hinge_loss, vanilla_loss
+from latentdiff.training.first_stage.task import FirstStageTask
+from latentdiff.training.recipes.stages import FirstStageRecipe
 
 TINY = toy.VAE
 SMALL_DISCRIMINATOR = {"channels": 4, "layers": 2}

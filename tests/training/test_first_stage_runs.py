@@ -18,11 +18,11 @@ from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, Perceptu
 from latentdiff.config import from_mapping
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.pipelines.codec import encode
-from latentdiff.training import first_stage
-from latentdiff.training.autoencoder import load_first_stage
-from latentdiff.training.diffusion import train_diffusion
-from latentdiff.training.first_stage import train_first_stage
-from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
+from latentdiff.training.diffusion.task import train_diffusion
+from latentdiff.training.first_stage import task as first_stage
+from latentdiff.training.first_stage.autoencoder import load_first_stage
+from latentdiff.training.first_stage.task import train_first_stage
+from latentdiff.training.recipes.stages import DiffusionRecipe, FirstStageRecipe
 
 KL = toy.VAE
 VQ = {**KL, "_class_name": "VQModel", "num_vq_embeddings": 64}
@@ -245,10 +245,10 @@ RANK = """
 import json, sys, torch
 from latentdiff.config import from_mapping
 from latentdiff.data.folder import ImageFolder
-from latentdiff.training.autoencoder import make_first_stage
-from latentdiff.training.first_stage import FirstStageTask
-from latentdiff.training.loop import make_accelerator, train
-from latentdiff.training.recipes import FirstStageRecipe
+from latentdiff.training.first_stage.autoencoder import make_first_stage
+from latentdiff.training.first_stage.task import FirstStageTask
+from latentdiff.training.engine.loop import make_accelerator, train
+from latentdiff.training.recipes.stages import FirstStageRecipe
 
 recipe = from_mapping(FirstStageRecipe, json.loads(sys.argv[1]))
 accelerator = make_accelerator(recipe)

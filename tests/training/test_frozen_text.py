@@ -10,9 +10,9 @@ from tiny import tiny_text_to_image
 
 from latentdiff import ConfigError, LDMTextEncoder
 from latentdiff.seeding import Draws, array_generator
-from latentdiff.training.conditioners.text import TextConditioner
 from latentdiff.training.data import open_images
-from latentdiff.training.second_stage import make_conditioner
+from latentdiff.training.diffusion.build import make_conditioner
+from latentdiff.training.diffusion.conditioners.text import TextConditioner
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from latentdiff import DDIMScheduler
 from latentdiff.seeding import Draws
-from latentdiff.training.ema import EMA
-from latentdiff.training.losses import by_variance, diffusion_loss, draw_noisy, huber_widths, timestep_weights
-from latentdiff.training.schedules import warmup_cosine, warmup_linear
+from latentdiff.training.diffusion.losses import by_variance, diffusion_loss, draw_noisy, huber_widths, timestep_weights
+from latentdiff.training.engine.ema import EMA
+from latentdiff.training.engine.schedules import warmup_cosine, warmup_linear
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 AUX, LOSSES = load_file(GOLDEN / "aux_schedules.safetensors"), load_file(GOLDEN / "aux_diffusion_losses.safetensors")

@@ -5,8 +5,8 @@ import torch
 
 from latentdiff import ConfigError
 from latentdiff.config import from_mapping
-from latentdiff.training.optimizers import make_learning_rate, make_optimizer
-from latentdiff.training.recipes import Recipe
+from latentdiff.training.engine.optimizers import make_learning_rate, make_optimizer
+from latentdiff.training.recipes.stages import Recipe
 
 BASE = {"train_data_dir": "unused", "output_dir": "none", "train_batch_size": 3, "gradient_accumulation_steps": 2}
 

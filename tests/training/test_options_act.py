@@ -11,8 +11,8 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from latentdiff import ConfigError
 from latentdiff.config import from_mapping
-from latentdiff.training.first_stage import train_first_stage
-from latentdiff.training.recipes import FirstStageRecipe
+from latentdiff.training.first_stage.task import train_first_stage
+from latentdiff.training.recipes.stages import FirstStageRecipe
 
 
 def trained(data, vae, output, **options):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from latentdiff import ConfigError, InputError
 from latentdiff.seeding import array_generator
 from latentdiff.training.data import open_images
-from latentdiff.training.second_stage import make_conditioner
+from latentdiff.training.diffusion.build import make_conditioner
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from processes import Runs
 from tiny_run import assert_same_run, log, weights
 
 from latentdiff import DiffusionPipeline
-from latentdiff.training import checkpoint
+from latentdiff.training.engine import checkpoint
 
 KILLS = 200
 

@@ -8,10 +8,10 @@ import toy
 
 from latentdiff import DiffusionPipeline, InputError
 from latentdiff.config import from_mapping
-from latentdiff.training import rehearsal
-from latentdiff.training.diffusion import train_diffusion
-from latentdiff.training.first_stage import train_first_stage
-from latentdiff.training.recipes import FirstStageRecipe
+from latentdiff.training.diffusion.task import train_diffusion
+from latentdiff.training.engine import dry_run as rehearsal
+from latentdiff.training.first_stage.task import train_first_stage
+from latentdiff.training.recipes.stages import FirstStageRecipe
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from tiny import SPECIAL, WORDS
 
 from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, InputError, LatentDiffError, TextToImagePipeline
 from latentdiff.config import from_mapping
-from latentdiff.training.first_stage import train_first_stage
-from latentdiff.training.recipes import FirstStageRecipe
+from latentdiff.training.first_stage.task import train_first_stage
+from latentdiff.training.recipes.stages import FirstStageRecipe
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220)}
 UNET = {**toy.UNET, "sample_size": 8, "cross_attention_dim": 16}

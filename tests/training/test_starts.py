@@ -10,8 +10,8 @@ from latentdiff import ConfigError, DiffusionPipeline
 from latentdiff.data.folder import ImageFolder
 from latentdiff.errors import LatentDiffWarning
 from latentdiff.seeding import Draws, array_generator
-from latentdiff.training.diffusion import DiffusionTask
-from latentdiff.training.second_stage import make_conditioner
+from latentdiff.training.diffusion.build import make_conditioner
+from latentdiff.training.diffusion.task import DiffusionTask
 
 CONCATENATED = ("super-resolution", "inpaint", "semantic-to-image")
 

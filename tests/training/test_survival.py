@@ -25,9 +25,9 @@ from latentdiff import CheckpointError, ConfigError, LatentDiffError
 from latentdiff.cli.main import main
 from latentdiff.config import from_mapping
 from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
-from latentdiff.training import checkpoint
-from latentdiff.training.loop import make_accelerator, train
-from latentdiff.training.recipes import Recipe
+from latentdiff.training.engine import checkpoint
+from latentdiff.training.engine.loop import make_accelerator, train
+from latentdiff.training.recipes.stages import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(whole, tmp_path, step, n
 
 TWICE = """
 import os, signal, time
-from latentdiff.training.interrupts import Interrupts
+from latentdiff.training.engine.interrupts import Interrupts
 with Interrupts() as found:
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)

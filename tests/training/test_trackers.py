@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from latentdiff import ConfigError
 from latentdiff.errors import LatentDiffWarning
-from latentdiff.training import trackers
+from latentdiff.training.engine import trackers
 
 VALIDATION = {"validation_steps": 4, "validation_inference_steps": 1, "validation_samples": 2}
 

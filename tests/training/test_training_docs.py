@@ -14,9 +14,9 @@ from latentdiff import DiffusionPipeline, InputError, PerceptualDistance, SuperR
 from latentdiff.cli.commands.train import STAGES
 from latentdiff.config import from_mapping
 from latentdiff.registry import CONDITIONERS
-from latentdiff.training.autoencoder import make_first_stage
-from latentdiff.training.first_stage import FirstStageTask
-from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
+from latentdiff.training.first_stage.autoencoder import make_first_stage
+from latentdiff.training.first_stage.task import FirstStageTask
+from latentdiff.training.recipes.stages import DiffusionRecipe, FirstStageRecipe
 
 TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 LATENTS = 3

@@ -14,9 +14,9 @@ from torch import nn
 from latentdiff import ConfigError
 from latentdiff.config import from_mapping
 from latentdiff.errors import LatentDiffWarning
-from latentdiff.training.loop import make_accelerator, train
-from latentdiff.training.recipes import Recipe
-from latentdiff.training.task import Task
+from latentdiff.training.engine.loop import make_accelerator, train
+from latentdiff.training.engine.task import Task
+from latentdiff.training.recipes.stages import Recipe
 
 BASE = {"train_data_dir": "unused", "train_batch_size": 2, "learning_rate": 0.1, "ema_decay": 0.5, "max_train_steps": 4}
 

@@ -15,9 +15,9 @@ from torch import nn
 
 from latentdiff.config import from_mapping
 from latentdiff.io.files import atomic_file
-from latentdiff.training.loop import make_accelerator, train
-from latentdiff.training.recipes import Recipe
-from latentdiff.training.task import Task
+from latentdiff.training.engine.loop import make_accelerator, train
+from latentdiff.training.engine.task import Task
+from latentdiff.training.recipes.stages import Recipe
 
 BASE = {
     "train_data_dir": "images",

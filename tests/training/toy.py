@@ -12,8 +12,8 @@ from tiny import SPECIAL, WORDS, randomise
 
 from latentdiff.config import from_mapping
 from latentdiff.data.degradations import degrade
-from latentdiff.training.diffusion import train_diffusion
-from latentdiff.training.recipes import DiffusionRecipe
+from latentdiff.training.diffusion.task import train_diffusion
+from latentdiff.training.recipes.stages import DiffusionRecipe
 
 __all__ = ["randomise"]
 SIDE, HALF = 16, 8

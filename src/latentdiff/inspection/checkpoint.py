@@ -63,7 +63,7 @@ def describe_checkpoint(target: str) -> dict[str, Any]:
 def _forms(plan: Any) -> list[str]:
     """What `latentdiff convert --to` can make of it, or why not."""
     from latentdiff.conversion.convert import PIPELINE_CLASSES
-    from latentdiff.conversion.stock import refusal
+    from latentdiff.conversion.to_diffusers import refusal
 
     forms = ["original", *(["latentdiff"] if plan.task is None or plan.task in PIPELINE_CLASSES else [])]
     reason = refusal(plan.task, {name: part.model for name, part in plan.parts.items()})

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentdiff.errors import ConfigError
-from latentdiff.schedulers.linear import OUT, Linear, Terms, X, evaluate
+from latentdiff.schedulers.linear_combination import OUT, Linear, Terms, X, evaluate
 from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, Array, NoiseSchedule, spaced_timesteps
 
 Row = dict[str, Linear]

@@ -10,7 +10,7 @@ from diffusers.configuration_utils import register_to_config
 
 from latentdiff.errors import ConfigError
 from latentdiff.schedulers.base import Row, TableScheduler
-from latentdiff.schedulers.linear import NOISE
+from latentdiff.schedulers.linear_combination import NOISE
 
 
 class DDIMScheduler(TableScheduler):

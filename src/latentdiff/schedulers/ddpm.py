@@ -9,7 +9,7 @@ from diffusers.configuration_utils import register_to_config
 
 from latentdiff.errors import ConfigError
 from latentdiff.schedulers.base import Row, TableScheduler
-from latentdiff.schedulers.linear import NOISE, X
+from latentdiff.schedulers.linear_combination import NOISE, X
 
 VARIANCE_TYPES = ("fixed_small", "fixed_large", None)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from latentdiff.schedulers.base import Row
-from latentdiff.schedulers.linear import NOISE, Linear, X
+from latentdiff.schedulers.linear_combination import NOISE, Linear, X
 from latentdiff.schedulers.sigma import SigmaScheduler
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from latentdiff.schedulers.base import Row
 from latentdiff.schedulers.euler import ExplodingScheduler
-from latentdiff.schedulers.linear import X, memory
+from latentdiff.schedulers.linear_combination import X, memory
 
 
 class HeunScheduler(ExplodingScheduler):

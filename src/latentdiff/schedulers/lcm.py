@@ -10,7 +10,7 @@ from diffusers.configuration_utils import register_to_config
 
 from latentdiff.errors import ConfigError
 from latentdiff.schedulers.base import Grid, Row, TableScheduler
-from latentdiff.schedulers.linear import NOISE, X
+from latentdiff.schedulers.linear_combination import NOISE, X
 from latentdiff.schedulers.noise_schedule import Array
 
 SIGMA_DATA = 0.5

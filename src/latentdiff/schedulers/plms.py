@@ -8,7 +8,7 @@ from typing import ClassVar
 from diffusers.configuration_utils import register_to_config
 
 from latentdiff.schedulers.base import Row, TableScheduler
-from latentdiff.schedulers.linear import Linear, X, memory
+from latentdiff.schedulers.linear_combination import Linear, X, memory
 
 ADAMS_BASHFORTH: Mapping[int, tuple[float, ...]] = {
     1: (1,),

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from latentdiff.schedulers.base import Row
 from latentdiff.schedulers.dpmpp import TwoStepScheduler
-from latentdiff.schedulers.linear import Linear, X, memory
+from latentdiff.schedulers.linear_combination import Linear, X, memory
 
 
 class UniPCScheduler(TwoStepScheduler):

@@ -12,7 +12,7 @@ from latentdiff.data.layouts import boxes_meant
 from latentdiff.data.options import DataOptions, FolderOptions
 from latentdiff.data.sources import read_records
 from latentdiff.training.data import channels_of
-from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
+from latentdiff.training.recipes.stages import DiffusionRecipe, FirstStageRecipe
 
 
 def open_to_check(options: DataOptions) -> Images:

@@ -16,13 +16,13 @@ from latentdiff.models.classifier import NoisyLatentClassifier
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import Draws
-from latentdiff.training.conditioners.classes import labels_of
 from latentdiff.training.data import open_bad_files, open_held_out, open_images
-from latentdiff.training.latents import encode, encode_held_out
-from latentdiff.training.loop import Run, make_accelerator, train
-from latentdiff.training.losses import draw_noisy
-from latentdiff.training.recipes import ClassifierRecipe
-from latentdiff.training.task import Task
+from latentdiff.training.diffusion.conditioners.classes import labels_of
+from latentdiff.training.diffusion.latents import encode, encode_held_out
+from latentdiff.training.diffusion.losses import draw_noisy
+from latentdiff.training.engine.loop import Run, make_accelerator, train
+from latentdiff.training.engine.task import Task
+from latentdiff.training.recipes.stages import ClassifierRecipe
 
 
 class ClassifierTask(Task):

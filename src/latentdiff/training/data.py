@@ -18,7 +18,7 @@ from latentdiff.data.options import DataOptions
 from latentdiff.data.sources import read_records
 from latentdiff.errors import BadFileError, LatentDiffWarning
 from latentdiff.io.arrays import count_channels, size_of
-from latentdiff.training.recipes import Recipe
+from latentdiff.training.recipes.stages import Recipe
 
 LOOKED_AT = 1000  # images, for the sizes; `latentdiff data check` looks at all
 

@@ -53,7 +53,7 @@ def from_file(args: argparse.Namespace, out: Path) -> tuple[str, ...]:
 
     from latentdiff.conversion.convert import convert_original, save_original
     from latentdiff.conversion.original import load_original
-    from latentdiff.conversion.stock import save_diffusers
+    from latentdiff.conversion.to_diffusers import save_diffusers
 
     dtype = getattr(torch, args.dtype) if args.dtype else None
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
@@ -83,7 +83,7 @@ def from_folder(args: argparse.Namespace, out: Path) -> tuple[str, ...]:
     import torch
 
     from latentdiff.conversion.convert import save_original
-    from latentdiff.conversion.stock import save_diffusers
+    from latentdiff.conversion.to_diffusers import save_diffusers
     from latentdiff.inspection.folder import load_folder
 
     for option in ("config", "tokenizer", "no_ema"):

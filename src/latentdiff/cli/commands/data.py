@@ -19,7 +19,7 @@ from latentdiff.cli.parser import Parser, whole_number
 from latentdiff.config import from_mapping
 from latentdiff.data.options import DataOptions, FolderOptions
 from latentdiff.errors import InputError
-from latentdiff.training.recipes import load_recipe
+from latentdiff.training.recipes.stages import load_recipe
 
 DESCRIPTION = """Read every image, label map and box of a recipe's data, or of a folder, once: say which files can't be
 used and why, count what there is, and draw some of it. The exit code is 1 if there are files that can't be used."""

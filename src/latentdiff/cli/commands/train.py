@@ -18,20 +18,20 @@ from latentdiff.cli import console
 from latentdiff.cli.parser import Parser
 from latentdiff.config import from_mapping
 from latentdiff.data.options import DataOptions
-from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, Recipe, load_recipe
+from latentdiff.training.recipes.stages import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, Recipe, load_recipe
 
 DESCRIPTION = """RECIPE is a YAML file of options; a flag takes precedence over it, and flags alone will do. Under
 `accelerate launch -m latentdiff train ...` several processes share the work."""
 
 
 def _train_first_stage(recipe: FirstStageRecipe, **how: Any) -> Path:
-    from latentdiff.training.first_stage import train_first_stage
+    from latentdiff.training.first_stage.task import train_first_stage
 
     return train_first_stage(recipe, **how)
 
 
 def _train_diffusion(recipe: DiffusionRecipe, **how: Any) -> Path:
-    from latentdiff.training.diffusion import train_diffusion
+    from latentdiff.training.diffusion.task import train_diffusion
 
     return train_diffusion(recipe, **how)
 
@@ -157,6 +157,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _rehearsed(train: Callable[..., Path], recipe: Recipe) -> list[str]:
-    from latentdiff.training.rehearsal import rehearse
+    from latentdiff.training.engine.dry_run import rehearse
 
     return rehearse(train, recipe)

@@ -1,0 +1,1 @@
+"""Second stage: the diffusion model in the latent space."""

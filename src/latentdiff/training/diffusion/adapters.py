@@ -1,0 +1,66 @@
+"""Training of an adapter alone (Hu et al. 2021, arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffusers.utils import convert_state_dict_to_diffusers, is_peft_available
+from torch import nn
+
+from latentdiff.errors import ConfigError
+from latentdiff.io.files import atomic_folder
+from latentdiff.pipelines.lora import MISSING, LoraMixin
+from latentdiff.training.recipes.lora import ATTENTION
+
+FOLDER = "lora"
+
+
+def add_adapter(unet: Any, lora: dict[str, Any]) -> None:
+    """Give the network a new adapter, which changes nothing yet, and freeze all else of it.
+
+    Raises:
+        ConfigError: If peft is not installed, or there are no such layers.
+    """
+    if not is_peft_available():
+        raise ConfigError(MISSING)
+    from peft import LoraConfig
+
+    unet.requires_grad_(False)
+    targets = lora.get("target_modules", ATTENTION)
+    config = LoraConfig(
+        r=lora["rank"],
+        lora_alpha=lora.get("alpha", lora["rank"]),
+        target_modules=targets,
+        init_lora_weights="gaussian",
+    )
+    try:
+        unet.add_adapter(config)
+    except ValueError:
+        raise ConfigError(f"lora has target_modules {targets}, which this UNet has no layer for") from None
+
+
+def export_adapter(unet: Any, folder: Path) -> None:
+    """Write the adapter as `folder/lora/pytorch_lora_weights.safetensors`, as diffusers' scripts do."""
+    from peft import get_peft_model_state_dict
+
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    config = unet.peft_config["default"].to_dict()
+    metadata = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
+    with atomic_folder(folder / FOLDER) as aside:
+        LoraMixin.save_lora_weights(aside, unet_lora_layers=layers, unet_lora_adapter_metadata=metadata)
+
+
+def keep_frozen_out(module: nn.Module) -> None:
+    """Leave what isn't trained out of the module's state, to which a checkpoint needs to add nothing."""
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+
+    def drop(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+        for name in frozen:
+            state.pop(prefix + name, None)
+
+    def ignore(module: nn.Module, keys: Any) -> None:
+        keys.missing_keys[:] = [name for name in keys.missing_keys if name not in frozen]
+
+    module.register_state_dict_post_hook(drop)  # type: ignore[no-untyped-call]
+    module.register_load_state_dict_post_hook(ignore)  # type: ignore[no-untyped-call]

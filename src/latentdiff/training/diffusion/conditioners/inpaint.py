@@ -1,0 +1,67 @@
+"""Images with holes, drawn anew at every visit (section 4.5 of the paper)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.data.images import Images
+from latentdiff.data.latent_cache import Rows
+from latentdiff.errors import ConfigError
+from latentdiff.registry import MASKS
+from latentdiff.seeding import Draws
+from latentdiff.training.diffusion.conditioners.base import Conditioner
+from latentdiff.training.recipes.stages import DiffusionRecipe
+
+
+class InpaintConditioner(Conditioner):
+    """The network sees the masked image's latents and the mask; the first stage encodes at every step."""
+
+    options = ("masks",)
+
+    @classmethod
+    def unet_options(cls, recipe: DiffusionRecipe, latent_channels: int) -> dict[str, Any]:
+        """Latents, latents of the masked image, and the mask."""
+        return {"in_channels": 2 * latent_channels + 1}
+
+    def rows(self, images: Images) -> Rows:
+        """The image (3, H, W) in [-1, 1] as `pixels`, and `holes` (1, H, W), 1 in holes and 0 elsewhere."""
+        return _Masked(images, self.recipe.masks)
+
+    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
+        """See `Conditioner`."""
+        return Conditioning(concat=self.pipeline.encode_masked(batch["pixels"], batch["holes"]))
+
+
+class _Masked:
+    """Draws masks by weight.
+
+    Args:
+        images: To be masked.
+        weights: Names of the registry `MASKS` to how often each is drawn, relative to each other.
+    """
+
+    def __init__(self, images: Images, weights: Mapping[str, Any]) -> None:
+        if not weights:
+            raise ConfigError("masks is empty; give names of mask generators and how often each is drawn")
+        for name, weight in weights.items():
+            number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+            if not number or not (0 < weight < math.inf):
+                raise ConfigError(
+                    f"masks has {weight!r} as the weight of {name!r}; give a number above 0, or leave it out"
+                )
+        self.images, self.size = images, (images.resolution, images.resolution)
+        self.generators = [MASKS.get(name) for name in weights]
+        self.shares = np.array(list(weights.values()), dtype=np.float64) / sum(weights.values())
+        for generator in self.generators:  # says what can't be drawn at this size
+            generator(self.size, np.random.default_rng(0))
+
+    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        pixels = self.images[image]
+        mask = self.generators[rng.choice(len(self.generators), p=self.shares)](self.size, rng)
+        return {"pixels": pixels.flip(-1) if mirrored else pixels, "holes": torch.from_numpy(mask)[None].float()}

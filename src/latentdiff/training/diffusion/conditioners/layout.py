@@ -1,0 +1,88 @@
+"""Objects in boxes (section 4.3.1 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.data.images import Images
+from latentdiff.data.latent_cache import Rows
+from latentdiff.data.layouts import boxes_meant, classes_of, read_layouts
+from latentdiff.errors import InputError
+from latentdiff.models.layout_tokenizer import LayoutTokenizer
+from latentdiff.models.text_encoder import LDMTextEncoder
+from latentdiff.seeding import Draws
+from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
+from latentdiff.training.recipes.stages import DiffusionRecipe
+
+
+class LayoutConditioner(Conditioner):
+    """The layout encoder is trained with the UNet; a dropped layout is the empty one."""
+
+    trains = ("layout_encoder",)
+    options = ("layout_encoder", "layout_tokenizer", "box_format", "box_units")
+    dropout = 0.1
+
+    def __init__(self, pipeline: Any, recipe: DiffusionRecipe) -> None:
+        super().__init__(pipeline, recipe)
+        self.empty = pipeline.tokenizer([[]])
+
+    @classmethod
+    def unet_options(cls, recipe: DiffusionRecipe, latent_channels: int) -> dict[str, Any]:
+        """The context's width."""
+        return {"cross_attention_dim": section_value(recipe.layout_encoder, LDMTextEncoder, "hidden_size")}
+
+    @classmethod
+    def components(cls, recipe: DiffusionRecipe, images: Images, vae: Any) -> dict[str, Any]:
+        """A tokenizer of the classes in the data, or of those that the recipe names, and an encoder of its tokens."""
+        section = dict(recipe.layout_tokenizer)
+        if not {"class_names", "num_classes"} & set(section):
+            section |= classes_of(_layouts(recipe, images))
+        tokenizer = build(LayoutTokenizer, "layout_tokenizer", section)
+        sizes = {"vocab_size": tokenizer.config["num_tokens"], "max_position_embeddings": tokenizer.length}
+        encoder = build(LDMTextEncoder, "layout_encoder", recipe.layout_encoder, **sizes)
+        return {"layout_encoder": encoder, "tokenizer": tokenizer}
+
+    def rows(self, images: Images) -> Rows:
+        """Token ids (M,), the objects in another order at every visit."""
+        layouts = _layouts(self.recipe, images)
+        ids = []
+        for flip in (False, True):
+            for path, layout in zip(images.files, layouts, strict=True):
+                try:
+                    ids.append(self.pipeline.tokenizer([layout], box_format="xyxy", flip=flip)[0])
+                except InputError as error:
+                    raise InputError(f"{path.name}: {error}") from None
+        return _Shuffled(torch.stack(ids).to(torch.int32), [len(layout) for layout in layouts])
+
+    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
+        """See `Conditioner`."""
+        ids = torch.where(dropped[:, None], self.empty.to(dropped.device), batch["layout_ids"])
+        return Conditioning(self.pipeline.encode_layouts(ids))
+
+
+class _Shuffled:
+    """Layouts whose objects, three tokens each, come in any order.
+
+    Args:
+        ids: (2 N, M), of the images and then of their mirror images.
+        counts: Objects of each image.
+    """
+
+    def __init__(self, ids: torch.Tensor, counts: list[int]) -> None:
+        self.ids, self.counts = ids, counts
+
+    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        count = self.counts[image]
+        ids = self.ids[image + mirrored * len(self.counts)].long()
+        order = torch.from_numpy(rng.permutation(count))
+        objects = ids[: 3 * count].view(count, 3)[order].flatten()
+        return {"layout_ids": torch.cat([objects, ids[3 * count :]])}
+
+
+def _layouts(recipe: DiffusionRecipe, images: Images) -> list[list[dict[str, Any]]]:
+    return read_layouts(images, *boxes_meant(images, recipe.box_format, recipe.box_units))

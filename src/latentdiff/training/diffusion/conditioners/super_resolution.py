@@ -1,0 +1,58 @@
+"""Low-resolution images, made of the training images themselves (section 4.4 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.data.degradations import Degradation
+from latentdiff.data.images import Images
+from latentdiff.data.latent_cache import Rows
+from latentdiff.errors import BadFileError, ConfigError
+from latentdiff.io.images import to_tensor
+from latentdiff.registry import DEGRADATIONS
+from latentdiff.seeding import Draws
+from latentdiff.training.diffusion.conditioners.base import Conditioner
+from latentdiff.training.recipes.stages import DiffusionRecipe
+
+
+class SuperResolutionConditioner(Conditioner):
+    """The small image has the latents' size and is concatenated to them; it is degraded anew at every visit."""
+
+    options = ("degradation",)
+
+    @classmethod
+    def unet_options(cls, recipe: DiffusionRecipe, latent_channels: int) -> dict[str, Any]:
+        """Latents and RGB."""
+        return {"in_channels": latent_channels + 3}
+
+    def rows(self, images: Images) -> Rows:
+        """The small image (3, h, w) in [-1, 1]."""
+        if images.channels != 3:
+            raise ConfigError(
+                f"the first stage has {images.channels} channels; super-resolution needs one of 3, which are RGB"
+            )
+        rows = _SmallImages(images, DEGRADATIONS.get(self.recipe.degradation), self.pipeline.upscale_factor)
+        with suppress(BadFileError):  # only to say what the degradation doesn't take
+            rows(0, False, np.random.default_rng(0))
+        return rows
+
+    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
+        """See `Conditioner`."""
+        return Conditioning(concat=batch["small"])
+
+
+class _SmallImages:
+    def __init__(self, images: Images, degradation: Degradation, factor: int) -> None:
+        self.images, self.degradation, self.factor = images, degradation, factor
+
+    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        pixels = np.asarray(self.images.square(image))
+        pixels = np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
+        return {"small": to_tensor(Image.fromarray(self.degradation(pixels, rng, self.factor)))}

@@ -1,0 +1,101 @@
+"""Captions (section 4.3.1 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.data.images import Images
+from latentdiff.data.latent_cache import Rows
+from latentdiff.errors import ConfigError, InputError
+from latentdiff.models.text_encoder import LDMTextEncoder
+from latentdiff.models.tokenizer import load_tokenizer
+from latentdiff.pipelines.prompts import tokenize
+from latentdiff.seeding import Draws
+from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
+from latentdiff.training.diffusion.text_cache import cached_states, encode_ids
+from latentdiff.training.recipes.stages import DiffusionRecipe
+
+
+class TextConditioner(Conditioner):
+    """The text encoder is trained with the UNet, or its states are kept on disk; a dropped caption is the empty one."""
+
+    trains: tuple[str, ...] = ("text_encoder",)
+    options = ("text_encoder", "vocabulary", "caption_dropout", "validation_prompts", "train_text_encoder")
+    dropout = 0.1
+
+    def __init__(self, pipeline: Any, recipe: DiffusionRecipe) -> None:
+        super().__init__(pipeline, recipe)
+        self.empty = tokenize(pipeline.tokenizer, [""], pipeline.max_length)
+        self.frozen = bool(recipe.lora) if recipe.train_text_encoder is None else not recipe.train_text_encoder
+        if self.frozen:
+            self.trains = ()
+            with torch.no_grad():
+                self.empty_states = encode_ids(pipeline.text_encoder, self.empty)
+
+    @classmethod
+    def unet_options(cls, recipe: DiffusionRecipe, latent_channels: int) -> dict[str, Any]:
+        """The context's width."""
+        return {"cross_attention_dim": section_value(recipe.text_encoder, LDMTextEncoder, "hidden_size")}
+
+    @classmethod
+    def components(cls, recipe: DiffusionRecipe, images: Images, vae: Any) -> dict[str, Any]:
+        """A text encoder and the tokenizer of the vocabulary."""
+        if recipe.vocabulary is None:
+            raise ConfigError("vocabulary is missing; a text encoder needs a WordPiece vocab.txt")
+        encoder = build(LDMTextEncoder, "text_encoder", recipe.text_encoder)
+        tokenizer = load_tokenizer(recipe.vocabulary, encoder.config.max_position_embeddings)
+        return {"text_encoder": encoder, "tokenizer": tokenizer}
+
+    def rows(self, images: Images) -> Rows:
+        """Token ids (L,) of a caption, or their states (L, d); of several captions, another at every visit."""
+        if images.captions is None:
+            raise InputError(f"{images.root} has no captions; give 'text' in metadata.jsonl, or a file of annotations")
+        captions = [text if isinstance(text, list) else [text] for text in images.captions]
+        ids = self.prompts([str(text) for several in captions for text in several])["input_ids"]
+        counts = [len(several) for several in captions]
+        if not self.frozen:
+            return _Captions("input_ids", ids.to(torch.int32).numpy(), np.arange(len(ids)), counts)
+        unique, places = torch.unique(ids, dim=0, return_inverse=True)
+        states = cached_states(Path(self.recipe.output_dir) / "captions", self.pipeline.text_encoder, unique)
+        return _Captions("text_states", states, places.numpy(), counts)
+
+    def prompts(self, prompts: list[str]) -> dict[str, torch.Tensor]:
+        """A batch of the given captions."""
+        return {"input_ids": tokenize(self.pipeline.tokenizer, prompts, self.pipeline.max_length)}
+
+    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
+        """See `Conditioner`."""
+        if "text_states" in batch:
+            empty = self.empty_states.to(dropped.device)
+            return Conditioning(torch.where(dropped[:, None, None], empty, batch["text_states"]))
+        ids = torch.where(dropped[:, None], self.empty.to(dropped.device), batch["input_ids"])
+        return Conditioning(encode_ids(self.pipeline.text_encoder, ids))
+
+
+class _Captions:
+    """Draws one of an image's captions.
+
+    Args:
+        name: What a row is called.
+        values: A row for each different caption, integers or float16.
+        places: Which row is that of each caption, image after image.
+        counts: Captions of each image.
+    """
+
+    def __init__(
+        self, name: str, values: np.ndarray[Any, Any], places: np.ndarray[Any, Any], counts: list[int]
+    ) -> None:
+        self.name, self.values, self.places = name, values, places
+        self.counts, self.ends = counts, np.cumsum(counts)
+        self.dtype = np.int64 if values.dtype.kind == "i" else np.float32
+
+    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        count = self.counts[image]
+        place = self.ends[image] - count + (rng.integers(count) if count > 1 else 0)
+        return {self.name: torch.from_numpy(self.values[self.places[place]].astype(self.dtype))}

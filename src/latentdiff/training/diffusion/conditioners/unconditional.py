@@ -1,0 +1,25 @@
+"""No condition (section 4.1 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.data.images import Images
+from latentdiff.data.latent_cache import Columns, Rows
+from latentdiff.seeding import Draws
+from latentdiff.training.diffusion.conditioners.base import Conditioner
+
+
+class NoCondition(Conditioner):
+    """Images alone."""
+
+    def rows(self, images: Images) -> Rows:
+        """Nothing."""
+        return Columns()
+
+    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
+        """See `Conditioner`."""
+        return Conditioning()

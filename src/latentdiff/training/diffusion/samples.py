@@ -1,0 +1,109 @@
+"""A sheet of what a diffusion model makes while it trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.utils.data import default_collate
+
+from latentdiff.config import check
+from latentdiff.data.images import Images
+from latentdiff.data.latent_cache import Rows
+from latentdiff.errors import BadFileError, ConfigError, InputError
+from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
+from latentdiff.io.images import to_picture
+from latentdiff.seeding import Draws, array_generator
+from latentdiff.training.diffusion.conditioners.base import Conditioner
+from latentdiff.training.diffusion.conditioners.text import TextConditioner
+from latentdiff.training.engine.batches import to_device
+from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.viz.grid import image_grid
+
+GUIDANCE_SCALE = 3.0  # where conditions are dropped and the recipe says nothing; the pipelines' own default
+
+
+class SampleSheet:
+    """Samples under the same conditions and seeds every time, by the pipeline itself.
+
+    The conditions are the recipe's prompts, or those of images spread over the data, which stand above the samples.
+
+    Args:
+        conditioner: Of the pipeline that is trained.
+        images: Data to take conditions from.
+        rows: What the conditioner reads of them.
+        recipe: Gives the number of samples, their solver steps and the strength of guidance.
+    """
+
+    def __init__(self, conditioner: Conditioner, images: Images, rows: Rows, recipe: DiffusionRecipe) -> None:
+        self.conditioner, self.recipe, self.originals = conditioner, recipe, list[Image.Image]()
+        scale = recipe.validation_guidance_scale
+        if scale not in (None, 1.0) and not (conditioner.null_dropout() or recipe.dropout):
+            raise ConfigError(
+                f"validation_guidance_scale is {scale}, but this model knows no null condition; leave it out"
+            )
+        steps, most = recipe.validation_inference_steps, conditioner.pipeline.scheduler.config.num_train_timesteps
+        check(
+            1 <= steps <= most, f"validation_inference_steps is {steps}; it must be 1 to {most}, which this model knows"
+        )
+        self.scale = scale if scale is not None else GUIDANCE_SCALE if conditioner.share_dropped else 1.0
+        self.captions: list[str] = list(recipe.validation_prompts)
+        if self.captions:
+            assert isinstance(conditioner, TextConditioner)
+            self.count, self.batch = len(self.captions), conditioner.prompts(self.captions)
+            return
+        self.count = min(recipe.validation_samples, len(images))
+        starts = [number * len(images) // self.count for number in range(self.count)]
+        chosen = [_first_readable(images, rows, start, recipe.seed) for start in starts]
+        self.batch = default_collate([row for _, row, _ in chosen])
+        self.originals = [picture for _, _, picture in chosen if picture is not None]
+        if images.captions is not None and isinstance(conditioner, TextConditioner):
+            captions = [images.captions[i] for i, _, _ in chosen]
+            self.captions = [caption[0] if isinstance(caption, list) else caption for caption in captions]
+
+    @torch.no_grad()
+    def __call__(self) -> Image.Image:
+        """The sheet."""
+        pipeline, recipe = self.conditioner.pipeline, self.recipe
+        device = pipeline.unet.device
+        batch, kept = to_device(self.batch, device), torch.zeros(self.count, dtype=torch.bool, device=device)
+        conditioning = self.conditioner(batch, kept, Draws(recipe.seed, range(self.count)))
+        guidance = []
+        if self.scale != 1:
+            null = self.conditioner(batch, ~kept, Draws(recipe.seed, range(self.count)))
+            guidance = [ClassifierFreeGuidance(null, self.scale)]
+        pipeline.to(device).set_progress_bar_config(disable=True)  # with what isn't trained
+        images = pipeline._generate(
+            conditioning,
+            (recipe.resolution, recipe.resolution),
+            {"seed": recipe.seed, "num_inference_steps": recipe.validation_inference_steps, "output_type": "pt"},
+            batch_size=self.count,
+            guidance=guidance,
+        ).images
+        samples = [to_picture(image * 2 - 1) for image in images]
+        captions = [""] * len(self.originals) + (self.captions or [""] * self.count)
+        return image_grid([*self.originals, *samples], columns=self.count, captions=captions)
+
+
+def _first_readable(images: Images, rows: Rows, start: int, seed: int) -> tuple[int, dict[str, torch.Tensor], Any]:
+    """The number of the first image from `start` on that can be decoded, its rows, and itself if it has any."""
+    for number in range(start, start + len(images)):
+        i = number % len(images)
+        try:
+            row = rows(i, False, array_generator(seed, i))
+            return i, row, to_picture(images[i]) if row else None
+        except BadFileError as error:
+            reason = str(error)
+    raise InputError(f"{images.root}: no image can be decoded, the last: {reason}; give others")
+
+
+def make_samples(conditioner: Conditioner, images: Images, rows: Rows, recipe: DiffusionRecipe) -> SampleSheet | None:
+    """The recipe's sheet of samples, None where there is to be none.
+
+    Raises:
+        ConfigError: If guidance is wanted of a model that can't have it.
+        InputError: If a prompt is too long.
+    """
+    wanted = recipe.validation_steps and (recipe.validation_samples or recipe.validation_prompts)
+    return SampleSheet(conditioner, images, rows, recipe) if wanted else None

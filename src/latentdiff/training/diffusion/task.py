@@ -1,0 +1,139 @@
+"""Second stage: the latent diffusion model (section 3.2 of the paper), with any condition or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from latentdiff.config import check
+from latentdiff.data.bad_files import Readable
+from latentdiff.data.latent_cache import LatentRows, measure_scale
+from latentdiff.io.files import atomic_folder, check_writable
+from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.sampling import Denoiser
+from latentdiff.schedulers.ddim import DDIMScheduler
+from latentdiff.seeding import Draws, generator
+from latentdiff.training.data import check_channels, open_bad_files, open_held_out, open_images
+from latentdiff.training.diffusion.adapters import add_adapter, export_adapter, keep_frozen_out
+from latentdiff.training.diffusion.build import make_conditioner
+from latentdiff.training.diffusion.conditioners.base import Conditioner
+from latentdiff.training.diffusion.latents import encode, encode_held_out
+from latentdiff.training.diffusion.losses import by_variance, diffusion_loss, draw_noisy, huber_widths, timestep_weights
+from latentdiff.training.diffusion.publish import publish
+from latentdiff.training.diffusion.samples import SampleSheet, make_samples
+from latentdiff.training.engine.loop import Run, make_accelerator, train
+from latentdiff.training.engine.task import Task
+from latentdiff.training.recipes.stages import DiffusionRecipe
+
+
+class DiffusionTask(Task):
+    """Denoising of scaled latents; the UNet and what makes its condition are trained together.
+
+    Args:
+        conditioner: Its pipeline's networks are trained in place; the first stage stays as it is.
+        recipe: Gives condition dropout and the loss weighting.
+        samples: Drawn at validation, if any.
+    """
+
+    def __init__(self, conditioner: Conditioner, recipe: DiffusionRecipe, samples: SampleSheet | None = None) -> None:
+        super().__init__()
+        self.samples = samples
+        self.conditioner, self.pipeline, self.recipe = conditioner, conditioner.pipeline, recipe
+        for name in ("unet", *conditioner.trains):
+            setattr(self, name, getattr(self.pipeline, name).train())
+        if recipe.lora:
+            self.requires_grad_(False)
+            add_adapter(self.pipeline.unet, recipe.lora)
+            keep_frozen_out(self)
+        if recipe.torch_compile:
+            self.pipeline.unet.compile()
+        self.dropout = conditioner.share_dropped
+        self.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
+        alphas, kind = self.scheduler.alphas_cumprod, self.scheduler.config.prediction_type
+        self.weights: torch.Tensor
+        self.simple: torch.Tensor
+        self.widths: torch.Tensor
+        weights = timestep_weights(alphas, kind, recipe.snr_gamma, recipe.elbo_weight)
+        check(
+            bool(weights.isfinite().all()),
+            f"elbo_weight is {recipe.elbo_weight}, but where all is noise the bound's weight of an epsilon prediction "
+            "is infinite; set it to 0, or choose another prediction_type or noise_schedule",
+        )
+        self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("simple", timestep_weights(alphas, kind, recipe.snr_gamma, 0.0), persistent=False)
+        self.register_buffer("widths", huber_widths(alphas, recipe.huber_c), persistent=False)
+        self.logvar = nn.Parameter(torch.full_like(weights, recipe.logvar_init)) if recipe.learn_logvar else None
+
+    def forward(self, batch: dict[str, torch.Tensor], draws: Draws) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of `moments` (B, 2c or c, h, w) from the cache and the conditioner's own rows.
+
+        In evaluation no condition is dropped.
+        """
+        latents, noise, timesteps = draw_noisy(
+            batch["moments"], self.pipeline.vae.config, self.scheduler, draws, self.recipe.noise_offset
+        )
+        dropped = draws.uniform().to(latents.device) < self.dropout * self.training
+        conditioning = self.conditioner(batch, dropped, draws)
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        prediction = Denoiser(self.unet, conditioning)(noisy, timesteps, 0.0)
+        target = {
+            "epsilon": noise,
+            "v_prediction": self.scheduler.get_velocity(latents, noise, timesteps),
+            "sample": latents,
+        }[self.scheduler.config.prediction_type]
+        weights, widths = self.weights[timesteps], self.widths[timesteps]
+        if self.logvar is None:
+            return diffusion_loss(prediction, target, weights, self.recipe.loss, widths), {}
+        logvar = self.logvar[timesteps]
+        weights = by_variance(weights, self.simple[timesteps], logvar)
+        loss = diffusion_loss(prediction, target, weights, self.recipe.loss, widths) + logvar.mean()
+        return loss, {"logvar": logvar.detach().mean()}
+
+    def export(self, folder: Path) -> None:
+        """Write the whole pipeline as `folder/pipeline`, or the adapter as `folder/lora`."""
+        if self.recipe.lora:
+            return export_adapter(self.pipeline.unet, folder)
+        with atomic_folder(folder / "pipeline") as aside:
+            self.pipeline.save_pretrained(aside)
+
+    def validate(self, folder: Path, step: int) -> dict[str, float]:
+        """Draw a sheet of samples."""
+        if self.samples is not None:
+            self.samples().save(folder / f"samples-{step}.png")
+        return {}
+
+
+def train_diffusion(recipe: DiffusionRecipe, run: Run = train, limit: int | None = None) -> Path:
+    """Train a latent diffusion model on a folder of images; returns the output folder, with `pipeline/` or `lora/`."""
+    check_writable(Path(recipe.output_dir) / ("lora" if recipe.lora else "pipeline"))
+    accelerator = make_accelerator(recipe)
+    torch.manual_seed(recipe.seed)
+    images = open_images(recipe, 3)
+    conditioner = make_conditioner(recipe, images)
+    pipeline: DiffusionPipeline = conditioner.pipeline
+    images.channels = pipeline.vae.config.in_channels
+    check_channels(images)
+    held_out = open_held_out(recipe, images.channels)
+    rows, held_out_rows = conditioner.rows(images), conditioner.rows(held_out) if held_out else None
+    samples = make_samples(conditioner, held_out or images, held_out_rows or rows, recipe)
+    bad_files = open_bad_files(recipe, images, accelerator)
+    latents = encode(recipe, pipeline.vae, images, accelerator, bad_files, limit)
+    unseen = None
+    if held_out and held_out_rows:
+        unseen_latents = encode_held_out(recipe, pipeline.vae, held_out, accelerator, bad_files, limit)
+        unseen_rows = LatentRows(unseen_latents, held_out_rows, recipe.seed)
+        unseen = Readable(unseen_rows, held_out.files, bad_files, recipe.seed)
+    if recipe.pretrained_model_name_or_path is None:
+        channels = pipeline.vae.config.latent_channels
+        scale = recipe.latent_scale or measure_scale(
+            latents, channels, recipe.latent_scale_images, generator(recipe.seed)
+        )
+        pipeline.vae.register_to_config(scaling_factor=scale)
+    task = DiffusionTask(conditioner, recipe, samples)
+    items = Readable(LatentRows(latents, rows, recipe.seed), images.files, bad_files, recipe.seed)
+    folder = run(task, items, recipe, accelerator, unseen)
+    if recipe.push_to_hub and run is train and accelerator.is_main_process:
+        publish(recipe, folder)
+    return folder

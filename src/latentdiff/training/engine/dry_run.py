@@ -1,0 +1,128 @@
+"""A few real steps of a run, to tell what it needs; nothing is kept."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import Dataset
+
+from latentdiff.io.files import check_writable
+from latentdiff.training.engine.gradient import Gradient
+from latentdiff.training.engine.interrupts import Interrupts
+from latentdiff.training.engine.loop import prepare
+from latentdiff.training.engine.memory import named_levers
+from latentdiff.training.engine.task import Task
+from latentdiff.training.recipes.stages import Recipe
+
+TIMED_STEPS = 2
+LIMIT = 64  # images that are encoded
+
+GIB = 2**30
+
+
+@dataclass
+class Rehearsal:
+    """Stands in for `train`: makes one step and times a few more, of weights that nobody keeps.
+
+    Attributes:
+        lines: What was found.
+    """
+
+    lines: list[str] = field(default_factory=list)
+
+    def __call__(
+        self,
+        task: Task,
+        items: Dataset[Any],
+        recipe: Recipe,
+        accelerator: Accelerator,
+        held_out: Dataset[Any] | None = None,
+    ) -> Path:
+        """See `train`; the folder that is returned will be gone."""
+        trained = [p for p in task.parameters() if p.requires_grad]
+        components = getattr(getattr(task, "pipeline", None), "components", {}).values()
+        parts = [part for part in components if isinstance(part, torch.nn.Module)]
+        everything = {id(p): p for module in (task, *parts) for p in module.parameters()}.values()
+        frozen = sum(p.numel() for p in everything) - sum(p.numel() for p in trained)
+        model, optimizer, _ = prepare(task, recipe, accelerator)
+        task.step = recipe.max_train_steps - 1  # when all takes part
+
+        with named_levers(recipe), closing(Gradient(model, items, recipe, accelerator, 0)) as gradient:
+
+            def step() -> None:
+                gradient(Interrupts())
+                optimizer.step()
+                optimizer.zero_grad()
+
+            with _saved_bytes(everything) as saved:
+                step()
+            start = time.perf_counter()
+            for _ in range(TIMED_STEPS):
+                step()  # which waits for the device
+            seconds = (time.perf_counter() - start) / TIMED_STEPS
+        weights, gradients = _bytes(everything), _bytes(trained)
+        moments = _bytes(tensor for state in optimizer.state.values() for tensor in state.values())
+        needs = {"weights": weights, "gradients": gradients, "optimiser": moments}
+        needs["EMA"] = 4 * sum(p.numel() for p in trained) if recipe.ema_decay else 0
+        needs["activations"] = sum(saved.values()) // recipe.gradient_accumulation_steps
+        images = recipe.train_batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
+        total: int = len(items.files)  # type: ignore[attr-defined]
+        left = timedelta(seconds=round(seconds * recipe.max_train_steps))
+        self.lines = [
+            f"parameters: {sum(p.numel() for p in trained):,} trained, {frozen:,} frozen",
+            f"memory of a process: {sum(needs.values()) / GIB:.3f} GiB = "
+            + " + ".join(f"{name} {size / GIB:.3f}" for name, size in needs.items())
+            + f" (of {recipe.train_batch_size} images)",
+            f"data: {total:,} images, {images:,} a step, {total / images:,.2f} steps an epoch",
+            f"run: {recipe.max_train_steps:,} steps, {recipe.max_train_steps * images / total:,.1f} epochs",
+            f"speed: {images / seconds:,.2f} images a second here, {left} for the run without validation",
+        ]
+        return Path(recipe.output_dir)
+
+
+def rehearse(stage: Callable[..., Path], recipe: Recipe) -> list[str]:
+    """Lines on what a run needs: parameters, memory, steps, time. Nothing is written where it would write.
+
+    Args:
+        stage: `train_diffusion` or another.
+        recipe: Of the run.
+
+    Raises:
+        LatentDiffError: If the run would end with it before, or in, its first steps.
+    """
+    check_writable(recipe.output_dir)
+    rehearsal = Rehearsal()
+    with tempfile.TemporaryDirectory() as folder:
+        stage(replace(recipe, output_dir=folder), run=rehearsal, limit=LIMIT)
+    return rehearsal.lines
+
+
+@contextmanager
+def _saved_bytes(parameters: Iterable[torch.Tensor]) -> Iterator[dict[int, int]]:
+    """The storages, and their bytes, that are kept for backward passes in the block, weights left out."""
+    own = {p.untyped_storage().data_ptr() for p in parameters}
+    saved: dict[int, int] = {}
+    kept: list[torch.Tensor] = []  # else a storage's place would be given to another one
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and storage.data_ptr() not in saved:
+            saved[storage.data_ptr()] = storage.nbytes()
+            kept.append(tensor.detach())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield saved
+
+
+def _bytes(tensors: Iterable[Any]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, torch.Tensor))

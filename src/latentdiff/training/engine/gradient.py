@@ -1,0 +1,91 @@
+"""The gradient of one optimiser step, over its micro-batches and all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import nn
+from torch.utils.data import Dataset
+
+from latentdiff.data.stream import sample_numbers, stream
+from latentdiff.seeding import Draws
+from latentdiff.training.engine.batches import to_device
+from latentdiff.training.engine.interrupts import Interrupts
+from latentdiff.training.engine.sharding import full
+from latentdiff.training.engine.zero import skippable
+from latentdiff.training.recipes.stages import Recipe
+
+
+class Gradient:
+    """Leaves the clipped gradient of the next step in the parameters, and tells all processes the same of it.
+
+    DeepSpeed makes the step as well, unless the gradient isn't finite.
+
+    Args:
+        model: A task, prepared by `accelerator`.
+        items: What it is trained on.
+        recipe: Of the run.
+        accelerator: Of the run.
+        first: The number of steps already made.
+    """
+
+    def __init__(self, model: nn.Module, items: Dataset[Any], recipe: Recipe, accelerator: Accelerator, first: int):
+        self.model, self.recipe, self.accelerator = model, recipe, accelerator
+        self.zero = accelerator.distributed_type == DistributedType.DEEPSPEED
+        self.batches = self._batches(items, first * recipe.gradient_accumulation_steps)
+        self.upcoming = next(self.batches)
+
+    def __call__(self, interrupts: Interrupts) -> dict[str, float]:
+        """Compute the gradient.
+
+        Args:
+            interrupts: The signals that this process is sent, until the end of the backward pass.
+
+        Returns:
+            Means over the batch of all processes: the "loss" and the task's values; "grad_norm" before clipping; and
+            "signal", which is 0 if no process was sent any.
+        """
+        micro_steps = self.recipe.gradient_accumulation_steps
+        means: dict[str, torch.Tensor] = {}
+        for _ in range(micro_steps):
+            batch, draws = self.upcoming
+            torch.manual_seed(draws.rows[0].initial_seed())  # for layers that draw by themselves, such as dropout
+            with self.accelerator.accumulate(self.model):
+                loss, values = self.model(to_device(batch, self.accelerator.device), draws)
+                self.accelerator.backward(skippable(loss) if self.zero else loss)
+            self.upcoming = next(self.batches)  # while the device is still at work, as the next lines wait for it
+            for name, value in {"loss": loss, **values}.items():
+                means[name] = means.get(name, 0) + value.detach().float() / micro_steps
+        norm = full(self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm), loss.device)
+        means |= {"grad_norm": norm, "signal": torch.full_like(norm, interrupts.number)}
+        return self._agreed(means)
+
+    def close(self) -> None:
+        """End the processes that read images."""
+        self.batches.close()
+
+    def _agreed(self, means: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Means over processes: one vector a step is sent and read, by which all of them do the same next."""
+        vector = torch.stack([value.float() for value in means.values()])
+        agreed: torch.Tensor = self.accelerator.reduce(vector, "mean")
+        return dict(zip(means, agreed.tolist(), strict=True))
+
+    def _batches(self, items: Dataset[Any], micro_step: int) -> Generator[tuple[Any, Draws], None, None]:
+        """This process's batches from a micro-step on, and what is drawn for them."""
+        size, seed = self.recipe.train_batch_size, self.recipe.seed
+        rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
+        for batch in stream(
+            items,
+            size,
+            seed=seed,
+            first_step=micro_step,
+            rank=rank,
+            world_size=world_size,
+            num_workers=self.recipe.dataloader_num_workers,
+        ):
+            yield batch, Draws(seed, sample_numbers(micro_step, size, rank, world_size))
+            micro_step += 1

@@ -1,0 +1,147 @@
+"""THE training loop: one, for every stage, on accelerate."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
+from torch import nn
+from torch.utils.data import Dataset
+
+from latentdiff.config import check
+from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
+from latentdiff.seeding import generator
+from latentdiff.training.engine.ema import EMA
+from latentdiff.training.engine.gradient import Gradient
+from latentdiff.training.engine.interrupts import Interrupts
+from latentdiff.training.engine.log import Log
+from latentdiff.training.engine.memory import named_levers
+from latentdiff.training.engine.optimizers import make_learning_rate, make_optimizer
+from latentdiff.training.engine.progress import Progress
+from latentdiff.training.engine.sharding import check_sharding
+from latentdiff.training.engine.state import State
+from latentdiff.training.engine.task import Task, recompute_activations
+from latentdiff.training.engine.trackers import start_trackers, tracker_options
+from latentdiff.training.engine.validation import Validation
+from latentdiff.training.recipes.stages import Recipe
+
+Run = Callable[..., Path]
+"""What is done with a task, its data, its recipe, an accelerator and data held out: `train`, or a rehearsal."""
+
+
+def make_accelerator(recipe: Recipe) -> Accelerator:
+    """The process group, device and precision of a run.
+
+    Raises:
+        ConfigError: If the device doesn't train in that precision or by that kind of shards, or the tracker isn't
+            installed.
+    """
+    for line in recipe.unused():
+        warnings.warn(LatentDiffWarning(line), stacklevel=2)
+    cpu = not torch.accelerator.is_available()
+    for kind in ("FSDP", "DEEPSPEED"):
+        ignored = cpu and os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() == "true"
+        check(not ignored, f"accelerate is configured for {kind}, which it does not do on CPUs; leave it out")
+    # accelerate keeps the first run's precision for the life of the process; a second run may want another.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        cpu=cpu,  # unless told, processes on CPUs would not know of each other
+        mixed_precision=recipe.mixed_precision,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        # The main process alone encodes all images and looks at samples, while the others wait for it.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
+        **tracker_options(recipe),
+    )
+    fits = recipe.mixed_precision != "fp16" or accelerator.device.type != "cpu"  # accelerate would compute in fp32
+    check(fits, "mixed_precision is 'fp16', which CPUs don't train in; give 'bf16' or 'no'")
+    return accelerator
+
+
+def prepare(task: Task, recipe: Recipe, accelerator: Accelerator) -> tuple[nn.Module, Any, Callable[[int], float]]:
+    """The task and its optimiser on the device and shared out to the processes, and the learning rate by the step.
+
+    Raises:
+        ConfigError: If there is no such optimiser or schedule, or the processes aren't there for such a run.
+    """
+    check_sharding(accelerator, recipe)
+    optimizer = make_optimizer((p for p in task.parameters() if p.requires_grad), recipe)
+    learning_rate = make_learning_rate(recipe, optimizer, accelerator.num_processes)
+    if recipe.gradient_checkpointing:
+        recompute_activations(task)
+    model, optimizer = accelerator.prepare(task.to(accelerator.device), optimizer)
+    return model, optimizer, learning_rate
+
+
+def train(
+    task: Task, items: Dataset[Any], recipe: Recipe, accelerator: Accelerator, held_out: Dataset[Any] | None = None
+) -> Path:
+    """Train `task` on `items` and export it to `recipe.output_dir`; validation has the loss of `held_out`.
+
+    A step whose loss or gradient isn't finite is skipped, by all processes alike.
+
+    Returns:
+        The folder of the final weights: EMA weights where EMA is on.
+
+    Raises:
+        LatentDiffError: If the loss stays not finite, or if there is too little memory.
+        CheckpointError: If the checkpoint to resume from can't be read.
+        ConfigError: If it was made with another recipe.
+        TrainingInterrupted: After SIGTERM or Ctrl-C, when a checkpoint is written.
+    """
+    output_dir = Path(recipe.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    model, optimizer, learning_rate = prepare(task, recipe, accelerator)
+    ema = EMA(task, recipe.ema_decay) if recipe.ema_decay else None
+    log = Log(output_dir, recipe, accelerator)
+    state = State(task, ema, optimizer, log, recipe, accelerator, items=len(items))  # type: ignore[arg-type]
+    state.resume()
+    start_trackers(accelerator, recipe, state.step)
+    validation = Validation(task, ema, held_out, recipe, log, state.step)
+    steps = range(state.step, recipe.max_train_steps)
+    progress = Progress(
+        steps, initial=state.step, total=len(steps) + state.step, disable=not accelerator.is_main_process
+    )
+    stop = False
+    with (
+        named_levers(recipe),
+        closing(Gradient(model, items, recipe, accelerator, state.step)) as gradient,
+        Interrupts() as interrupts,
+    ):
+        for step in progress:
+            task.step = step
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step)
+            values = gradient(interrupts)
+            stop = values.pop("signal") > 0
+            finite = state.update(values)
+            if finite:
+                task.after_step(ema, generator(recipe.seed, step, 2))
+            log.add(values if finite else None, state.step, learning_rate(step), progress)
+            state.check_progress()
+            if recipe.validation_steps and state.step % recipe.validation_steps == 0 and accelerator.is_main_process:
+                validation(state.step)
+            if stop or state.step % recipe.checkpointing_steps == 0:
+                state.save()
+            if stop:
+                accelerator.wait_for_everyone()  # until the checkpoint is there
+                break
+    number = signal.Signals(interrupts.number or signal.SIGTERM) if stop else None
+    if number is None:
+        state.export()
+    # What holds the process group has to go before it does: gloo's end waits for a thread that waits for Python's lock.
+    del gradient, model
+    accelerator.free_memory()
+    accelerator.end_training()
+    if number is not None:
+        raise TrainingInterrupted(f"{number.name} after step {state.step}; {state.last()}", number)
+    return output_dir

@@ -1,0 +1,96 @@
+"""Training of which each process holds a part: its tensors as whole ones, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map
+
+from latentdiff.config import check
+from latentdiff.training.engine import zero
+from latentdiff.training.recipes.run import Recipe
+
+
+def check_sharding(accelerator: Accelerator, recipe: Recipe) -> None:
+    """ConfigError for what a run doesn't do on the processes that accelerate was configured for."""
+    check(
+        accelerator.gradient_accumulation_steps == recipe.gradient_accumulation_steps,
+        f"accelerate is configured for gradient_accumulation_steps {accelerator.gradient_accumulation_steps}, the "
+        f"recipe says {recipe.gradient_accumulation_steps}; make them the same",
+    )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        zero.configure(accelerator, recipe)
+    if accelerator.distributed_type == DistributedType.FSDP:
+        check(accelerator.is_fsdp2, "accelerate is configured for FSDP version 1; set fsdp_version to 2")
+        check(
+            not recipe.validation_steps,
+            f"validation_steps is {recipe.validation_steps}, but a sharded model can't be looked at while it trains; "
+            "set it to 0",
+        )
+
+
+def full(value: torch.Tensor | float, device: torch.device) -> torch.Tensor:
+    """A tensor, whole, or a number as one; all processes have to call it."""
+    return value.full_tensor() if isinstance(value, DTensor) else torch.as_tensor(value, device=device)
+
+
+def whole(tree: Any, kept: bool) -> Any:
+    """A tree (dict, list) with its sharded tensors made whole, one by one, on the CPU; all processes have to call it.
+
+    Args:
+        tree: Other values in it stay as they are.
+        kept: Whether this process needs them; it gets empty tensors else.
+    """
+
+    def make(value: Any) -> Any:
+        if not isinstance(value, DTensor):
+            return value
+        found = value.full_tensor()
+        return found.cpu() if kept else torch.empty(0)
+
+    return tree_map(make, tree)
+
+
+def sharded_like(value: Any, reference: torch.Tensor) -> Any:
+    """A whole tensor sharded as `reference` is, if it is and has this shape; all processes have to call it."""
+    if isinstance(reference, DTensor) and isinstance(value, torch.Tensor) and value.shape == reference.shape:
+        return distribute_tensor(value.to(reference.device), reference.device_mesh, reference.placements)
+    return value
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that is here."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def unshard(module: nn.Module, kept: bool) -> None:
+    """Give a module that is trained no more its whole weights, where they are `kept`; all processes have to call it."""
+    for name, parameter in list(module.named_parameters()):
+        if isinstance(parameter, DTensor):
+            found = parameter.full_tensor()
+            if kept:
+                owner, _, own_name = name.rpartition(".")
+                setattr(module.get_submodule(owner), own_name, nn.Parameter(found.detach().cpu()))
+
+
+def whole_state(accelerator: Accelerator, optimizer: Any, parameters: Sequence[nn.Parameter], kept: bool) -> Any:
+    """The `state_dict` of an optimiser, whole, where it is `kept`; all processes have to call it."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return zero.whole_state(optimizer, parameters, kept)
+    return whole(optimizer.state_dict(), kept)
+
+
+def load_state(accelerator: Accelerator, optimizer: Any, parameters: Sequence[nn.Parameter], saved: Any) -> None:
+    """Go on with a whole `state_dict` of an optimiser, and with the weights that were loaded before."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        zero.load_state(optimizer, parameters, saved)
+        return
+    for number, values in saved["state"].items():
+        saved["state"][number] = {name: sharded_like(value, parameters[number]) for name, value in values.items()}
+    optimizer.load_state_dict(saved)

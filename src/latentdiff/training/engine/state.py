@@ -1,0 +1,193 @@
+"""All that a training run needs to go on, to a checkpoint and back."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from latentdiff.errors import CheckpointError, ConfigError, LatentDiffError, LatentDiffWarning
+from latentdiff.io.files import clear_asides
+from latentdiff.training.engine import checkpoint
+from latentdiff.training.engine.ema import EMA
+from latentdiff.training.engine.faults import outlived
+from latentdiff.training.engine.log import Log
+from latentdiff.training.engine.resume_check import check_same, defaults, identity
+from latentdiff.training.engine.sharding import load_state, local, sharded_like, unshard, whole, whole_state
+from latentdiff.training.engine.task import Task
+from latentdiff.training.recipes.stages import Recipe
+
+REMEDY = "with a lower learning_rate or mixed_precision 'no'"
+
+
+@dataclass
+class State:
+    """What changes while a run goes on, and whose it is.
+
+    Attributes:
+        task: What is trained, prepared by `accelerator` as the optimiser is.
+        ema: Its averaged weights, if any.
+        optimizer: Of the task.
+        log: Has a line that is not full yet.
+        recipe: Of the run.
+        accelerator: Of the run.
+        items: The number of items in the data set.
+        step: Steps made.
+        skipped: The last of them that were skipped, in a row.
+    """
+
+    task: Task
+    ema: EMA | None
+    optimizer: Any
+    log: Log
+    recipe: Recipe
+    accelerator: Accelerator
+    items: int
+    step: int = 0
+    skipped: int = 0
+
+    @property
+    def output_dir(self) -> Path:
+        """Where the checkpoints are."""
+        return Path(self.recipe.output_dir)
+
+    def update(self, values: Mapping[str, float]) -> bool:
+        """Make the step whose gradient is there, or skip it and return False if it or the loss isn't finite."""
+        self.step += 1
+        finite = math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])
+        self.skipped = 0 if finite else self.skipped + 1
+        if finite:
+            self.optimizer.step()
+            if self.ema:
+                self.ema.update()
+        elif self.accelerator.scaler:
+            self.accelerator.scaler.update()  # lowers fp16's scale, which is most often what was wrong
+        self.optimizer.zero_grad()
+        return finite
+
+    def check_progress(self) -> None:
+        """Raise LatentDiffError when too many steps in a row were skipped."""
+        if self.skipped == self.recipe.max_skipped_steps:
+            raise LatentDiffError(
+                f"loss or gradient was not finite in {self.skipped} steps in a row, up to step {self.step}; "
+                f"{self.last()}, {REMEDY}"
+            )
+
+    def is_finite(self) -> bool:
+        """Whether no weight is infinite or not a number; all processes have to ask."""
+        wrong = torch.stack([~local(p.detach()).isfinite().all() for p in self.task.parameters()]).any()
+        return not float(self.accelerator.reduce(wrong.float(), "sum"))
+
+    def resume(self) -> None:
+        """Go on from the checkpoint that the recipe names, or start anew; what a killed run left aside is removed.
+
+        Raises:
+            CheckpointError: If it is missing or damaged, or there are checkpoints and the recipe names none.
+            ConfigError: If it was made with another recipe.
+        """
+        if self.accelerator.is_main_process:
+            clear_asides(self.output_dir)
+        self.accelerator.wait_for_everyone()
+        folder = checkpoint.resolve(self.output_dir, self.recipe.resume_from_checkpoint)
+        if folder is None and self.recipe.resume_from_checkpoint and self.accelerator.is_main_process:
+            line = f"there is no checkpoint in {self.output_dir} to go on from, so the run starts anew"
+            warnings.warn(LatentDiffWarning(line), stacklevel=2)
+        if folder is not None:
+            try:
+                self._load(folder)
+            except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+                if isinstance(error, ConfigError):
+                    raise
+                raise CheckpointError(
+                    f"{folder} cannot be resumed ({str(error).splitlines()[0]}); use another"
+                ) from None
+        self.log.cut(self.step)
+
+    def save(self) -> None:
+        """Write `checkpoint-STEP`; where the disk doesn't allow it, a warning says so and the last one stays.
+
+        Nothing is written while steps are skipped, nor of weights that aren't finite. All processes have to call it.
+        """
+        if self.skipped or not self.is_finite():
+            return
+        main = self.accelerator.is_main_process
+        weights = whole(self.task.state_dict(), main)
+        moments = whole_state(self.accelerator, self.optimizer, self._trained(), main)
+        shadow = whole(self.ema.shadow if self.ema else {}, main)
+        if not main:
+            return
+        with (
+            outlived(f"saving checkpoint-{self.step}", self.last),
+            checkpoint.written(self.output_dir, self.step, self.recipe.checkpoints_total_limit) as folder,
+        ):
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
+            save_file(shadow, folder / "ema.safetensors")
+            with open(folder / "optimizer.pt", "wb") as file:  # given a path, torch doesn't say why it can't
+                torch.save(moments, file)
+            (folder / "state.json").write_text(json.dumps(self._numbers(), indent=1))
+
+    def export(self) -> None:
+        """Write the weights that the run ends with, averaged where EMA is on.
+
+        Raises:
+            LatentDiffError: If they aren't finite, or if no step could be made.
+        """
+        if not self.is_finite():
+            raise LatentDiffError(f"the last step made weights that are not finite; {self.last()}, {REMEDY}")
+        if self.skipped and self.skipped == self.step:
+            raise LatentDiffError(f"no step had a finite loss and gradient, so nothing was learned; train {REMEDY}")
+        if self.skipped:
+            line = f"the last {self.skipped} steps were skipped as not finite; look at the results with care"
+            warnings.warn(LatentDiffWarning(line), stacklevel=2)
+        main = self.accelerator.is_main_process
+        with self.ema.applied() if self.ema else nullcontext():
+            unshard(self.task, main)
+            if main:
+                self.task.export(self.output_dir)
+
+    def last(self) -> str:
+        """A line on where a run can go on."""
+        names = [path.name for path in checkpoint.existing(self.output_dir)]
+        return f"go on from {names[-1]} by --resume_from_checkpoint latest" if names else "there is no checkpoint yet"
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.task.parameters() if parameter.requires_grad]
+
+    def _numbers(self) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        return {
+            "step": self.step,
+            "ema_updates": self.ema.num_updates if self.ema else 0,
+            "scaler": scaler.state_dict() if scaler else {},
+            "log": self.log.state(),
+            "recipe": self._identity(),
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        return identity(self.recipe, self.log.images, self.items)
+
+    def _load(self, folder: Path) -> None:
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        check_same(folder, state["recipe"], self._identity(), defaults(type(self.recipe)))
+        own = self.task.state_dict()
+        weights = load_file(folder / "model.safetensors")
+        self.task.load_state_dict({n: sharded_like(t, own[n]) if n in own else t for n, t in weights.items()})
+        if self.ema:
+            self.ema.load(load_file(folder / "ema.safetensors"), state["ema_updates"])
+        moments = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
+        load_state(self.accelerator, self.optimizer, self._trained(), moments)
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.log.load(state["log"])
+        self.step = int(state["step"])

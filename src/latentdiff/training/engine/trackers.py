@@ -1,0 +1,86 @@
+"""Experiment trackers beside `log.jsonl`, through accelerate."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from PIL import Image
+
+from latentdiff.errors import ConfigError, LatentDiffWarning
+from latentdiff.registry import nearest
+from latentdiff.training.recipes.stages import Recipe, as_dict
+
+PROJECT, FOLDER = "latentdiff", "logs"
+
+
+def tracker_options(recipe: Recipe) -> dict[str, Any]:
+    """What `Accelerator` has to be told of the recipe's `report_to`.
+
+    Raises:
+        ConfigError: If accelerate doesn't know the tracker, or its package is not installed.
+    """
+    name, installed = recipe.report_to, {str(tracker) for tracker in get_available_trackers()}
+    if name == "auto":
+        name = "tensorboard" if "tensorboard" in installed else "none"
+        if name == "none":
+            line = "tensorboard is not installed, so the run has log.jsonl alone (pip install 'latentdiff[training]')"
+            warnings.warn(LatentDiffWarning(line), stacklevel=2)
+    if name == "none":
+        return {}
+    if name not in LOGGER_TYPE_TO_CLASS:
+        raise ConfigError(f"report_to is {name!r}; {nearest(name, ['auto', 'none', *LOGGER_TYPE_TO_CLASS])}")
+    if name not in installed:
+        raise ConfigError(f"report_to is {name!r}, whose package is not installed; install it, or give 'none'")
+    return {"log_with": name, "project_dir": Path(recipe.output_dir) / FOLDER}
+
+
+def start_trackers(accelerator: Accelerator, recipe: Recipe, first_step: int) -> None:
+    """Open the trackers, with the recipe; what TensorBoard has of steps after a resume's is hidden."""
+    if accelerator.log_with:
+        config = {key: _plain(value) for key, value in as_dict(recipe).items()}
+        with _given_up(accelerator):
+            accelerator.init_trackers(PROJECT, config, {"tensorboard": {"purge_step": first_step + 1}})
+
+
+@contextmanager
+def _given_up(accelerator: Accelerator) -> Iterator[None]:
+    """Trackers that fail, for want of a service or of room, are said and given up: no run ends for them."""
+    try:
+        yield
+    except Exception as error:
+        name, reason = str(accelerator.log_with[0]), (str(error).splitlines() or [type(error).__name__])[0]
+        accelerator.trackers.clear()
+        line = f"{name} failed ({reason}); the run goes on with log.jsonl alone"
+        warnings.warn(LatentDiffWarning(line), stacklevel=2)
+
+
+def track_values(accelerator: Accelerator, values: Mapping[str, float], step: int) -> None:
+    """Tell the trackers what is known after a step."""
+    with _given_up(accelerator):
+        accelerator.log({name: float(value) for name, value in values.items()}, step=step)
+
+
+def track_pictures(accelerator: Accelerator, pictures: Iterable[Path], step: int) -> None:
+    """Show files named `WHAT-STEP.png` in the trackers that have images, each as WHAT."""
+    if not accelerator.trackers:
+        return
+    with _given_up(accelerator):
+        for path in pictures:
+            pixels = np.asarray(Image.open(path).convert("RGB"))[None]
+            for tracker in accelerator.trackers:
+                options = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                if hasattr(tracker, "log_images"):
+                    tracker.log_images({path.stem.rpartition("-")[0]: pixels}, step=step, **options)
+
+
+def _plain(value: Any) -> Any:
+    """A value that every tracker takes."""
+    return value if isinstance(value, (str, int, float)) else json.dumps(value)

@@ -1,0 +1,1 @@
+"""First stage: the autoencoder that makes the latent space."""

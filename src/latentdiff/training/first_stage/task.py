@@ -1,0 +1,171 @@
+"""First stage: the autoencoder that makes the latent space (section 3.1 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+from torch.utils.data import Dataset, Subset
+
+from latentdiff.config import check
+from latentdiff.data.bad_files import BadFiles, Readable
+from latentdiff.data.images import Images
+from latentdiff.io.files import atomic_folder, check_writable
+from latentdiff.io.stored import Stored
+from latentdiff.models.lpips import PerceptualDistance
+from latentdiff.seeding import Draws, generator
+from latentdiff.training.data import open_bad_files, open_held_out, open_images
+from latentdiff.training.diffusion.conditioners.base import build
+from latentdiff.training.engine.ema import EMA
+from latentdiff.training.engine.loop import Run, make_accelerator, train
+from latentdiff.training.engine.task import Task
+from latentdiff.training.first_stage.adversarial import LIMIT, Adversarial
+from latentdiff.training.first_stage.autoencoder import make_first_stage
+from latentdiff.training.first_stage.bottlenecks import KLBottleneck, VQBottleneck, make_bottleneck
+from latentdiff.training.first_stage.discriminator import PatchDiscriminator
+from latentdiff.training.first_stage.held_out import HeldOut, check_held_out
+from latentdiff.training.first_stage.reconstruction import Reconstruction, load_perceptual
+from latentdiff.training.recipes.stages import FirstStageRecipe
+
+CODEBOOK = "vae.quantize.embedding.weight"
+
+
+class FirstStageTask(Task):
+    """Reconstruction in pixels and features, a penalty on the latents, and a discriminator (appendix G, eq. 25).
+
+    Args:
+        vae: KL or VQ; encodes images (B, C, H, W) in [-1, 1].
+        recipe: Gives the terms and their weights, and what is trained.
+        perceptual: On the device of the run; needed for `perceptual_weight`.
+        held_out: Images (C, H, W) in [-1, 1] that validation looks at.
+
+    Raises:
+        ConfigError: If an option is for another kind of first stage, or the discriminator can't be built.
+    """
+
+    def __init__(
+        self,
+        vae: Any,
+        recipe: FirstStageRecipe,
+        perceptual: PerceptualDistance | None = None,
+        held_out: Sequence[torch.Tensor] = (),
+    ) -> None:
+        super().__init__()
+        self.vae, self.recipe = vae, recipe
+        self.bottleneck = make_bottleneck(vae, recipe)
+        if recipe.trainable == "all":
+            _check_used(type(vae).__name__, self.bottleneck.options, recipe)
+        else:
+            _check_used(f"{type(vae).__name__}'s decoder", (), recipe)
+            vae.requires_grad_(False)
+            for part in (vae.decoder, vae.post_quant_conv):
+                if part is not None:
+                    part.requires_grad_(True)
+        self.reconstruction = Reconstruction(recipe, perceptual)
+        self.held_out = HeldOut(held_out, recipe.train_batch_size, self.reconstruction)
+        self.adversarial = None
+        if recipe.discriminator:
+            channels = vae.config.out_channels
+            discriminator = build(PatchDiscriminator, "discriminator", recipe.discriminator, in_channels=channels)
+            check(
+                recipe.resolution >= discriminator.smallest,
+                f"resolution is {recipe.resolution}, but the discriminator needs {discriminator.smallest}; give it "
+                "fewer layers",
+            )
+            elements = channels * recipe.resolution**2 if self.bottleneck.summed else 1
+            self.adversarial = Adversarial(discriminator, recipe, LIMIT / elements)
+
+    def forward(self, batch: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of images (B, C, H, W)."""
+        if self.recipe.random_flip:
+            mirrored = draws.uniform().to(batch.device) < 0.5
+            batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
+        decoded, penalty, values = self.bottleneck(self.vae, batch, draws)
+        loss, more = self.reconstruction(decoded, batch)
+        values = {**more, **values}
+        if self.adversarial is not None:
+            adversarial, more = self.adversarial(batch, decoded, loss, self.vae.decoder.conv_out.weight, self.step)
+            loss, values = loss + adversarial, {**values, **more}
+        return loss + penalty if self.recipe.trainable == "all" else loss, values
+
+    def after_step(self, ema: EMA | None, rng: torch.Generator) -> None:
+        """Restart codes that nothing chooses."""
+        codebooks = [self.get_parameter(CODEBOOK)] if isinstance(self.bottleneck, VQBottleneck) else []
+        averaged = [ema.shadow[CODEBOOK]] if ema and CODEBOOK in ema.shadow else []
+        self.bottleneck.after_step(self.step + 1, codebooks + averaged, rng)
+
+    def validate(self, folder: Path, step: int) -> dict[str, float]:
+        """Measure and show the reconstructions of the images held out."""
+        return self.held_out.look(self.vae, folder / f"reconstructions-{step}.png")
+
+    def export(self, folder: Path) -> None:
+        """Write the autoencoder as `folder/vae`."""
+        with atomic_folder(folder / "vae") as aside:
+            self.vae.save_pretrained(aside)
+
+
+def _check_used(trained: str, options: tuple[str, ...], recipe: FirstStageRecipe) -> None:
+    """Refuse options for other bottlenecks than the one trained, of which `options` are."""
+    for name in (*KLBottleneck.options, *VQBottleneck.options):
+        used = name in options or not recipe.given(name)
+        check(used, f"{name} is given, but training this {trained} does not use it; leave it out")
+
+
+def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | None = None) -> Path:
+    """Train an autoencoder on a folder of images; returns the output folder, which holds `vae/`.
+
+    Raises:
+        ConfigError: If the recipe doesn't fit together, or doesn't fit the images.
+        CheckpointError: If weights can't be loaded.
+        InputError: If there are no images.
+    """
+    check_writable(Path(recipe.output_dir) / "vae")
+    accelerator = make_accelerator(recipe)
+    check(
+        accelerator.distributed_type is not DistributedType.DEEPSPEED
+        or not (recipe.codebook_restart or recipe.discriminator.get("norm") == "act"),
+        "a first stage with codebook_restart or a discriminator with norm: act is not trained by DeepSpeed, which has "
+        "copies of the weights that they write into; launch without it",
+    )
+    check(
+        accelerator.distributed_type is not DistributedType.FSDP
+        or not (recipe.discriminator or recipe.codebook_restart),
+        "a first stage with a discriminator or codebook_restart is not trained by FSDP, as both look at whole weights; "
+        "launch without it, first stages fit one device",
+    )
+    torch.manual_seed(recipe.seed)
+    images = open_images(recipe, recipe.channels)
+    trained, held_out = _parts(recipe, images, open_bad_files(recipe, images, accelerator))
+    perceptual = None
+    if recipe.lpips:
+        perceptual = load_perceptual(recipe.lpips, images.channels, recipe.resolution).to(accelerator.device)
+    vae = make_first_stage(recipe.model, images.channels, recipe.resolution)
+    return run(FirstStageTask(vae, recipe, perceptual, held_out), trained, recipe, accelerator)
+
+
+def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tuple[Readable, Any]:
+    """Those to train on, and those held out: of a folder of their own, or a share of the same."""
+
+    def readable(items: Dataset[Any], files: Sequence[Stored]) -> Readable:
+        return Readable(items, files, bad_files, recipe.seed)
+
+    trained, unseen = readable(images, images.files), open_held_out(recipe, images.channels)
+    if not recipe.validation_steps:
+        return trained, []
+    if unseen is not None:
+        held_out: Any = readable(unseen, unseen.files)
+    else:
+        order = torch.randperm(len(images), generator=generator(recipe.seed)).tolist()
+        cut = round(recipe.validation_share * len(images))
+        held_out, trained = (
+            readable(Subset(images, part), [images.files[place] for place in part])
+            for part in (sorted(order[:cut]), sorted(order[cut:]))
+        )
+    check_held_out(held_out, recipe.resolution)
+    check(
+        len(trained) > 0, f"validation_share is {recipe.validation_share}, which leaves no image to train on; lower it"
+    )
+    return trained, held_out

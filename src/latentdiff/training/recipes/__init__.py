@@ -1,0 +1,1 @@
+"""What can be trained, and every option of it."""
