@@ -1,10 +1,11 @@
 """Training against a plain torch loop: `python benchmarks/training.py [--rounds 6] [--steps 10]`.
 
 Three workloads: a first stage, a diffusion model on cached latents, and the same where the first stage encodes every
-batch. Ours is `latentdiff.training.engine.loop.train`, as the commands call it; the floor is the shortest loop in plain
-torch that does the same work on the same networks: AdamW, clipped gradients, EMA. They run in turn in one process; a
-step's time is that from one forward pass to the next. Printed are medians, their ratio (the floor's time over ours), and what
-each takes in memory above what its process held with the networks built, measured in a process of its own.
+batch. Ours is `latentdiff.training.engine.loop.train`, as the commands call it; the floor is the shortest loop in
+plain torch that does the same work on the same networks: AdamW, clipped gradients, EMA. They run in turn in one
+process; a step's time is that from one forward pass to the next. Printed are medians, their ratio (the floor's time
+over ours), and what each takes in memory above what its process held with the networks built, measured in a process
+of its own.
 """
 
 import argparse
