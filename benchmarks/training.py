@@ -25,7 +25,7 @@ from tasks import Peak
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from latentdiff.cli.console import calm
+from latentdiff.cli.console import quiet_libraries
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.folder import ImageFolder
 from latentdiff.data.latent_cache import Columns, LatentRows, cache_latents
@@ -77,7 +77,7 @@ class Diffusion:
         conditioner = make_conditioner(self.recipe, images)
         self.vae = conditioner.pipeline.vae.requires_grad_(False)
         self.alphas_cumprod = conditioner.pipeline.scheduler.alphas_cumprod.float()
-        with calm(quiet=True):
+        with quiet_libraries(quiet=True):
             cache = cache_latents(
                 folder / "latents", self.vae, images, BadFiles(folder, len(images), 0), random_flip=False
             )
@@ -128,7 +128,7 @@ def shared_options(folder: Path, batch_size: int, steps: int) -> dict:
 
 def ours(workload, marks: list[float]) -> None:
     hook = workload.task.register_forward_pre_hook(lambda *_: marks.append(time.perf_counter()))
-    with calm(quiet=True):
+    with quiet_libraries(quiet=True):
         train(workload.task, workload.items, workload.recipe, make_accelerator(workload.recipe))
     hook.remove()
 

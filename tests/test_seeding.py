@@ -2,12 +2,12 @@
 
 import torch
 
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 
 
 def test_a_sample_is_drawn_alike_in_any_batch():
     def drawn(samples, seed=0):
-        draws = Draws(seed, samples)
+        draws = SampleGenerators(seed, samples)
         return draws.normal_like(torch.empty(len(samples), 4, 3, 3)), draws.uniform(), draws.integers(1000)
 
     whole = drawn(range(5, 9))

@@ -30,7 +30,7 @@ def array_generator(*numbers: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(numbers))
 
 
-class Draws:
+class SampleGenerators:
     """What is drawn for a batch: each row from its own generator of (seed, number of the row's sample).
 
     So a sample meets the same noise in whichever batch and process it is, which costs some 20 microseconds a sample.

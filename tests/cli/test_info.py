@@ -168,10 +168,10 @@ def test_odd_parameters_of_an_image_are_shown(run, tmp_path):
 
 def test_checkpoint(tmp_path, capsys):
     """A published first stage at full size, whose header alone says what it is: its data is a hole in the file."""
-    from latentdiff.conversion.plan import make_plan
+    from latentdiff.conversion.plan import make_batch_plan
     from latentdiff.conversion.zoo import zoo_config
 
-    shapes = make_plan(zoo_config("vq-f8-n256")).parts["vae"].map.original_shapes
+    shapes = make_batch_plan(zoo_config("vq-f8-n256")).parts["vae"].map.original_shapes
     end, header = 0, {}
     for name, shape in shapes.items():
         begin, end = end, end + 4 * math.prod(shape)

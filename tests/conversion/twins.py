@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import torch
 
-from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, UNET, make_plan
+from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, UNET, make_conversion_plan
 from latentdiff.conversion.zoo import zoo_config
 
 WIDTH = 32  # of the finest level; all normalisations have 32 groups
@@ -101,7 +101,7 @@ class Twin:
         self.node, self.ema, self.dtype = small(name), ema, dtype
         self.pool = (SCALE * torch.randn(POOL, generator=torch.Generator().manual_seed(len(name)))).to(dtype)
         self.places = np.random.default_rng(len(name))
-        self.plan, params = make_plan(self.node), self.node["params"]
+        self.plan, params = make_conversion_plan(self.node), self.node["params"]
         self.state, self.kept = {}, {}
         for part in self.plan.parts.values():
             for key, shape in part.map.original_shapes.items():

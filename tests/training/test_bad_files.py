@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from latentdiff import ConfigError, DiffusionPipeline, InputError
 from latentdiff.config import from_mapping
-from latentdiff.data.bad_files import BadFiles, Readable
+from latentdiff.data.bad_files import BadFiles, SkipBadFiles
 from latentdiff.data.stream import stream
 from latentdiff.errors import BadFileError, LatentDiffWarning
 from latentdiff.training.first_stage.task import train_first_stage
@@ -36,7 +36,7 @@ class Numbers(torch.utils.data.Dataset):
 
 def numbers(count, bad, folder, first_step=0, steps=10, seed=3, workers=0, max_share=0.5):
     bad_files = BadFiles(folder, count, max_share, fresh=first_step == 0)
-    items = Readable(Numbers(count, bad), [f"file {i}" for i in range(count)], bad_files, seed)
+    items = SkipBadFiles(Numbers(count, bad), [f"file {i}" for i in range(count)], bad_files, seed)
     batches = stream(items, 4, seed=seed, first_step=first_step, num_workers=workers)
     return torch.stack([next(batches) for _ in range(steps)])
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from latentdiff import ConfigError, DiffusionPipeline, InputError, VQModel
 from latentdiff.data.folder import ImageFolder
 from latentdiff.registry import CONDITIONERS, PIPELINES
-from latentdiff.seeding import Draws, array_generator
+from latentdiff.seeding import SampleGenerators, array_generator
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.task import DiffusionTask
 
@@ -102,13 +102,13 @@ def test_training_shows_the_network_what_sampling_does(task, data, vae):
     pipe, chosen = conditioner.pipeline, [3, 17]
     pipe.set_progress_bar_config(disable=True)
     batch = {"moments": torch.zeros(2, 8, 8, 8), **batch_of(rows, chosen)}
-    training = network_input(pipe.unet, lambda: undropped(conditioner, recipe)(batch, Draws(0, range(2))))
+    training = network_input(pipe.unet, lambda: undropped(conditioner, recipe)(batch, SampleGenerators(0, range(2))))
     lines = [toy.lines(data)[index] for index in chosen]
     options = {"num_inference_steps": 1, "seed": 0} | ({"guidance_scale": 1} if task in GUIDED else {})
     sampling = network_input(pipe.unet, lambda: toy.call(task, pipe, data, lines, batch=batch, **options))
     assert_same_input(training, sampling)
     other = {"moments": batch["moments"], **batch_of(rows, [5, 8])}
-    other = network_input(pipe.unet, lambda: undropped(conditioner, recipe)(other, Draws(0, range(2))))
+    other = network_input(pipe.unet, lambda: undropped(conditioner, recipe)(other, SampleGenerators(0, range(2))))
     with pytest.raises(AssertionError):
         assert_same_input(training, other)
 
@@ -120,7 +120,7 @@ def undropped(conditioner, recipe):
 
 
 def conditions(conditioner, batch, dropped):
-    found = conditioner(batch, torch.tensor(dropped).bool(), Draws(0, range(2)))
+    found = conditioner(batch, torch.tensor(dropped).bool(), SampleGenerators(0, range(2)))
     return found.context if found.context is not None else found.concat
 
 
@@ -153,7 +153,7 @@ def test_what_makes_the_condition_is_trained(task, data, vae):
     batch = {"moments": torch.zeros(4, 8, 8, 8), **batch_of(rows, range(4))}
     for network in (conditioner.pipeline.unet, *(getattr(conditioner.pipeline, name) for name in conditioner.trains)):
         toy.randomise(network)
-    task_module(batch, Draws(0, range(4)))[0].backward()
+    task_module(batch, SampleGenerators(0, range(4)))[0].backward()
     for name in ("unet", *conditioner.trains):
         assert any(p.grad is not None and p.grad.any() for p in getattr(conditioner.pipeline, name).parameters()), name
     assert all(p.grad is None for p in conditioner.pipeline.vae.parameters())

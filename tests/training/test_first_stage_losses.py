@@ -14,7 +14,7 @@ from torch import nn
 from latentdiff import PerceptualDistance
 from latentdiff.config import from_mapping
 from latentdiff.models.autoencoder_vq import VQModel
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.first_stage.adversarial import Adversarial, adaptive_weight
 from latentdiff.training.first_stage.autoencoder import make_first_stage
@@ -32,7 +32,7 @@ def recipe(**options):
 
 
 def draws(images, seed=0):
-    return Draws(seed, range(len(images)))
+    return SampleGenerators(seed, range(len(images)))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tiny import tiny_text_to_image
 
 from latentdiff import ConfigError, LDMTextEncoder
-from latentdiff.seeding import Draws, array_generator
+from latentdiff.seeding import SampleGenerators, array_generator
 from latentdiff.training.data import open_images
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.conditioners.text import TextConditioner
@@ -81,7 +81,7 @@ def test_rows_are_what_the_encoder_says(data, start, tmp_path):
         parts = [rows(image, False, array_generator(0, image)) for image in range(6)]
         batch = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
         dropped = torch.tensor([True, False, False, False, False, True])
-        conditionings.append(conditioner(batch, dropped, Draws(0, range(6))).context.detach())
+        conditionings.append(conditioner(batch, dropped, SampleGenerators(0, range(6))).context.detach())
     assert torch.allclose(*conditionings, rtol=2**-10, atol=1e-6)
     assert not torch.allclose(conditionings[0][1], conditionings[0][0], rtol=0.1)
 

@@ -27,7 +27,7 @@ def vae(tmp_path_factory):
 
 def rehearsed(task, data, vae, output, **options):
     recipe = toy.recipe(task, data, vae, output, **{"train_batch_size": 6, "gradient_accumulation_steps": 2, **options})
-    return "\n".join(rehearsal.rehearse(train_diffusion, recipe))
+    return "\n".join(rehearsal.dry_run(train_diffusion, recipe))
 
 
 def numbers(pattern, text):
@@ -77,7 +77,7 @@ def test_the_discriminator_takes_part(data, tmp_path, monkeypatch):
     found = []
     for start in (0, 1000):
         recipe = from_mapping(FirstStageRecipe, {**options, "disc_start": start})
-        found.append(numbers(r"activations ([\d.]+)", "\n".join(rehearsal.rehearse(train_first_stage, recipe))))
+        found.append(numbers(r"activations ([\d.]+)", "\n".join(rehearsal.dry_run(train_first_stage, recipe))))
     assert found[0] == found[1]
 
 

@@ -9,7 +9,7 @@ from tiny import tiny_class_to_image, unconditional
 from latentdiff import ConfigError, DiffusionPipeline
 from latentdiff.data.folder import ImageFolder
 from latentdiff.errors import LatentDiffWarning
-from latentdiff.seeding import Draws, array_generator
+from latentdiff.seeding import SampleGenerators, array_generator
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.task import DiffusionTask
 
@@ -46,7 +46,7 @@ def test_the_first_loss_is_the_unconditional_models(data, start, name):
     losses = {}
     for task in ("unconditional", name):
         trained, batch = task_of(task, data, start)
-        losses[task] = trained({"moments": moments, **batch}, Draws(0, [0, 1, 2]))[0]
+        losses[task] = trained({"moments": moments, **batch}, SampleGenerators(0, [0, 1, 2]))[0]
     assert torch.allclose(losses[name], losses["unconditional"], rtol=1e-5)
     losses[name].backward()
     gradient = trained.unet.conv_in.weight.grad[:, 4:]
@@ -77,7 +77,7 @@ def test_what_the_pretrained_pipeline_has_already_is_said_to_go_unused(data, sta
         toy.train("unconditional", data, vae, tmp_path / "whole", **options)
     # The segmentation encoder of the recipe is made, since the pretrained pipeline has none.
     with pytest.warns(LatentDiffWarning, match="so vae, unet, noise_schedule of the recipe"):
-        toy.train("semantic-to-image", data, vae, tmp_path / "widened", **options)
+        toy.train("semantic-to-image", data, vae, tmp_path / "expand_conv_in", **options)
 
 
 def test_the_latent_scale_may_be_said(data, start, tmp_path):

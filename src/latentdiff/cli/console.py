@@ -33,7 +33,7 @@ def progress_shown(quiet: bool) -> bool:
 
 
 @contextlib.contextmanager
-def calm(quiet: bool) -> Iterator[Callable[[str], None]]:
+def quiet_libraries(quiet: bool) -> Iterator[Callable[[str], None]]:
     """Keep warnings and log lines of libraries away from stderr, and progress bars too unless a terminal shows them.
 
     Our own warnings are a line each, unless `quiet`. Yields what prints an error as a line on the stderr of before.

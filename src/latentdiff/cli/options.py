@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from latentdiff.cli.batch.plan import DEFAULT_FOLDER, MAX_PIXELS
-from latentdiff.cli.parser import Parser, number, scheduler_name, whole_number
+from latentdiff.cli.parser import Parser, number, registered_scheduler, whole_number
 from latentdiff.errors import InputError
 from latentdiff.registry import SCHEDULERS
 
@@ -53,7 +53,7 @@ def add_sampling_options(parser: Parser, *, per: str, seed: str | None, size: bo
     add("--steps", type=whole_number(1), default=25, metavar="N", help="steps of the solver (default: %(default)s)")
     add(
         "--scheduler",
-        type=scheduler_name,
+        type=registered_scheduler,
         metavar="NAME",
         help=f"the solver (default: the model's own): {', '.join(SCHEDULERS.names())}",
     )
@@ -118,7 +118,7 @@ def add_output_options(parser: Parser, names: str, *, grid: str | None = None) -
     add("--quiet", action="store_true", help="print nothing but errors")
 
 
-def check_options(args: argparse.Namespace) -> None:
+def check_sampling_flags(args: argparse.Namespace) -> None:
     """InputError for options that contradict each other, as far as that can be told without the model."""
     given = [name for name in GUIDANCE_OPTIONS[1:] if getattr(args, name, None) is not None]
     if getattr(args, "guidance_scale", None) == 1 and given:

@@ -72,7 +72,7 @@ def number(low: float = -math.inf, high: float = math.inf) -> Callable[[str], fl
     return convert
 
 
-def scheduler_name(text: str) -> str:
+def registered_scheduler(text: str) -> str:
     """The type of names in the scheduler registry."""
     if text not in SCHEDULERS:
         raise argparse.ArgumentTypeError(f"unknown scheduler {text!r}; {nearest(text, SCHEDULERS.names())}")

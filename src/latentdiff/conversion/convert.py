@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from latentdiff.conversion.describe import model_node
 from latentdiff.conversion.original import Opened, add_tokenizer, finish, open_original
-from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, Part, make_plan
+from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, Part, make_conversion_plan
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.io.files import atomic_folder
 from latentdiff.io.safetensors_writer import write_safetensors
@@ -143,7 +143,7 @@ def to_original(
         ConfigError: If the original code can't make one of the components.
     """
     node = model_node(components)
-    plan = make_plan(node)
+    plan = make_conversion_plan(node)
     state: dict[str, Tensor] = {}
     for name, part in plan.parts.items():
         model: nn.Module = components[name]

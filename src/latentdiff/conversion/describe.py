@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from latentdiff.conversion.plan import BETA_SCHEDULES, PREDICTION_TYPES
+from latentdiff.conversion.plan import BETA_SCHEDULES, ORIGINAL_PREDICTION_TYPES
 from latentdiff.conversion.zoo import AUTOENCODER, ENCODERS, LDM, UNET, VQ
 from latentdiff.errors import ConfigError
 
@@ -111,7 +111,7 @@ def first_stage_node(vae: Any, *, interface: bool) -> dict[str, Any]:
 def schedule_params(config: Config) -> dict[str, Any]:
     """The noise schedule of a scheduler's configuration."""
     betas = {ours: theirs for theirs, ours in BETA_SCHEDULES.items()}
-    predictions = {ours: theirs for theirs, ours in PREDICTION_TYPES.items()}
+    predictions = {ours: theirs for theirs, ours in ORIGINAL_PREDICTION_TYPES.items()}
     if config["beta_schedule"] not in betas or config.get("trained_betas") is not None:
         raise _refusal("scheduler", f"beta_schedule {config['beta_schedule']!r}", ", ".join(betas))
     if config.get("rescale_betas_zero_snr"):

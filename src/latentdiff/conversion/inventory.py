@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, UNET, Plan
+from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, UNET, ConversionPlan
 from latentdiff.errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -43,7 +43,7 @@ class Inventory:
     notes: list[str] = field(default_factory=list)
 
 
-def take_stock(plan: Plan, shapes: Shapes, *, ema: bool) -> Inventory:
+def account_for(plan: ConversionPlan, shapes: Shapes, *, ema: bool) -> Inventory:
     """Compare a checkpoint with its plan.
 
     Args:
@@ -94,7 +94,7 @@ def take_stock(plan: Plan, shapes: Shapes, *, ema: bool) -> Inventory:
     return Inventory(sources, buffers, training, notes)
 
 
-def ema_sources(plan: Plan, shapes: Shapes) -> dict[str, str]:
+def ema_sources(plan: ConversionPlan, shapes: Shapes) -> dict[str, str]:
     """The UNet's tensors to their averaged twins, whose names are those of the module with all dots removed.
 
     Empty where the checkpoint has none. Names can't be read backwards, so they are made of the UNet's own.

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from latentdiff.conversion.foreign import refuse_foreign
-from latentdiff.conversion.inventory import Inventory, take_stock
+from latentdiff.conversion.inventory import Inventory, account_for
 from latentdiff.conversion.nodes import read_config
-from latentdiff.conversion.plan import Part, Plan, make_plan
+from latentdiff.conversion.plan import ConversionPlan, Part, make_conversion_plan
 from latentdiff.conversion.zoo import recognise, zoo_config
 from latentdiff.errors import CheckpointError
 from latentdiff.io.tensor_files import TensorFile, open_tensors
@@ -49,7 +49,7 @@ class Opened:
     """
 
     config: dict[str, Any]
-    plan: Plan
+    plan: ConversionPlan
     file: TensorFile
     stock: Inventory
     notes: list[str] = field(default_factory=list)
@@ -82,8 +82,8 @@ def open_original(
         node = zoo_config(config)
     else:
         node = read_config(config)
-    plan = make_plan(node)
-    stock = take_stock(plan, shapes, ema=ema)
+    plan = make_conversion_plan(node)
+    stock = account_for(plan, shapes, ema=ema)
     return Opened(node, plan, file, stock, notes + stock.notes)
 
 

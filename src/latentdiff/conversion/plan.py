@@ -56,7 +56,7 @@ IGNORED = (
 
 # The original's names of beta schedules; its "linear" is linear in the square root.
 BETA_SCHEDULES = {"linear": "scaled_linear", "cosine": "squaredcos_cap_v2", "sqrt_linear": "linear", "sqrt": "sqrt"}
-PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+ORIGINAL_PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConversionPlan:
     """Everything that the configuration tells.
 
     Attributes:
@@ -97,7 +97,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Conditioner:
+class CondStage:
     """A class of `cond_stage_config`: its task, component name, and network."""
 
     task: str
@@ -105,45 +105,45 @@ class Conditioner:
     network: Callable[[object], Network] | None = None
 
 
-def conditioner(node: object) -> Conditioner:
+def cond_stage(node: object) -> CondStage:
     """What the conditioning stage is; ConfigError for an unknown class."""
     name = class_of(node, "cond_stage_config")
     if name == "BERTEmbedder" and not params_of(node, "cond_stage_config").get("use_tokenizer", True):
-        return Conditioner("layout-to-image", "layout_encoder", networks.text_transformer)
-    if name not in CONDITIONERS:
-        raise ConfigError(f"cond_stage_config has the class {name!r}; {nearest(name, CONDITIONERS)}")
-    return CONDITIONERS[name]
+        return CondStage("layout-to-image", "layout_encoder", networks.text_transformer)
+    if name not in COND_STAGES:
+        raise ConfigError(f"cond_stage_config has the class {name!r}; {nearest(name, COND_STAGES)}")
+    return COND_STAGES[name]
 
 
-CONDITIONERS = {
-    "__is_unconditional__": Conditioner("unconditional"),
-    "__is_first_stage__": Conditioner("inpaint"),
-    "Identity": Conditioner("super-resolution"),
-    "BERTEmbedder": Conditioner("text-to-image", "text_encoder", networks.text_transformer),
-    "ClassEmbedder": Conditioner("class-to-image", "class_embedder", networks.class_embedder),
-    "SpatialRescaler": Conditioner("semantic-to-image", "segmentation_encoder", networks.segmentation_encoder),
-    "FrozenCLIPEmbedder": Conditioner("text-to-image", "text_encoder", networks.clip),
-    "FrozenOpenCLIPEmbedder": Conditioner("text-to-image", "text_encoder", networks.open_clip),
+COND_STAGES = {
+    "__is_unconditional__": CondStage("unconditional"),
+    "__is_first_stage__": CondStage("inpaint"),
+    "Identity": CondStage("super-resolution"),
+    "BERTEmbedder": CondStage("text-to-image", "text_encoder", networks.text_transformer),
+    "ClassEmbedder": CondStage("class-to-image", "class_embedder", networks.class_embedder),
+    "SpatialRescaler": CondStage("semantic-to-image", "segmentation_encoder", networks.segmentation_encoder),
+    "FrozenCLIPEmbedder": CondStage("text-to-image", "text_encoder", networks.clip),
+    "FrozenOpenCLIPEmbedder": CondStage("text-to-image", "text_encoder", networks.open_clip),
 }
 
 
-def make_plan(node: Mapping[str, Any]) -> Plan:
-    """Plan the conversion of a model node; nothing is read or allocated.
+def make_conversion_plan(node: Mapping[str, Any]) -> ConversionPlan:
+    """ConversionPlan the conversion of a model node; nothing is read or allocated.
 
     Raises:
         ConfigError: If it names something that can't be converted.
     """
     name = class_of(node, "model")
     if name in networks.KL_CLASSES + networks.VQ_CLASSES:
-        return Plan(None, {"vae": part(networks.first_stage(node), "")})
+        return ConversionPlan(None, {"vae": part(networks.first_stage(node), "")})
     if name in networks.CLASSIFIER_CLASSES:
-        return Plan(None, {"classifier": part(networks.classifier(node), "")})
+        return ConversionPlan(None, {"classifier": part(networks.classifier(node), "")})
     if name not in DIFFUSION_CLASSES:
         alone = (*networks.KL_CLASSES, *networks.VQ_CLASSES, *networks.CLASSIFIER_CLASSES)
         known = (*DIFFUSION_CLASSES, *alone)
         raise ConfigError(f"the model has the class {name!r}; {nearest(name, known)}")
     given = take(params_of(node, "model"), "model", known=KNOWN, fixed={"given_betas": (None,)}, ignored=IGNORED)
-    condition = conditioner(given["cond_stage_config"])
+    condition = cond_stage(given["cond_stage_config"])
     size = given["image_size"] if isinstance(given["image_size"], int) else None
     scale = given["scale_factor"]
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < 1e6:
@@ -160,7 +160,7 @@ def make_plan(node: Mapping[str, Any]) -> Plan:
         task = "retrieval-augmented"  # torch.nn.Identity passes on embeddings as well as images
     if task == "text-to-image" and unet["in_channels"] > vae["latent_channels"]:
         task = "inpaint"
-    return Plan(
+    return ConversionPlan(
         task,
         parts,
         noise_schedule(given),
@@ -178,7 +178,7 @@ def part(network: Network, place: str) -> Part:
 
 def noise_schedule(given: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `DDIMScheduler` that sample as the original's DDIM does."""
-    for name, known in (("beta_schedule", BETA_SCHEDULES), ("parameterization", PREDICTION_TYPES)):
+    for name, known in (("beta_schedule", BETA_SCHEDULES), ("parameterization", ORIGINAL_PREDICTION_TYPES)):
         if given[name] not in known:
             raise ConfigError(f"unknown {name} {given[name]!r}; {nearest(given[name], known)}")
     for name, low in (("linear_start", 0), ("linear_end", 0), ("timesteps", 1)):
@@ -189,7 +189,7 @@ def noise_schedule(given: Mapping[str, Any]) -> dict[str, Any]:
         "beta_schedule": BETA_SCHEDULES[given["beta_schedule"]],
         "beta_start": float(given["linear_start"]),
         "beta_end": float(given["linear_end"]),
-        "prediction_type": PREDICTION_TYPES[given["parameterization"]],
+        "prediction_type": ORIGINAL_PREDICTION_TYPES[given["parameterization"]],
         "set_alpha_to_one": False,
         "steps_offset": 1,
     }

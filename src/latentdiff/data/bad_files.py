@@ -59,7 +59,7 @@ class BadFiles:
         return {json.loads(line)["file"] for line in self.path.read_text(encoding="utf-8").splitlines()}
 
 
-class Readable(Visited):
+class SkipBadFiles(Visited):
     """Items of which bad ones are replaced; by which others depends on the seed and the sample's number alone.
 
     Args:

@@ -55,7 +55,7 @@ def find_folder(name: str | Path, *, subfolder: str | None = None, **hub: Any) -
     return fetch(text, subfolder=subfolder, **hub)
 
 
-def check_options(options: Mapping[str, Any]) -> None:
+def check_load_options(options: Mapping[str, Any]) -> None:
     """Refuse options that would run a model's code or read pickled weights."""
     for name in REFUSED:
         if name in options:

@@ -19,7 +19,7 @@ from latentdiff.registry import nearest
 HUB_OPTIONS = ("commit_message", "create_pr", "private", "repo_id", "revision", "subfolder", "token")
 
 
-def check_options(variant: str | None, push_to_hub: bool, options: Mapping[str, Any]) -> None:
+def check_save_options(variant: str | None, push_to_hub: bool, options: Mapping[str, Any]) -> None:
     """InputError unless the variant can be part of a file name, and the further options have an effect."""
     if variant is not None and not re.fullmatch(r"[\w-]+", variant):
         raise InputError(f"variant is {variant!r}; it must be of letters, digits, - and _, such as 'fp16'")

@@ -23,8 +23,8 @@ def describe_checkpoint(target: str) -> dict[str, Any]:
         CheckpointError: If the file is damaged, unsafe, or holds no latent diffusion model.
     """
     from latentdiff.conversion.foreign import refuse_foreign
-    from latentdiff.conversion.inventory import EMA, take_stock
-    from latentdiff.conversion.plan import make_plan
+    from latentdiff.conversion.inventory import EMA, account_for
+    from latentdiff.conversion.plan import make_conversion_plan
     from latentdiff.conversion.zoo import recognise
     from latentdiff.io.tensor_files import open_tensors
 
@@ -44,8 +44,8 @@ def describe_checkpoint(target: str) -> dict[str, Any]:
     except ConfigError as error:
         total = sum(math.prod(shape) for shape in shapes.values())
         return {"family": None, **facts, "parameters": total, "note": str(error)}
-    plan = make_plan(node)
-    stock = take_stock(plan, shapes, ema=True)
+    plan = make_conversion_plan(node)
+    stock = account_for(plan, shapes, ema=True)
     components = {
         part: sum(math.prod(shape) for shape in plan.parts[part].map.shapes.values()) for part in sorted(plan.parts)
     }

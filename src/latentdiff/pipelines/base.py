@@ -22,7 +22,7 @@ from latentdiff.pipelines import codec, memory, outputs
 from latentdiff.pipelines.lora import LoraMixin
 from latentdiff.pipelines.options import DEFAULTS, SamplingOptions, image_generators
 from latentdiff.pipelines.publishing import PublishingMixin
-from latentdiff.pipelines.start import Start
+from latentdiff.pipelines.start import StartPoint
 from latentdiff.registry import nearest
 from latentdiff.sampling import Callback, Denoiser, Generators, Guidance, sample
 from latentdiff.schedulers.select import make_scheduler
@@ -86,7 +86,7 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, diffusers.DiffusionPipeline)
             ConfigError: If the name of a built-in model or the pipeline class is unknown, or the model brings code.
             InputError: If an option is not valid.
         """
-        loading.check_options(kwargs)
+        loading.check_load_options(kwargs)
         hub = {"revision": revision, "variant": variant, "token": token, "cache_dir": cache_dir}
         hub |= {"local_files_only": local_files_only, "force_download": force_download}
         folder = loading.find_folder(pretrained_model_name_or_path, subfolder=subfolder, **hub)
@@ -236,7 +236,7 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, diffusers.DiffusionPipeline)
         *,
         batch_size: int | None = None,
         guidance: Sequence[Guidance] = (),
-        start: Start | None = None,
+        start: StartPoint | None = None,
         finish: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
     ) -> Any:
         """Everything after the conditioning, for every task: noise, the loop, decoding.
@@ -258,7 +258,9 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, diffusers.DiffusionPipeline)
         self._set_timesteps(options, device)
         channels = self.vae.config.latent_channels
         shape = torch.Size((batch_size, channels, *(side // self.vae_scale_factor for side in size)))
-        begin = (start or Start()).begin(self.scheduler, self._noise(options["latents"], generators, shape, device))
+        begin = (start or StartPoint()).begin(
+            self.scheduler, self._noise(options["latents"], generators, shape, device)
+        )
         latent_windows = windows if windows and not windows.covers(*shape[2:]) else None
         with self.progress_bar(total=len(self.scheduler.timesteps) - begin.first) as bar:
             latents = sample(

@@ -18,7 +18,7 @@ from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.class_conditioning import ClassConditioningMixin, Labels
 from latentdiff.pipelines.options import SamplingOptions, sampling_call
 from latentdiff.pipelines.padding import Composite, Padding
-from latentdiff.pipelines.start import Start
+from latentdiff.pipelines.start import StartPoint
 from latentdiff.pipelines.text_conditioning import TextConditioningMixin
 
 
@@ -119,7 +119,7 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
             holes = read_masks(mask_image, size=(images.shape[2], images.shape[3])).expand(len(images), -1, -1, -1)
             kept = self._kept(padding.pad(holes)).repeat_interleave(rows, 0)
             finish = Composite(images, holes, padding, rows)
-        start = Start(latents.repeat_interleave(rows, 0), strength, kept)
+        start = StartPoint(latents.repeat_interleave(rows, 0), strength, kept)
         return self._generate(
             conditioning, padding.size, options, batch_size=batch, guidance=guidance, start=start, finish=finish
         )

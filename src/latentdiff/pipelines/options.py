@@ -96,14 +96,16 @@ def sampling_call(call: Call) -> Call:
         for name in options:
             if name not in known:
                 raise InputError(f"{type(self).__name__} takes no {name!r}; {nearest(name, known - {'self'})}")
-        check_options(cast(SamplingOptions, {**DEFAULTS, **{k: v for k, v in options.items() if k in DEFAULTS}}))
+        check_sampling_options(
+            cast(SamplingOptions, {**DEFAULTS, **{k: v for k, v in options.items() if k in DEFAULTS}})
+        )
         return call(self, *args, **options)
 
     checked.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
     return cast(Call, checked)
 
 
-def check_options(options: SamplingOptions) -> None:
+def check_sampling_options(options: SamplingOptions) -> None:
     """InputError for what is wrong whatever the model and the batch are."""
     check_output_type(options["output_type"])
     check_count("num_images_per_prompt", options["num_images_per_prompt"])

@@ -47,7 +47,7 @@ class PublishingMixin:
             InputError: If the folder can't be written, or is another thing than a pipeline's.
             HubError: If the upload fails; the folder is written then.
         """
-        saving.check_options(variant, push_to_hub, {**hub, **({"repo_id": repo_id} if repo_id else {})})
+        saving.check_save_options(variant, push_to_hub, {**hub, **({"repo_id": repo_id} if repo_id else {})})
         hub.pop("safe_serialization", None)
         path = saving.check_target(save_directory)
         kept = card is None and (path / CARD).exists()

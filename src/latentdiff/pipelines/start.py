@@ -12,7 +12,7 @@ from latentdiff.sampling import Generators, KnownRegion
 
 
 @dataclass(frozen=True)
-class Start:
+class StartPoint:
     """What a run starts from; without arguments, noise.
 
     Args:
@@ -25,7 +25,7 @@ class Start:
     strength: float = 1.0
     mask: torch.Tensor | None = None
 
-    def begin(self, scheduler: Any, noise: torch.Tensor) -> Begin:
+    def begin(self, scheduler: Any, noise: torch.Tensor) -> InitialState:
         """The state before the first step, for standard normal `noise` (B, C, h, w).
 
         Raises:
@@ -33,7 +33,7 @@ class Start:
         """
         clean = None if self.latents is None else self.latents.to(noise).expand_as(noise)
         if clean is None or self.strength == 1:
-            return Begin(0, noise * scheduler.init_noise_sigma, clean, self.mask)
+            return InitialState(0, noise * scheduler.init_noise_sigma, clean, self.mask)
         order = scheduler.order  # of the network's calls in `timesteps`, which stand for one step
         steps = len(scheduler.timesteps[::order])
         made = int(steps * self.strength + 1e-9)
@@ -43,11 +43,11 @@ class Start:
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first)
         level = scheduler.timesteps[first].expand(len(noise))
-        return Begin(first, scheduler.add_noise(clean, noise, level), clean, self.mask)
+        return InitialState(first, scheduler.add_noise(clean, noise, level), clean, self.mask)
 
 
 @dataclass(frozen=True)
-class Begin:
+class InitialState:
     """The state before the first step: which it is, its latents, and the image that is kept in a part, if any."""
 
     first: int

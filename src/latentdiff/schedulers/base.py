@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentdiff.errors import ConfigError
-from latentdiff.schedulers.linear_combination import OUT, Linear, Terms, X, evaluate
+from latentdiff.schedulers.linear_combination import OUT, LinearCombination, Terms, X, evaluate
 from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, Array, NoiseSchedule, spaced_timesteps
 
-Row = dict[str, Linear]
+Row = dict[str, LinearCombination]
 Generators = torch.Generator | list[torch.Generator] | None
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
@@ -114,7 +114,9 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         alpha_bar = self.schedule.alphas_cumprod
         self._training_levels = torch.from_numpy(np.sqrt([alpha_bar, 1 - alpha_bar])).float()
 
-    def _predict(self, level: int, x: Linear = X, out: Linear = OUT, kind: str = "") -> tuple[Linear, Linear]:
+    def _predict(
+        self, level: int, x: LinearCombination = X, out: LinearCombination = OUT, kind: str = ""
+    ) -> tuple[LinearCombination, LinearCombination]:
         """(x0, noise) estimates at a grid level from a sample and the model's output for it (DDPM eq. 4).
 
         `kind` is what the output is, by default the config's prediction type; v is alpha noise - sigma x0 (Salimans &

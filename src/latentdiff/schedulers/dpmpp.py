@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from latentdiff.schedulers.base import Row
-from latentdiff.schedulers.linear_combination import NOISE, Linear, X, memory
+from latentdiff.schedulers.linear_combination import NOISE, LinearCombination, X, memory
 from latentdiff.schedulers.sigma import SigmaScheduler
 
 SOLVER_LIMITS: Mapping[str, object] = {
@@ -30,7 +30,7 @@ class TwoStepScheduler(SigmaScheduler):
         """Half the log signal-to-noise ratio."""
         return math.log(self.grid.alpha[level] / self.grid.sigma[level])
 
-    def _estimates(self, call: int, history: int) -> tuple[Linear, Linear]:
+    def _estimates(self, call: int, history: int) -> tuple[LinearCombination, LinearCombination]:
         """(x0, D): the estimate at this level and the one extrapolated to the middle of the step in lambda.
 
         First order at the start of a run and on the step that lands on noise-free images, where lambda is infinite.
@@ -46,7 +46,7 @@ class TwoStepScheduler(SigmaScheduler):
         (alpha, alpha_next), (sigma, sigma_next) = self.grid.alpha[call : call + 2], self.grid.sigma[call : call + 2]
         return sigma_next * alpha / (alpha_next * sigma)
 
-    def _transfer(self, call: int, sample: Linear, estimate: Linear) -> Linear:
+    def _transfer(self, call: int, sample: LinearCombination, estimate: LinearCombination) -> LinearCombination:
         """The sample at the next level, were x0 constant over the step (eq. 8 with k = 1)."""
         weight = self.grid.alpha[call + 1] * (1 - self._decay(call))
         return self.grid.sigma[call + 1] / self.grid.sigma[call] * sample + weight * estimate

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from latentdiff.schedulers.base import Row
-from latentdiff.schedulers.linear_combination import NOISE, Linear, X
+from latentdiff.schedulers.linear_combination import NOISE, LinearCombination, X
 from latentdiff.schedulers.sigma import SigmaScheduler
 
 
@@ -25,7 +25,7 @@ class ExplodingScheduler(SigmaScheduler):
     def _sigma(self, level: int) -> float:
         return self.grid.sigma[level] / self.grid.alpha[level]
 
-    def _slope(self, level: int) -> tuple[Linear, Linear]:
+    def _slope(self, level: int) -> tuple[LinearCombination, LinearCombination]:
         """(x0, dx/dsigma) at a grid level (eq. 3)."""
         x0, _ = self._predict(level)
         return x0, (X - x0) / self._sigma(level)

@@ -10,25 +10,25 @@ from torch import Tensor
 Terms = tuple[tuple[str, float], ...]
 
 
-class Linear:
+class LinearCombination:
     """A weighted sum of named tensors, for example 0.5 * x - 0.2 * noise; supports +, - and scaling by a number."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self.weights = dict(weights)
 
-    def __add__(self, other: Linear) -> Linear:
+    def __add__(self, other: LinearCombination) -> LinearCombination:
         names = {**self.weights, **other.weights}
-        return Linear({name: self.weights.get(name, 0.0) + other.weights.get(name, 0.0) for name in names})
+        return LinearCombination({name: self.weights.get(name, 0.0) + other.weights.get(name, 0.0) for name in names})
 
-    def __mul__(self, factor: float) -> Linear:
-        return Linear({name: factor * weight for name, weight in self.weights.items()})
+    def __mul__(self, factor: float) -> LinearCombination:
+        return LinearCombination({name: factor * weight for name, weight in self.weights.items()})
 
     __rmul__ = __mul__
 
-    def __sub__(self, other: Linear) -> Linear:
+    def __sub__(self, other: LinearCombination) -> LinearCombination:
         return self + other * -1.0
 
-    def __truediv__(self, divisor: float) -> Linear:
+    def __truediv__(self, divisor: float) -> LinearCombination:
         return self * (1.0 / divisor)
 
     def terms(self) -> Terms:
@@ -45,16 +45,16 @@ def evaluate(terms: Terms, known: Mapping[str, Tensor]) -> Tensor:
     return total
 
 
-X = Linear({"x": 1.0})
+X = LinearCombination({"x": 1.0})
 """The sample that `step` is given."""
 
-OUT = Linear({"out": 1.0})
+OUT = LinearCombination({"out": 1.0})
 """The model's output for it."""
 
-NOISE = Linear({"noise": 1.0})
+NOISE = LinearCombination({"noise": 1.0})
 """Fresh standard normal noise."""
 
 
-def memory(name: str) -> Linear:
+def memory(name: str) -> LinearCombination:
     """What an earlier step of this run kept under `name`."""
-    return Linear({name: 1.0})
+    return LinearCombination({name: 1.0})

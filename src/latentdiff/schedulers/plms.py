@@ -8,7 +8,7 @@ from typing import ClassVar
 from diffusers.configuration_utils import register_to_config
 
 from latentdiff.schedulers.base import Row, TableScheduler
-from latentdiff.schedulers.linear_combination import Linear, X, memory
+from latentdiff.schedulers.linear_combination import LinearCombination, X, memory
 
 ADAMS_BASHFORTH: Mapping[int, tuple[float, ...]] = {
     1: (1,),
@@ -66,7 +66,7 @@ class PLMSScheduler(TableScheduler):
     def _levels(self, count: int) -> Sequence[int]:
         return [0] if count == 1 else [0, 1, *range(1, count)]
 
-    def _transfer(self, level: int, x: Linear, noise: Linear) -> Row:
+    def _transfer(self, level: int, x: LinearCombination, noise: LinearCombination) -> Row:
         """A DDIM step from a grid level to the next."""
         x0, _ = self._predict(level, x, noise, "epsilon")
         return {"prev": self.grid.alpha[level + 1] * x0 + self.grid.sigma[level + 1] * noise, "x0": x0}
@@ -82,6 +82,6 @@ class PLMSScheduler(TableScheduler):
         if call == 1:
             return {"prev": X, "x0": x0}
         order = min(history + (first > 1), 4)
-        mean = sum((w * e for w, e in zip(ADAMS_BASHFORTH[order], noises, strict=False)), Linear({}))
+        mean = sum((w * e for w, e in zip(ADAMS_BASHFORTH[order], noises, strict=False)), LinearCombination({}))
         kept = {f"noise{age}": noises[age - 1] for age in range(1, min(order, 3) + 1)}
         return {**self._transfer(level, X, mean), **kept}

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from latentdiff.schedulers.base import Row
 from latentdiff.schedulers.dpmpp import TwoStepScheduler
-from latentdiff.schedulers.linear_combination import Linear, X, memory
+from latentdiff.schedulers.linear_combination import LinearCombination, X, memory
 
 
 class UniPCScheduler(TwoStepScheduler):
@@ -33,7 +33,7 @@ class UniPCScheduler(TwoStepScheduler):
         older = {"before": memory("last")} if history else {}
         return {"prev": self._transfer(call, sample, estimate), "x0": x0, "sample": sample, "last": x0, **older}
 
-    def _corrected(self, call: int, history: int, x0: Linear) -> Linear:
+    def _corrected(self, call: int, history: int, x0: LinearCombination) -> LinearCombination:
         """The previous step again, now that the x0 estimate at its end is known."""
         last = memory("last")
         if history == 1:

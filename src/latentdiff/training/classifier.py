@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from latentdiff.data.bad_files import Readable
+from latentdiff.data.bad_files import SkipBadFiles
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, LatentRows
 from latentdiff.errors import ConfigError, InputError
@@ -15,7 +15,7 @@ from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.models.classifier import NoisyLatentClassifier
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.schedulers.ddim import DDIMScheduler
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.data import open_bad_files, open_held_out, open_images
 from latentdiff.training.diffusion.conditioners.classes import labels_of
 from latentdiff.training.diffusion.latents import encode, encode_held_out
@@ -39,7 +39,9 @@ class ClassifierTask(Task):
         self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
         self.vae_config = pipeline.vae.config
 
-    def forward(self, batch: dict[str, torch.Tensor], draws: Draws) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self, batch: dict[str, torch.Tensor], draws: SampleGenerators
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of posterior parameters `moments` (B, 2c, h, w) and classes `labels` (B,)."""
         latents, noise, timesteps = draw_noisy(batch["moments"], self.vae_config, self.scheduler, draws)
         logits = self.classifier(self.scheduler.add_noise(latents, noise, timesteps), timesteps).float()
@@ -91,8 +93,8 @@ def train_classifier(recipe: ClassifierRecipe, run: Run = train, limit: int | No
     if unseen := open_held_out(recipe, images.channels):
         labels = labels_of(unseen, images.class_names, images.num_classes)
         latents = encode_held_out(recipe, pipeline.vae, unseen, accelerator, bad_files, limit)
-        held_out = Readable(LatentRows(latents, Columns(labels=labels)), unseen.files, bad_files, recipe.seed)
+        held_out = SkipBadFiles(LatentRows(latents, Columns(labels=labels)), unseen.files, bad_files, recipe.seed)
     latents = encode(recipe, pipeline.vae, images, accelerator, bad_files, limit)
     rows = LatentRows(latents, Columns(labels=torch.tensor(images.labels)))
-    items = Readable(rows, images.files, bad_files, recipe.seed)
+    items = SkipBadFiles(rows, images.files, bad_files, recipe.seed)
     return run(ClassifierTask(classifier, pipeline), items, recipe, accelerator, held_out)

@@ -55,7 +55,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """All images of a command, those of an item next to each other.
 
     Attributes:
@@ -82,9 +82,9 @@ class Plan:
         return [self.jobs[start : start + size] for start in range(0, len(self.jobs), size)]
 
 
-def make_plan(
+def make_batch_plan(
     args: argparse.Namespace, items: Sequence[Item], file_name: Callable[[int, Item, int, bool], str]
-) -> Plan:
+) -> BatchPlan:
     """The plan of a command.
 
     Args:
@@ -106,17 +106,17 @@ def make_plan(
         if processes.count() > 1:
             raise InputError("--grid is given to several processes; let one make it")
         _check_new(path, args.overwrite)
-        return Plan(items, seeds, [Job(*pair, None) for pair in pairs], grid=path)
+        return BatchPlan(items, seeds, [Job(*pair, None) for pair in pairs], grid=path)
     single = _single_file(args.output, pairs)
     if single is not None:
         _check_outputs([single], items)
         _check_new(single, args.overwrite)
-        return Plan(items, seeds, [Job(*pairs[0], single)])
+        return BatchPlan(items, seeds, [Job(*pairs[0], single)])
     folder = Path(args.output or DEFAULT_FOLDER)
     paths = [folder / file_name(number, *pair, len(seeds) > 1) for number, pair in enumerate(pairs)]
     _check_outputs(paths, items)
     jobs = [Job(*pair, path) for pair, path in zip(pairs, paths, strict=True)]
-    return Plan(items, seeds, jobs, folder=folder)
+    return BatchPlan(items, seeds, jobs, folder=folder)
 
 
 def choose_seeds(text: str | None, num_images: int | None) -> range:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from latentdiff.cli.batch import processes
-from latentdiff.cli.batch.plan import Item, Job, Plan
+from latentdiff.cli.batch.plan import BatchPlan, Item, Job
 from latentdiff.cli.batch.sampler import Sampler, shapes
 from latentdiff.cli.commands.base import Command
 from latentdiff.errors import InputError, LatentDiffError, TooLargeError
@@ -28,7 +28,7 @@ class Runner:
         complain: Prints an error of one input, after which the others are made.
     """
 
-    def __init__(self, command: Command, plan: Plan, complain: Callable[[str], None]) -> None:
+    def __init__(self, command: Command, plan: BatchPlan, complain: Callable[[str], None]) -> None:
         self.command, self.plan, self.complain = command, plan, complain
         self.sampler: Sampler | None = None
         self.failed: set[Item] = set()

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from latentdiff.cli.batch.plan import Item, Job, Plan, make_plan
-from latentdiff.cli.options import add_model_options, add_output_options, add_sampling_options, check_options
+from latentdiff.cli.batch.plan import BatchPlan, Item, Job, make_batch_plan
+from latentdiff.cli.options import add_model_options, add_output_options, add_sampling_options, check_sampling_flags
 from latentdiff.cli.parser import Parser
 
 NOTE = """Images are PNG files that carry the parameters of their generation (`latentdiff info IMAGE.png` shows them).
@@ -68,10 +68,10 @@ class Command:
     def add_own_options(cls, parser: Parser, sampling: Any) -> None:
         """Add options of guidance, or to the group `sampling`."""
 
-    def plan(self) -> Plan:
+    def plan(self) -> BatchPlan:
         """All that will be made; InputError for what can be told to be wrong without the model."""
-        check_options(self.args)
-        return make_plan(self.args, self.items(), self.file_name)
+        check_sampling_flags(self.args)
+        return make_batch_plan(self.args, self.items(), self.file_name)
 
     def items(self) -> Sequence[Item]:
         """The inputs; every one is used with every seed."""

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
     out = check_writable(args.out)
     check_new(out)
-    with console.calm(args.quiet):
+    with console.quiet_libraries(args.quiet):
         notes = from_file(args, out) if Path(args.source).is_file() else from_folder(args, out)
     if not args.quiet:
         for line in [*notes, f"{out}: {args.to}"]:

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     from latentdiff.io.files import atomic_file, check_writable
     from latentdiff.training.checking import meaning_of, open_to_check
 
-    with console.calm(args.quiet):
+    with console.quiet_libraries(args.quiet):
         if Path(args.output).suffix.lower() != ".png":
             raise InputError(f"--output is {args.output}; give the name of a .png file")
         check_writable(args.output)

@@ -30,7 +30,7 @@ def add_parsers(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make and write the images; everything that can be checked is checked before the model is loaded."""
-    with console.calm(args.quiet) as complain:
+    with console.quiet_libraries(args.quiet) as complain:
         command: Command = args.command(args)
         plan = command.plan()
         from latentdiff.cli.batch.runner import Runner

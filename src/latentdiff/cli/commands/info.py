@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the description of the target."""
-    with console.calm(quiet=False):
+    with console.quiet_libraries(quiet=False):
         describe = next(describe for recognise, describe in targets() if recognise(args.target))
         facts = describe(args.target)
         if isinstance(facts.get("parameters"), Mapping):  # of a generated picture

@@ -145,18 +145,18 @@ def run(args: argparse.Namespace) -> None:
     """Train, and print the folder of the results; or print what that would need."""
     names = {field.name for field in dataclasses.fields(args.recipe_class)}
     flags = {name: value for name, value in vars(args).items() if name in names}
-    with console.calm(args.quiet):
+    with console.quiet_libraries(args.quiet):
         if args.recipe is None:
             recipe = from_mapping(args.recipe_class, flags, "options")
         else:
             recipe = load_recipe(args.recipe_class, args.recipe, flags)
-        lines = _rehearsed(args.train, recipe) if args.dry_run else [str(args.train(recipe))]
+        lines = _dry_run(args.train, recipe) if args.dry_run else [str(args.train(recipe))]
     first_process = os.environ.get("RANK", "0") == "0"
     if first_process and not args.quiet:
         console.say("\n".join(lines))
 
 
-def _rehearsed(train: Callable[..., Path], recipe: Recipe) -> list[str]:
-    from latentdiff.training.engine.dry_run import rehearse
+def _dry_run(train: Callable[..., Path], recipe: Recipe) -> list[str]:
+    from latentdiff.training.engine.dry_run import dry_run
 
-    return rehearse(train, recipe)
+    return dry_run(train, recipe)

@@ -15,7 +15,7 @@ from latentdiff.pipelines.unconditional import UnconditionalPipeline
 from latentdiff.registry import CONDITIONERS, PIPELINES, load_plugins
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build
-from latentdiff.training.diffusion.expand import widened
+from latentdiff.training.diffusion.expand import expand_conv_in
 from latentdiff.training.first_stage.autoencoder import load_first_stage
 from latentdiff.training.recipes.stages import DiffusionRecipe
 
@@ -89,7 +89,7 @@ def _conditioned(pipeline: Any, recipe: DiffusionRecipe, images: Images, task: s
             "from an UnconditionalPipeline"
         )
     parts = {**pipeline.components, **kind.components(recipe, images, pipeline.vae)}
-    return cls(**parts | {"unet": widened(pipeline.unet, fitting["in_channels"])})
+    return cls(**parts | {"unet": expand_conv_in(pipeline.unet, fitting["in_channels"])})
 
 
 def new_pipeline(recipe: DiffusionRecipe, images: Images, task: str, vae: Any) -> Any:

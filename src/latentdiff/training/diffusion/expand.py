@@ -9,7 +9,7 @@ import torch
 from latentdiff.models.unet import UNet2DConditionModel
 
 
-def widened(unet: UNet2DConditionModel, in_channels: int) -> UNet2DConditionModel:
+def expand_conv_in(unet: UNet2DConditionModel, in_channels: int) -> UNet2DConditionModel:
     """A network whose first convolution takes further channels after the old ones, with weights of 0.
 
     So it predicts what the old one does, whatever the new channels hold, and training goes on from there; gradients

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 
 
 def draw_noisy(
-    moments: torch.Tensor, vae: Any, scheduler: Any, draws: Draws, noise_offset: float = 0.0
+    moments: torch.Tensor, vae: Any, scheduler: Any, draws: SampleGenerators, noise_offset: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sample latents, and noise and timesteps for `scheduler.add_noise`.
 

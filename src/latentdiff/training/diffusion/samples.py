@@ -14,7 +14,7 @@ from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import BadFileError, ConfigError, InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
 from latentdiff.io.images import to_picture
-from latentdiff.seeding import Draws, array_generator
+from latentdiff.seeding import SampleGenerators, array_generator
 from latentdiff.training.diffusion.conditioners.base import Conditioner
 from latentdiff.training.diffusion.conditioners.text import TextConditioner
 from latentdiff.training.engine.batches import to_device
@@ -68,10 +68,10 @@ class SampleSheet:
         pipeline, recipe = self.conditioner.pipeline, self.recipe
         device = pipeline.unet.device
         batch, kept = to_device(self.batch, device), torch.zeros(self.count, dtype=torch.bool, device=device)
-        conditioning = self.conditioner(batch, kept, Draws(recipe.seed, range(self.count)))
+        conditioning = self.conditioner(batch, kept, SampleGenerators(recipe.seed, range(self.count)))
         guidance = []
         if self.scale != 1:
-            null = self.conditioner(batch, ~kept, Draws(recipe.seed, range(self.count)))
+            null = self.conditioner(batch, ~kept, SampleGenerators(recipe.seed, range(self.count)))
             guidance = [ClassifierFreeGuidance(null, self.scale)]
         pipeline.to(device).set_progress_bar_config(disable=True)  # with what isn't trained
         images = pipeline._generate(

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from latentdiff.config import check
-from latentdiff.data.bad_files import Readable
+from latentdiff.data.bad_files import SkipBadFiles
 from latentdiff.data.latent_cache import LatentRows, measure_scale
 from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.sampling import Denoiser
 from latentdiff.schedulers.ddim import DDIMScheduler
-from latentdiff.seeding import Draws, generator
+from latentdiff.seeding import SampleGenerators, generator
 from latentdiff.training.data import check_channels, open_bad_files, open_held_out, open_images
 from latentdiff.training.diffusion.adapters import add_adapter, export_adapter, keep_frozen_out
 from latentdiff.training.diffusion.build import make_conditioner
@@ -66,7 +66,9 @@ class DiffusionTask(Task):
         self.register_buffer("widths", huber_widths(alphas, recipe.huber_c), persistent=False)
         self.logvar = nn.Parameter(torch.full_like(weights, recipe.logvar_init)) if recipe.learn_logvar else None
 
-    def forward(self, batch: dict[str, torch.Tensor], draws: Draws) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self, batch: dict[str, torch.Tensor], draws: SampleGenerators
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of `moments` (B, 2c or c, h, w) from the cache and the conditioner's own rows.
 
         In evaluation no condition is dropped.
@@ -124,7 +126,7 @@ def train_diffusion(recipe: DiffusionRecipe, run: Run = train, limit: int | None
     if held_out and held_out_rows:
         unseen_latents = encode_held_out(recipe, pipeline.vae, held_out, accelerator, bad_files, limit)
         unseen_rows = LatentRows(unseen_latents, held_out_rows, recipe.seed)
-        unseen = Readable(unseen_rows, held_out.files, bad_files, recipe.seed)
+        unseen = SkipBadFiles(unseen_rows, held_out.files, bad_files, recipe.seed)
     if recipe.pretrained_model_name_or_path is None:
         channels = pipeline.vae.config.latent_channels
         scale = recipe.latent_scale or measure_scale(
@@ -132,7 +134,7 @@ def train_diffusion(recipe: DiffusionRecipe, run: Run = train, limit: int | None
         )
         pipeline.vae.register_to_config(scaling_factor=scale)
     task = DiffusionTask(conditioner, recipe, samples)
-    items = Readable(LatentRows(latents, rows, recipe.seed), images.files, bad_files, recipe.seed)
+    items = SkipBadFiles(LatentRows(latents, rows, recipe.seed), images.files, bad_files, recipe.seed)
     folder = run(task, items, recipe, accelerator, unseen)
     if recipe.push_to_hub and run is train and accelerator.is_main_process:
         publish(recipe, folder)

@@ -16,10 +16,10 @@ from accelerate import Accelerator
 from torch.utils.data import Dataset
 
 from latentdiff.io.files import check_writable
-from latentdiff.training.engine.gradient import Gradient
+from latentdiff.training.engine.failures import explain_out_of_memory
+from latentdiff.training.engine.gradient import GradientAccumulator
 from latentdiff.training.engine.interrupts import Interrupts
 from latentdiff.training.engine.loop import prepare
-from latentdiff.training.engine.memory import named_levers
 from latentdiff.training.engine.task import Task
 from latentdiff.training.recipes.stages import Recipe
 
@@ -30,7 +30,7 @@ GIB = 2**30
 
 
 @dataclass
-class Rehearsal:
+class DryRun:
     """Stands in for `train`: makes one step and times a few more, of weights that nobody keeps.
 
     Attributes:
@@ -56,7 +56,10 @@ class Rehearsal:
         model, optimizer, _ = prepare(task, recipe, accelerator)
         task.step = recipe.max_train_steps - 1  # when all takes part
 
-        with named_levers(recipe), closing(Gradient(model, items, recipe, accelerator, 0)) as gradient:
+        with (
+            explain_out_of_memory(recipe),
+            closing(GradientAccumulator(model, items, recipe, accelerator, 0)) as gradient,
+        ):
 
             def step() -> None:
                 gradient(Interrupts())
@@ -89,7 +92,7 @@ class Rehearsal:
         return Path(recipe.output_dir)
 
 
-def rehearse(stage: Callable[..., Path], recipe: Recipe) -> list[str]:
+def dry_run(stage: Callable[..., Path], recipe: Recipe) -> list[str]:
     """Lines on what a run needs: parameters, memory, steps, time. Nothing is written where it would write.
 
     Args:
@@ -100,7 +103,7 @@ def rehearse(stage: Callable[..., Path], recipe: Recipe) -> list[str]:
         LatentDiffError: If the run would end with it before, or in, its first steps.
     """
     check_writable(recipe.output_dir)
-    rehearsal = Rehearsal()
+    rehearsal = DryRun()
     with tempfile.TemporaryDirectory() as folder:
         stage(replace(recipe, output_dir=folder), run=rehearsal, limit=LIMIT)
     return rehearsal.lines

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from latentdiff.data.stream import sample_numbers, stream
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.engine.batches import to_device
 from latentdiff.training.engine.interrupts import Interrupts
 from latentdiff.training.engine.sharding import full
@@ -20,7 +20,7 @@ from latentdiff.training.engine.zero import skippable
 from latentdiff.training.recipes.stages import Recipe
 
 
-class Gradient:
+class GradientAccumulator:
     """Leaves the clipped gradient of the next step in the parameters, and tells all processes the same of it.
 
     DeepSpeed makes the step as well, unless the gradient isn't finite.
@@ -74,7 +74,7 @@ class Gradient:
         agreed: torch.Tensor = self.accelerator.reduce(vector, "mean")
         return dict(zip(means, agreed.tolist(), strict=True))
 
-    def _batches(self, items: Dataset[Any], micro_step: int) -> Generator[tuple[Any, Draws], None, None]:
+    def _batches(self, items: Dataset[Any], micro_step: int) -> Generator[tuple[Any, SampleGenerators], None, None]:
         """This process's batches from a micro-step on, and what is drawn for them."""
         size, seed = self.recipe.train_batch_size, self.recipe.seed
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
@@ -87,5 +87,5 @@ class Gradient:
             world_size=world_size,
             num_workers=self.recipe.dataloader_num_workers,
         ):
-            yield batch, Draws(seed, sample_numbers(micro_step, size, rank, world_size))
+            yield batch, SampleGenerators(seed, sample_numbers(micro_step, size, rank, world_size))
             micro_step += 1

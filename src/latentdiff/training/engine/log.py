@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from latentdiff.io.files import atomic_file
-from latentdiff.training.engine.faults import outlived
+from latentdiff.training.engine.failures import tolerate_os_errors
 from latentdiff.training.engine.trackers import track_values
 from latentdiff.training.recipes.stages import Recipe
 
@@ -81,7 +81,7 @@ class Log:
             return
         line = {"step": step, "images": step * self.images, **values}
         self.waiting += json.dumps({name: rounded(value) for name, value in line.items()}).encode() + b"\n"
-        with outlived(f"writing {self.path}", lambda: "its lines wait for the next one"):
+        with tolerate_os_errors(f"writing {self.path}", lambda: "its lines wait for the next one"):
             with open(self.path, "ab") as file:
                 file.truncate(self.size)  # of a line that was written in part
                 file.write(self.waiting)

@@ -22,10 +22,10 @@ from latentdiff.config import check
 from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
 from latentdiff.seeding import generator
 from latentdiff.training.engine.ema import EMA
-from latentdiff.training.engine.gradient import Gradient
+from latentdiff.training.engine.failures import explain_out_of_memory
+from latentdiff.training.engine.gradient import GradientAccumulator
 from latentdiff.training.engine.interrupts import Interrupts
 from latentdiff.training.engine.log import Log
-from latentdiff.training.engine.memory import named_levers
 from latentdiff.training.engine.optimizers import make_learning_rate, make_optimizer
 from latentdiff.training.engine.progress import Progress
 from latentdiff.training.engine.sharding import check_sharding
@@ -113,8 +113,8 @@ def train(
     )
     stop = False
     with (
-        named_levers(recipe),
-        closing(Gradient(model, items, recipe, accelerator, state.step)) as gradient,
+        explain_out_of_memory(recipe),
+        closing(GradientAccumulator(model, items, recipe, accelerator, state.step)) as gradient,
         Interrupts() as interrupts,
     ):
         for step in progress:

@@ -21,7 +21,7 @@ from latentdiff.errors import CheckpointError, ConfigError, LatentDiffError, Lat
 from latentdiff.io.files import clear_asides
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.ema import EMA
-from latentdiff.training.engine.faults import outlived
+from latentdiff.training.engine.failures import tolerate_os_errors
 from latentdiff.training.engine.log import Log
 from latentdiff.training.engine.resume_check import check_same, defaults, identity
 from latentdiff.training.engine.sharding import load_state, local, sharded_like, unshard, whole, whole_state
@@ -128,7 +128,7 @@ class State:
         if not main:
             return
         with (
-            outlived(f"saving checkpoint-{self.step}", self.last),
+            tolerate_os_errors(f"saving checkpoint-{self.step}", self.last),
             checkpoint.written(self.output_dir, self.step, self.recipe.checkpoints_total_limit) as folder,
         ):
             save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.engine.ema import EMA
 
 
@@ -23,7 +23,7 @@ class Task(nn.Module, ABC):
     step: int = 0
 
     @abstractmethod
-    def forward(self, batch: Any, draws: Draws) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, batch: Any, draws: SampleGenerators) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss () of one micro-batch, and named values () to log, all of them means over the batch.
 
         Args:

@@ -12,10 +12,10 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from latentdiff.data.stream import Visited
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.engine.batches import to_device
 from latentdiff.training.engine.ema import EMA
-from latentdiff.training.engine.faults import outlived
+from latentdiff.training.engine.failures import tolerate_os_errors
 from latentdiff.training.engine.log import Log, rounded
 from latentdiff.training.engine.task import Task
 from latentdiff.training.engine.trackers import track_pictures
@@ -46,7 +46,7 @@ class Validation:
         """Look, after `step` steps."""
         pictures = self.folder / "validation"
         with (
-            outlived(f"writing what validation found at step {step}", lambda: "the run goes on"),
+            tolerate_os_errors(f"writing what validation found at step {step}", lambda: "the run goes on"),
             _evaluated(self.task),
             self.ema.applied() if self.ema else nullcontext(),
         ):
@@ -75,7 +75,9 @@ class Validation:
         for start in range(0, total, batch_size):
             numbers = range(start, min(start + batch_size, total))
             rows = [items.visit(n, n) if isinstance(items, Visited) else items[n] for n in numbers]
-            loss, values = self.task(to_device(default_collate(rows), device), Draws(self.recipe.seed, numbers))
+            loss, values = self.task(
+                to_device(default_collate(rows), device), SampleGenerators(self.recipe.seed, numbers)
+            )
             for name, value in {"loss": loss, **values}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(numbers)
         return {name: value / total for name, value in sums.items()}

@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import gather, reduce
 from torch import Tensor, nn
 
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.recipes.stages import FirstStageRecipe
 
 
@@ -42,7 +42,7 @@ class KLBottleneck(Bottleneck):
     options = ("kl_weight",)
     summed = True
 
-    def forward(self, vae: Any, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def forward(self, vae: Any, images: Tensor, draws: SampleGenerators) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Decoded images (B, C, H, W), the penalty () and values to log, of images (B, C, H, W)."""
         posterior = vae.encode(images).latent_dist
         mean, std, logvar = posterior.mean, posterior.std, posterior.logvar
@@ -64,7 +64,7 @@ class VQBottleneck(Bottleneck):
         kept = recipe.gradient_accumulation_steps if recipe.codebook_restart else 0
         self.batches: deque[tuple[Tensor, Tensor]] = deque(maxlen=kept)
 
-    def forward(self, vae: Any, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def forward(self, vae: Any, images: Tensor, draws: SampleGenerators) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Decoded images (B, C, H, W), the penalty () and values to log, of images (B, C, H, W)."""
         vae.quantize.legacy, vae.quantize.beta = self.recipe.codebook_loss == "legacy", self.recipe.codebook_beta
         latents = vae.encode(images).latents.float()

@@ -11,12 +11,12 @@ from accelerate.utils import DistributedType
 from torch.utils.data import Dataset, Subset
 
 from latentdiff.config import check
-from latentdiff.data.bad_files import BadFiles, Readable
+from latentdiff.data.bad_files import BadFiles, SkipBadFiles
 from latentdiff.data.images import Images
 from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.io.stored import Stored
 from latentdiff.models.lpips import PerceptualDistance
-from latentdiff.seeding import Draws, generator
+from latentdiff.seeding import SampleGenerators, generator
 from latentdiff.training.data import open_bad_files, open_held_out, open_images
 from latentdiff.training.diffusion.conditioners.base import build
 from latentdiff.training.engine.ema import EMA
@@ -78,7 +78,7 @@ class FirstStageTask(Task):
             elements = channels * recipe.resolution**2 if self.bottleneck.summed else 1
             self.adversarial = Adversarial(discriminator, recipe, LIMIT / elements)
 
-    def forward(self, batch: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, batch: torch.Tensor, draws: SampleGenerators) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of images (B, C, H, W)."""
         if self.recipe.random_flip:
             mirrored = draws.uniform().to(batch.device) < 0.5
@@ -146,11 +146,11 @@ def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | N
     return run(FirstStageTask(vae, recipe, perceptual, held_out), trained, recipe, accelerator)
 
 
-def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tuple[Readable, Any]:
+def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tuple[SkipBadFiles, Any]:
     """Those to train on, and those held out: of a folder of their own, or a share of the same."""
 
-    def readable(items: Dataset[Any], files: Sequence[Stored]) -> Readable:
-        return Readable(items, files, bad_files, recipe.seed)
+    def readable(items: Dataset[Any], files: Sequence[Stored]) -> SkipBadFiles:
+        return SkipBadFiles(items, files, bad_files, recipe.seed)
 
     trained, unseen = readable(images, images.files), open_held_out(recipe, images.channels)
     if not recipe.validation_steps:

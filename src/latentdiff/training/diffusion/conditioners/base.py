@@ -14,7 +14,7 @@ from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import ConfigError
 from latentdiff.registry import nearest
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.recipes.stages import DiffusionRecipe
 
 
@@ -75,7 +75,9 @@ class Conditioner(ABC):
         """
 
     @abstractmethod
-    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
+    def __call__(
+        self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
+    ) -> Conditioning:
         """The condition of a batch of rows, with gradients.
 
         Args:

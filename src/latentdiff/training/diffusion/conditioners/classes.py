@@ -14,7 +14,7 @@ from latentdiff.data.latent_cache import Columns, Rows
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.labels import class_number
 from latentdiff.models.class_embedder import ClassEmbedder
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
 from latentdiff.training.recipes.stages import DiffusionRecipe
 
@@ -68,7 +68,9 @@ class ClassConditioner(Conditioner):
         config = self.pipeline.class_embedder.config
         return Columns(labels=labels_of(images, config.class_names, _classes(config)))
 
-    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
+    def __call__(
+        self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
+    ) -> Conditioning:
         """See `Conditioner`."""
         labels = batch["labels"] if self.null is None else batch["labels"].masked_fill(dropped, self.null)
         return Conditioning(self.pipeline.class_embedder(labels))

@@ -14,7 +14,7 @@ from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import ConfigError
 from latentdiff.registry import MASKS
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner
 from latentdiff.training.recipes.stages import DiffusionRecipe
 
@@ -33,7 +33,9 @@ class InpaintConditioner(Conditioner):
         """The image (3, H, W) in [-1, 1] as `pixels`, and `holes` (1, H, W), 1 in holes and 0 elsewhere."""
         return _Masked(images, self.recipe.masks)
 
-    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
+    def __call__(
+        self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
+    ) -> Conditioning:
         """See `Conditioner`."""
         return Conditioning(concat=self.pipeline.encode_masked(batch["pixels"], batch["holes"]))
 

@@ -15,7 +15,7 @@ from latentdiff.data.layouts import boxes_meant, classes_of, read_layouts
 from latentdiff.errors import InputError
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.models.text_encoder import LDMTextEncoder
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
 from latentdiff.training.recipes.stages import DiffusionRecipe
 
@@ -59,7 +59,9 @@ class LayoutConditioner(Conditioner):
                     raise InputError(f"{path.name}: {error}") from None
         return _Shuffled(torch.stack(ids).to(torch.int32), [len(layout) for layout in layouts])
 
-    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
+    def __call__(
+        self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
+    ) -> Conditioning:
         """See `Conditioner`."""
         ids = torch.where(dropped[:, None], self.empty.to(dropped.device), batch["layout_ids"])
         return Conditioning(self.pipeline.encode_layouts(ids))

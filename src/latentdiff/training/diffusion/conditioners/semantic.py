@@ -14,7 +14,7 @@ from latentdiff.data.label_maps import IGNORE_INDEX, LabelMaps, count_classes, i
 from latentdiff.data.latent_cache import Rows
 from latentdiff.models.segmentation_encoder import SegmentationEncoder
 from latentdiff.pipelines.codec import factor
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
 from latentdiff.training.recipes.stages import DiffusionRecipe
 
@@ -47,7 +47,9 @@ class SemanticConditioner(Conditioner):
         config = self.pipeline.segmentation_encoder.config
         return LabelMaps(images, config.in_channels, config.palette)
 
-    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
+    def __call__(
+        self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
+    ) -> Conditioning:
         """See `Conditioner`."""
         maps = batch["maps"].masked_fill(dropped[:, None, None], IGNORE_INDEX)
         return Conditioning(concat=self.pipeline.encode_maps(maps, IGNORE_INDEX))

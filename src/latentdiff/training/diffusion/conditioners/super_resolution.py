@@ -17,7 +17,7 @@ from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import BadFileError, ConfigError
 from latentdiff.io.images import to_tensor
 from latentdiff.registry import DEGRADATIONS
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner
 from latentdiff.training.recipes.stages import DiffusionRecipe
 
@@ -43,7 +43,9 @@ class SuperResolutionConditioner(Conditioner):
             rows(0, False, np.random.default_rng(0))
         return rows
 
-    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
+    def __call__(
+        self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
+    ) -> Conditioning:
         """See `Conditioner`."""
         return Conditioning(concat=batch["small"])
 

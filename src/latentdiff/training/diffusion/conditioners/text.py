@@ -16,7 +16,7 @@ from latentdiff.errors import ConfigError, InputError
 from latentdiff.models.text_encoder import LDMTextEncoder
 from latentdiff.models.tokenizer import load_tokenizer
 from latentdiff.pipelines.prompts import tokenize
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
 from latentdiff.training.diffusion.text_cache import cached_states, encode_ids
 from latentdiff.training.recipes.stages import DiffusionRecipe
@@ -69,7 +69,9 @@ class TextConditioner(Conditioner):
         """A batch of the given captions."""
         return {"input_ids": tokenize(self.pipeline.tokenizer, prompts, self.pipeline.max_length)}
 
-    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
+    def __call__(
+        self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
+    ) -> Conditioning:
         """See `Conditioner`."""
         if "text_states" in batch:
             empty = self.empty_states.to(dropped.device)

@@ -9,7 +9,7 @@ import torch
 from latentdiff.conditioning import Conditioning
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, Rows
-from latentdiff.seeding import Draws
+from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner
 
 
@@ -20,6 +20,8 @@ class NoCondition(Conditioner):
         """Nothing."""
         return Columns()
 
-    def __call__(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: Draws) -> Conditioning:
+    def __call__(
+        self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
+    ) -> Conditioning:
         """See `Conditioner`."""
         return Conditioning()

@@ -1,13 +1,16 @@
-"""Too little memory for a training step, said with what can be done about it."""
+"""What the system may refuse during a run: memory, said with what can be done about it, and writes that it survives."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
-from latentdiff.errors import LatentDiffError
+from latentdiff.errors import LatentDiffError, LatentDiffWarning
+from latentdiff.io.files import system_errno
 from latentdiff.training.recipes.stages import Recipe
 
 # Of errors that have no type of their own: of the CPU's allocator, of GPU libraries, of a worker that the system ended.
@@ -24,7 +27,7 @@ LEVERS: dict[str, tuple[str, tuple[object, ...]]] = {
 
 
 @contextmanager
-def named_levers(recipe: Recipe) -> Iterator[None]:
+def explain_out_of_memory(recipe: Recipe) -> Iterator[None]:
     """Turn an error for want of memory, on a GPU or the CPU, into a LatentDiffError that says what lowers the need."""
     try:
         yield
@@ -36,3 +39,20 @@ def named_levers(recipe: Recipe) -> Iterator[None]:
         values = {name: getattr(recipe, name) for name in LEVERS if hasattr(recipe, name)}
         levers = [LEVERS[name][0].format(value) for name, value in values.items() if value not in LEVERS[name][1]]
         raise LatentDiffError(f"not enough memory for a step ({reason}): {', '.join(levers)}") from None
+
+
+@contextmanager
+def tolerate_os_errors(what: str, then: Callable[[], str]) -> Iterator[None]:
+    """Turn an error of the system in the block into a warning.
+
+    Args:
+        what: Was tried.
+        then: What is the case now, said in case of an error.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = system_errno(error)
+        if not number:
+            raise
+        warnings.warn(LatentDiffWarning(f"{what} failed ({os.strerror(number)}); {then()}"), stacklevel=3)
