@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from latentdiff.errors import ConfigError
+from latentdiff.tasks import TASKS
 
 T = TypeVar("T")
 LISTED = 20  # names in a message
@@ -93,19 +94,7 @@ SCHEDULERS: Registry[type] = Registry(
     },
 )
 
-PIPELINES: Registry[type] = Registry(
-    "pipeline",
-    {
-        "text-to-image": "latentdiff.pipelines.text_to_image:TextToImagePipeline",
-        "unconditional": "latentdiff.pipelines.unconditional:UnconditionalPipeline",
-        "class-to-image": "latentdiff.pipelines.class_to_image:ClassToImagePipeline",
-        "layout-to-image": "latentdiff.pipelines.layout_to_image:LayoutToImagePipeline",
-        "semantic-to-image": "latentdiff.pipelines.semantic_to_image:SemanticToImagePipeline",
-        "super-resolution": "latentdiff.pipelines.super_resolution:SuperResolutionPipeline",
-        "inpaint": "latentdiff.pipelines.inpaint:InpaintPipeline",
-        "image-to-image": "latentdiff.pipelines.image_to_image:ImageToImagePipeline",
-    },
-)
+PIPELINES: Registry[type] = Registry("pipeline", {name: spec.pipeline for name, spec in TASKS.items()})
 
 DEGRADATIONS: Registry[Callable[..., Any]] = Registry(
     "degradation",
@@ -128,14 +117,5 @@ MASKS: Registry[Callable[..., Any]] = Registry(
 )
 
 CONDITIONERS: Registry[Any] = Registry(
-    "conditioning",
-    {
-        "unconditional": "latentdiff.training.diffusion.conditioners.unconditional:NoCondition",
-        "text-to-image": "latentdiff.training.diffusion.conditioners.text:TextConditioner",
-        "class-to-image": "latentdiff.training.diffusion.conditioners.classes:ClassConditioner",
-        "layout-to-image": "latentdiff.training.diffusion.conditioners.layout:LayoutConditioner",
-        "semantic-to-image": "latentdiff.training.diffusion.conditioners.semantic:SemanticConditioner",
-        "super-resolution": "latentdiff.training.diffusion.conditioners.super_resolution:SuperResolutionConditioner",
-        "inpaint": "latentdiff.training.diffusion.conditioners.inpaint:InpaintConditioner",
-    },
+    "conditioning", {name: spec.conditioner for name, spec in TASKS.items() if spec.conditioner is not None}
 )

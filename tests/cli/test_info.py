@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 from latentdiff import TextToImagePipeline
 from latentdiff.cli.main import main
 from latentdiff.errors import CheckpointError
-from latentdiff.inspection.model import task_of, weight_files
+from latentdiff.inspection.model import weight_files
 from latentdiff.io.headers import read_header, read_weights
 from latentdiff.io.png import write_png
 from latentdiff.registry import PIPELINES
+from latentdiff.tasks import task_of_pipeline
 
 
 @pytest.fixture
@@ -78,9 +79,9 @@ def test_the_licence_is_read_from_the_model_card(run, copied, card, license):
 
 def test_every_task_is_told_from_its_class():
     for task in PIPELINES.names():
-        assert task_of(PIPELINES.get(task).__name__) == task
-    assert task_of("StableDiffusionPipeline") == "text-to-image"
-    assert task_of("WhateverPipeline") is None
+        assert task_of_pipeline(PIPELINES.get(task).__name__).name == task
+    assert task_of_pipeline("StableDiffusionPipeline").name == "text-to-image"
+    assert task_of_pipeline("WhateverPipeline") is None
 
 
 def test_shards_count_together_and_variants_do_not(tmp_path):
@@ -168,10 +169,10 @@ def test_odd_parameters_of_an_image_are_shown(run, tmp_path):
 
 def test_checkpoint(tmp_path, capsys):
     """A published first stage at full size, whose header alone says what it is: its data is a hole in the file."""
-    from latentdiff.conversion.plan import make_batch_plan
+    from latentdiff.conversion.plan import make_conversion_plan
     from latentdiff.conversion.zoo import zoo_config
 
-    shapes = make_batch_plan(zoo_config("vq-f8-n256")).parts["vae"].map.original_shapes
+    shapes = make_conversion_plan(zoo_config("vq-f8-n256")).parts["vae"].map.original_shapes
     end, header = 0, {}
     for name, shape in shapes.items():
         begin, end = end, end + 4 * math.prod(shape)

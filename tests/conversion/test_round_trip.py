@@ -11,9 +11,10 @@ from twins import Twin, narrow_clip
 
 from latentdiff.cli.main import main
 from latentdiff.conversion import load_original, networks
-from latentdiff.conversion.convert import PIPELINE_CLASSES, convert_original, save_original, to_original
+from latentdiff.conversion.convert import convert_original, save_original, to_original
 from latentdiff.conversion.zoo import ONE_NETWORK, zoo_names
 from latentdiff.io.tensor_files import open_tensors
+from latentdiff.tasks import TASKS
 
 SAME = {name for group in ONE_NETWORK for name in sorted(group)[1:]}  # as the first of their group
 NAMES = [name for name in zoo_names() if name not in SAME]
@@ -26,7 +27,7 @@ def small_clip(monkeypatch):
 
 def components(twin, path, folder):
     """Those of the folder that the checkpoint is converted to; of what has no pipeline, those of the checkpoint."""
-    if twin.plan.task is not None and twin.plan.task not in PIPELINE_CLASSES:
+    if twin.plan.task is not None and twin.plan.task not in TASKS:
         return load_original(path, twin.node).components
     convert_original(path, folder, twin.node)
     if twin.plan.task is None:

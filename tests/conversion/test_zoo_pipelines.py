@@ -6,9 +6,10 @@ from twins import Twin, narrow_clip
 
 from latentdiff import DiffusionPipeline, LayoutTokenizer
 from latentdiff.conversion import networks
-from latentdiff.conversion.convert import PIPELINE_CLASSES, convert_original
+from latentdiff.conversion.convert import convert_original
 from latentdiff.conversion.zoo import FIRST_STAGES, MODELS
 from latentdiff.errors import CheckpointError, ConfigError
+from latentdiff.tasks import TASKS
 
 PADDING = {"sd-1": 49407, "sd-2-base": 0, "sd-2-v": 0}
 
@@ -58,7 +59,7 @@ def test_every_family_makes_its_pipeline_or_says_why_not(monkeypatch, tmp_path, 
     reason = "holds a first stage alone" if name in FIRST_STAGES else LACKING.get(name)
     if reason is None:
         pipe = DiffusionPipeline.from_original(tmp_path / "model.ckpt", twin.node)
-        assert type(pipe).__name__ == PIPELINE_CLASSES[twin.plan.task]
+        assert type(pipe).__name__ == TASKS[twin.plan.task].pipeline_class
         return
     with pytest.raises(ConfigError, match=reason) as caught:
         DiffusionPipeline.from_original(tmp_path / "model.ckpt", twin.node)

@@ -10,6 +10,7 @@ from latentdiff.cli.batch.plan import DEFAULT_FOLDER, MAX_PIXELS
 from latentdiff.cli.parser import Parser, number, registered_scheduler, whole_number
 from latentdiff.errors import InputError
 from latentdiff.registry import SCHEDULERS
+from latentdiff.tasks import NUM_INFERENCE_STEPS
 
 GUIDANCE_OPTIONS = ("guidance_scale", "guidance_interval", "guidance_rescale", "negative_prompt")
 
@@ -50,7 +51,13 @@ def add_sampling_options(parser: Parser, *, per: str, seed: str | None, size: bo
     )
     help_text = f"images{f' per {per}' if per else ''}, of seeds SEED to SEED+N-1"
     add("-n", "--num-images", type=whole_number(1), metavar="N", help=help_text)
-    add("--steps", type=whole_number(1), default=25, metavar="N", help="steps of the solver (default: %(default)s)")
+    add(
+        "--steps",
+        type=whole_number(1),
+        default=NUM_INFERENCE_STEPS,
+        metavar="N",
+        help="steps of the solver (default: %(default)s)",
+    )
     add(
         "--scheduler",
         type=registered_scheduler,

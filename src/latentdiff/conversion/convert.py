@@ -18,17 +18,7 @@ from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, Part, make_conve
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.io.files import atomic_folder
 from latentdiff.io.safetensors_writer import write_safetensors
-
-PIPELINE_CLASSES = {
-    "text-to-image": "TextToImagePipeline",
-    "unconditional": "UnconditionalPipeline",
-    "class-to-image": "ClassToImagePipeline",
-    "layout-to-image": "LayoutToImagePipeline",
-    "semantic-to-image": "SemanticToImagePipeline",
-    "super-resolution": "SuperResolutionPipeline",
-    "inpaint": "InpaintPipeline",
-}
-"""The class that a converted folder names, by task."""
+from latentdiff.tasks import TASKS
 
 Progress = Callable[[int], object]
 Layout = list[tuple[str, torch.dtype, tuple[int, ...]]]
@@ -82,10 +72,10 @@ def convert_original(
             (alone,) = plan.parts.values()
             write_part(opened, alone, aside, dtype, progress)
             return opened
-        if plan.task not in PIPELINE_CLASSES:
+        if plan.task not in TASKS:
             raise ConfigError(f"there is no pipeline for {plan.task}; load its components with load_original")
         index: dict[str, Any] = {
-            "_class_name": PIPELINE_CLASSES[plan.task],
+            "_class_name": TASKS[plan.task].pipeline_class,
             "_diffusers_version": diffusers.__version__,
         }
         for name, part in plan.parts.items():

@@ -15,6 +15,7 @@ from latentdiff.conversion.nodes import class_of, params_of, take
 from latentdiff.conversion.tensor_map import TensorMap
 from latentdiff.errors import ConfigError
 from latentdiff.registry import nearest
+from latentdiff.tasks import TASKS, TaskSpec, task_of_original_encoder
 
 UNET, FIRST_STAGE, COND_STAGE = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 
@@ -96,39 +97,35 @@ class ConversionPlan:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class CondStage:
-    """A class of `cond_stage_config`: its task, component name, and network."""
-
-    task: str
-    component: str | None = None
-    network: Callable[[object], Network] | None = None
-
-
-def cond_stage(node: object) -> CondStage:
-    """What the conditioning stage is; ConfigError for an unknown class."""
-    name = class_of(node, "cond_stage_config")
-    if name == "BERTEmbedder" and not params_of(node, "cond_stage_config").get("use_tokenizer", True):
-        return CondStage("layout-to-image", "layout_encoder", networks.text_transformer)
-    if name not in COND_STAGES:
-        raise ConfigError(f"cond_stage_config has the class {name!r}; {nearest(name, COND_STAGES)}")
-    return COND_STAGES[name]
-
-
-COND_STAGES = {
-    "__is_unconditional__": CondStage("unconditional"),
-    "__is_first_stage__": CondStage("inpaint"),
-    "Identity": CondStage("super-resolution"),
-    "BERTEmbedder": CondStage("text-to-image", "text_encoder", networks.text_transformer),
-    "ClassEmbedder": CondStage("class-to-image", "class_embedder", networks.class_embedder),
-    "SpatialRescaler": CondStage("semantic-to-image", "segmentation_encoder", networks.segmentation_encoder),
-    "FrozenCLIPEmbedder": CondStage("text-to-image", "text_encoder", networks.clip),
-    "FrozenOpenCLIPEmbedder": CondStage("text-to-image", "text_encoder", networks.open_clip),
+# The networks of the original's conditioning stages that have one.
+COND_NETWORKS: dict[str, Callable[[object], Network]] = {
+    "BERTEmbedder": networks.text_transformer,
+    "BERTEmbedder(use_tokenizer=False)": networks.text_transformer,
+    "ClassEmbedder": networks.class_embedder,
+    "SpatialRescaler": networks.segmentation_encoder,
+    "FrozenCLIPEmbedder": networks.clip,
+    "FrozenOpenCLIPEmbedder": networks.open_clip,
 }
 
 
+def cond_stage(node: object) -> tuple[TaskSpec, Callable[[object], Network] | None]:
+    """The task that the conditioning stage stands for, and its network if it has one.
+
+    Raises:
+        ConfigError: If its class is unknown.
+    """
+    name = class_of(node, "cond_stage_config")
+    if name == "BERTEmbedder" and not params_of(node, "cond_stage_config").get("use_tokenizer", True):
+        name = "BERTEmbedder(use_tokenizer=False)"
+    spec = task_of_original_encoder(name)
+    if spec is None:
+        known = [encoder for spec in TASKS.values() for encoder in spec.original_encoders]
+        raise ConfigError(f"cond_stage_config has the class {name!r}; {nearest(name, known)}")
+    return spec, COND_NETWORKS.get(name)
+
+
 def make_conversion_plan(node: Mapping[str, Any]) -> ConversionPlan:
-    """ConversionPlan the conversion of a model node; nothing is read or allocated.
+    """Plan the conversion of a model node; nothing is read or allocated.
 
     Raises:
         ConfigError: If it names something that can't be converted.
@@ -143,7 +140,7 @@ def make_conversion_plan(node: Mapping[str, Any]) -> ConversionPlan:
         known = (*DIFFUSION_CLASSES, *alone)
         raise ConfigError(f"the model has the class {name!r}; {nearest(name, known)}")
     given = take(params_of(node, "model"), "model", known=KNOWN, fixed={"given_betas": (None,)}, ignored=IGNORED)
-    condition = cond_stage(given["cond_stage_config"])
+    spec, network = cond_stage(given["cond_stage_config"])
     size = given["image_size"] if isinstance(given["image_size"], int) else None
     scale = given["scale_factor"]
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < 1e6:
@@ -152,9 +149,9 @@ def make_conversion_plan(node: Mapping[str, Any]) -> ConversionPlan:
         "vae": part(networks.first_stage(given["first_stage_config"], float(scale)), FIRST_STAGE),
         "unet": part(networks.unet(given["unet_config"], size), UNET),
     }
-    if condition.component is not None and condition.network is not None:
-        parts[condition.component] = part(condition.network(given["cond_stage_config"]), COND_STAGE)
-    task = condition.task
+    if spec.encoder is not None and network is not None:
+        parts[spec.encoder] = part(network(given["cond_stage_config"]), COND_STAGE)
+    task = spec.name
     unet, vae = parts["unet"].network.config, parts["vae"].network.config
     if unet["cross_attention_dim"] is not None and task == "super-resolution":
         task = "retrieval-augmented"  # torch.nn.Identity passes on embeddings as well as images

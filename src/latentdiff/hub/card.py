@@ -5,28 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 
-from latentdiff.registry import PIPELINES
-
-
-class _Task(NamedTuple):
-    tag: str
-    call: str
-    what: str
-
-
-TASKS = {
-    "text-to-image": _Task("text-to-image", "pipe({prompt}, seed=0)", "makes images for prompts"),
-    "unconditional": _Task(
-        "unconditional-image-generation", "pipe(seed=0)", "makes images like those that it was trained on"
-    ),
-    "class-to-image": _Task("unconditional-image-generation", "", "makes images of classes"),
-}
-OTHER = _Task("image-to-image", "", "makes images from images")
+from latentdiff.tasks import TaskSpec, task_of_pipeline
 
 
 def model_card(
@@ -56,24 +40,24 @@ def model_card(
         The card; `save_pretrained` and `push_to_hub` take it as `card`.
     """
     name = type(pipeline).__name__
-    of_class = {PIPELINES.get(known): known for known in PIPELINES.names()}
-    task = TASKS.get(of_class.get(type(pipeline), ""), OTHER)
+    spec = task_of_pipeline(name)
     data = ModelCardData(
         library_name="latentdiff",
-        pipeline_tag=task.tag,
+        pipeline_tag=spec.hub_tag if spec else None,
         license=None if license is None else license.lower(),
         # The hub links data sets by id; other text is for people only.
         datasets=[dataset] if dataset and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", dataset) else None,
         metrics=list(metrics) if metrics else None,
         tags=["latentdiff", "latent-diffusion", "image-generation"],
     )
+    summary = spec.summary if spec else "makes images"
     title = repo_id.split("/")[-1] if repo_id else name
     paragraphs = [
         f"# {title}",
         description
-        or f"A latent diffusion model ([arXiv:2112.10752](https://arxiv.org/abs/2112.10752)) that {task.what}.",
+        or f"A latent diffusion model ([arXiv:2112.10752](https://arxiv.org/abs/2112.10752)) that {summary}.",
         f"- **Licence:** {license or 'not stated'}\n- **Trained on:** {dataset or 'not stated'}",
-        f"## Use\n\n```python\n{_snippet(task, repo_id, subfolder, prompt)}\n```",
+        f"## Use\n\n```python\n{_snippet(spec, repo_id, subfolder, prompt)}\n```",
         _table("Metrics", ("metric", "value"), [(key, f"{value:g}") for key, value in (metrics or {}).items()]),
         _table("Components", ("component", "class", "parameters"), _components(pipeline)),
     ]
@@ -81,11 +65,11 @@ def model_card(
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
 
 
-def _snippet(task: _Task, repo_id: str | None, subfolder: str | None, prompt: str) -> str:
+def _snippet(spec: TaskSpec | None, repo_id: str | None, subfolder: str | None, prompt: str) -> str:
     place = _quoted(repo_id or ".") + (f", subfolder={_quoted(subfolder)}" if repo_id and subfolder else "")
     lines = ["from latentdiff import DiffusionPipeline", "", f"pipe = DiffusionPipeline.from_pretrained({place})"]
-    if task.call:
-        lines.append(f'{task.call.format(prompt=_quoted(prompt))}.images[0].save("image.png")')
+    if spec and spec.call:
+        lines.append(f'{spec.call.format(prompt=_quoted(prompt))}.images[0].save("image.png")')
     else:
         lines.append("help(pipe.__call__)")
     return "\n".join(lines)

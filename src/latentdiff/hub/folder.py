@@ -13,10 +13,11 @@ from safetensors import SafetensorError
 
 from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDiffError
 from latentdiff.hub import weight_files
-from latentdiff.hub.index import INDEX, STOCK_PIPELINES, Index, is_inside, one_line, read_index, read_json
+from latentdiff.hub.index import INDEX, Index, is_inside, one_line, read_index, read_json
 from latentdiff.registry import PIPELINES, nearest
+from latentdiff.tasks import TASKS, task_of_pipeline
 
-__all__ = ["INDEX", "STOCK_PIPELINES", "read_json"]
+__all__ = ["INDEX", "read_json"]
 
 # Options of diffusers that run code from a model or read pickled weights.
 REFUSED = ("custom_pipeline", "custom_revision", "trust_remote_code")
@@ -68,16 +69,12 @@ def pipeline_class(cls: Any, folder: Path, index: Index) -> Any:
     """`cls` itself if it is a task's pipeline, else the one that the folder's index names."""
     if cls.__name__ != "DiffusionPipeline":
         return cls
-    own = {PIPELINES.get(task).__name__: task for task in PIPELINES.names()}
-    known = {**own, **STOCK_PIPELINES}
-    if index.class_name not in known:
+    spec = task_of_pipeline(index.class_name)
+    registered = {PIPELINES.get(task).__name__: task for task in PIPELINES.names()}
+    task = registered.get(index.class_name, spec.name if spec else None)
+    if task is None:
+        known = [*registered, *(stock for spec in TASKS.values() for stock in spec.stock_pipelines)]
         raise ConfigError(f"{folder} is of the pipeline class {index.class_name!r}; {nearest(index.class_name, known)}")
-    task = known[index.class_name]
-    if task not in PIPELINES:
-        raise ConfigError(
-            f"{folder} is a {index.class_name}, but there is no pipeline of the task {task!r} yet; "
-            f"there are: {', '.join(PIPELINES.names())}"
-        )
     return PIPELINES.get(task)
 
 

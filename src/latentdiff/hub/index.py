@@ -16,14 +16,6 @@ CARD = "README.md"
 OWN_CODE = "pipeline.py"
 LIBRARIES = ("diffusers", "latentdiff", "transformers")
 
-# Pipelines of diffusers whose folders are of a task that we have.
-STOCK_PIPELINES = {
-    "StableDiffusionPipeline": "text-to-image",
-    "LDMTextToImagePipeline": "text-to-image",
-    "LDMPipeline": "unconditional",
-    "LDMSuperResolutionPipeline": "super-resolution",
-}
-
 # Components of the 2022 pipelines, and what they are called here.
 OLD_COMPONENTS = {"bert": "text_encoder", "vqvae": "vae"}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from latentdiff.errors import ConfigError
+from latentdiff.tasks import TASKS
 
 SUFFIXES = (".ckpt", ".safetensors", ".pt", ".pth", ".bin")
 
@@ -62,9 +63,8 @@ def describe_checkpoint(target: str) -> dict[str, Any]:
 
 def _forms(plan: Any) -> list[str]:
     """What `latentdiff convert --to` can make of it, or why not."""
-    from latentdiff.conversion.convert import PIPELINE_CLASSES
     from latentdiff.conversion.to_diffusers import refusal
 
-    forms = ["original", *(["latentdiff"] if plan.task is None or plan.task in PIPELINE_CLASSES else [])]
+    forms = ["original", *(["latentdiff"] if plan.task is None or plan.task in TASKS else [])]
     reason = refusal(plan.task, {name: part.model for name, part in plan.parts.items()})
     return [*forms, *([] if reason else ["diffusers"])]

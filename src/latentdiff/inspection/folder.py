@@ -13,10 +13,11 @@ from latentdiff.conversion.inventory import compare
 from latentdiff.errors import ConfigError
 from latentdiff.hub.folder import checkpoint_errors, find_folder, library_errors, pipeline_class
 from latentdiff.hub.index import read_index, read_json
-from latentdiff.inspection.model import is_component, task_of, weight_files
+from latentdiff.inspection.model import is_component, weight_files
 from latentdiff.io.headers import read_weights
 from latentdiff.io.tensor_files import open_tensors
 from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.tasks import task_of_pipeline
 
 FIRST_STAGES = {"AutoencoderKL": "diffusers", "VQModel": "latentdiff"}
 
@@ -40,7 +41,8 @@ def load_folder(source: str, dtype: torch.dtype | None) -> tuple[Any, str | None
     takes = inspect.signature(pipeline_class(DiffusionPipeline, folder, index)).parameters
     absent: dict[str, Any] = {"tokenizer": None} if "tokenizer" in takes and "tokenizer" not in index.components else {}
     pipe = DiffusionPipeline.from_pretrained(folder, dtype=stored, **absent)
-    return pipe, task_of(type(pipe).__name__), pipe.components
+    spec = task_of_pipeline(type(pipe).__name__)
+    return pipe, spec.name if spec else None, pipe.components
 
 
 def load_first_stage(folder: Path, dtype: torch.dtype | None) -> Any:

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from latentdiff.hub.folder import INDEX, STOCK_PIPELINES, checkpoint_errors, find_folder, read_json
+from latentdiff.hub.folder import INDEX, checkpoint_errors, find_folder, read_json
 from latentdiff.hub.index import read_index
 from latentdiff.io.headers import read_weights
-from latentdiff.registry import PIPELINES
+from latentdiff.tasks import task_of_pipeline
 
 CONFIG_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json")
 
@@ -69,22 +69,16 @@ def describe_pipeline(target: str) -> dict[str, Any]:
             name: component(parts[name], f"{part.library}.{part.class_name}") for name, part in index.components.items()
         }
         sizes = shapes(parts)
+    spec = task_of_pipeline(index.class_name)
     return {
         "pipeline": index.class_name,
-        "task": task_of(index.class_name),
+        "task": spec.name if spec else None,
         "license": license_of(folder),
         **sizes,
         "parameters": sum(part.get("parameters", 0) for part in components.values()),
         "bytes": sum(part["bytes"] for part in components.values()),
         "components": components,
     }
-
-
-def task_of(class_name: str) -> str | None:
-    """The task of a pipeline class: "text-to-image" of TextToImagePipeline, without importing the class."""
-    words = re.findall("[A-Z][a-z0-9]*", class_name.removesuffix("Pipeline"))
-    task = "-".join(words).lower()
-    return task if task in PIPELINES else STOCK_PIPELINES.get(class_name)
 
 
 def component(folder: Path, class_name: str | None = None) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
 from latentdiff.labels import class_number
+from latentdiff.tasks import CLASS_GUIDANCE_SCALE
 
-DEFAULT_SCALE = 3.0
 Labels = int | str | Sequence[int | str]
 
 
@@ -53,7 +53,7 @@ class ClassConditioningMixin:
         negative = negative_class_labels if negative_class_labels is not None else null
         states = self.encode_labels(class_labels, device=device).to(self.unet.dtype)
         if scale is None:
-            scale = 1.0 if negative is None else DEFAULT_SCALE
+            scale = 1.0 if negative is None else CLASS_GUIDANCE_SCALE
         conditioning = Conditioning(states).repeat(images)
         if scale == 1:
             if negative_class_labels is not None:

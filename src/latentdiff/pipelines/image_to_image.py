@@ -20,6 +20,7 @@ from latentdiff.pipelines.options import SamplingOptions, sampling_call
 from latentdiff.pipelines.padding import Composite, Padding
 from latentdiff.pipelines.start import StartPoint
 from latentdiff.pipelines.text_conditioning import TextConditioningMixin
+from latentdiff.tasks import TEXT_GUIDANCE_SCALE
 
 
 class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, DiffusionPipeline):
@@ -139,7 +140,7 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
             if not needed and (value is not None or negative is not None):
                 raise InputError(f"{name} or its negative is given, but this model takes none; leave it out")
         if takes[0]:
-            guided = {**guided, "scale": 5.0 if guided["scale"] is None else guided["scale"]}
+            guided = {**guided, "scale": TEXT_GUIDANCE_SCALE if guided["scale"] is None else guided["scale"]}
             return self._text_conditioning(wanted[0], unwanted[0], images=count, **guided)
         if takes[1]:
             return self._class_conditioning(wanted[1], unwanted[1], images=count, **guided)

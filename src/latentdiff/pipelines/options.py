@@ -14,6 +14,7 @@ from latentdiff.pipelines.outputs import check_output_type
 from latentdiff.registry import nearest
 from latentdiff.sampling import Generators, Guidance
 from latentdiff.seeding import check_seed, generator
+from latentdiff.tasks import NUM_INFERENCE_STEPS
 from latentdiff.windows import Windows
 
 Seed = int | Sequence[int] | None
@@ -59,7 +60,7 @@ class SamplingOptions(TypedDict, total=False):
 
 DEFAULTS = SamplingOptions(
     num_images_per_prompt=1,
-    num_inference_steps=50,
+    num_inference_steps=NUM_INFERENCE_STEPS,
     timesteps=None,
     sigmas=None,
     eta=0.0,

@@ -8,16 +8,10 @@ from typing import Any
 
 import torch
 
-from latentdiff.conversion.convert import PIPELINE_CLASSES
 from latentdiff.conversion.original import load_original
 from latentdiff.errors import ConfigError
 from latentdiff.registry import PIPELINES
-
-# What checkpoints don't hold and pipelines need, by task, with an example.
-TOKENIZERS = {
-    "text-to-image": "such as latentdiff.models.tokenizer.load_tokenizer('vocab.txt', 77)",
-    "layout-to-image": "a latentdiff.LayoutTokenizer with the classes that the model was trained on",
-}
+from latentdiff.tasks import TASKS
 
 
 def pipeline_from_original(
@@ -34,12 +28,12 @@ def pipeline_from_original(
     wanted = next((task for task in PIPELINES.names() if PIPELINES.get(task) is cls), None)
     if loaded.task is None or loaded.task not in PIPELINES or (wanted is not None and wanted != loaded.task):
         what = f"a model for {loaded.task}" if loaded.task else "a first stage alone"
-        known = ", ".join(sorted(set(PIPELINES.names()) & set(PIPELINE_CLASSES)))
+        known = ", ".join(sorted(name for name, spec in TASKS.items() if spec.original_encoders))
         raise ConfigError(
             f"{checkpoint} holds {what}, {cls.__name__} takes {wanted or known}; load its components with load_original"
         )
     components = {**loaded.components, **({} if tokenizer is None else {"tokenizer": tokenizer})}
-    if loaded.task in TOKENIZERS and "tokenizer" not in components:
-        hint = TOKENIZERS[loaded.task]
+    hint = TASKS[loaded.task].tokenizer
+    if hint is not None and "tokenizer" not in components:
         raise ConfigError(f"no tokenizer is in {checkpoint}, and the package has none for it; give tokenizer, {hint}")
     return PIPELINES.get(loaded.task)(**components)

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.options import SamplingOptions, sampling_call
 from latentdiff.pipelines.text_conditioning import TextConditioningMixin
+from latentdiff.tasks import TEXT_GUIDANCE_SCALE
 
 
 class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
@@ -37,7 +38,7 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
         height: int | None = None,
         width: int | None = None,
         *,
-        guidance_scale: float = 5.0,
+        guidance_scale: float = TEXT_GUIDANCE_SCALE,
         negative_prompt: str | Sequence[str] | None = None,
         prompt_embeds: torch.Tensor | None = None,
         negative_prompt_embeds: torch.Tensor | None = None,

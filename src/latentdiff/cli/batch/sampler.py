@@ -17,11 +17,9 @@ from latentdiff.cli.commands.base import Command
 from latentdiff.cli.options import GUIDANCE_OPTIONS, flag
 from latentdiff.errors import InputError, TooLargeError
 from latentdiff.pipelines.base import DiffusionPipeline
-from latentdiff.pipelines.class_conditioning import DEFAULT_SCALE
 from latentdiff.registry import PIPELINES, SCHEDULERS
+from latentdiff.tasks import CLASS_GUIDANCE_SCALE, TEXT_GUIDANCE_SCALE
 from latentdiff.windows import Windows
-
-TEXT_SCALE = 5.0
 
 
 class Sampler:
@@ -146,9 +144,9 @@ def default_scale(pipeline: DiffusionPipeline) -> float | None:
     """The scale of classifier-free guidance if none is given; None for a model that takes no condition it can drop."""
     parts = pipeline.components
     if parts.get("text_encoder") is not None:
-        return TEXT_SCALE
+        return TEXT_GUIDANCE_SCALE
     if parts.get("class_embedder") is not None:
-        return 1.0 if parts["class_embedder"].config.null_class is None else DEFAULT_SCALE
+        return 1.0 if parts["class_embedder"].config.null_class is None else CLASS_GUIDANCE_SCALE
     return 1.0 if "layout_encoder" in parts else None
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from latentdiff.config import check, from_mapping
 from latentdiff.errors import ConfigError
+from latentdiff.tasks import NUM_INFERENCE_STEPS
 from latentdiff.training.recipes.lora import check_lora
 from latentdiff.training.recipes.run import MAY_CHANGE, REMEDIES, Recipe, as_dict
 
@@ -200,7 +201,7 @@ class DiffusionRecipe(Recipe):
     snr_gamma: float | None = None
     validation_samples: int = 4
     validation_prompts: list[str] = field(default_factory=list)
-    validation_inference_steps: int = 50
+    validation_inference_steps: int = NUM_INFERENCE_STEPS
     validation_guidance_scale: float | None = None
     push_to_hub: bool = False
     hub_model_id: str | None = None
