@@ -8,7 +8,7 @@ import table
 import torch
 
 from latentdiff import DDIMScheduler
-from latentdiff.conversion.plan import make_plan
+from latentdiff.conversion.plan import make_conversion_plan
 from latentdiff.conversion.zoo import MODELS, zoo_config, zoo_names
 from latentdiff.training.first_stage.task import FirstStageTask
 
@@ -65,7 +65,7 @@ def test_every_released_model_has_a_recipe():
 
 @pytest.mark.parametrize("name", sorted(set(table.names()) & set(zoo_names())))
 def test_networks_and_noise_of_released_models(name):
-    recipe, plan = table.load(name), make_plan(zoo_config(name))
+    recipe, plan = table.load(name), make_conversion_plan(zoo_config(name))
     networks = table.networks_of(name)
     assert networks.keys() == plan.parts.keys()
     for part, network in networks.items():
