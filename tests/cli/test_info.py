@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from latentdiff import TextToImagePipeline
 from latentdiff.cli.main import main
 from latentdiff.errors import CheckpointError
-from latentdiff.inspection.model import weight_files
-from latentdiff.io.headers import read_header, read_weights
+from latentdiff.hub.component_folder import ComponentFolder
+from latentdiff.io.headers import read_header
 from latentdiff.io.png import write_png
 from latentdiff.registry import PIPELINES
 from latentdiff.tasks import task_of_pipeline
@@ -88,11 +88,10 @@ def test_shards_count_together_and_variants_do_not(tmp_path):
     save_file({"a": torch.zeros(2, 3)}, tmp_path / "model-00001-of-00002.safetensors")
     save_file({"b": torch.zeros(4, dtype=torch.float16)}, tmp_path / "model-00002-of-00002.safetensors")
     save_file({"a": torch.zeros(100)}, tmp_path / "model.fp16.safetensors")
-    files = weight_files(tmp_path)
-    assert [path.name[:11] for path in files] == ["model-00001", "model-00002"]
-    weights = read_weights(files)
-    assert weights.parameters == 10
-    assert weights.dtypes == {"float32", "float16"}
+    folder = ComponentFolder.open(tmp_path)
+    assert [path.name[:11] for path in folder.weight_paths] == ["model-00001", "model-00002"]
+    assert folder.parameters == 10
+    assert folder.dtypes == {"float32", "float16"}
 
 
 def header(entry, length=None):

@@ -1,1 +1,1 @@
-"""Models as folders: on disk, in the package, and on the hub."""
+"""Folders of models on disk, in the package and on the hub: loading, saving, uploads and model cards."""

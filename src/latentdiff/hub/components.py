@@ -1,17 +1,21 @@
-"""Components that are loaded as other classes, or under other names, than their folder says."""
+"""Components that are loaded here and not by diffusers, since their class or name is another here than in the index."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from latentdiff.errors import CheckpointError, ConfigError
-from latentdiff.hub import weight_files
-from latentdiff.hub.index import LIBRARIES, Component, Index, read_json
+from latentdiff.errors import ConfigError
+from latentdiff.hub.component_folder import ComponentFolder
+from latentdiff.hub.index import LIBRARIES, IndexEntry
+
+DTypes = torch.dtype | Mapping[str, torch.dtype] | None
 
 STOCK_UNETS = ("UNet2DConditionModel", "UNet2DModel")
 
@@ -29,91 +33,81 @@ BASES = {
 }
 
 
-def component_class(folder: Path, name: str, part: Component) -> Any:
-    """The class of a component; ConfigError if its library has no component of that name."""
-    library = importlib.import_module(part.library)
-    found = getattr(library, part.class_name, None)
-    bases = tuple(getattr(library, base) for base in BASES[part.library])
+def component_class(folder: Path, entry: IndexEntry) -> type[Any]:
+    """The class that the index of a pipeline's folder names for a component.
+
+    Raises:
+        ConfigError: If the library has no component of that name.
+    """
+    library = importlib.import_module(entry.library)
+    found = getattr(library, entry.class_name, None)
+    bases = tuple(getattr(library, base) for base in BASES[entry.library])
     if not isinstance(found, type) or not issubclass(found, bases):
         raise ConfigError(
-            f"{folder}: {name} is {part.class_name!r}, no component of {part.library}; "
+            f"{folder}: {entry.folder} is {entry.class_name!r}, no component of {entry.library}; "
             f"allowed: the models, schedulers and tokenizers of {', '.join(LIBRARIES)}"
         )
     return found
 
 
-def own_components(folder: Path, index: Index, variant: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """What is loaded here and not by diffusers: stock UNets, as our class, and what has another name here.
+def load_own(name: str, part: ComponentFolder, entry: IndexEntry, dtype: DTypes) -> nn.Module | None:
+    """Load a stock UNet as our class, and what the index calls by another name; None for what diffusers loads.
 
     Args:
-        folder: The pipeline's folder.
-        index: Of the folder.
-        variant: Of the weights.
-        options: Of `from_pretrained`; components among them are not loaded.
+        name: The name of the component in this package.
+        part: The component's folder.
+        entry: What the index says of it.
+        dtype: The data type of the weights, or one for each component's name and "default"; None for the default of
+            the libraries.
+
+    Raises:
+        CheckpointError: If the weights lack a tensor.
     """
-    parts: dict[str, Any] = {}
-    for name, part in index.components.items():
-        found = component_class(folder, name, part)
-        if name in options:
-            continue
-        settings = _settings(folder / part.folder, name, variant, options)
-        if part.library == "diffusers" and part.class_name in STOCK_UNETS:
-            unet = _own_unet(folder / part.folder, found, settings)
-            parts |= {} if unet is None else {name: unet}
-        elif part.folder != name and part.class_name == "LDMTextEncoder":
-            parts[name] = _text_encoder(folder / part.folder, found, settings)
-        elif part.folder != name:
-            parts[name] = found.from_pretrained(folder / part.folder, **settings, **_scale(folder / part.folder, part))
-    return parts
-
-
-def _settings(folder: Path, name: str, variant: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    dtype = options.get("dtype", options.get("torch_dtype"))
-    if isinstance(dtype, dict):
+    if isinstance(dtype, Mapping):
         dtype = dtype.get(name, dtype.get("default"))
-    there = weight_files.variants(path.name for path in folder.iterdir())
-    chosen = variant if variant in there else None
-    return {"variant": chosen, "use_safetensors": True} | ({} if dtype is None else {"dtype": dtype})
+    settings: dict[str, object] = {"variant": part.variant, "use_safetensors": True}
+    if dtype is not None:
+        settings["dtype"] = dtype
+    found = component_class(part.path.parent, entry)
+    if entry.library == "diffusers" and entry.class_name in STOCK_UNETS:
+        return _own_unet(part, found, settings)
+    if entry.folder == name:
+        return None
+    if entry.class_name == "LDMTextEncoder":
+        return _text_encoder(part, found, dtype)
+    if entry.class_name == "VQModel" and "scaling_factor" not in part.config:
+        settings["scaling_factor"] = 1.0  # what the models of 2022 mean; diffusers' default has been another since
+    renamed: nn.Module = found.from_pretrained(part.path, **settings)
+    return renamed
 
 
-def _own_unet(folder: Path, stock: Any, settings: dict[str, Any]) -> Any:
+def _own_unet(part: ComponentFolder, stock: type[Any], settings: Mapping[str, object]) -> nn.Module | None:
     """The UNet as our class, which has its keys and is faster; None where the stock class has to serve it."""
     from latentdiff.models.unet import UNet2DConditionModel
 
     try:
-        stored = weight_files.tensor_names(folder, settings["variant"])
-        if not any(weight_files.OLD_ATTENTION.search(name) for name in stored):
-            return UNet2DConditionModel.from_pretrained(folder, **settings)
-        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
+        if not part.has_old_attention:
+            own: nn.Module = UNet2DConditionModel.from_pretrained(part.path, **settings)
+            return own
+        unet: nn.Module = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(part.path))
     except ConfigError:
         return None  # outside our configuration space
-    renamed = stock.from_pretrained(folder, **settings)  # diffusers knows the older names
+    renamed = stock.from_pretrained(part.path, **settings)  # diffusers knows the older names
     unet.load_state_dict(renamed.state_dict())
     return _cast(unet, renamed.dtype)
 
 
-def _text_encoder(folder: Path, cls: Any, settings: dict[str, Any]) -> Any:
+def _text_encoder(part: ComponentFolder, own: type[Any], dtype: torch.dtype | None) -> nn.Module:
     """The text encoder of a folder that transformers wrote, which names weight files differently."""
-    encoder = cls.from_config(read_json(folder / "config.json"))
-    tensors: dict[str, Any] = {}
-    for name in weight_files.weights([path.name for path in folder.iterdir()], settings["variant"]):
-        if name.endswith(".safetensors"):
-            tensors |= load_file(folder / name)
-    needed = encoder.state_dict()
-    lacking = sorted(set(needed) - set(tensors))
-    if lacking:
-        raise CheckpointError(
-            f"{folder} lacks {len(lacking)} tensors ({', '.join(lacking[:5])}); fetch or save the model again"
-        )
+    encoder = own.from_config(own.load_config(part.path))
+    needed = encoder.state_dict().keys()
+    part.check_tensors(needed)
+    tensors: dict[str, Tensor] = {}
+    for path in part.weight_paths:
+        tensors |= load_file(path)
     encoder.load_state_dict({name: tensors[name] for name in needed})
-    return _cast(encoder, settings.get("dtype", encoder.dtype))
+    return _cast(encoder, dtype or encoder.dtype)
 
 
-def _cast(network: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    return torch.nn.Module.to(network, dtype).eval()  # diffusers' own method warns of every cast
-
-
-def _scale(folder: Path, part: Component) -> dict[str, Any]:
-    """VQ models of 2022 know no scale and mean 1; diffusers' default is another since."""
-    silent = part.class_name == "VQModel" and "scaling_factor" not in read_json(folder / "config.json")
-    return {"scaling_factor": 1.0} if silent else {}
+def _cast(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return nn.Module.to(network, dtype).eval()  # diffusers' own method warns of every cast

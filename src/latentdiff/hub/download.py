@@ -1,11 +1,11 @@
-"""Pipelines from the hub."""
+"""Downloads of pipelines from the hub."""
 
 from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TypedDict
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -18,22 +18,46 @@ from latentdiff.hub.index import CARD, INDEX, check_own_code, is_inside, one_lin
 logger = logging.getLogger(__name__)
 
 DOWNLOADS_AT_ONCE = 4
+SMALL_FILES = (".json", ".txt", ".model")
+
+
+class HubOptions(TypedDict, total=False):
+    """Options of `fetch`, which describes them."""
+
+    revision: str | None
+    token: str | bool | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+    force_download: bool
 
 
 def fetch(
     name: str,
     *,
-    revision: str | None = None,
-    variant: str | None = None,
     subfolder: str | None = None,
+    variant: str | None = None,
+    revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Path:
-    """The local folder of a pipeline on the hub, downloaded as far as the cache lacks it.
+    """Download a pipeline as far as the cache lacks it.
 
     The first file decides the commit, and all others are of that commit, however the repository changes meanwhile.
+
+    Args:
+        name: The name of the repository, "owner/name".
+        subfolder: Where in the repository the pipeline lies.
+        variant: The variant of the weights to fetch.
+        revision: A branch, tag, commit or "refs/pr/1"; the default branch if None.
+        token: The token for the hub; the stored one if None.
+        cache_dir: Where downloads are kept; the hub's cache if None.
+        local_files_only: Whether to use only what is in the cache, and not ask the hub.
+        force_download: Whether to fetch again what is in the cache.
+
+    Returns:
+        The pipeline's folder in the cache.
 
     Raises:
         HubError: If the hub knows no such model or revision, refuses the token or can't be reached.
@@ -43,23 +67,30 @@ def fetch(
     api = HfApi(token=token)
     inside = PurePosixPath(subfolder or ".").as_posix()
     prefix = "" if inside == "." else f"{inside}/"
-    where: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+
+    def download(path: str, revision: str | None) -> Path:
+        found = api.hf_hub_download(
+            name,
+            prefix + path,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        return Path(found)
+
     with hub_errors(api, name, revision):
-        index = Path(
-            api.hf_hub_download(name, prefix + INDEX, revision=revision, force_download=force_download, **where)
-        )
-        folder = index.parent
-        root = folder.parents[prefix.count("/") - 1] if prefix else folder
-        there = _file_names(api, name, root, folder, local_files_only)
+        folder = download(INDEX, revision).parent
+        commit = folder.parents[prefix.count("/") - 1].name if prefix else folder.name
+        files = None if local_files_only else _file_names(api, name, commit)
+        if files is None:
+            _check_cached(name, folder)
+            return folder
         wanted = _wanted(
-            name, folder, [path.removeprefix(prefix) for path in there if path.startswith(prefix)], variant
+            name, folder, [path.removeprefix(prefix) for path in files if path.startswith(prefix)], variant
         )
-
-        def download(path: str) -> None:
-            api.hf_hub_download(name, prefix + path, revision=root.name, force_download=force_download, **where)
-
         with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-            running = [pool.submit(download, path) for path in wanted]
+            running = [pool.submit(download, path, commit) for path in wanted]
             try:
                 for future in as_completed(running):
                     future.result()
@@ -69,45 +100,41 @@ def fetch(
     return folder
 
 
-def _file_names(api: HfApi, name: str, root: Path, folder: Path, local_files_only: bool) -> list[str]:
-    """Paths of all files of the commit; without a network, of those in the cache."""
-    if local_files_only:
-        return _cached_names(name, root, folder)
+def _file_names(api: HfApi, name: str, commit: str) -> list[str] | None:
+    """The paths of all files of the commit; None without a network, when the cache has to do."""
     try:
-        names = [file.rfilename for file in api.model_info(name, revision=root.name).siblings or []]
+        names = [file.rfilename for file in api.model_info(name, revision=commit).siblings or []]
     except NETWORK_ERRORS as error:
         if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
             raise  # the hub answered: it wants another token, or has the model no more
         if not isinstance(error, OfflineModeIsEnabled):
             logger.warning("%s: the hub cannot be reached (%s); the cache has to do", name, one_line(error))
-        return _cached_names(name, root, folder)
+        return None
     for path in names:
         if not is_inside(path):
             raise CheckpointError(f"{name} has a file {path!r}, which leads out of its folder; don't use the model")
     return names
 
 
-def _cached_names(name: str, root: Path, folder: Path) -> list[str]:
-    parts = read_index(folder).components.values()
-    missing = [part.folder for part in parts if not (folder / part.folder).is_dir()]
+def _check_cached(name: str, folder: Path) -> None:
+    entries = read_index(folder).components.values()
+    missing = [entry.folder for entry in entries if not (folder / entry.folder).is_dir()]
     if missing:
         raise HubError(f"{name!r} is in the cache only in part (no {', '.join(missing)}); load it once with a network")
-    return [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
 
 
-def _wanted(name: str, folder: Path, there: list[str], variant: str | None) -> list[str]:
+def _wanted(name: str, folder: Path, paths: list[str], variant: str | None) -> list[str]:
     """Of the paths in a pipeline's folder, those that are needed; refuses before anything big is downloaded."""
-    check_own_code(name, there)
+    check_own_code(name, paths)
     index = read_index(folder)
-    files = {
-        part.folder: [
-            path.split("/")[1] for path in there if path.count("/") == 1 and path.split("/")[0] == part.folder
-        ]
-        for part in index.components.values()
-    }
+    files: dict[str, list[str]] = {entry.folder: [] for entry in index.components.values()}
+    for path in paths:
+        component, _, file = path.partition("/")
+        if component in files and file and "/" not in file:
+            files[component].append(file)
     weight_files.check_variant(name, files, variant)
-    wanted = [CARD] if CARD in there else []
+    wanted = [CARD] if CARD in paths else []
     for component, names in files.items():
-        small = [file for file in names if file.endswith(weight_files.SMALL_FILES) and weight_files.parse(file) is None]
+        small = [file for file in names if file.endswith(SMALL_FILES) and weight_files.parse(file) is None]
         wanted += [f"{component}/{file}" for file in small + weight_files.weights(names, variant)]
     return wanted

@@ -1,4 +1,4 @@
-"""Finding a pipeline's folder and class, and saying plainly what is wrong with it."""
+"""A model's folder, opened once: what its index says, what lies in it, and which of that is loaded."""
 
 from __future__ import annotations
 
@@ -6,125 +6,194 @@ import importlib.resources
 import inspect
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDiffError
-from latentdiff.hub import weight_files
-from latentdiff.hub.index import INDEX, Index, is_inside, one_line, read_index, read_json
+from latentdiff.hub.component_folder import ComponentFolder, list_names
+from latentdiff.hub.index import INDEX, Index, check_own_code, is_inside, one_line, read_index
+from latentdiff.hub.weight_files import check_variant
 from latentdiff.registry import PIPELINES, nearest
 from latentdiff.tasks import TASKS, task_of_pipeline
 
-__all__ = ["INDEX", "read_json"]
+if TYPE_CHECKING:
+    from torch import nn
+    from typing_extensions import Unpack
 
-# Options of diffusers that run code from a model or read pickled weights.
-REFUSED = ("custom_pipeline", "custom_revision", "trust_remote_code")
+    from latentdiff.hub.components import DTypes
+    from latentdiff.hub.download import HubOptions
 
-
-def builtin_models() -> list[str]:
-    """Names of the models that ship inside the package."""
-    root = importlib.resources.files("latentdiff") / "builtin"
-    return sorted(entry.name for entry in root.iterdir() if (entry / INDEX).is_file()) if root.is_dir() else []
-
-
-def find_folder(name: str | Path, *, subfolder: str | None = None, **hub: Any) -> Path:
-    """The local folder of a model: built in, on disk, or downloaded with the options of `hub.fetch`."""
-    if subfolder is not None and not is_inside(subfolder):
-        raise InputError(f"subfolder is {subfolder!r}; it must be a path inside the model, such as 'small'")
-    text = str(name)
-    builtin = text.startswith("builtin:")
-    if builtin and text.removeprefix("builtin:") not in builtin_models():
-        raise ConfigError(f"unknown model {text!r}; {nearest(text, [f'builtin:{k}' for k in builtin_models()])}")
-    root = Path(str(importlib.resources.files("latentdiff")), "builtin", text[8:]) if builtin else Path(text)
-    if root.is_dir():
-        folder = root / (subfolder or "")
-        if not (folder / INDEX).exists():
-            raise CheckpointError(f"{folder} holds no {INDEX}; give the folder of a whole pipeline")
-        return folder
-    if root.is_file():
-        raise CheckpointError(
-            f"{text} is a file; give a model's folder, or make one of an original checkpoint with latentdiff convert"
-        )
-    if isinstance(name, Path) or text.count("/") != 1 or text.startswith((".", "/")):
-        known = [f"builtin:{k}" for k in builtin_models()]
-        hint = nearest(text, known)
-        raise ConfigError(f"unknown model {text!r}: no such folder, and no hub id of the form owner/name; {hint}")
-    from latentdiff.hub.download import fetch  # the hub's client takes a while to import
-
-    return fetch(text, subfolder=subfolder, **hub)
+# Options of diffusers that run code from a model.
+REFUSED_OPTIONS = ("custom_pipeline", "custom_revision", "trust_remote_code")
 
 
-def check_load_options(options: Mapping[str, Any]) -> None:
-    """Refuse options that would run a model's code or read pickled weights."""
-    for name in REFUSED:
+@dataclass(frozen=True)
+class ModelFolder:
+    """A pipeline's folder on this machine. Each folder in it is listed once, each header of weights read once.
+
+    Attributes:
+        name: What the user calls the model: "builtin:NAME", a folder, or a hub id.
+        path: The folder.
+        index: What its `model_index.json` says.
+        components: The folders of the components, by the names that components have in this package.
+        variant: The variant of the weights that was asked for, such as "fp16".
+    """
+
+    name: str
+    path: Path
+    index: Index
+    components: Mapping[str, ComponentFolder]
+    variant: str | None
+
+    @classmethod
+    def open(
+        cls,
+        name: str | Path,
+        *,
+        subfolder: str | None = None,
+        variant: str | None = None,
+        **hub: Unpack[HubOptions],
+    ) -> ModelFolder:
+        """Find a model, download it if it is on the hub, and list its folders.
+
+        Args:
+            name: "builtin:NAME", a folder with `model_index.json`, or a hub id ("owner/name").
+            subfolder: Where in the model's folder or repository the pipeline lies.
+            variant: The variant of the weights, such as "fp16"; components that haven't got it are loaded without.
+            **hub: Options of `download.fetch`.
+
+        Raises:
+            CheckpointError: If the index or a component's folder is missing or damaged.
+            ConfigError: If the name is unknown, or the model brings code of its own.
+            HubError: If the hub doesn't know the model or revision, refuses the token or can't be reached.
+            InputError: If the subfolder leads out of the model.
+        """
+        path = _find(name, subfolder, variant, hub)
+        check_own_code(path, list_names(path))
+        index = read_index(path)
+        parts = {part: ComponentFolder.open(path / entry.folder, variant) for part, entry in index.components.items()}
+        return cls(str(name), path, index, parts, variant)
+
+    def pipeline_class(self, asked: type[Any]) -> type[Any]:
+        """The class of the pipeline: `asked` itself if it is a task's, else the one that the index names.
+
+        Raises:
+            ConfigError: If the index names a class that is no task's.
+        """
+        if asked.__name__ != "DiffusionPipeline":
+            return asked
+        class_name = self.index.class_name
+        spec = task_of_pipeline(class_name)
+        registered = {PIPELINES.get(task).__name__: task for task in PIPELINES.names()}
+        task = registered.get(class_name, spec.name if spec else None)
+        if task is None:
+            known = [*registered, *(stock for spec in TASKS.values() for stock in spec.stock_pipelines)]
+            raise ConfigError(f"{self.path} is of the pipeline class {class_name!r}; {nearest(class_name, known)}")
+        return PIPELINES.get(task)
+
+    def check(self, pipeline_class: type[Any], given: Collection[str] = ()) -> ModelFolder:
+        """Check all that can be checked before weights are read, and leave out what is not loaded from this folder.
+
+        Args:
+            pipeline_class: What is loaded; components that it doesn't take are left out, such as the feature extractor
+                of Stable Diffusion.
+            given: The names of components that the caller has already.
+
+        Returns:
+            The folder with only the components that are loaded from it.
+
+        Raises:
+            CheckpointError: If a component, a variant or a shard is missing.
+            UnsafeCheckpointError: If a component has pickled weights only.
+            ConfigError: If the index names a class that is no component.
+        """
+        from latentdiff.hub.components import component_class  # it needs torch
+
+        parameters = inspect.signature(pipeline_class).parameters
+        needed = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+        lacking = sorted(needed - {*self.components, *given, *pipeline_class._optional_components})
+        if lacking:
+            raise CheckpointError(
+                f"{self.path} has no {' and no '.join(lacking)}, which {pipeline_class.__name__} needs; "
+                f"give it: from_pretrained(..., {lacking[0]}=...)"
+            )
+        taken = self.without(self.components.keys() - parameters.keys())
+        loaded = taken.without(given)
+        check_variant(self.path, {name: part.names for name, part in loaded.components.items()}, self.variant)
+        for part in loaded.components.values():
+            part.check_shards()
+        with library_errors(self.path):
+            for name in taken.components:
+                component_class(self.path, self.index.components[name])
+        return loaded
+
+    def without(self, names: Collection[str]) -> ModelFolder:
+        """The folder without the components of these names."""
+        return replace(self, components={name: part for name, part in self.components.items() if name not in names})
+
+    @property
+    def available_variant(self) -> str | None:
+        """The variant if a component has it, else None: diffusers refuses a variant that no component has."""
+        return self.variant if any(part.variant for part in self.components.values()) else None
+
+    def load_own(self, dtype: DTypes = None) -> dict[str, nn.Module]:
+        """Load what is loaded here and not by diffusers.
+
+        Args:
+            dtype: The data type of the weights, or one for each component's name and "default"; None for the default
+                of the libraries.
+
+        Returns:
+            Stock UNets, as our class, and components that have another name here than in the index.
+
+        Raises:
+            CheckpointError: If the weights lack a tensor.
+        """
+        from latentdiff.hub.components import load_own  # it needs torch
+
+        loaded = {
+            name: load_own(name, part, self.index.components[name], dtype) for name, part in self.components.items()
+        }
+        return {name: component for name, component in loaded.items() if component is not None}
+
+    def check_loaded(self, components: Mapping[str, object]) -> None:
+        """Check that the networks among the components of a pipeline got all their tensors from this folder.
+
+        Raises:
+            CheckpointError: If the weights of one lack a tensor.
+        """
+        import torch
+
+        for name, part in self.components.items():
+            network = components.get(name)
+            if part.weight_paths and isinstance(network, torch.nn.Module):
+                part.check_loaded(network)
+
+
+def check_load_options(options: Mapping[str, object]) -> None:
+    """Check the options of `from_pretrained` that are diffusers'.
+
+    Raises:
+        InputError: If one would run a model's code or read pickled weights.
+    """
+    for name in REFUSED_OPTIONS:
         if name in options:
             raise InputError(f"from_pretrained takes no {name}: no code of a model is run; leave it out")
     if options.get("use_safetensors", True) not in (True, None):
         raise InputError("use_safetensors is False; pickled weights are never loaded, leave it out")
 
 
-def pipeline_class(cls: Any, folder: Path, index: Index) -> Any:
-    """`cls` itself if it is a task's pipeline, else the one that the folder's index names."""
-    if cls.__name__ != "DiffusionPipeline":
-        return cls
-    spec = task_of_pipeline(index.class_name)
-    registered = {PIPELINES.get(task).__name__: task for task in PIPELINES.names()}
-    task = registered.get(index.class_name, spec.name if spec else None)
-    if task is None:
-        known = [*registered, *(stock for spec in TASKS.values() for stock in spec.stock_pipelines)]
-        raise ConfigError(f"{folder} is of the pipeline class {index.class_name!r}; {nearest(index.class_name, known)}")
-    return PIPELINES.get(task)
-
-
-def check_whole(folder: Path, index: Index, cls: Any, given: Collection[str]) -> None:
-    """CheckpointError if the index lacks a component that the pipeline `cls` needs and that isn't given."""
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
-    needed = {parameter.name for parameter in parameters if parameter.default is parameter.empty}
-    lacking = sorted(needed - {*index.components, *given, *cls._optional_components})
-    if lacking:
-        raise CheckpointError(
-            f"{folder} has no {' and no '.join(lacking)}, which {cls.__name__} needs; "
-            f"give it: from_pretrained(..., {lacking[0]}=...)"
-        )
-
-
-def component_files(folder: Path, index: Index) -> dict[str, list[str]]:
-    """Names of the components to the names of their files; CheckpointError where a folder is missing."""
-    files = {}
-    for name, part in index.components.items():
-        if not (folder / part.folder).is_dir():
-            raise CheckpointError(f"{folder} lacks the component {part.folder!r}; fetch or save the model again")
-        files[name] = [path.name for path in (folder / part.folder).iterdir()]
-    return files
-
-
-def check_files(folder: Path, index: Index, variant: str | None, given: Collection[str]) -> None:
-    """Refuse a folder whose weights are not all there as safetensors inside it; nothing has been read then."""
-    files = {name: names for name, names in component_files(folder, index).items() if name not in given}
-    weight_files.check_variant(folder, files, variant)
-    for name in files:
-        weight_files.check_shards(folder / index.components[name].folder, variant)
-
-
-def remaining_variant(folder: Path, index: Index, variant: str | None, given: Collection[str]) -> str | None:
-    """The variant if a component that isn't given has it: diffusers refuses one that none has."""
-    files = {name: names for name, names in component_files(folder, index).items() if name not in given}
-    return variant if any(variant in weight_files.variants(names) for names in files.values()) else None
-
-
-@contextmanager
-def checkpoint_errors(folder: Path) -> Iterator[None]:
-    """Turn what libraries raise about a pipeline's broken folder into one CheckpointError line."""
-    component_files(folder, read_index(folder))
-    with library_errors(folder):
-        yield
-
-
 @contextmanager
 def library_errors(folder: Path) -> Iterator[None]:
-    """Turn what libraries raise about broken files into one CheckpointError line."""
+    """Turn what libraries raise about the broken files of a folder into one line.
+
+    Raises:
+        CheckpointError: In place of their errors.
+        InputError: In place of a TypeError, which is about the options of `from_pretrained`.
+    """
     try:
         yield
     except LatentDiffError:
@@ -135,32 +204,37 @@ def library_errors(folder: Path) -> Iterator[None]:
         raise CheckpointError(f"{folder} cannot be loaded ({one_line(error)}); fetch or save the model again") from None
 
 
-def check_complete(
-    folder: Path, index: Index, variant: str | None, components: dict[str, Any], given: Collection[str]
-) -> None:
-    """CheckpointError if a component's files lack a tensor of it: diffusers fills such with random numbers and warns.
+def builtin_models() -> dict[str, Path]:
+    """The models that ship inside the package: "builtin:NAME" to their folders."""
+    package = Path(str(importlib.resources.files("latentdiff")), "builtin")
+    return {f"builtin:{path.name}": path for path in sorted(package.iterdir()) if (path / INDEX).is_file()}
 
-    Our components are compared by name; others may store a tensor under an older name, so for them the number counts.
 
-    Args:
-        folder: The pipeline's folder.
-        index: Of the folder.
-        variant: Of the weights that were loaded.
-        components: What was loaded from it.
-        given: Names of components that came from elsewhere.
-    """
-    for name, component in components.items():
-        if name in given or name not in index.components:
-            continue
-        stored = weight_files.tensor_names(folder / index.components[name].folder, variant)
-        if not stored:
-            continue
-        needed = set(component.state_dict())
-        renamed = any(weight_files.OLD_ATTENTION.search(tensor) for tensor in stored)
-        own = type(component).__module__.startswith("latentdiff.") and not renamed
-        lacking = sorted(needed - stored)
-        if lacking and (own or len(stored) < len(needed)):
-            raise CheckpointError(
-                f"{folder}: {name} lacks {len(lacking)} tensors ({', '.join(lacking[:5])}); "
-                "fetch or save the model again"
-            )
+def _builtin_folder(name: str) -> Path:
+    models = builtin_models()
+    if name not in models:
+        raise ConfigError(f"unknown model {name!r}; {nearest(name, models)}")
+    return models[name]
+
+
+def _find(name: str | Path, subfolder: str | None, variant: str | None, hub: HubOptions) -> Path:
+    """The folder of a model on this machine, which has an index; see `ModelFolder.open`."""
+    if subfolder is not None and not is_inside(subfolder):
+        raise InputError(f"subfolder is {subfolder!r}; it must be a path inside the model, such as 'small'")
+    text = str(name)
+    root = _builtin_folder(text) if text.startswith("builtin:") else Path(text)
+    if root.is_dir():
+        folder = root / (subfolder or "")
+        if not (folder / INDEX).exists():
+            raise CheckpointError(f"{folder} holds no {INDEX}; give the folder of a whole pipeline")
+        return folder
+    if root.is_file():
+        raise CheckpointError(
+            f"{text} is a file; give a model's folder, or make one of an original checkpoint with latentdiff convert"
+        )
+    if isinstance(name, Path) or text.count("/") != 1 or text.startswith((".", "/")):
+        hint = nearest(text, builtin_models())
+        raise ConfigError(f"unknown model {text!r}: no such folder, and no hub id of the form owner/name; {hint}")
+    from latentdiff.hub.download import fetch  # the hub's client takes a while to import
+
+    return fetch(text, subfolder=subfolder, variant=variant, **hub)

@@ -8,7 +8,6 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from latentdiff.errors import InputError
 from latentdiff.hub import weight_files
@@ -19,15 +18,25 @@ from latentdiff.registry import nearest
 HUB_OPTIONS = ("commit_message", "create_pr", "private", "repo_id", "revision", "subfolder", "token")
 
 
-def check_save_options(variant: str | None, push_to_hub: bool, options: Mapping[str, Any]) -> None:
-    """InputError unless the variant can be part of a file name, and the further options have an effect."""
+def check_save_options(
+    variant: str | None, safe_serialization: bool, push_to_hub: bool, hub: Mapping[str, object]
+) -> None:
+    """Check the options of `save_pretrained`.
+
+    Args:
+        variant: The variant of the weights that is to be saved.
+        safe_serialization: Whether weights are to be saved as safetensors.
+        push_to_hub: Whether the folder is to be uploaded, too.
+        hub: The options of the upload that were given.
+
+    Raises:
+        InputError: If the variant can't be part of a file name, or an option has no effect.
+    """
     if variant is not None and not re.fullmatch(r"[\w-]+", variant):
         raise InputError(f"variant is {variant!r}; it must be of letters, digits, - and _, such as 'fp16'")
-    if not options.get("safe_serialization", True):
+    if not safe_serialization:
         raise InputError("safe_serialization is False; weights are saved as safetensors only, leave it out")
-    for name in options:
-        if name == "safe_serialization":
-            continue
+    for name in hub:
         if name not in HUB_OPTIONS:
             raise InputError(f"save_pretrained takes no {name}; {nearest(name, HUB_OPTIONS)}")
         if not push_to_hub:
@@ -35,7 +44,11 @@ def check_save_options(variant: str | None, push_to_hub: bool, options: Mapping[
 
 
 def check_target(save_directory: str | Path) -> Path:
-    """The folder that `save_directory` stands for; InputError unless it is new, empty or a pipeline's."""
+    """The folder that `save_directory` stands for.
+
+    Raises:
+        InputError: If it can't be written, or is neither new nor empty nor a pipeline's.
+    """
     path = Path(save_directory).resolve()  # the folder behind a link is replaced, not the link
     if path.exists() and not path.is_dir():
         raise InputError(f"{save_directory} is a file; give a folder to save the pipeline in")
@@ -48,10 +61,10 @@ def write_folder(path: Path, components: Collection[str], variant: str | None, w
     """Write a pipeline's folder, in which other files of an earlier one stay.
 
     Args:
-        path: From `check_target`.
-        components: Names of the components that `write` writes.
-        variant: Of the weights that `write` writes.
-        write: Fills an empty folder.
+        path: The folder, from `check_target`.
+        components: The names of the components that `write` writes.
+        variant: The variant of the weights that `write` writes.
+        write: A function that fills an empty folder.
     """
     with atomic_folder(path) as aside:
         write(aside)
@@ -78,7 +91,7 @@ def _keep(old: Path, new: Path, components: Collection[str], variant: str | None
 
 
 def drop_origins(folder: Path) -> None:
-    """Take out of the configurations where they were loaded from: a path on this machine is nobody else's business."""
+    """Take out of all configurations where they were loaded from: a path on this machine is nobody else's business."""
     for path in [folder / INDEX, *folder.glob("*/config.json")]:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("_name_or_path", None) is not None:
@@ -86,7 +99,7 @@ def drop_origins(folder: Path) -> None:
 
 
 def replaced_patterns(components: Collection[str], variant: str | None) -> list[str]:
-    """Patterns of the weight files of one variant, whatever number of shards they are in."""
+    """The patterns of a pipeline's weight files of one variant, whatever number of shards they are in."""
     dotted = f".{variant}" if variant else ""
     return [
         f"{component}/{stem}{end}"

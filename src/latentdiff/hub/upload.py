@@ -1,13 +1,12 @@
-"""Pipelines to the hub."""
+"""Uploads of pipelines to the hub."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 
 from latentdiff.errors import InputError
 from latentdiff.hub.errors import hub_errors
@@ -26,21 +25,24 @@ def upload(
     commit_message: str | None = None,
     replaced: list[str],
     generated_card: Callable[[str], str] | None,
-) -> Any:
-    """Put a folder onto the hub as one commit, and return what the client says of the commit.
+) -> CommitInfo:
+    """Put a folder onto the hub as one commit.
 
     Args:
-        folder: What to upload.
-        repo_id: "owner/name", or "name" for a model of the token's owner; it is made if need be.
-        subfolder: Where in the repository.
+        folder: The folder to upload.
+        repo_id: "owner/name", or "name" for a model of the token's owner; the repository is made if need be.
+        subfolder: Where in the repository the files go.
         private: Whether a new repository is private; the owner's default if None.
-        token: For the hub; the stored one if None.
+        token: The token for the hub; the stored one if None.
         revision: A branch, which is made if need be.
-        create_pr: Open a pull request against the default branch instead of committing.
-        commit_message: Of the commit.
+        create_pr: Whether to open a pull request against the default branch instead of committing to it.
+        commit_message: The message of the commit.
         replaced: Patterns of files that don't stay beside the new ones, such as shards of another number.
-        generated_card: Makes the text of a model card for the full name of the repository, if that has none; without
-            it, the one in the folder is uploaded.
+        generated_card: A function that makes the text of a model card for the full name of the repository. It is
+            called if the repository has none; without it, the card in the folder is uploaded.
+
+    Returns:
+        What the client says of the commit.
 
     Raises:
         HubError: If the hub refuses the token or can't be reached.

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from latentdiff.errors import ConfigError
 from latentdiff.tasks import TASKS
+from latentdiff.types import JSON
+
+if TYPE_CHECKING:
+    from latentdiff.conversion.plan import ConversionPlan
 
 SUFFIXES = (".ckpt", ".safetensors", ".pt", ".pth", ".bin")
 
@@ -17,8 +21,8 @@ def is_checkpoint(target: str) -> bool:
     return Path(target).suffix.lower() in SUFFIXES and Path(target).is_file()
 
 
-def describe_checkpoint(target: str) -> dict[str, Any]:
-    """Family, task, components, precision, averages, and what it can be converted to.
+def describe_checkpoint(target: str) -> JSON:
+    """Family, task, components, precision, averaged weights, and the forms to which it can be converted.
 
     Raises:
         CheckpointError: If the file is damaged, unsafe, or holds no latent diffusion model.
@@ -33,7 +37,7 @@ def describe_checkpoint(target: str) -> dict[str, Any]:
     refuse_foreign(target, file.keys())
     infos = {key: file.info(key) for key in file.keys()}  # noqa: SIM118
     shapes = {key: info.shape for key, info in infos.items()}
-    facts: dict[str, Any] = {
+    facts: JSON = {
         "tensors": len(infos),
         "dtype": ", ".join(sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})),
         "ema": any(key.startswith(EMA) for key in infos),
@@ -61,8 +65,8 @@ def describe_checkpoint(target: str) -> dict[str, Any]:
     }
 
 
-def _forms(plan: Any) -> list[str]:
-    """What `latentdiff convert --to` can make of it, or why not."""
+def _forms(plan: ConversionPlan) -> list[str]:
+    """The forms that `latentdiff convert --to` can make of it."""
     from latentdiff.conversion.to_diffusers import refusal
 
     forms = ["original", *(["latentdiff"] if plan.task is None or plan.task in TASKS else [])]

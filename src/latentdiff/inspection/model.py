@@ -1,20 +1,17 @@
-"""Facts about a model folder, from its JSON files and weight headers."""
+"""Facts about a model's folder, from its JSON files and weight headers."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from latentdiff.hub.folder import INDEX, checkpoint_errors, find_folder, read_json
-from latentdiff.hub.index import read_index
-from latentdiff.io.headers import read_weights
+from latentdiff.hub.component_folder import CONFIG_FILES, ComponentFolder
+from latentdiff.hub.folder import ModelFolder, library_errors
+from latentdiff.hub.index import CARD, INDEX
 from latentdiff.tasks import task_of_pipeline
-
-CONFIG_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json")
+from latentdiff.types import JSON
 
 # What is worth knowing of a component's configuration, whatever its class.
 FACTS = (
@@ -39,7 +36,7 @@ FACTS = (
     "timestep_spacing",
 )
 OLD_NAMES = {"d_model": "hidden_size", "encoder_layers": "num_hidden_layers"}
-"""What diffusers' LDMBertModel calls the same."""
+"""The names that the configuration of diffusers' LDMBertModel has for the same."""
 
 
 def is_component(target: str) -> bool:
@@ -47,12 +44,17 @@ def is_component(target: str) -> bool:
     return not (Path(target) / INDEX).exists() and (Path(target) / CONFIG_FILES[0]).is_file()
 
 
-def describe_component(target: str) -> dict[str, Any]:
-    """Class, weights and configuration of one component's folder."""
-    return component(Path(target))
+def describe_component(target: str) -> JSON:
+    """Class, weights and configuration of one component's folder.
+
+    Raises:
+        CheckpointError: If one of its files is damaged.
+    """
+    part = ComponentFolder.open(Path(target))
+    return {"class": part.config.get("_class_name"), **_facts(part)}
 
 
-def describe_pipeline(target: str) -> dict[str, Any]:
+def describe_pipeline(target: str) -> JSON:
     """Class, task, sizes and components of a pipeline.
 
     Args:
@@ -61,62 +63,52 @@ def describe_pipeline(target: str) -> dict[str, Any]:
     Raises:
         LatentDiffError: If there is no such model, or one of its files is missing or damaged.
     """
-    folder = find_folder(target)
-    index = read_index(folder)
-    parts = {name: folder / part.folder for name, part in index.components.items()}
-    with checkpoint_errors(folder):
+    folder = ModelFolder.open(target)
+    entries = folder.index.components
+    with library_errors(folder.path):
         components = {
-            name: component(parts[name], f"{part.library}.{part.class_name}") for name, part in index.components.items()
+            name: {"class": f"{entries[name].library}.{entries[name].class_name}", **_facts(part)}
+            for name, part in folder.components.items()
         }
-        sizes = shapes(parts)
-    spec = task_of_pipeline(index.class_name)
+        sizes = _sizes(folder.components)
+    spec = task_of_pipeline(folder.index.class_name)
     return {
-        "pipeline": index.class_name,
+        "pipeline": folder.index.class_name,
         "task": spec.name if spec else None,
-        "license": license_of(folder),
+        "license": _license(folder.path),
         **sizes,
-        "parameters": sum(part.get("parameters", 0) for part in components.values()),
-        "bytes": sum(part["bytes"] for part in components.values()),
+        "parameters": sum(facts.get("parameters", 0) for facts in components.values()),
+        "bytes": sum(facts["bytes"] for facts in components.values()),
         "components": components,
     }
 
 
-def component(folder: Path, class_name: str | None = None) -> dict[str, Any]:
-    """Class, parameters, dtype, bytes on disk and configuration facts of a component's folder."""
-    config = config_of(folder)
-    result: dict[str, Any] = {"class": class_name or config.get("_class_name")}
-    files = weight_files(folder)
-    if files:
-        weights = read_weights(files)
-        result |= {"parameters": weights.parameters, "dtype": ", ".join(sorted(weights.dtypes))}
-    result["bytes"] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {**result, **{name: config[name] for name in FACTS if config.get(name) is not None}}
+def _facts(part: ComponentFolder) -> JSON:
+    """Weights, bytes on disk and configuration of a component; the weights are those that are loaded by default.
 
-
-def config_of(folder: Path) -> dict[str, Any]:
-    """The configuration of a component; empty where it has none."""
-    found = [folder / name for name in CONFIG_FILES if (folder / name).is_file()]
-    config = read_json(found[0]) if found else {}
-    return {OLD_NAMES.get(name, name): value for name, value in config.items()}
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that are loaded by default: all shards, but of several variants the one without a name."""
-    variants: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        variants.setdefault(re.sub(r"-\d{5}-of-\d{5}", "", path.name), []).append(path)
-    return variants[min(variants, key=len)] if variants else []
-
-
-def shapes(parts: Mapping[str, Path]) -> dict[str, Any]:
-    """Image resolution, latent shape (C, h, w) and context width, as far as the UNet and the first stage tell.
-
-    Args:
-        parts: Names of the components to their folders.
+    Of a component that has weights in variants only, it is the first variant that is described, and named.
     """
-    unet, vae = (config_of(parts[name]) if name in parts else {} for name in ("unet", "vae"))
+    facts: JSON = {}
+    if part.variants and not part.weights:
+        facts["variant"] = part.variants[0]
+        part = part.of_variant(part.variants[0])
+    if part.weights:
+        facts |= {"parameters": part.parameters, "dtype": ", ".join(sorted(part.dtypes))}
+    config = _config(part)
+    chosen = {name: config[name] for name in FACTS if config.get(name) is not None}
+    return {**facts, "bytes": part.bytes_on_disk, **chosen}
+
+
+def _config(part: ComponentFolder) -> JSON:
+    """The configuration of a component by today's names; empty where it has none."""
+    return {OLD_NAMES.get(name, name): value for name, value in part.config.items()}
+
+
+def _sizes(parts: Mapping[str, ComponentFolder]) -> JSON:
+    """Image resolution, latent shape (C, h, w) and context width, as far as the UNet and the first stage tell."""
+    unet, vae = (_config(parts[name]) if name in parts else {} for name in ("unet", "vae"))
     side, channels, levels = unet.get("sample_size"), vae.get("latent_channels"), vae.get("block_out_channels")
-    result: dict[str, Any] = {"context_width": unet.get("cross_attention_dim")}
+    result: JSON = {"context_width": unet.get("cross_attention_dim")}
     height, width = side if isinstance(side, list) and len(side) == 2 else (side, side)
     if isinstance(height, int) and isinstance(width, int) and channels and isinstance(levels, list):
         factor = 2 ** (len(levels) - 1)
@@ -124,12 +116,12 @@ def shapes(parts: Mapping[str, Path]) -> dict[str, Any]:
     return result
 
 
-def license_of(folder: Path) -> str | None:
-    """The licence in the front matter of the folder's model card, if there is any."""
+def _license(folder: Path) -> str | None:
+    """The licence in the metadata of the folder's model card, if there is any."""
+    from huggingface_hub import metadata_load  # the hub's client takes a while to import
+
     try:
-        text = (folder / "README.md").read_text(encoding="utf-8")
-        front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
-        card = yaml.safe_load(front[1]) if front else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        card = metadata_load(folder / CARD)
+    except (OSError, ValueError, yaml.YAMLError):
         return None
-    return str(card["license"]) if isinstance(card, dict) and card.get("license") else None
+    return str(card["license"]) if card and card.get("license") else None

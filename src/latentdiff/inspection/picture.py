@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from latentdiff.errors import InputError
 from latentdiff.io.png import read_parameters
+from latentdiff.types import JSON
 
 
 def is_png(target: str) -> bool:
@@ -14,7 +14,7 @@ def is_png(target: str) -> bool:
     return Path(target).suffix.lower() == ".png" and Path(target).is_file()
 
 
-def describe_png(target: str) -> dict[str, Any]:
+def describe_png(target: str) -> JSON:
     """The parameters that made an image.
 
     Raises:

@@ -15,9 +15,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import ConfigError, InputError
-from latentdiff.hub import folder as loading
-from latentdiff.hub.components import own_components
-from latentdiff.hub.index import read_index
+from latentdiff.hub.folder import ModelFolder, check_load_options, library_errors
 from latentdiff.pipelines import codec, memory, outputs
 from latentdiff.pipelines.lora import LoraMixin
 from latentdiff.pipelines.options import DEFAULTS, SamplingOptions, image_generators
@@ -86,21 +84,31 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, diffusers.DiffusionPipeline)
             ConfigError: If the name of a built-in model or the pipeline class is unknown, or the model brings code.
             InputError: If an option is not valid.
         """
-        loading.check_load_options(kwargs)
-        hub = {"revision": revision, "variant": variant, "token": token, "cache_dir": cache_dir}
-        hub |= {"local_files_only": local_files_only, "force_download": force_download}
-        folder = loading.find_folder(pretrained_model_name_or_path, subfolder=subfolder, **hub)
-        index = read_index(folder)
-        pipeline_class = loading.pipeline_class(cls, folder, index)
-        index = index.of(pipeline_class)
-        loading.check_whole(folder, index, pipeline_class, given=kwargs)
-        loading.check_files(folder, index, variant, given=kwargs)
-        with loading.checkpoint_errors(folder):
-            options = {**kwargs, **own_components(folder, index, variant, kwargs), "use_safetensors": True}
-            options["variant"] = loading.remaining_variant(folder, index, variant, given=options)
-            pipe = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder), **options)
-        loading.check_complete(folder, index, variant, pipe.components, given=kwargs)
-        pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
+        check_load_options(kwargs)  # before anything is downloaded
+        folder = ModelFolder.open(
+            pretrained_model_name_or_path,
+            subfolder=subfolder,
+            variant=variant,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        return cls.from_model_folder(folder, **kwargs)
+
+    @classmethod
+    def from_model_folder(cls, folder: ModelFolder, **kwargs: Any) -> Any:
+        """Load a pipeline of a folder that is open already; options, results and errors are `from_pretrained`'s."""
+        check_load_options(kwargs)
+        pipeline_class = folder.pipeline_class(cls)
+        loaded = folder.check(pipeline_class, given=kwargs)
+        with library_errors(folder.path):
+            own = loaded.load_own(kwargs.get("dtype", kwargs.get("torch_dtype")))
+            options = {**kwargs, **own, "use_safetensors": True, "variant": loaded.without(own).available_variant}
+            pipe = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder.path), **options)
+        loaded.check_loaded(pipe.components)
+        pipe.register_to_config(_name_or_path=folder.name)
         return pipe
 
     @classmethod

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from huggingface_hub import ModelCard
+from huggingface_hub import CommitInfo, ModelCard
+from typing_extensions import Unpack
 
 from latentdiff.hub import save as saving
 from latentdiff.hub.card import model_card
 from latentdiff.hub.index import CARD
 from latentdiff.hub.upload import upload
+
+
+class UploadOptions(TypedDict, total=False):
+    """Options of `push_to_hub`, which describes them."""
+
+    private: bool | None
+    token: str | bool | None
+    revision: str | None
+    create_pr: bool
+    commit_message: str | None
+    subfolder: str | None
 
 
 class PublishingMixin:
@@ -26,9 +38,10 @@ class PublishingMixin:
         max_shard_size: int | str | None = None,
         push_to_hub: bool = False,
         *,
+        safe_serialization: bool = True,
         card: ModelCard | None = None,
         repo_id: str | None = None,
-        **hub: Any,
+        **hub: Unpack[UploadOptions],
     ) -> None:
         """Write the pipeline's folder, safetensors and a model card; an interruption leaves what was there before.
 
@@ -36,19 +49,21 @@ class PublishingMixin:
 
         Args:
             save_directory: A new or empty folder, or one of a pipeline.
-            variant: Put into the names of the weight files, such as "fp16" or "ema".
-            max_shard_size: Weights larger than this are split into several files, such as "5GB".
-            push_to_hub: Upload the folder as well.
+            variant: A word for the names of the weight files, such as "fp16" or "ema".
+            max_shard_size: The size above which weights are split into several files, such as "5GB".
+            push_to_hub: Whether to upload the folder, too.
+            safe_serialization: An option of diffusers that can only be True here: weights are never pickled.
             card: The README.md, as from `model_card`. Without, one that is there stays, else one is generated.
             repo_id: Where to upload; the folder's name by default.
             **hub: Options of `push_to_hub`.
 
         Raises:
-            InputError: If the folder can't be written, or is another thing than a pipeline's.
+            InputError: If the folder can't be written or is another thing than a pipeline's, or an option has no
+                effect.
             HubError: If the upload fails; the folder is written then.
         """
-        saving.check_save_options(variant, push_to_hub, {**hub, **({"repo_id": repo_id} if repo_id else {})})
-        hub.pop("safe_serialization", None)
+        given = hub if repo_id is None else {**hub, "repo_id": repo_id}
+        saving.check_save_options(variant, safe_serialization, push_to_hub, given)
         path = saving.check_target(save_directory)
         kept = card is None and (path / CARD).exists()
 
@@ -62,7 +77,7 @@ class PublishingMixin:
 
         saving.write_folder(path, self.components, variant, write)
         if push_to_hub:
-            self._upload(path, repo_id or path.name, variant, generate_card=card is None and not kept, **hub)
+            self._upload(path, repo_id or path.name, variant, hub, generate_card=card is None and not kept)
 
     def push_to_hub(
         self,
@@ -77,19 +92,19 @@ class PublishingMixin:
         max_shard_size: int | str | None = None,
         subfolder: str | None = None,
         card: ModelCard | None = None,
-    ) -> Any:
+    ) -> CommitInfo:
         """Upload the pipeline as one commit.
 
         Args:
             repo_id: "owner/name", or "name" for the token's owner; the repository is made if need be.
             private: Whether a new repository is private; the owner's default if None.
-            token: For the hub; the stored one if None.
+            token: The token for the hub; the stored one if None.
             revision: A branch, which is made if need be.
-            create_pr: Open a pull request instead of committing to the main branch.
-            commit_message: Of the commit.
-            variant: Put into the names of the weight files; other variants in the repository stay.
-            max_shard_size: Weights larger than this are split into several files, such as "5GB".
-            subfolder: Where in the repository.
+            create_pr: Whether to open a pull request instead of committing to the main branch.
+            commit_message: The message of the commit.
+            variant: A word for the names of the weight files; other variants in the repository stay.
+            max_shard_size: The size above which weights are split into several files, such as "5GB".
+            subfolder: Where in the repository the pipeline goes.
             card: The README.md, as from `model_card`. Without, one that is there stays, else one is generated.
 
         Returns:
@@ -99,14 +114,22 @@ class PublishingMixin:
             HubError: If the hub refuses the token or can't be reached.
             InputError: If both a revision and a pull request are asked for.
         """
+        hub = UploadOptions(
+            private=private,
+            token=token,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=commit_message,
+            subfolder=subfolder,
+        )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, repo_id.rsplit("/", maxsplit=1)[-1])
             self.save_pretrained(path, variant, max_shard_size, card=card)
-            hub = {"private": private, "token": token, "revision": revision, "create_pr": create_pr}
-            hub |= {"commit_message": commit_message, "subfolder": subfolder}
-            return self._upload(path, repo_id, variant, generate_card=card is None, **hub)
+            return self._upload(path, repo_id, variant, hub, generate_card=card is None)
 
-    def _upload(self, path: Path, repo_id: str, variant: str | None, *, generate_card: bool, **hub: Any) -> Any:
+    def _upload(
+        self, path: Path, repo_id: str, variant: str | None, hub: UploadOptions, *, generate_card: bool
+    ) -> CommitInfo:
         def generated(name: str) -> str:
             return str(model_card(self, repo_id=name, subfolder=hub.get("subfolder")))
 
