@@ -23,6 +23,11 @@ def test_metadata(tmp_path):
     assert again["library_name"] == "latentdiff" and again["pipeline_tag"] == "text-to-image"
     assert again["license"] == "apache-2.0" and again["datasets"] == ["owner/fruit"]
     assert again["metrics"] == ["fid", "clip"] and "latent-diffusion" in again["tags"]
+    (model,) = again["model-index"]
+    (result,) = model["results"]
+    assert model["name"] == "apples" and result["task"] == {"type": "text-to-image"}
+    assert result["dataset"] == {"type": "owner/fruit", "name": "owner/fruit"}
+    assert result["metrics"] == [{"type": "fid", "value": 12.345678}, {"type": "clip", "value": 0.25}]
     assert "# apples" in card.text and "Draws fruit." in card.text
     assert "| fid | 12.3457 |" in card.text and "| clip | 0.25 |" in card.text
     assert re.search(r"\| unet \| `UNet2DConditionModel` \| [\d,]+ \|", card.text)
@@ -30,7 +35,7 @@ def test_metadata(tmp_path):
 
 def test_what_is_not_known_is_left_out(tmp_path):
     card = model_card(unconditional(tmp_path), dataset="ten thousand drawings")
-    data = card.data.to_dict()
+    data = ModelCard(str(card)).data.to_dict()
     assert data["pipeline_tag"] == "unconditional-image-generation"
     assert not {"license", "metrics", "datasets"} & data.keys()
     assert (
@@ -38,6 +43,21 @@ def test_what_is_not_known_is_left_out(tmp_path):
         and "## Metrics" not in card.text
         and "**Licence:** not stated" in card.text
     )
+
+
+@pytest.mark.parametrize("dataset", ["photographs", "ten thousand drawings", None])
+def test_metrics_are_no_results_on_the_hub_without_a_data_set_of_it(tmp_path, dataset):
+    """The name of a folder looks like one of a data set, but a link to it would lead nowhere."""
+    card = model_card(unconditional(tmp_path), dataset=dataset, metrics={"fid": 12.3})
+    data = ModelCard(str(card)).data.to_dict()
+    assert data["metrics"] == ["fid"] and not {"model-index", "datasets"} & data.keys()
+    assert "| fid | 12.3 |" in card.text and f"**Trained on:** {dataset or 'not stated'}\n" in card.text
+
+
+def test_texts_are_no_templates(tmp_path):
+    card = model_card(unconditional(tmp_path), description="{{ title }} {% if %} & <b>", dataset="{{ 1 + 1 }}")
+    assert "{{ title }} {% if %} & <b>" in card.text and "{{ 1 + 1 }}" in card.text
+    assert str(card).endswith("|\n") and "\n\n\n" not in str(card)
 
 
 @pytest.mark.parametrize("make", [text_to_image, unconditional])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +29,6 @@ DTYPES = {
 }
 
 ITEM_BYTES = {code: int(re.sub(r"\D", "", code.split("_")[0]) or 8) // 8 for code in DTYPES}
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A summary of weight files.
-
-    Attributes:
-        parameters: Elements of all tensors.
-        dtypes: Names of their dtypes, as torch has them.
-    """
-
-    parameters: int
-    dtypes: frozenset[str]
-
-
-def read_weights(paths: list[Path]) -> Weights:
-    """The summary of one model's files, one or several shards.
-
-    Raises:
-        CheckpointError: If a header is damaged or does not fit the file.
-    """
-    tensors = [entry for path in paths for entry in read_header(path).values()]
-    parameters = sum(math.prod(entry["shape"]) for entry in tensors)
-    return Weights(parameters, frozenset(DTYPES[entry["dtype"]] for entry in tensors))
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
