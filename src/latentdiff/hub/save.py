@@ -98,16 +98,14 @@ def drop_origins(folder: Path) -> None:
             path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def replaced_patterns(components: Collection[str], variant: str | None) -> list[str]:
-    """The patterns of a pipeline's weight files of one variant, whatever number of shards they are in."""
-    dotted = f".{variant}" if variant else ""
-    return [
-        f"{component}/{stem}{end}"
-        for component in sorted(components)
-        for stem in ("diffusion_pytorch_model", "model")
-        for end in (
-            f"{dotted}.safetensors",
-            f"{dotted}-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].safetensors",
-            f".safetensors.index{dotted}.json",
-        )
-    ]
+def is_replaced(path: str, components: Collection[str], variant: str | None) -> bool:
+    """Whether a file of a pipeline's folder holds weights of one variant, which new ones of it replace.
+
+    Args:
+        path: The path in the folder, such as "unet/diffusion_pytorch_model.safetensors".
+        components: The names of the components that have new weights.
+        variant: The variant of the new weights.
+    """
+    component, _, name = path.rpartition("/")
+    file = weight_files.parse(name)
+    return component in components and file is not None and file.variant == variant and not file.pickled

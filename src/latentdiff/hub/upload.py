@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
@@ -23,7 +22,7 @@ def upload(
     revision: str | None = None,
     create_pr: bool = False,
     commit_message: str | None = None,
-    replaced: list[str],
+    is_replaced: Callable[[str], bool],
     generated_card: Callable[[str], str] | None,
 ) -> CommitInfo:
     """Put a folder onto the hub as one commit.
@@ -37,7 +36,8 @@ def upload(
         revision: A branch, which is made if need be.
         create_pr: Whether to open a pull request against the default branch instead of committing to it.
         commit_message: The message of the commit.
-        replaced: Patterns of files that don't stay beside the new ones, such as shards of another number.
+        is_replaced: A function that says of a path in the pipeline's folder whether new weights take the place of that
+            file. Such files of the repository are deleted, as shards of the weights before have to be.
         generated_card: A function that makes the text of a model card for the full name of the repository. It is
             called if the repository has none; without it, the card in the folder is uploaded.
 
@@ -65,7 +65,8 @@ def upload(
             paths[prefix + CARD] = generated_card(repo_id).encode()
             if prefix + CARD in there:
                 del paths[prefix + CARD]
-        stale = [path for path in there if path not in paths and any(fnmatchcase(path, prefix + p) for p in replaced)]
+        old = [path for path in there if path.startswith(prefix) and path not in paths]
+        stale = [path for path in old if is_replaced(path.removeprefix(prefix))]
         operations = [CommitOperationDelete(path) for path in stale]
         operations += [CommitOperationAdd(path, content) for path, content in paths.items()]
         # The client's own upload of a folder makes several commits of a large one, between which it is no model.

@@ -12,6 +12,7 @@ import torch
 from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
+from typing_extensions import Self
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import ConfigError, InputError
@@ -61,19 +62,21 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, diffusers.DiffusionPipeline)
         local_files_only: bool = False,
         force_download: bool = False,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Self:
         """Load a pipeline from a folder, the hub, or the package. No code of a model is run, no pickled file is read.
 
         Args:
             pretrained_model_name_or_path: A folder with `model_index.json`, a hub id ("owner/name"), or "builtin:NAME".
-            revision: Branch, tag or commit on the hub.
-            variant: Of the weights, such as "fp16" or "ema"; components that haven't got it are loaded without.
+            revision: A branch, tag or commit on the hub.
+            variant: The variant of the weights, such as "fp16" or "ema"; components that haven't got it are loaded
+                without.
             subfolder: Where in the model's folder or repository the pipeline lies.
-            token: For the hub; the stored one if None.
+            token: The token for the hub; the stored one if None.
             cache_dir: Where downloads are kept; the hub's cache if None.
-            local_files_only: Don't ask the hub.
-            force_download: Fetch again what is in the cache.
-            **kwargs: As in diffusers: `dtype`, `device_map`, and components to use in place of the folder's.
+            local_files_only: Whether to use only what is in the cache, and not ask the hub.
+            force_download: Whether to fetch again what is in the cache.
+            **kwargs: Options of diffusers, such as `dtype` and `device_map`, and components to use in place of the
+                folder's.
 
         Returns:
             The pipeline, of the class that the folder names if `cls` is `DiffusionPipeline`.
@@ -98,15 +101,26 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, diffusers.DiffusionPipeline)
         return cls.from_model_folder(folder, **kwargs)
 
     @classmethod
-    def from_model_folder(cls, folder: ModelFolder, **kwargs: Any) -> Any:
-        """Load a pipeline of a folder that is open already; options, results and errors are `from_pretrained`'s."""
+    def from_model_folder(cls, folder: ModelFolder, **kwargs: Any) -> Self:
+        """Load a pipeline from a folder that is open already, for what `from_pretrained` does with a name.
+
+        Args:
+            folder: The folder, opened for a variant of the weights.
+            **kwargs: As for `from_pretrained`.
+
+        Returns:
+            The pipeline, of the class that the folder names if `cls` is `DiffusionPipeline`.
+
+        Raises:
+            LatentDiffError: The same errors as from `from_pretrained`.
+        """
         check_load_options(kwargs)
         pipeline_class = folder.pipeline_class(cls)
         loaded = folder.check(pipeline_class, given=kwargs)
         with library_errors(folder.path):
             own = loaded.load_own(kwargs.get("dtype", kwargs.get("torch_dtype")))
             options = {**kwargs, **own, "use_safetensors": True, "variant": loaded.without(own).available_variant}
-            pipe = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder.path), **options)
+            pipe: Self = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder.path), **options)
         loaded.check_loaded(pipe.components)
         pipe.register_to_config(_name_or_path=folder.name)
         return pipe

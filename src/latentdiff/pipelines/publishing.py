@@ -134,5 +134,10 @@ class PublishingMixin:
             return str(model_card(self, repo_id=name, subfolder=hub.get("subfolder")))
 
         hub["commit_message"] = hub.get("commit_message") or f"Upload {type(self).__name__}"
-        replaced = saving.replaced_patterns(self.components, variant)
-        return upload(path, repo_id, replaced=replaced, generated_card=generated if generate_card else None, **hub)
+        return upload(
+            path,
+            repo_id,
+            is_replaced=lambda file: saving.is_replaced(file, self.components, variant),
+            generated_card=generated if generate_card else None,
+            **hub,
+        )
