@@ -16,3 +16,13 @@ def test_info(hub, folder):
 def test_finding_a_folder_needs_no_torch():
     code = "import sys, latentdiff.hub.folder, latentdiff.hub.download; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_info_needs_no_torch(folder):
+    code = (
+        "import sys; from latentdiff.inspection.model import describe_component, describe_pipeline\n"
+        f"describe_pipeline({str(folder)!r})\n"
+        f"describe_component({str(folder / 'vae')!r})\n"
+        "print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
