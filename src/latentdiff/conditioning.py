@@ -1,10 +1,9 @@
-"""Conditioning is one value. A task is how its input becomes one; everything after that is shared."""
+"""Conditioning is one value: a task is how its input becomes one, and everything after that is shared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,16 +11,15 @@ from torch import Tensor
 from latentdiff.errors import InputError
 from latentdiff.nn.context import ContextCache
 
-Part = TypeVar("Part", Tensor, ContextCache)
-
 
 @dataclass(frozen=True)
 class Conditioning:
     """What the network is given beside latents and timestep.
 
     Attributes:
-        context: Cross-attention context (B, M, d), or what the network's `prepare_context` made of it.
-        concat: Channels (B, c, h, w) to be concatenated to the latents.
+        context: Cross-attention context (B, M, d), or what the network's `prepare_context` made of it; None if the
+            network has no cross-attention.
+        concat: Channels (B, c, h, w) that are concatenated to the latents (B, C, h, w); None if there are none.
     """
 
     context: Tensor | ContextCache | None = None
@@ -29,14 +27,14 @@ class Conditioning:
 
     @property
     def batch_size(self) -> int | None:
-        """B, or None for no condition at all."""
+        """The number of rows B, or None where there is no condition at all."""
         if isinstance(self.context, ContextCache):
             return self.context.batch_size
         part = self.context if self.context is not None else self.concat
         return None if part is None else part.shape[0]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Conditioning:
-        """The same conditioning with `function` applied to every tensor."""
+        """Apply `function` to every tensor."""
         context, concat = self.context, self.concat
         if isinstance(context, ContextCache):
             context = context.map(function)
@@ -45,14 +43,14 @@ class Conditioning:
         return Conditioning(context, None if concat is None else function(concat))
 
     def repeat(self, n: int) -> Conditioning:
-        """Every row n times in a row, for n images per prompt."""
+        """Repeat every row n times, the copies next to each other, for n images of each input."""
         return self if n == 1 else self.map(lambda tensor: tensor.repeat_interleave(n, dim=0))
 
     def __getitem__(self, rows: slice) -> Conditioning:
         return self.map(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Conditioning:
-        """The same conditioning on another device or in another dtype."""
+        """Bring every tensor to another device or dtype."""
         return self.map(lambda tensor: tensor.to(device=device, dtype=dtype))
 
     @staticmethod

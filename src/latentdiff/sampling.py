@@ -1,4 +1,4 @@
-"""THE denoising loop: one, for every task, solver and guidance."""
+"""The denoising loop: one, for every task, solver and guidance."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
+from latentdiff.nn.context import ContextCache
 from latentdiff.schedulers.parametrization import Parametrization
+from latentdiff.seeding import Generators
+from latentdiff.types import DenoisingNetwork, Scheduler
 from latentdiff.windows import Windows
 
-Generators = torch.Generator | list[torch.Generator] | None
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 class Predictor(Protocol):
-    """What the network, guided or not, predicts."""
+    """The prediction of the network, guided or not, as a function of latents and timestep."""
 
-    def __call__(self, latents: torch.Tensor, timestep: torch.Tensor, fraction: float) -> torch.Tensor:
+    def __call__(self, latents: Tensor, timestep: Tensor, fraction: float) -> Tensor:
         """The prediction, of the latents' shape (B, C, H, W); `fraction` of the steps are done, in [0, 1)."""
         ...
 
@@ -33,14 +36,16 @@ class Denoiser:
 
     Args:
         unet: `latentdiff.UNet2DConditionModel` or a stock diffusers UNet.
-        conditioning: Of batch copies * B.
-        copies: Predictions of each latent in one pass.
+        conditioning: The conditioning of each prediction: `copies` times as many rows as there are latents.
+        copies: How many predictions are made of each latent in one pass, such as 2 for classifier-free guidance.
         windows: Overlapped windows, in latent pixels, that the network sees one after the other; None for all at once.
     """
 
-    def __init__(self, unet: Any, conditioning: Conditioning, copies: int = 1, windows: Windows | None = None) -> None:
+    def __init__(
+        self, unet: DenoisingNetwork, conditioning: Conditioning, copies: int = 1, windows: Windows | None = None
+    ) -> None:
         self.unet, self.conditioning, self.copies, self.windows = unet, conditioning, copies, windows
-        self.inputs: dict[str, Any] = {}
+        self.inputs: dict[str, Tensor | ContextCache] = {}
         if conditioning.context is not None:
             prepare = getattr(unet, "prepare_context", lambda context: context)
             self.inputs["encoder_hidden_states"] = prepare(conditioning.context)
@@ -48,19 +53,18 @@ class Denoiser:
         self.repeats = copies > 1 and (conditioning.concat is not None or not hasattr(unet, "prepare_context"))
 
     def with_unconditional(self, unconditional: Conditioning) -> Denoiser:
-        """A denoiser of the batch [unconditional, conditional], for classifier-free guidance."""
+        """Make a denoiser of the batch [unconditional, conditional], for classifier-free guidance."""
         return Denoiser(self.unet, Conditioning.cat([unconditional, self.conditioning]), 2, self.windows)
 
-    def __call__(self, latents: torch.Tensor, timestep: torch.Tensor, fraction: float) -> torch.Tensor:
-        """The predictions (copies * B, C, H, W)."""
+    def __call__(self, latents: Tensor, timestep: Tensor, fraction: float) -> Tensor:
+        """The predictions (copies * B, C, H, W) of latents (B, C, H, W); see `Predictor`."""
         if self.repeats:
             latents = latents.repeat(self.copies, 1, 1, 1)
         inputs = (latents,) if self.conditioning.concat is None else (latents, self.conditioning.concat)
 
-        def predict(*parts: torch.Tensor) -> torch.Tensor:
+        def predict(*parts: Tensor) -> Tensor:
             sample = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-            prediction: torch.Tensor = self.unet(sample, timestep, **self.inputs).sample
-            return prediction
+            return self.unet(sample, timestep, **self.inputs).sample
 
         if self.windows is None:
             return predict(*inputs)
@@ -74,24 +78,24 @@ class KnownRegion:
     """Latents that are known in a part of the image: before each step that part is set to them, noised anew.
 
     Args:
-        latents: What is known (B, C, H, W), scaled.
-        mask: (B or 1, 1, H, W), 1 where it is known, 0 where it is to be made.
+        latents: The known latents (B, C, H, W), scaled.
+        mask: A mask (B or 1, 1, H, W), 1 where the latents are known, 0 where they are to be made.
         generator: Source of the noise, one per image or one for all.
     """
 
-    latents: torch.Tensor
-    mask: torch.Tensor
+    latents: Tensor
+    mask: Tensor
     generator: Generators = None
 
-    def noise(self) -> torch.Tensor:
-        """Fresh noise (B, C, H, W)."""
-        drawn: torch.Tensor = randn_tensor(
+    def noise(self) -> Tensor:
+        """Draw fresh noise (B, C, H, W)."""
+        drawn: Tensor = randn_tensor(
             self.latents.shape, generator=self.generator, device=self.latents.device, dtype=self.latents.dtype
         )
         return drawn
 
-    def __call__(self, scheduler: Any, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """The latents with the known part noised to `timestep`."""
+    def __call__(self, scheduler: Scheduler, latents: Tensor, timestep: Tensor) -> Tensor:
+        """The latents (B, C, H, W) with the known part set to what is known, noised to `timestep`."""
         known = scheduler.add_noise(self.latents, self.noise(), timestep.expand(len(latents)))
         return torch.lerp(latents, known, self.mask)
 
@@ -112,18 +116,18 @@ class SamplingContext:
 Guidance = Callable[[Predictor, SamplingContext], Predictor]
 """Turns a predictor into another."""
 
-Callback = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
+Callback = Callable[[int, Tensor, Tensor], Tensor]
 """Called after each step with (step, timestep, latents); returns the latents to go on with."""
 
 
-def step_options(scheduler: Any, generator: Any, eta: float) -> dict[str, Any]:
-    """The keyword arguments of `scheduler.step` among eta and generator.
+def step_options(scheduler: Scheduler, generator: Generators, eta: float) -> dict[str, object]:
+    """Choose those of eta and generator that `scheduler.step` takes.
 
     Raises:
         InputError: If eta isn't 0 and the scheduler has no such parameter.
     """
     known = inspect.signature(scheduler.step).parameters
-    options = {"generator": generator} if "generator" in known else {}
+    options: dict[str, object] = {"generator": generator} if "generator" in known else {}
     if "eta" in known:
         options["eta"] = eta
     elif eta:
@@ -134,8 +138,8 @@ def step_options(scheduler: Any, generator: Any, eta: float) -> dict[str, Any]:
 @torch.no_grad()
 def sample(
     denoiser: Denoiser,
-    scheduler: Any,
-    latents: torch.Tensor,
+    scheduler: Scheduler,
+    latents: Tensor,
     *,
     first: int = 0,
     guidance: Sequence[Guidance] = (),
@@ -144,7 +148,7 @@ def sample(
     eta: float = 0.0,
     callback: Callback | None = None,
     progress: Callable[[], object] = lambda: None,
-) -> torch.Tensor:
+) -> Tensor:
     """Denoise `latents` along `scheduler.timesteps`.
 
     Args:
@@ -153,15 +157,18 @@ def sample(
         latents: Initial noise (B, C, H, W), scaled by `scheduler.init_noise_sigma`; or noised images, at the level of
             timestep number `first`.
         first: Number of the timestep to begin with.
-        guidance: Applied in order, each on the result of the one before.
+        guidance: Guidance objects, which are applied in order, each on the result of the one before.
         known: A part of the image that is given.
         generator: Noise of stochastic solvers, one per image or one for all.
         eta: DDIM's stochasticity (eq. 16 of Song et al. 2021), in [0, 1].
-        callback: See `Callback`.
-        progress: Called after each step.
+        callback: Called after each step; its result is what the next step starts from.
+        progress: Called after each step, without arguments.
 
     Returns:
         The denoised latents (B, C, H, W).
+
+    Raises:
+        InputError: If eta isn't 0 and the scheduler has no such parameter.
     """
     predict: Predictor = denoiser
     if guidance:
@@ -169,13 +176,14 @@ def sample(
         for guide in guidance:
             predict = guide(predict, context)
     options = step_options(scheduler, generator, eta)
+    take_step: Callable[..., tuple[Tensor, ...]] = scheduler.step
     timesteps = scheduler.timesteps[first:]
     for step, timestep in enumerate(timesteps):
         if known is not None:
             latents = known(scheduler, latents, timestep)
         scaled = scheduler.scale_model_input(latents, timestep)
         prediction = predict(scaled, timestep, step / len(timesteps))
-        latents = scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
+        latents = take_step(prediction, timestep, latents, **options, return_dict=False)[0]
         if callback is not None:
             latents = callback(step, timestep, latents)
         progress()

@@ -20,12 +20,12 @@ class Windows:
     (sin^2 ramps, which sum to 1), so no border shows. While denoising, the borders lie elsewhere at every step.
 
     Args:
-        size: Side of a window in pixels; best the size that the model was trained on.
+        size: Side of a window in pixels, at best the size that the model was trained on.
         overlap: Pixels that neighbours share, from 0 to half of `size`.
         wrap: Whether the image's left and right edges are neighbours, as in a panorama.
 
     Raises:
-        InputError: If a number is not as above.
+        InputError: If a number is out of its range.
     """
 
     size: int
@@ -33,14 +33,14 @@ class Windows:
     wrap: bool = False
 
     def __post_init__(self) -> None:
-        for name, low, high in (("size", 1, None), ("overlap", 0, self.size // 2)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low or (high and value > high):
-                allowed = f"from {low} to {high}" if high else f"of at least {low}"
-                raise InputError(f"windows: {name} is {value!r}; it must be an integer {allowed}")
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise InputError(f"windows: size is {self.size!r}; it must be an integer of at least 1")
+        most, whole = self.size // 2, isinstance(self.overlap, int) and not isinstance(self.overlap, bool)
+        if not whole or not 0 <= self.overlap <= most:
+            raise InputError(f"windows: overlap is {self.overlap!r}; it must be an integer from 0 to {most}")
 
     def divided(self, factor: int, multiple: int) -> Windows:
-        """The same windows counted in latent pixels of `factor` pixels.
+        """Count the same windows in latent pixels, each of which is `factor` pixels wide.
 
         Raises:
             InputError: If the window's side is no multiple of `factor * multiple`, or the overlap none of `factor`.
@@ -53,7 +53,7 @@ class Windows:
         return Windows(self.size // factor, self.overlap // factor, self.wrap)
 
     def covers(self, height: int, width: int) -> bool:
-        """Whether one window holds an image of this size, in the unit of `size`."""
+        """Tell whether one window holds an image of this height and width, in the unit of `size`."""
         return max(height, width) <= self.size and not self.wrap
 
     def apply(
@@ -68,12 +68,15 @@ class Windows:
         """Run `function` window by window and join the results.
 
         Args:
-            function: Of as many tensors as there are inputs; its result is (B', C, zoom_out * h, zoom_out * w).
+            function: Takes as many tensors as there are inputs and returns (B', C, zoom_out * h, zoom_out * w).
             *inputs: Tensors (B, c, zoom_in * H, zoom_in * W), cut into (B, c, zoom_in * h, zoom_in * w), h = w = size.
-            zoom_in: The inputs' pixels along a unit of `size`.
-            zoom_out: The same of the result.
-            phase: Moves the windows by this part of their distance, in [0, 1).
-            device: Where the joined result is kept; that of the results by default.
+            zoom_in: How many pixels of the inputs lie along a unit of `size`.
+            zoom_out: How many pixels of the result lie along a unit of `size`.
+            phase: The windows are moved by this part of their distance, in [0, 1).
+            device: Where the joined result is kept, by default where the function's results are.
+
+        Returns:
+            The joined result (B', C, zoom_out * H, zoom_out * W).
         """
         height, width = (side // zoom_in for side in inputs[0].shape[-2:])
         rows = _Axis.of(self, height, phase, wrap=False)
@@ -105,7 +108,7 @@ class _Axis:
 
     @classmethod
     def of(cls, windows: Windows, length: int, phase: float, *, wrap: bool) -> _Axis:
-        """Windows that cover `length`: evenly around it, or from its start to its end."""
+        """Place windows so that they cover `length`: evenly around it, or from its start to its end."""
         size = min(windows.size, length)
         stride = max(1, size - windows.overlap)
         if wrap:
@@ -119,11 +122,14 @@ class _Axis:
     def pieces(self, i: int, zoom: int) -> list[tuple[int, int, int]]:
         """Window i on the zoomed axis as (place on the axis, place in the window, length): two if it wraps around."""
         start, size, length = zoom * self.starts[i], zoom * self.size, zoom * self.length
-        first = min(size, length - start)
-        return [(start, 0, first), (0, first, size - first)][: 1 + (first < size)]
+        before_edge = min(size, length - start)
+        pieces = [(start, 0, before_edge)]
+        if before_edge < size:
+            pieces.append((0, before_edge, size - before_edge))
+        return pieces
 
     def shares(self, zoom: int) -> list[Tensor]:
-        """Each window's weights on the zoomed axis; those of all windows sum to 1 at every place."""
+        """Weights of each window on the zoomed axis; those of all windows sum to 1 at every place."""
         size = zoom * self.size
         border = torch.minimum(torch.arange(size), torch.arange(size).flip(0)) + 0.5  # distance to it
         ramp = torch.sin((border / max(zoom * self.overlap, 1)).clamp(max=1) * (math.pi / 2)) ** 2
@@ -134,6 +140,6 @@ class _Axis:
         return [ramp / self.cut(total, i, zoom, 0) for i in range(len(self.starts))]
 
     def cut(self, tensor: Tensor, i: int, zoom: int, dim: int) -> Tensor:
-        """Window i of a tensor: a view, unless it goes around the edge."""
+        """Cut window i out of a tensor: a view, unless it goes around the edge."""
         parts = [tensor.narrow(dim, start, length) for start, _, length in self.pieces(i, zoom)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim)

@@ -1,1 +1,1 @@
-"""Objects that turn a prediction into another."""
+"""Guidance: objects that turn a prediction into another."""

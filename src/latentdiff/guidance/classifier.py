@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor
 from latentdiff.errors import InputError
 from latentdiff.guidance.common import Interval, check_batch, check_interval, check_scale, gradient
 from latentdiff.sampling import Predictor, SamplingContext
+from latentdiff.types import Labels
 
 
 class ClassifierGuidance:
@@ -21,16 +22,22 @@ class ClassifierGuidance:
 
     Args:
         classifier: `latentdiff.NoisyLatentClassifier`, or a function of latents (B, C, h, w) as the network sees them
-            and a 0-d timestep that returns logits (B, classes). On the device of the latents.
-        labels: The class wanted, one or one an image: numbers, or names that the classifier knows.
-        scale: Strength; 0 is none.
+            and a 0-d timestep that returns logits (B, classes). It must be on the device of the latents.
+        labels: The class that is wanted, one for all images or one each: numbers, or names that the classifier knows.
+        scale: Strength; at 0 there is no guidance.
         interval: Part of the steps in which guidance acts, as fractions from 0 (first) to 1 (last).
 
     Raises:
-        InputError: If a label is unknown, or scale or interval are not as above.
+        InputError: If a label is unknown, or scale or interval are out of range.
     """
 
-    def __init__(self, classifier: Any, labels: Any, scale: float, interval: Interval = (0.0, 1.0)) -> None:
+    def __init__(
+        self,
+        classifier: Callable[[Tensor, Tensor], Tensor],
+        labels: Labels,
+        scale: float,
+        interval: Interval = (0.0, 1.0),
+    ) -> None:
         check_scale(scale)
         check_interval(interval)
         self.classifier, self.scale, self.interval = classifier, scale, interval
@@ -38,7 +45,7 @@ class ClassifierGuidance:
         self.labels: Tensor = known(labels)
 
     def __call__(self, predictor: Predictor, context: SamplingContext) -> Predictor:
-        """The guided predictor.
+        """Guide a predictor.
 
         Raises:
             InputError: If the classifier is on another device than the latents.

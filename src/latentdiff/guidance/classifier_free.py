@@ -17,7 +17,7 @@ class ClassifierFreeGuidance:
     """e = e_u + scale (e_c - e_u), in one pass over the batch [unconditional, conditional].
 
     Args:
-        unconditional: The conditioning that stands for no condition, of the batch's size.
+        unconditional: The conditioning that stands for no condition, with as many rows as there are images.
         scale: Strength; 1 gives the conditional prediction.
         interval: Part of the steps, as fractions from 0 (first) to 1 (last), in which guidance acts (Kynkaanniemi et
             al. 2024, arXiv 2404.07724); outside only the conditional prediction is computed.
@@ -36,15 +36,19 @@ class ClassifierFreeGuidance:
             raise InputError(f"guidance_rescale is {self.rescale}; it must be in [0, 1]")
 
     def __call__(self, predictor: Predictor, context: SamplingContext) -> Predictor:
-        """The guided predictor.
+        """Guide the network's own prediction.
 
         Raises:
-            InputError: If the predictor is guided already, since both predictions come from the network itself.
+            InputError: If the predictor is guided already, since both predictions come from the network itself, or if
+                there aren't as many unconditional rows as conditional ones.
         """
         if predictor is not context.denoiser:
             raise InputError("classifier-free guidance stands behind another guidance; put it first in the list")
         low, high = self.interval
         denoiser = context.denoiser
+        rows, needed = self.unconditional.batch_size, denoiser.conditioning.batch_size
+        if rows != needed:
+            raise InputError(f"unconditional has {rows} rows, the conditioning {needed}; give as many of both")
         both = denoiser.with_unconditional(self.unconditional)
 
         def predict(latents: torch.Tensor, timestep: torch.Tensor, fraction: float) -> torch.Tensor:
@@ -58,6 +62,7 @@ class ClassifierFreeGuidance:
 
 
 def _rescaled(guided: torch.Tensor, conditional: torch.Tensor, rescale: float) -> torch.Tensor:
+    """Correct a share of what guidance does to the standard deviation (Lin et al. 2023, eq. 15 and 16)."""
     axes = tuple(range(1, guided.ndim))
     ratio = conditional.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
     return guided * (1 + rescale * (ratio - 1))

@@ -15,26 +15,26 @@ Interval = tuple[float, float]
 
 
 def check_interval(interval: Interval) -> None:
-    """InputError unless 0 <= start < end <= 1."""
+    """Raise InputError unless 0 <= start < end <= 1."""
     low, high = interval
     if not 0 <= low < high <= 1:
         raise InputError(f"guidance_interval is {interval}; it must be (start, end) with 0 <= start < end <= 1")
 
 
 def check_scale(scale: float) -> None:
-    """InputError unless the strength is a finite number."""
+    """Raise InputError unless the strength is a finite number."""
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not math.isfinite(scale):
         raise InputError(f"scale is {scale!r}; it must be a finite number")
 
 
 def check_batch(what: str, given: int, batch: int) -> None:
-    """InputError unless there is one for all images, or one each."""
+    """Raise InputError unless there is one for all images, or one each."""
     if given not in (1, batch):
         raise InputError(f"{given} {what} are given for {batch} images; give one each, or one")
 
 
 def gradient(function: Callable[[Tensor], tuple[Tensor, Tensor]], at: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient of a function's first result, summed, and its second result; also inside `torch.no_grad`.
+    """Compute the gradient of a function's first result, summed, and its second result; also inside `torch.no_grad`.
 
     Where `at` is part of a graph already, of another guidance that differentiates this one, so is the second result.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,13 +10,14 @@ from torch import Tensor
 from latentdiff.errors import InputError
 from latentdiff.guidance.common import Interval, check_batch, check_interval, check_scale, gradient
 from latentdiff.sampling import Predictor, SamplingContext
+from latentdiff.types import FirstStage
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""Of images (B, C, H, W) to their targets, (B,) or (B, 1, 1, 1); `latentdiff.LPIPS` is one."""
+"""A distance (B,) or (B, 1, 1, 1) of images (B, C, H, W) to their targets; `latentdiff.LPIPS` is one."""
 
 
 def half_squared_error(images: Tensor, targets: Tensor) -> Tensor:
-    """1/2 ||images - targets||^2 of each image, (B,): minus the log likelihood of a unit Gaussian around it."""
+    """Compute 1/2 ||images - targets||^2 of each image, (B,): minus the log likelihood of a unit Gaussian around it."""
     return 0.5 * (images - targets).square().sum(dim=(1, 2, 3))
 
 
@@ -33,8 +33,8 @@ class ImageGuidance:
         target: y, (B or 1, ...): what T makes of the image wanted. That is `transform(image)`, or the image itself
             where T is the identity.
         scale: Strength. The distance of the paper is a sum over pixels, so a good scale falls with their number.
-        transform: T; the identity if None. See `downsampling` and `masking`.
-        distance: d; half the squared error, or an instance of `latentdiff.LPIPS`.
+        transform: T, such as `downsampling` and `masking` make it; the identity if None.
+        distance: d, such as half the squared error or an instance of `latentdiff.LPIPS`.
         through_network: Whether the gradient goes through the network, as eq. 17 has it. If not, the estimate z0 is
             taken to move by alpha times z_t, which is so where latents are white noise of unit variance: this saves
             the network's backward pass and the memory of its activations, but the correction knows nothing of what
@@ -42,12 +42,12 @@ class ImageGuidance:
         interval: Part of the steps in which guidance acts, as fractions from 0 (first) to 1 (last).
 
     Raises:
-        InputError: If scale or interval are not as above.
+        InputError: If scale or interval are out of range.
     """
 
     def __init__(
         self,
-        vae: Any,
+        vae: FirstStage,
         target: Tensor,
         scale: float,
         *,
@@ -62,14 +62,14 @@ class ImageGuidance:
         self.transform, self.distance, self.through_network = transform, distance, through_network
 
     def _decode(self, latents: Tensor) -> Tensor:
-        """T(D(z0)) of scaled latents (B, C, h, w), in float32."""
+        """Compute T(D(z0)) of scaled latents (B, C, h, w), in float32."""
         config = self.vae.config
         unscaled = latents.to(self.vae.dtype) / config.scaling_factor + (getattr(config, "shift_factor", None) or 0)
         images: Tensor = self.vae.decode(unscaled).sample.float()
         return images if self.transform is None else self.transform(images)
 
     def __call__(self, predictor: Predictor, context: SamplingContext) -> Predictor:
-        """The guided predictor."""
+        """Guide a predictor."""
         parametrization, (low, high) = context.parametrization, self.interval
         target = self.target.to(parametrization.timesteps.device).float()
 
@@ -104,14 +104,14 @@ class ImageGuidance:
 
 
 def downsampling(factor: int, mode: str = "average") -> Callable[[Tensor], Tensor]:
-    """T that makes images smaller by a whole factor.
+    """Make a T that shrinks images by a whole factor.
 
     Args:
-        factor: At least 1.
+        factor: The factor, at least 1.
         mode: "average" over squares, or "bicubic" with antialiasing.
 
     Raises:
-        InputError: If an argument is not as above.
+        InputError: If the factor or the mode is not one of these.
     """
     modes: dict[str, Callable[[Tensor], Tensor]] = {
         "average": lambda images: F.avg_pool2d(images, factor),
@@ -127,5 +127,5 @@ def downsampling(factor: int, mode: str = "average") -> Callable[[Tensor], Tenso
 
 
 def masking(mask: Tensor) -> Callable[[Tensor], Tensor]:
-    """T that keeps pixels where `mask` (B or 1, 1, H, W) is 1 and turns them grey (0) where it is 0."""
+    """Make a T that keeps pixels where `mask` (B or 1, 1, H, W) is 1 and turns them grey (0) where it is 0."""
     return lambda images: images * mask.to(images)

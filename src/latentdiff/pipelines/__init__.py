@@ -1,1 +1,1 @@
-"""One pipeline a task."""
+"""One pipeline for each task, and what they share."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline as StockPipeline
+
 from latentdiff.errors import ConfigError
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.registry import PIPELINES
@@ -24,22 +26,39 @@ class AutoPipeline:
     def from_pretrained(
         pretrained_model_name_or_path: str | Path, *, task: str | None = None, **options: Any
     ) -> DiffusionPipeline:
-        """Load a model for a task of the registry, its own by default; `options` are `from_pretrained`'s.
+        """Load a model for a task.
+
+        Args:
+            pretrained_model_name_or_path: A folder, a hub id ("owner/name"), or "builtin:NAME".
+            task: A task of the registry, such as "image-to-image"; the model's own by default.
+            **options: Options of `DiffusionPipeline.from_pretrained`.
 
         Raises:
             ConfigError: If there is no such task, or the model has not got what it needs.
         """
-        wanted: Any = None if task is None else PIPELINES.get(task)  # before anything is loaded
-        pipe: DiffusionPipeline = DiffusionPipeline.from_pretrained(pretrained_model_name_or_path, **options)
-        return pipe if wanted is None else wanted.from_pipe(pipe)
+        if task is None:
+            return DiffusionPipeline.from_pretrained(pretrained_model_name_or_path, **options)
+        wanted = _pipeline_of(task)  # before anything is loaded
+        return wanted.from_pipe(DiffusionPipeline.from_pretrained(pretrained_model_name_or_path, **options))
 
     @staticmethod
-    def from_pipe(pipe: Any, task: str, **components: Any) -> DiffusionPipeline:
-        """A pipeline of a task that shares `pipe`'s components; `components` replace some of them.
+    def from_pipe(pipe: StockPipeline, task: str, **components: object) -> DiffusionPipeline:
+        """Make the pipeline of a task that shares another's components.
+
+        Args:
+            pipe: Any diffusers or latentdiff pipeline.
+            task: A task of the registry, such as "image-to-image".
+            **components: Components to use in place of the other's.
 
         Raises:
             ConfigError: If there is no such task, or a component is missing.
         """
-        wanted: Any = PIPELINES.get(task)
-        made: DiffusionPipeline = wanted.from_pipe(pipe, **components)
-        return made
+        return _pipeline_of(task).from_pipe(pipe, **components)
+
+
+def _pipeline_of(task: str) -> type[DiffusionPipeline]:
+    """Look a task's pipeline up; ConfigError if there is none, or what is registered is no pipeline of this package."""
+    found = PIPELINES.get(task)
+    if not issubclass(found, DiffusionPipeline):
+        raise ConfigError(f"{found.__name__}, registered for {task}, is no latentdiff.DiffusionPipeline; make it one")
+    return found

@@ -1,31 +1,28 @@
-"""What every pipeline shares: loading, saving, schedulers, and the way from a conditioning to images."""
+"""The base of all pipelines: where they come from, and their scheduler."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import diffusers
 import torch
 from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
-from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
-from diffusers.utils.torch_utils import randn_tensor
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline as StockPipeline
 from typing_extensions import Self
 
-from latentdiff.conditioning import Conditioning
-from latentdiff.errors import ConfigError, InputError
+from latentdiff.errors import ConfigError
 from latentdiff.hub.folder import ModelFolder, check_load_options, library_errors
-from latentdiff.pipelines import codec, memory, outputs
+from latentdiff.models.layout_tokenizer import LayoutTokenizer
+from latentdiff.pipelines.generation import Generation
 from latentdiff.pipelines.lora import LoraMixin
-from latentdiff.pipelines.options import DEFAULTS, SamplingOptions, image_generators
+from latentdiff.pipelines.outputs import ImagePipelineOutput
 from latentdiff.pipelines.publishing import PublishingMixin
-from latentdiff.pipelines.start import StartPoint
-from latentdiff.registry import nearest
-from latentdiff.sampling import Callback, Denoiser, Generators, Guidance, sample
+from latentdiff.registry import PIPELINES, nearest
 from latentdiff.schedulers.select import make_scheduler
-from latentdiff.windows import Windows
+from latentdiff.tasks import TASKS
+from latentdiff.types import Scheduler, Tokenizer
 
 # The private names of diffusers that are needed: without the first our components would load from disk but not from the
 # hub, and without the second only those whose base class diffusers has too.
@@ -36,18 +33,14 @@ LOADABLE_CLASSES.setdefault("latentdiff", OWN_BASES)
 ALL_IMPORTABLE_CLASSES.update(OWN_BASES)
 
 
-class DiffusionPipeline(PublishingMixin, LoraMixin, diffusers.DiffusionPipeline):  # type: ignore[misc]
+class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
     """Base of the pipelines, and the loader that finds the right one for a folder.
 
     It is a diffusers pipeline: device placement, offload, attention slicing, LoRA and folders work as they do there.
+    See `Generation` for what comes after a pipeline's conditioning.
     """
 
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
-
-    @property
-    def vae_scale_factor(self) -> int:
-        """Pixels along a latent's side, f in the paper."""
-        return codec.factor(self.vae)
 
     @classmethod
     def from_pretrained(
@@ -129,41 +122,55 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, diffusers.DiffusionPipeline)
     def from_original(
         cls,
         checkpoint: str | Path,
-        config: str | Path | Mapping[str, Any] | None = None,
+        config: str | Path | Mapping[str, object] | None = None,
         *,
         ema: bool = True,
         dtype: torch.dtype | None = torch.float32,
-        tokenizer: Any = None,
-    ) -> Any:
+        tokenizer: Tokenizer | LayoutTokenizer | None = None,
+    ) -> Self:
         """Make the pipeline of a checkpoint of the original code, or of Stable Diffusion 1.x or 2.x.
 
         Args:
             checkpoint: A `.ckpt` or `.safetensors` file.
             config: The original YAML file, its content, or a name of the zoo; None to recognise the model.
             ema: Whether to use the averaged UNet weights where there are any.
-            dtype: Of the weights; None keeps what the file has.
-            tokenizer: Of the text encoder; None for that of the package, which has those of BERT and CLIP.
+            dtype: Dtype of the weights; None keeps what the file has.
+            tokenizer: Tokenizer of the text encoder; None for that of the package, which has those of BERT and CLIP.
+
+        Returns:
+            The pipeline, of the class of the checkpoint's task if `cls` is `DiffusionPipeline`.
 
         Raises:
             CheckpointError: If the file is damaged, or isn't what the configuration says.
             UnsafeCheckpointError: If the file would have to run code to be read.
             ConfigError: If there is no pipeline for the model, or something is missing that the file can't tell.
         """
-        from latentdiff.pipelines.original import pipeline_from_original
+        from latentdiff.conversion.original import load_original
 
-        return pipeline_from_original(cls, checkpoint, config, ema=ema, dtype=dtype, tokenizer=tokenizer)
-
-    def _network_channels(self) -> int | None:
-        """Channels that the task gives the network, if they are known."""
-        return int(self.vae.config.latent_channels)
+        loaded = load_original(checkpoint, config, ema=ema, dtype=dtype)
+        wanted = next((task for task in PIPELINES.names() if PIPELINES.get(task) is cls), None)
+        if loaded.task is None or loaded.task not in PIPELINES or (wanted is not None and wanted != loaded.task):
+            what = f"a model for {loaded.task}" if loaded.task else "a first stage alone"
+            takes = wanted or ", ".join(sorted(name for name, spec in TASKS.items() if spec.original_encoders))
+            raise ConfigError(
+                f"{checkpoint} holds {what}, {cls.__name__} takes {takes}; load its components with load_original"
+            )
+        components = {**loaded.components, **({} if tokenizer is None else {"tokenizer": tokenizer})}
+        hint = TASKS[loaded.task].tokenizer
+        if hint is not None and "tokenizer" not in components:
+            raise ConfigError(
+                f"no tokenizer is in {checkpoint}, and the package has none for it; give tokenizer, {hint}"
+            )
+        made: Self = PIPELINES.get(loaded.task)(**components)
+        return made
 
     @classmethod
-    def from_pipe(cls, pipeline: Any, **components: Any) -> Any:
+    def from_pipe(cls, pipeline: StockPipeline, **components: object) -> Self:
         """Make this pipeline of another's components, which both then share; no weights are copied.
 
         Args:
             pipeline: Any diffusers or latentdiff pipeline.
-            **components: To use in place of the other's.
+            **components: Components to use in place of the other's.
 
         Raises:
             ConfigError: If the other pipeline lacks a component that this one needs, or an unknown one is given.
@@ -190,139 +197,34 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, diffusers.DiffusionPipeline)
         made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         return made
 
+    def _network_channels(self) -> int | None:
+        """How many channels the task gives the network; None if that is not known."""
+        return int(self.vae.config.latent_channels)
+
     @classmethod
-    def load_config(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
-        """The index of a pipeline's folder, without entries that this class has no use for: diffusers warns of them."""
+    def load_config(cls, pretrained_model_name_or_path: str | Path, **kwargs: object) -> object:
+        """Read the index of a pipeline's folder, without entries that this class has no use for.
+
+        diffusers would warn of them.
+        """
         config = super().load_config(pretrained_model_name_or_path, **kwargs)
         if not isinstance(config, dict) or cls.__name__ == "DiffusionPipeline":
             return config
         known = inspect.signature(cls.__init__).parameters
         return {name: value for name, value in config.items() if name.startswith("_") or name in known}
 
-    def set_scheduler(self, scheduler: Any, **config: Any) -> None:
+    def __call__(self, *inputs: Any, **options: Any) -> ImagePipelineOutput[Any]:
+        """Make images; the pipeline of each task says of what, and with which options."""
+        raise NotImplementedError
+
+    def set_scheduler(self, scheduler: str | type | Scheduler, **config: object) -> None:
         """Change the solver; the model's noise schedule and prediction type stay.
 
         Args:
             scheduler: A registry name such as "dpmpp_2m", a scheduler class (own or diffusers'), or an instance.
             **config: Options of the new scheduler, such as `use_karras_sigmas=True`.
+
+        Raises:
+            ConfigError: If there is no such scheduler or option, or an instance isn't made for this model.
         """
         self.register_modules(scheduler=make_scheduler(scheduler, self.scheduler.config, **config))
-
-    def _check_size(self, height: int | None, width: int | None, windows: Windows | None = None) -> tuple[int, int]:
-        """The size in pixels, the model's own by default; InputError if the networks or the memory can't make it."""
-        default = self.unet.config.sample_size * self.vae_scale_factor
-        height, width = height or default, width or default
-        multiple = self._multiple
-        for name, size in (("height", height), ("width", width)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % multiple:
-                low = max(multiple, int(size // multiple * multiple)) if isinstance(size, (int, float)) else default
-                raise InputError(
-                    f"{name} is {size!r}; it must be a multiple of {multiple}, such as {low} or {low + multiple}"
-                )
-        memory.check(self, height, width, windows)
-        return height, width
-
-    @property
-    def _multiple(self) -> int:
-        """What an image's sides must be multiples of, in pixels."""
-        return int(self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
-
-    def _windows(self, windows: Windows | int | None) -> Windows | None:
-        """The call's windows, in latent pixels; a number is a side in pixels."""
-        if isinstance(windows, int) and not isinstance(windows, bool):
-            unit = self.vae_scale_factor
-            windows = Windows(windows, windows // 4 // unit * unit)
-        elif windows is not None and not isinstance(windows, Windows):
-            raise InputError(f"windows is {windows!r}; give a side in pixels or latentdiff.Windows(size, overlap)")
-        return windows and windows.divided(self.vae_scale_factor, self._multiple // self.vae_scale_factor)
-
-    def _set_timesteps(self, options: SamplingOptions, device: torch.device) -> None:
-        given: dict[str, Any] = {"timesteps": options["timesteps"], "sigmas": options["sigmas"]}
-        given = {name: value for name, value in given.items() if value is not None}
-        if not given:
-            steps, limit = options["num_inference_steps"], self.scheduler.config.num_train_timesteps
-            if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= limit:
-                raise InputError(f"num_inference_steps is {steps!r}; it must be an integer from 1 to {limit}")
-            given = {"num_inference_steps": steps}
-        known = inspect.signature(self.scheduler.set_timesteps).parameters
-        for name in given:
-            if name not in known:
-                raise InputError(f"{type(self.scheduler).__name__} takes no {name}; give num_inference_steps instead")
-        self.scheduler.set_timesteps(device=device, **given)
-
-    def _generate(
-        self,
-        conditioning: Conditioning,
-        size: tuple[int, int],
-        options: SamplingOptions,
-        *,
-        batch_size: int | None = None,
-        guidance: Sequence[Guidance] = (),
-        start: StartPoint | None = None,
-        finish: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
-    ) -> Any:
-        """Everything after the conditioning, for every task: noise, the loop, decoding.
-
-        Args:
-            conditioning: Of as many rows as there are images.
-            size: Height and width in pixels.
-            options: Of the call.
-            batch_size: The number of images, where the conditioning is empty.
-            guidance: Of the task; those of the options come after it.
-            start: An image to start from, in place of noise.
-            finish: What is done with the decoded images (B, C, H, W) in [0, 1].
-        """
-        options = {**DEFAULTS, **options}
-        outputs.check_channels(options["output_type"], self.vae.config.out_channels)
-        batch_size = batch_size or conditioning.batch_size or 1
-        generators = image_generators(options["seed"], options["generator"], batch_size)
-        device, windows = self._execution_device, self._windows(options["windows"])
-        self._set_timesteps(options, device)
-        channels = self.vae.config.latent_channels
-        shape = torch.Size((batch_size, channels, *(side // self.vae_scale_factor for side in size)))
-        begin = (start or StartPoint()).begin(
-            self.scheduler, self._noise(options["latents"], generators, shape, device)
-        )
-        latent_windows = windows if windows and not windows.covers(*shape[2:]) else None
-        with self.progress_bar(total=len(self.scheduler.timesteps) - begin.first) as bar:
-            latents = sample(
-                Denoiser(self.unet, conditioning, windows=latent_windows),
-                self.scheduler,
-                begin.latents,
-                first=begin.first,
-                guidance=[*guidance, *options["guidance"]],
-                known=begin.known(generators),
-                generator=generators,
-                eta=options["eta"],
-                callback=self._callback(options),
-                progress=bar.update,
-            )
-        images: Any = latents
-        if options["output_type"] != "latent":
-            images = outputs.convert(finish(codec.decode(self.vae, latents, windows=windows)), options["output_type"])
-        self.maybe_free_model_hooks()
-        return ImagePipelineOutput(images=images) if options["return_dict"] else (images,)
-
-    def _noise(
-        self, given: torch.Tensor | None, generators: Generators, shape: torch.Size, device: torch.device
-    ) -> torch.Tensor:
-        """Standard normal noise of `shape` (B, C, h, w): image i from its own generator, so batches don't matter."""
-        if given is None:
-            given = randn_tensor(shape, generator=generators, device=device)
-        elif given.shape != shape:
-            raise InputError(f"latents have shape {tuple(given.shape)}; this call needs {tuple(shape)}")
-        noise: torch.Tensor = given.to(device, self.unet.dtype)
-        return noise
-
-    def _callback(self, options: SamplingOptions) -> Callback | None:
-        """The user's callback as the loop calls it."""
-        call, inputs = options["callback_on_step_end"], options["callback_on_step_end_tensor_inputs"]
-        if call is None:
-            return None
-
-        def callback(step: int, timestep: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
-            shown = {"latents": current} if inputs else {}
-            result: torch.Tensor = call(self, step, timestep, shown).get("latents", current)
-            return result
-
-        return callback

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
 from latentdiff.labels import class_number
+from latentdiff.models.class_embedder import ClassEmbedder
 from latentdiff.tasks import CLASS_GUIDANCE_SCALE
-
-Labels = int | str | Sequence[int | str]
+from latentdiff.types import DenoisingNetwork, Labels
 
 
 class ClassConditioningMixin:
     """For pipelines with the components `class_embedder` and `unet`."""
 
-    class_embedder: Any
-    unet: Any
+    class_embedder: ClassEmbedder
+    unet: DenoisingNetwork
     _execution_device: torch.device
 
     def encode_labels(self, class_labels: Labels, *, device: torch.device | None = None) -> torch.Tensor:
-        """The context (B, 1, d) of one class or a list of them, by number or by name.
+        """Compute the context (B, 1, d) of one class or a list of them.
+
+        Args:
+            class_labels: A class or a list of them, by number or by name.
+            device: Where it is computed; the pipeline's device by default.
 
         Raises:
             InputError: If there is no such class.
         """
-        several = isinstance(class_labels, (list, tuple, torch.Tensor))
-        given: list[Any] = list(class_labels) if several else [class_labels]  # type: ignore[arg-type]
+        given = list(class_labels) if isinstance(class_labels, (list, tuple, torch.Tensor)) else [class_labels]
         if not given:
             raise InputError("class_labels is an empty list; give at least one class")
         config = self.class_embedder.config

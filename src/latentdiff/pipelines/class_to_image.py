@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from typing_extensions import Unpack
 
+from latentdiff.models.class_embedder import ClassEmbedder
 from latentdiff.pipelines.base import DiffusionPipeline
-from latentdiff.pipelines.class_conditioning import ClassConditioningMixin, Labels
-from latentdiff.pipelines.options import SamplingOptions, sampling_call
+from latentdiff.pipelines.class_conditioning import ClassConditioningMixin
+from latentdiff.pipelines.options import SamplingKeywords, sampling_call
+from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
+from latentdiff.types import DenoisingNetwork, FirstStage, Labels, Scheduler
 
 
 class ClassToImagePipeline(ClassConditioningMixin, DiffusionPipeline):
@@ -23,7 +24,9 @@ class ClassToImagePipeline(ClassConditioningMixin, DiffusionPipeline):
 
     model_cpu_offload_seq = "class_embedder->unet->vae"
 
-    def __init__(self, vae: Any, class_embedder: Any, unet: Any, scheduler: Any) -> None:
+    def __init__(
+        self, vae: FirstStage, class_embedder: ClassEmbedder, unet: DenoisingNetwork, scheduler: Scheduler
+    ) -> None:
         super().__init__()
         self.register_modules(vae=vae, class_embedder=class_embedder, unet=unet, scheduler=scheduler)
 
@@ -38,31 +41,32 @@ class ClassToImagePipeline(ClassConditioningMixin, DiffusionPipeline):
         negative_class_labels: Labels | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         guidance_rescale: float = 0.0,
-        **options: Unpack[SamplingOptions],
-    ) -> Any:
+        **keywords: Unpack[SamplingKeywords[OutputT]],
+    ) -> ImagePipelineOutput[OutputT]:
         """Make images.
 
         Args:
             class_labels: A class or a list of them: numbers, or names if the model has some.
             height: In pixels; the model's own size by default.
-            width: In pixels.
+            width: In pixels; the model's own size by default.
             guidance_scale: Strength of classifier-free guidance, 1 turns it off; by default 3 where the model has a
                 null class, else 1.
             negative_class_labels: What guidance leads away from; the null class by default.
             guidance_interval: Part of the steps in which guidance acts, as fractions.
             guidance_rescale: Correction of guidance's overexposure, in [0, 1].
-            **options: See `SamplingOptions`.
+            **keywords: The shared options, see `SamplingOptions`.
 
         Raises:
             InputError: If an argument is not valid; nothing has been denoised then.
         """
-        size = self._check_size(height, width, self._windows(options.get("windows")))
+        options = self._complete(keywords)
+        size = self._check_size(height, width, options.windows)
         conditioning, guidance = self._class_conditioning(
             class_labels,
             negative_class_labels,
             scale=guidance_scale,
             interval=guidance_interval,
             rescale=guidance_rescale,
-            images=options.get("num_images_per_prompt", 1),
+            images=options.num_images_per_prompt,
         )
         return self._generate(conditioning, size, options, guidance=guidance)

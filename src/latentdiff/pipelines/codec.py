@@ -1,31 +1,30 @@
-"""Between images and latents, with either first stage, whole or in windows."""
+"""The way between images and latents, with either first stage, whole or in windows."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from latentdiff.types import FirstStage
 from latentdiff.windows import Windows
 
 PIXELS_AT_ONCE = 2**20  # work is done in parts of this many pixels, so its memory doesn't grow with the batch
 
 
-def factor(vae: Any) -> int:
-    """Pixels along a latent's side, f in the paper."""
+def factor(vae: FirstStage) -> int:
+    """Tell how many pixels lie along a latent's side: f in the paper."""
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
 @torch.no_grad()
-def encode(vae: Any, images: Tensor, *, scaled: bool, windows: Windows | None = None) -> Tensor:
-    """Latents (B, C, h, w) of images (B, c, H, W) in [-1, 1]: a KL posterior's mode, or unquantised latents.
+def encode(vae: FirstStage, images: Tensor, *, scaled: bool, windows: Windows | None = None) -> Tensor:
+    """Encode images (B, c, H, W) in [-1, 1] to latents (B, C, h, w): a KL posterior's mode, or unquantised latents.
 
     Args:
         vae: First stage, KL or VQ.
-        images: On any device; the result is on the first stage's.
+        images: The images, on any device; the result is on the first stage's.
         scaled: Whether the latents are those that the diffusion model learns, or the first stage's own.
-        windows: In latent pixels.
+        windows: Overlapped windows, in latent pixels; None to encode images as a whole.
     """
     f = factor(vae)
 
@@ -44,8 +43,14 @@ def encode(vae: Any, images: Tensor, *, scaled: bool, windows: Windows | None = 
 
 
 @torch.no_grad()
-def decode(vae: Any, latents: Tensor, *, windows: Windows | None = None) -> Tensor:
-    """Images (B, c, H, W) in [0, 1], fp32 on the CPU, of scaled latents (B, C, h, w); windows are in latent pixels."""
+def decode(vae: FirstStage, latents: Tensor, *, windows: Windows | None = None) -> Tensor:
+    """Decode scaled latents (B, C, h, w) to images (B, c, H, W) in [0, 1], in fp32 on the CPU.
+
+    Args:
+        vae: First stage, KL or VQ.
+        latents: The latents, on the first stage's device.
+        windows: Overlapped windows, in latent pixels; None to decode images as a whole.
+    """
     f = factor(vae)
     latents = latents.to(vae.dtype) / vae.config.scaling_factor + _shift(vae)
 
@@ -62,8 +67,10 @@ def decode(vae: Any, latents: Tensor, *, windows: Windows | None = None) -> Tens
 
 
 def _at_once(height: int, width: int) -> int:
+    """Tell how many images of this size are worked on at once."""
     return max(1, PIXELS_AT_ONCE // (height * width))
 
 
-def _shift(vae: Any) -> float:
+def _shift(vae: FirstStage) -> float:
+    """Tell what is subtracted from latents before they are scaled."""
     return getattr(vae.config, "shift_factor", None) or 0.0

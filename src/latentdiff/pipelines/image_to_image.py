@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +13,17 @@ from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
 from latentdiff.io.inputs import read_images, read_masks
+from latentdiff.models.class_embedder import ClassEmbedder
 from latentdiff.pipelines import codec
 from latentdiff.pipelines.base import DiffusionPipeline
-from latentdiff.pipelines.class_conditioning import ClassConditioningMixin, Labels
-from latentdiff.pipelines.options import SamplingOptions, sampling_call
+from latentdiff.pipelines.class_conditioning import ClassConditioningMixin
+from latentdiff.pipelines.options import SamplingKeywords, sampling_call
+from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
 from latentdiff.pipelines.padding import Composite, Padding
 from latentdiff.pipelines.start import StartPoint
 from latentdiff.pipelines.text_conditioning import TextConditioningMixin
 from latentdiff.tasks import TEXT_GUIDANCE_SCALE
+from latentdiff.types import DenoisingNetwork, FirstStage, ImageInput, Labels, Scheduler, TextEncoder, Tokenizer
 
 
 class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, DiffusionPipeline):
@@ -32,22 +35,27 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
         vae: First stage, KL or VQ.
         unet: `latentdiff.UNet2DConditionModel` or a stock one.
         scheduler: Any own or diffusers scheduler.
-        text_encoder: Of a text model.
-        tokenizer: Of a text model.
-        class_embedder: Of a class-conditional model.
+        text_encoder: The text encoder of a text model; None for other models.
+        tokenizer: The tokenizer of a text model; None for other models.
+        class_embedder: The class embedder of a class-conditional model; None for other models.
     """
 
     model_cpu_offload_seq = "text_encoder->class_embedder->unet->vae"
     _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer", "class_embedder"]
 
+    # The mixins' methods need theirs; `_conditioning` sees to it that they are called only where it is there.
+    text_encoder: TextEncoder | None  # type: ignore[assignment]
+    tokenizer: Tokenizer | None  # type: ignore[assignment]
+    class_embedder: ClassEmbedder | None  # type: ignore[assignment]
+
     def __init__(
         self,
-        vae: Any,
-        unet: Any,
-        scheduler: Any,
-        text_encoder: Any = None,
-        tokenizer: Any = None,
-        class_embedder: Any = None,
+        vae: FirstStage,
+        unet: DenoisingNetwork,
+        scheduler: Scheduler,
+        text_encoder: TextEncoder | None = None,
+        tokenizer: Tokenizer | None = None,
+        class_embedder: ClassEmbedder | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -62,36 +70,38 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
     @sampling_call
     def __call__(
         self,
-        image: Any,
+        image: ImageInput,
         prompt: str | Sequence[str] | None = None,
         *,
         class_labels: Labels | None = None,
-        mask_image: Any = None,
+        mask_image: ImageInput | None = None,
         strength: float = 0.8,
         guidance_scale: float | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         negative_class_labels: Labels | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         guidance_rescale: float = 0.0,
-        **options: Unpack[SamplingOptions],
-    ) -> Any:
+        **keywords: Unpack[SamplingKeywords[OutputT]],
+    ) -> ImagePipelineOutput[OutputT]:
         """Make images like the given ones.
 
         Args:
             image: One image or several of one size: paths, PIL images, arrays (H, W, 3) or tensors (3, H, W).
-            prompt: What they shall show: one prompt, or one for each image. For text models only.
-            class_labels: The same for class-conditional models.
+            prompt: What a text model shall show: one prompt, or one for each image. Other models take none.
+            class_labels: What a class-conditional model shall show: one class, or one for each image. Other models take
+                none.
             mask_image: White where the image is made anew; all of it by default. Before every step the rest is set to
                 the image, noised to the step's level, and at the end to the image itself.
             strength: Share of the steps that are made, in (0, 1]: how far the result may go from the image. At 1 it
                 starts from noise alone, so that only a mask keeps anything.
             guidance_scale: Strength of classifier-free guidance; by default 5 for text, and for classes as in
                 `ClassToImagePipeline`.
-            negative_prompt: What guidance leads away from; the empty prompt by default.
-            negative_class_labels: The same for classes; the null class by default.
+            negative_prompt: What guidance of a text model leads away from; the empty prompt by default.
+            negative_class_labels: What guidance of a class-conditional model leads away from; the null class by
+                default.
             guidance_interval: Part of the steps in which guidance acts, as fractions.
             guidance_rescale: Correction of guidance's overexposure, in [0, 1].
-            **options: See `SamplingOptions`.
+            **keywords: The shared options, see `SamplingOptions`.
 
         Returns:
             Images of the given size.
@@ -101,18 +111,25 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
         """
         if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 < strength <= 1:
             raise InputError(f"strength is {strength!r}; it must be above 0 and at most 1")
+        options = self._complete(keywords)
         images = read_images(image, channels=self.vae.config.in_channels)
         padding = Padding(images.shape[2], images.shape[3], self._multiple)
-        windows = self._windows(options.get("windows"))
-        self._check_size(*padding.size, windows)
-        count = options.get("num_images_per_prompt", 1)
-        guided = {"scale": guidance_scale, "interval": guidance_interval, "rescale": guidance_rescale}
-        wanted, unwanted = (prompt, class_labels), (negative_prompt, negative_class_labels)
-        conditioning, guidance = self._conditioning(wanted, unwanted, guided, count)
+        self._check_size(*padding.size, options.windows)
+        count = options.num_images_per_prompt
+        conditioning, guidance = self._conditioning(
+            prompt,
+            class_labels,
+            negative_prompt,
+            negative_class_labels,
+            scale=guidance_scale,
+            interval=guidance_interval,
+            rescale=guidance_rescale,
+            images=count,
+        )
         batch = conditioning.batch_size or len(images) * count
         if batch % (len(images) * count) or (len(images) > 1 and batch != len(images) * count):
             raise InputError(f"{len(images)} images are given for {batch // count} conditions; give one each, or one")
-        latents = codec.encode(self.vae, padding.pad(images), scaled=True, windows=windows)
+        latents = codec.encode(self.vae, padding.pad(images), scaled=True, windows=options.windows)
         rows = batch // len(images)
         finish: Callable[[torch.Tensor], torch.Tensor] = padding.crop
         kept = None
@@ -130,20 +147,36 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
         return 1 - F.max_pool2d(holes, self.vae_scale_factor)
 
     def _conditioning(
-        self, wanted: tuple[Any, Any], unwanted: tuple[Any, Any], guided: dict[str, Any], count: int
+        self,
+        prompt: str | Sequence[str] | None,
+        class_labels: Labels | None,
+        negative_prompt: str | Sequence[str] | None,
+        negative_class_labels: Labels | None,
+        *,
+        scale: float | None,
+        interval: tuple[float, float],
+        rescale: float,
+        images: int,
     ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
-        """What the model takes of (prompt, class labels), and nothing else."""
-        takes = (self.text_encoder is not None, self.class_embedder is not None)
-        for name, needed, value, negative in zip(("prompt", "class_labels"), takes, wanted, unwanted, strict=True):
-            if needed and value is None:
+        """The conditioning of what the model takes, and the guidance; InputError if anything else is given."""
+        text, classes = self.text_encoder is not None, self.class_embedder is not None
+        for name, taken, values in (
+            ("prompt", text, (prompt, negative_prompt)),
+            ("class_labels", classes, (class_labels, negative_class_labels)),
+        ):
+            if taken and values[0] is None:
                 raise InputError(f"{name} is missing; say what to make")
-            if not needed and (value is not None or negative is not None):
+            if not taken and any(value is not None for value in values):
                 raise InputError(f"{name} or its negative is given, but this model takes none; leave it out")
-        if takes[0]:
-            guided = {**guided, "scale": TEXT_GUIDANCE_SCALE if guided["scale"] is None else guided["scale"]}
-            return self._text_conditioning(wanted[0], unwanted[0], images=count, **guided)
-        if takes[1]:
-            return self._class_conditioning(wanted[1], unwanted[1], images=count, **guided)
-        if guided["scale"] not in (None, 1):
+        if text:
+            scale = TEXT_GUIDANCE_SCALE if scale is None else scale
+            return self._text_conditioning(
+                prompt, negative_prompt, scale=scale, interval=interval, rescale=rescale, images=images
+            )
+        if class_labels is not None:
+            return self._class_conditioning(
+                class_labels, negative_class_labels, scale=scale, interval=interval, rescale=rescale, images=images
+            )
+        if scale not in (None, 1):
             raise InputError("guidance_scale is given, but this model takes no condition; leave it out")
         return Conditioning(), []

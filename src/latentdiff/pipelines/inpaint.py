@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from typing_extensions import Unpack
@@ -13,8 +11,10 @@ from latentdiff.errors import InputError
 from latentdiff.io.inputs import read_images, read_masks
 from latentdiff.pipelines import codec
 from latentdiff.pipelines.base import DiffusionPipeline
-from latentdiff.pipelines.options import SamplingOptions, sampling_call
+from latentdiff.pipelines.options import SamplingKeywords, sampling_call
+from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
 from latentdiff.pipelines.padding import Composite, Padding
+from latentdiff.types import DenoisingNetwork, FirstStage, ImageInput, Scheduler
 from latentdiff.windows import Windows
 
 
@@ -29,7 +29,7 @@ class InpaintPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "unet->vae"
 
-    def __init__(self, vae: Any, unet: Any, scheduler: Any) -> None:
+    def __init__(self, vae: FirstStage, unet: DenoisingNetwork, scheduler: Scheduler) -> None:
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
 
@@ -37,13 +37,15 @@ class InpaintPipeline(DiffusionPipeline):
         return 2 * int(self.vae.config.latent_channels) + 1
 
     @sampling_call
-    def __call__(self, image: Any, mask_image: Any, **options: Unpack[SamplingOptions]) -> Any:
+    def __call__(
+        self, image: ImageInput, mask_image: ImageInput, **keywords: Unpack[SamplingKeywords[OutputT]]
+    ) -> ImagePipelineOutput[OutputT]:
         """Fill the holes.
 
         Args:
             image: One image or several of one size: paths, PIL images, arrays (H, W, 3) or tensors (3, H, W).
             mask_image: A mask for each image, or one for all, of the images' size; white is a hole.
-            **options: See `SamplingOptions`.
+            **keywords: The shared options, see `SamplingOptions`.
 
         Returns:
             Images of the given size.
@@ -51,6 +53,7 @@ class InpaintPipeline(DiffusionPipeline):
         Raises:
             InputError: If an argument is not valid, or a mask has no hole; nothing has been denoised then.
         """
+        options = self._complete(keywords)
         images = read_images(image, channels=self.vae.config.in_channels)
         holes = read_masks(mask_image, size=(images.shape[2], images.shape[3]))
         if len(holes) not in (1, len(images)):
@@ -59,24 +62,23 @@ class InpaintPipeline(DiffusionPipeline):
             raise InputError("a mask is black everywhere, so nothing is to be filled; paint the holes white")
         holes = holes.expand(len(images), -1, -1, -1)
         padding = Padding(images.shape[2], images.shape[3], self._multiple)
-        windows = self._windows(options.get("windows"))
-        self._check_size(*padding.size, windows)
-        shown = self.encode_masked(padding.pad(images), padding.pad(holes), windows)
-        conditioning = Conditioning(concat=shown.to(self._execution_device, self.unet.dtype))
-        count = options.get("num_images_per_prompt", 1)
+        self._check_size(*padding.size, options.windows)
+        shown = self.encode_masked(padding.pad(images), padding.pad(holes), options.windows)
+        count = options.num_images_per_prompt
+        conditioning = Conditioning(concat=shown.to(self._execution_device, self.unet.dtype)).repeat(count)
         finish = Composite(images, holes, padding, count)
-        return self._generate(conditioning.repeat(count), padding.size, options, finish=finish)
+        return self._generate(conditioning, padding.size, options, finish=finish)
 
     def encode_masked(self, images: torch.Tensor, holes: torch.Tensor, windows: Windows | None = None) -> torch.Tensor:
-        """What the network sees: latents of the images with holes of -1, as the first stage gives them, and the mask.
+        """Make what the network sees: the first stage's latents of the images with holes of -1, and the mask.
 
         Args:
-            images: (B, 3, H, W) in [-1, 1].
-            holes: (B, 1, H, W), 1 in holes and 0 elsewhere.
-            windows: In latent pixels.
+            images: The images (B, 3, H, W) in [-1, 1].
+            holes: The masks (B, 1, H, W), 1 in holes and 0 elsewhere.
+            windows: Overlapped windows, in latent pixels; None to encode images as a whole.
 
         Returns:
-            (B, c + 1, h, w), without gradients. The mask is 1 in holes and -1 elsewhere, by the nearest pixel.
+            Channels (B, c + 1, h, w), without gradients. The mask is 1 in holes and -1 elsewhere, by the nearest pixel.
         """
         masked = torch.where(holes >= 0.5, -1.0, images)
         latents = codec.encode(self.vae, masked, scaled=False, windows=windows)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from typing_extensions import Unpack
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
+from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.pipelines.base import DiffusionPipeline
-from latentdiff.pipelines.options import SamplingOptions, sampling_call
+from latentdiff.pipelines.options import SamplingKeywords, sampling_call
+from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
+from latentdiff.types import DenoisingNetwork, FirstStage, Layout, Scheduler, TextEncoder
 
 
 class LayoutToImagePipeline(DiffusionPipeline):
@@ -25,8 +28,17 @@ class LayoutToImagePipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "layout_encoder->unet->vae"
+    layout_encoder: TextEncoder
+    tokenizer: LayoutTokenizer
 
-    def __init__(self, vae: Any, layout_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any) -> None:
+    def __init__(
+        self,
+        vae: FirstStage,
+        layout_encoder: TextEncoder,
+        tokenizer: LayoutTokenizer,
+        unet: DenoisingNetwork,
+        scheduler: Scheduler,
+    ) -> None:
         super().__init__()
         self.register_modules(
             vae=vae, layout_encoder=layout_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
@@ -35,7 +47,7 @@ class LayoutToImagePipeline(DiffusionPipeline):
     @sampling_call
     def __call__(
         self,
-        layouts: Any,
+        layouts: Layout | Sequence[Layout],
         height: int | None = None,
         width: int | None = None,
         *,
@@ -44,28 +56,29 @@ class LayoutToImagePipeline(DiffusionPipeline):
         guidance_scale: float = 1.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         guidance_rescale: float = 0.0,
-        **options: Unpack[SamplingOptions],
-    ) -> Any:
+        **keywords: Unpack[SamplingKeywords[OutputT]],
+    ) -> ImagePipelineOutput[OutputT]:
         """Make images.
 
         Args:
             layouts: Objects `{"class": name or number, "box": ...}`, or a list of such lists.
             height: In pixels; the model's own size by default.
-            width: In pixels.
+            width: In pixels; the model's own size by default.
             box_format: "xywh" (left, top, width, height; COCO) or "xyxy" (left, top, right, bottom).
             image_size: Height and width of the image that boxes in pixels refer to; None for boxes in [0, 1].
             guidance_scale: Strength of guidance away from the empty layout; 1 is none. Worth trying only with a model
                 that saw empty layouts in training; the published one did not.
             guidance_interval: Part of the steps in which guidance acts, as fractions.
             guidance_rescale: Correction of guidance's overexposure, in [0, 1].
-            **options: See `SamplingOptions`.
+            **keywords: The shared options, see `SamplingOptions`.
 
         Raises:
             InputError: If an argument is not valid; nothing has been denoised then.
         """
-        size = self._check_size(height, width, self._windows(options.get("windows")))
+        options = self._complete(keywords)
+        size = self._check_size(height, width, options.windows)
         ids = self.tokenizer(layouts, box_format=box_format, image_size=image_size)
-        count = options.get("num_images_per_prompt", 1)
+        count = options.num_images_per_prompt
         conditioning = Conditioning(self.encode_layouts(ids)).repeat(count)
         guidance = []
         if guidance_scale != 1:
@@ -74,6 +87,5 @@ class LayoutToImagePipeline(DiffusionPipeline):
         return self._generate(conditioning, size, options, guidance=guidance)
 
     def encode_layouts(self, ids: torch.Tensor) -> torch.Tensor:
-        """The context (B, M, d) of the tokenizer's ids (B, M)."""
-        states: torch.Tensor = self.layout_encoder(ids.to(self._execution_device)).last_hidden_state
-        return states.to(self.unet.dtype)
+        """Compute the context (B, M, d) of the tokenizer's ids (B, M)."""
+        return self.layout_encoder(ids.to(self._execution_device)).last_hidden_state.to(self.unet.dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
@@ -18,7 +17,7 @@ MISSING = "adapters need the package peft; pip install 'latentdiff[training]'"
 
 
 class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
-    """diffusers' ways with adapters: `set_adapters`, `fuse_lora`, `unload_lora_weights`, `disable_lora` and so on."""
+    """Adds diffusers' ways with adapters: `set_adapters`, `fuse_lora`, `unload_lora_weights`, `disable_lora`."""
 
     @property
     def _lora_loadable_modules(self) -> list[str]:
@@ -26,7 +25,7 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
         return ["unet", "text_encoder"] if encoder else ["unet"]
 
     def load_lora_weights(
-        self, source: str | Path | Mapping[str, torch.Tensor], adapter_name: str | None = None, **kwargs: Any
+        self, source: str | Path | Mapping[str, torch.Tensor], adapter_name: str | None = None, **kwargs: object
     ) -> None:
         """Add an adapter, as `latentdiff train` and diffusers' scripts write them, to the network.
 

@@ -1,45 +1,32 @@
-"""The arguments that every pipeline takes, said once."""
+"""The options that every pipeline's call takes, said once."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Generic, TypeVar, cast
 
 import torch
+from typing_extensions import TypedDict
 
 from latentdiff.errors import InputError
-from latentdiff.pipelines.outputs import check_output_type
+from latentdiff.pipelines.outputs import OutputT, check_output_type
 from latentdiff.registry import nearest
-from latentdiff.sampling import Generators, Guidance
-from latentdiff.seeding import check_seed, generator
+from latentdiff.sampling import Guidance
+from latentdiff.seeding import Generators, Seed
 from latentdiff.tasks import NUM_INFERENCE_STEPS
 from latentdiff.windows import Windows
 
-Seed = int | Sequence[int] | None
-Call = TypeVar("Call", bound=Callable[..., Any])
+StepEndCallback = Callable[..., Mapping[str, torch.Tensor]]
+Call = TypeVar("Call", bound=Callable[..., object])
 
 
-class SamplingOptions(TypedDict, total=False):
-    """Keyword arguments of every pipeline's call.
+class SamplingKeywords(TypedDict, Generic[OutputT], total=False):
+    """The keyword arguments of every pipeline's call, for annotations: `**keywords: Unpack[SamplingKeywords]`.
 
-    Attributes:
-        num_images_per_prompt: Images for each input, next to each other in the result.
-        num_inference_steps: Steps of the solver.
-        timesteps: The solver's timesteps, descending, in place of `num_inference_steps`.
-        sigmas: The solver's noise levels, descending, in place of `num_inference_steps`.
-        eta: Stochasticity of DDIM, in [0, 1].
-        generator: torch's generator(s), as in diffusers; `seed` is the simpler way.
-        latents: Initial noise (B, C, h, w) from N(0, 1).
-        output_type: "pil"; "np", (B, H, W, C) in [0, 1]; "pt", (B, C, H, W) in [0, 1]; or "latent".
-        return_dict: Return an object with `images`, else a tuple.
-        callback_on_step_end: Called as (pipeline, step, timestep, tensors), returns the tensors to go on with.
-        callback_on_step_end_tensor_inputs: Which tensors it receives: "latents".
-        seed: An integer, or one for each image. Image i of seed s equals image 0 of seed s + i, in any batch.
-        guidance: Guidance objects to be applied after the classifier-free guidance, in order.
-        windows: Overlapped windows for images larger than memory or training allow, or their side in pixels, which
-            then overlap by a quarter.
+    `SamplingOptions` describes them and has their defaults.
     """
 
     num_images_per_prompt: int
@@ -49,105 +36,126 @@ class SamplingOptions(TypedDict, total=False):
     eta: float
     generator: Generators
     latents: torch.Tensor | None
-    output_type: str
+    output_type: OutputT
     return_dict: bool
-    callback_on_step_end: Callable[..., dict[str, Any]] | None
+    callback_on_step_end: StepEndCallback | None
     callback_on_step_end_tensor_inputs: Sequence[str]
     seed: Seed
     guidance: Sequence[Guidance]
     windows: Windows | int | None
 
 
-DEFAULTS = SamplingOptions(
-    num_images_per_prompt=1,
-    num_inference_steps=NUM_INFERENCE_STEPS,
-    timesteps=None,
-    sigmas=None,
-    eta=0.0,
-    generator=None,
-    latents=None,
-    output_type="pil",
-    return_dict=True,
-    callback_on_step_end=None,
-    callback_on_step_end_tensor_inputs=("latents",),
-    seed=None,
-    guidance=(),
-    windows=None,
-)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SamplingOptions(Generic[OutputT]):
+    """The options of a call, completed: checked, and with a default where nothing was given.
 
+    A pipeline makes them of its call's `SamplingKeywords`, once, and hands them to what makes the images. There the
+    size of `windows`, which a call takes in pixels, is counted in latent pixels.
 
-def sampling_call(call: Call) -> Call:
-    """Decorator of a pipeline's `__call__(self, ..., **options)`: no gradients, and its options checked.
+    Attributes:
+        num_images_per_prompt: Images for each input, next to each other in the result.
+        num_inference_steps: Steps of the solver.
+        timesteps: The solver's timesteps, descending, in place of `num_inference_steps`.
+        sigmas: The solver's noise levels, descending, in place of `num_inference_steps`.
+        eta: Stochasticity of DDIM, in [0, 1].
+        generator: torch's generator(s), as in diffusers; `seed` is the simpler way.
+        latents: Initial noise (B, C, h, w) from N(0, 1).
+        output_type: "pil"; "np", (B, H, W, C) in [0, 1]; "pt", (B, C, H, W) in [0, 1]; or "latent", (B, C, h, w).
+        return_dict: Whether to return an object with `images`, else a tuple of them alone. Type checkers always see the
+            object; `[0]` gives the images of both.
+        callback_on_step_end: Called as (pipeline, step, timestep, tensors), returns the tensors to go on with.
+        callback_on_step_end_tensor_inputs: Which tensors the callback receives: "latents", or none.
+        seed: An integer, or one for each image. Image i of seed s equals image 0 of seed s + i, in any batch.
+        guidance: Guidance objects to be applied after the classifier-free guidance, in order.
+        windows: Overlapped windows for images larger than memory or training allow: `Windows` in pixels, or their side
+            in pixels, of which a quarter then overlaps.
 
-    The options appear in the signature with their defaults; an unknown or invalid one is an InputError before
-    anything is computed.
+    Raises:
+        InputError: If a value is not valid, whatever the model and the batch are.
     """
-    signature = inspect.signature(call)
-    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    hints = SamplingOptions.__annotations__
-    shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=hints[name])
-        for name, value in DEFAULTS.items()
-    ]
-    known = {parameter.name for parameter in (*own, *shared)}
 
-    @functools.wraps(call)
-    @torch.no_grad()
-    def checked(self: Any, *args: Any, **options: Any) -> Any:
-        for name in options:
-            if name not in known:
-                raise InputError(f"{type(self).__name__} takes no {name!r}; {nearest(name, known - {'self'})}")
-        check_sampling_options(
-            cast(SamplingOptions, {**DEFAULTS, **{k: v for k, v in options.items() if k in DEFAULTS}})
-        )
-        return call(self, *args, **options)
+    num_images_per_prompt: int = 1
+    num_inference_steps: int = NUM_INFERENCE_STEPS
+    timesteps: Sequence[float] | None = None
+    sigmas: Sequence[float] | None = None
+    eta: float = 0.0
+    generator: Generators = None
+    latents: torch.Tensor | None = None
+    output_type: OutputT = "pil"  # type: ignore[assignment]  # the default of the type variable, too
+    return_dict: bool = True
+    callback_on_step_end: StepEndCallback | None = None
+    callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
+    seed: Seed = None
+    guidance: Sequence[Guidance] = ()
+    windows: Windows | None = None
 
-    checked.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
-    return cast(Call, checked)
+    def __post_init__(self) -> None:
+        check_output_type(self.output_type)
+        check_count("num_images_per_prompt", self.num_images_per_prompt)
+        unknown = set(self.callback_on_step_end_tensor_inputs) - {"latents"}
+        if unknown:
+            raise InputError(f"callback_on_step_end_tensor_inputs has {sorted(unknown)}; allowed: ['latents']")
+        if self.seed is not None and self.generator is not None:
+            raise InputError("seed and generator are both given; give one of them")
+        if self.timesteps is not None and self.sigmas is not None:
+            raise InputError("timesteps and sigmas are both given; give one of them")
 
-
-def check_sampling_options(options: SamplingOptions) -> None:
-    """InputError for what is wrong whatever the model and the batch are."""
-    check_output_type(options["output_type"])
-    check_count("num_images_per_prompt", options["num_images_per_prompt"])
-    unknown = set(options["callback_on_step_end_tensor_inputs"]) - {"latents"}
-    if unknown:
-        raise InputError(f"callback_on_step_end_tensor_inputs has {sorted(unknown)}; allowed: ['latents']")
-    if options["seed"] is not None and options["generator"] is not None:
-        raise InputError("seed and generator are both given; give one of them")
-    if options["timesteps"] is not None and options["sigmas"] is not None:
-        raise InputError("timesteps and sigmas are both given; give one of them")
+    @property
+    def schedule(self) -> dict[str, object]:
+        """The argument of a scheduler's `set_timesteps` that plans the run: one of the three that can."""
+        custom = {"timesteps": self.timesteps, "sigmas": self.sigmas}
+        given: dict[str, object] = {name: values for name, values in custom.items() if values is not None}
+        return given or {"num_inference_steps": self.num_inference_steps}
 
 
 def check_count(name: str, value: object) -> int:
-    """`value`, or an InputError unless it is an integer of at least 1."""
+    """Return `value`; InputError unless it is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
     return value
 
 
-def image_generators(seed: Seed, given: Generators, batch_size: int) -> Generators:
-    """One CPU generator an image: image i of seed s draws what image 0 of seed s + i draws.
+def sampling_call(call: Call) -> Call:
+    """Decorate a method `(self, ..., **keywords: Unpack[SamplingKeywords])` that makes images.
 
-    Args:
-        seed: An int, one int an image, or None for fresh noise.
-        given: diffusers' `generator` argument, used as it is.
-        batch_size: Images in the call.
-
-    Raises:
-        InputError: If a seed is out of range, or the number of seeds or generators is not the batch's.
+    It runs without gradients, its signature and docstring show the shared options in place of `**keywords`, and a
+    keyword that neither knows is an InputError that names the nearest.
     """
-    if given is not None:
-        if isinstance(given, list) and len(given) != batch_size:
-            raise InputError(f"{len(given)} generators are given for {batch_size} images; give one each, or one")
-        return given
-    if seed is None:
-        return None
-    if isinstance(seed, (list, tuple)):
-        seeds = [check_seed(number) for number in seed]
-    else:
-        first = check_seed(seed)
-        seeds = [check_seed(first + i) for i in range(batch_size)]
-    if len(seeds) != batch_size:
-        raise InputError(f"{len(seeds)} seeds are given for {batch_size} images; give one each, or one int")
-    return [generator(number) for number in seeds]
+    signature = inspect.signature(call)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    parameters = [*own, *shared_parameters()]
+    known = {parameter.name for parameter in parameters[1:]}
+
+    @functools.wraps(call)
+    @torch.no_grad()
+    def checked(self: object, *args: object, **keywords: object) -> object:
+        for name in keywords:
+            if name not in known:
+                raise InputError(f"{type(self).__name__} takes no {name!r}; {nearest(name, known)}")
+        return call(self, *args, **keywords)
+
+    checked.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    checked.__doc__ = _with_shared_arguments(call.__doc__)
+    return cast(Call, checked)
+
+
+def shared_parameters() -> list[inspect.Parameter]:
+    """The shared options as parameters, with the types that a call takes and the defaults."""
+    hints = {name: getattr(hint, "__forward_arg__", hint) for name, hint in SamplingKeywords.__annotations__.items()}
+    hints["output_type"] = "OutputType"
+    return [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+        for f in fields(SamplingOptions)
+    ]
+
+
+def _with_shared_arguments(doc: str | None) -> str | None:
+    """A docstring in which the shared options' lines stand in place of that of `**keywords`."""
+    shared = inspect.cleandoc(SamplingOptions.__doc__ or "").partition("Attributes:\n")[2].partition("\n\nRaises:")[0]
+    lines = (doc or "").splitlines()
+    place = next((i for i, line in enumerate(lines) if line.strip().startswith("**keywords:")), None)
+    if place is None:
+        return doc
+    margin = lines[place][: -len(lines[place].lstrip())]
+    lines[place : place + 1] = [margin + line.removeprefix("    ") for line in shared.splitlines()]
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Images of any size for networks that take multiples: padded before, cropped after, and only holes changed."""
+"""Images of any size for networks that take multiples: they are padded before and cropped after."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Padding:
         return height, width
 
     def pad(self, tensor: Tensor) -> Tensor:
-        """(B, C, height, width) to the padded size, its edge pixels repeated; kinds other than float become float."""
+        """Pad (B, C, height, width) to the padded size by repeating the pixels at the edge; the result is float."""
         height, width = self.size
         return F.pad(tensor.float(), (0, width - self.width, 0, height - self.height), mode="replicate")
 
     def crop(self, tensor: Tensor, scale: int = 1) -> Tensor:
-        """The image in a padded tensor (B, C, scale H, scale W)."""
+        """Crop a padded tensor (B, C, scale * H, scale * W) to the image, made `scale` times larger."""
         return tensor[..., : scale * self.height, : scale * self.width]
 
 
@@ -38,10 +38,10 @@ class Composite:
     """Puts what was made into the holes of images, and leaves every other pixel as it was.
 
     Args:
-        images: (B, C, H, W) in [-1, 1].
-        holes: bool (B, 1, H, W).
-        padding: Of the images.
-        count: Results of each image, next to each other.
+        images: The images (B, C, H, W) in [-1, 1].
+        holes: Masks of bool (B, 1, H, W), True where an image is changed.
+        padding: How the images were padded.
+        count: How many results there are of each image, next to each other.
     """
 
     images: Tensor
@@ -50,6 +50,6 @@ class Composite:
     count: int
 
     def __call__(self, made: Tensor) -> Tensor:
-        """The composite (count * B, C, H, W) in [0, 1] of padded results."""
+        """The composites (count * B, C, H, W) in [0, 1] of padded results."""
         known, hidden = (part.repeat_interleave(self.count, 0) for part in ((self.images + 1) / 2, self.holes))
         return torch.where(hidden, self.padding.crop(made), known)

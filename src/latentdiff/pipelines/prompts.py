@@ -1,17 +1,18 @@
-"""From prompts to token ids, nothing lost without a word."""
+"""From prompts to token ids: what can't be represented is an error, never left out in silence."""
 
 from __future__ import annotations
 
 import unicodedata
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from latentdiff.errors import InputError
+from latentdiff.types import Tokenizer
 
 
 def check_prompt(prompt: object, *, name: str = "prompt", may_be_empty: bool = False) -> str:
-    """`prompt` as a string, or an InputError if it is none, is empty, or holds what no tokenizer can read."""
+    """Return `prompt`; InputError if it is no string, is empty, or holds what no tokenizer can read."""
     if not isinstance(prompt, str):
         raise InputError(f"{name} is {prompt!r}, a {type(prompt).__name__}; it must be a string or a list of strings")
     if not may_be_empty and not prompt.strip():
@@ -24,16 +25,16 @@ def check_prompt(prompt: object, *, name: str = "prompt", may_be_empty: bool = F
     return prompt
 
 
-def as_list(prompt: Any, *, name: str = "prompt", may_be_empty: bool = False) -> list[str]:
-    """One prompt or a list of them as a checked list."""
-    prompts = [prompt] if isinstance(prompt, str) or not isinstance(prompt, (list, tuple)) else list(prompt)
+def as_list(prompt: str | Sequence[str], *, name: str = "prompt", may_be_empty: bool = False) -> list[str]:
+    """Make a checked list of one prompt or several; InputError if there is none or one isn't valid."""
+    prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
     if not prompts:
         raise InputError(f"{name} is an empty list; give at least one string")
     return [check_prompt(p, name=name, may_be_empty=may_be_empty) for p in prompts]
 
 
-def tokenize(tokenizer: Any, prompts: list[str], max_length: int) -> torch.Tensor:
-    """Token ids (B, max_length), padded.
+def tokenize(tokenizer: Tokenizer, prompts: list[str], max_length: int) -> torch.Tensor:
+    """Turn prompts into token ids (B, max_length), padded.
 
     Raises:
         InputError: If a prompt has more tokens than the encoder takes (the message says what doesn't fit), or none of
@@ -43,13 +44,13 @@ def tokenize(tokenizer: Any, prompts: list[str], max_length: int) -> torch.Tenso
     for prompt, ids in zip(prompts, encoded, strict=True):
         if len(ids) > max_length:
             kept = max_length - tokenizer.num_special_tokens_to_add()
-            rest = tokenizer.decode(tokenizer(prompt, add_special_tokens=False)["input_ids"][kept:])
+            rest = str(tokenizer.decode(tokenizer(prompt, add_special_tokens=False)["input_ids"][kept:]))
             raise InputError(
                 f"prompt has {len(ids)} tokens, the text encoder takes {max_length}; "
                 f"{rest.strip()!r} does not fit, shorten it"
             )
         words = set(ids) - set(tokenizer.all_special_ids)
-        if prompt.strip() and not words and tokenizer.unk_token_id in ids:
+        if prompt.strip() and not words and getattr(tokenizer, "unk_token_id", None) in ids:
             raise InputError(
                 f"prompt {prompt!r} has no word that the model's vocabulary knows; use plain English words"
             )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from latentdiff.errors import InputError
-from latentdiff.sampling import Generators, KnownRegion
+from latentdiff.sampling import KnownRegion
+from latentdiff.seeding import Generators
+from latentdiff.types import Scheduler
 
 
 @dataclass(frozen=True)
@@ -16,17 +17,17 @@ class StartPoint:
     """What a run starts from; without arguments, noise.
 
     Args:
-        latents: An image's latents (B, C, h, w), scaled.
+        latents: The scaled latents (B, C, h, w) of an image; None for noise.
         strength: Share of the steps that are made, in (0, 1]; at 1 the run starts from noise alone.
-        mask: (B or 1, 1, h, w), 1 where the image is to be kept throughout.
+        mask: A mask (B or 1, 1, h, w), 1 where the image is to be kept throughout; None if nothing is kept.
     """
 
     latents: torch.Tensor | None = None
     strength: float = 1.0
     mask: torch.Tensor | None = None
 
-    def begin(self, scheduler: Any, noise: torch.Tensor) -> InitialState:
-        """The state before the first step, for standard normal `noise` (B, C, h, w).
+    def begin(self, scheduler: Scheduler, noise: torch.Tensor) -> InitialState:
+        """Make the state before the first step, of standard normal `noise` (B, C, h, w).
 
         Raises:
             InputError: If so small a strength leaves no step.
@@ -34,7 +35,7 @@ class StartPoint:
         clean = None if self.latents is None else self.latents.to(noise).expand_as(noise)
         if clean is None or self.strength == 1:
             return InitialState(0, noise * scheduler.init_noise_sigma, clean, self.mask)
-        order = scheduler.order  # of the network's calls in `timesteps`, which stand for one step
+        order = scheduler.order  # so many of `timesteps` are calls of the network in one step
         steps = len(scheduler.timesteps[::order])
         made = int(steps * self.strength + 1e-9)
         if made < 1:
@@ -48,7 +49,14 @@ class StartPoint:
 
 @dataclass(frozen=True)
 class InitialState:
-    """The state before the first step: which it is, its latents, and the image that is kept in a part, if any."""
+    """The state before the first step.
+
+    Attributes:
+        first: The number of the timestep to begin with.
+        latents: The latents (B, C, h, w) at its level.
+        clean: The scaled latents (B, C, h, w) of the image that the run starts from; None if it starts from noise.
+        mask: A mask (B or 1, 1, h, w), 1 where the image is kept throughout; None if nothing is kept.
+    """
 
     first: int
     latents: torch.Tensor
@@ -56,7 +64,7 @@ class InitialState:
     mask: torch.Tensor | None
 
     def known(self, generators: Generators) -> KnownRegion | None:
-        """The part that is kept."""
+        """The part that is kept, with the source of the noise that it gets before each step; None if there is none."""
         if self.clean is None or self.mask is None:
             return None
         return KnownRegion(self.clean, self.mask.to(self.latents), generators)

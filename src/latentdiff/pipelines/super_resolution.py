@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from typing_extensions import Unpack
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.io.inputs import read_images
 from latentdiff.pipelines.base import DiffusionPipeline
-from latentdiff.pipelines.options import SamplingOptions, sampling_call
+from latentdiff.pipelines.options import SamplingKeywords, sampling_call
+from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
 from latentdiff.pipelines.padding import Padding
+from latentdiff.types import DenoisingNetwork, FirstStage, ImageInput, Scheduler
 
 
 class SuperResolutionPipeline(DiffusionPipeline):
@@ -24,7 +24,7 @@ class SuperResolutionPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "unet->vae"
 
-    def __init__(self, vae: Any, unet: Any, scheduler: Any) -> None:
+    def __init__(self, vae: FirstStage, unet: DenoisingNetwork, scheduler: Scheduler) -> None:
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
 
@@ -33,24 +33,27 @@ class SuperResolutionPipeline(DiffusionPipeline):
 
     @property
     def upscale_factor(self) -> int:
-        """Pixels of the result along a pixel of the input."""
+        """How many pixels of the result lie along a pixel of the input."""
         return self.vae_scale_factor
 
     @sampling_call
-    def __call__(self, image: Any, **options: Unpack[SamplingOptions]) -> Any:
-        """Enlarge images by `upscale_factor`.
+    def __call__(
+        self, image: ImageInput, **keywords: Unpack[SamplingKeywords[OutputT]]
+    ) -> ImagePipelineOutput[OutputT]:
+        """Enlarge images by `upscale_factor`. The pixels of `windows` are those of the result.
 
         Args:
             image: One image or several of one size: paths, PIL images, arrays (H, W, 3) or tensors (3, H, W).
-            **options: See `SamplingOptions`; `windows` counts pixels of the result.
+            **keywords: The shared options, see `SamplingOptions`.
 
         Raises:
             InputError: If an argument is not valid; nothing has been denoised then.
         """
+        options = self._complete(keywords)
         images, factor = read_images(image), self.upscale_factor
         padding = Padding(images.shape[2], images.shape[3], self._multiple // factor)
         height, width = (factor * side for side in padding.size)
-        size = self._check_size(height, width, self._windows(options.get("windows")))
+        size = self._check_size(height, width, options.windows)
         small = padding.pad(images).to(self._execution_device, self.unet.dtype)
-        conditioning = Conditioning(concat=small).repeat(options.get("num_images_per_prompt", 1))
+        conditioning = Conditioning(concat=small).repeat(options.num_images_per_prompt)
         return self._generate(conditioning, size, options, finish=lambda made: padding.crop(made, factor))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -11,25 +10,31 @@ from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
 from latentdiff.pipelines.prompts import as_list, tokenize
+from latentdiff.types import DenoisingNetwork, TextEncoder, Tokenizer
 
 
 class TextConditioningMixin:
     """For pipelines with the components `text_encoder`, `tokenizer` and `unet`."""
 
-    text_encoder: Any
-    tokenizer: Any
-    unet: Any
+    text_encoder: TextEncoder
+    tokenizer: Tokenizer
+    unet: DenoisingNetwork
     _execution_device: torch.device
 
     @property
     def max_length(self) -> int:
-        """Tokens that the text encoder takes, start and end included."""
+        """How many tokens the text encoder takes, start and end included."""
         return int(self.text_encoder.config.max_position_embeddings)
 
     def encode_prompt(
         self, prompt: str | Sequence[str], *, may_be_empty: bool = False, device: torch.device | None = None
     ) -> torch.Tensor:
-        """The text encoder's states (B, L, d) of one prompt or a list, computed on `device`, the pipeline's by default.
+        """Compute the text encoder's states (B, L, d) of one prompt or a list.
+
+        Args:
+            prompt: One prompt or a list.
+            may_be_empty: Whether the empty prompt is allowed, which stands for no condition.
+            device: Where it is computed; the pipeline's device by default.
 
         Raises:
             InputError: If a prompt is no string, empty, overlong, or holds characters that are no text.
@@ -38,7 +43,7 @@ class TextConditioningMixin:
         # Equal prompts are encoded once: guidance needs the same empty prompt for every image.
         distinct = list(dict.fromkeys(prompts))
         ids = tokenize(self.tokenizer, distinct, self.max_length).to(device or self._execution_device)
-        states: torch.Tensor = self.text_encoder(ids).last_hidden_state
+        states = self.text_encoder(ids).last_hidden_state
         return states if distinct == prompts else states[[distinct.index(p) for p in prompts]]
 
     def _text_conditioning(
@@ -54,11 +59,13 @@ class TextConditioningMixin:
         images: int = 1,
     ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
         """The conditioning of `images` images of every prompt, and the guidance, none at scale 1."""
-        if (prompt is None) == (prompt_embeds is None):
-            raise InputError("give either prompt or prompt_embeds, one of the two")
         device = self._execution_device  # a walk over all modules, so it is done once
-        states = prompt_embeds if prompt is None else self.encode_prompt(prompt, device=device)
-        assert states is not None
+        if prompt is not None and prompt_embeds is None:
+            states = self.encode_prompt(prompt, device=device)
+        elif prompt_embeds is not None and prompt is None:
+            states = prompt_embeds
+        else:
+            raise InputError("give either prompt or prompt_embeds, one of the two")
         conditioning = Conditioning(states.to(device, self.unet.dtype)).repeat(images)
         if scale == 1:
             if negative_prompt is not None or negative_prompt_embeds is not None:

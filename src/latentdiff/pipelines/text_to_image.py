@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from typing_extensions import Unpack
 
 from latentdiff.pipelines.base import DiffusionPipeline
-from latentdiff.pipelines.options import SamplingOptions, sampling_call
+from latentdiff.pipelines.options import SamplingKeywords, sampling_call
+from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
 from latentdiff.pipelines.text_conditioning import TextConditioningMixin
 from latentdiff.tasks import TEXT_GUIDANCE_SCALE
+from latentdiff.types import DenoisingNetwork, FirstStage, Scheduler, TextEncoder, Tokenizer
 
 
 class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
@@ -20,14 +21,21 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
     Args:
         vae: First stage, KL or VQ.
         text_encoder: `latentdiff.LDMTextEncoder` or a CLIP text model: token ids to `last_hidden_state` (B, L, d).
-        tokenizer: Of the text encoder.
+        tokenizer: The text encoder's tokenizer.
         unet: `latentdiff.UNet2DConditionModel` or a stock one with cross-attention.
         scheduler: Any own or diffusers scheduler.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
 
-    def __init__(self, vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any) -> None:
+    def __init__(
+        self,
+        vae: FirstStage,
+        text_encoder: TextEncoder,
+        tokenizer: Tokenizer,
+        unet: DenoisingNetwork,
+        scheduler: Scheduler,
+    ) -> None:
         super().__init__()
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
 
@@ -44,26 +52,27 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
         negative_prompt_embeds: torch.Tensor | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         guidance_rescale: float = 0.0,
-        **options: Unpack[SamplingOptions],
-    ) -> Any:
+        **keywords: Unpack[SamplingKeywords[OutputT]],
+    ) -> ImagePipelineOutput[OutputT]:
         """Make images.
 
         Args:
             prompt: One prompt or a list.
             height: In pixels; the model's own size by default.
-            width: In pixels.
+            width: In pixels; the model's own size by default.
             guidance_scale: Strength of classifier-free guidance; 1 turns it off.
             negative_prompt: What guidance leads away from; the empty prompt by default.
             prompt_embeds: Text states (B, L, d) in place of `prompt`.
             negative_prompt_embeds: Text states (B, L, d) in place of `negative_prompt`.
             guidance_interval: Part of the steps in which guidance acts, as fractions.
             guidance_rescale: Correction of guidance's overexposure, in [0, 1].
-            **options: See `SamplingOptions`.
+            **keywords: The shared options, see `SamplingOptions`.
 
         Raises:
             InputError: If an argument is not valid; nothing has been denoised then.
         """
-        size = self._check_size(height, width, self._windows(options.get("windows")))
+        options = self._complete(keywords)
+        size = self._check_size(height, width, options.windows)
         conditioning, guidance = self._text_conditioning(
             prompt,
             negative_prompt,
@@ -72,6 +81,6 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
             rescale=guidance_rescale,
             prompt_embeds=prompt_embeds,
             negative_prompt_embeds=negative_prompt_embeds,
-            images=options.get("num_images_per_prompt", 1),
+            images=options.num_images_per_prompt,
         )
         return self._generate(conditioning, size, options, guidance=guidance)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from typing_extensions import Unpack
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.pipelines.base import DiffusionPipeline
-from latentdiff.pipelines.options import SamplingOptions, check_count, sampling_call
+from latentdiff.pipelines.options import SamplingKeywords, check_count, sampling_call
+from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
+from latentdiff.types import DenoisingNetwork, FirstStage, Scheduler
 
 
 class UnconditionalPipeline(DiffusionPipeline):
@@ -22,7 +22,7 @@ class UnconditionalPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "unet->vae"
 
-    def __init__(self, vae: Any, unet: Any, scheduler: Any) -> None:
+    def __init__(self, vae: FirstStage, unet: DenoisingNetwork, scheduler: Scheduler) -> None:
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
 
@@ -32,19 +32,20 @@ class UnconditionalPipeline(DiffusionPipeline):
         batch_size: int = 1,
         height: int | None = None,
         width: int | None = None,
-        **options: Unpack[SamplingOptions],
-    ) -> Any:
+        **keywords: Unpack[SamplingKeywords[OutputT]],
+    ) -> ImagePipelineOutput[OutputT]:
         """Make images.
 
         Args:
-            batch_size: How many.
+            batch_size: How many images to make.
             height: In pixels; the model's own size by default.
-            width: In pixels.
-            **options: See `SamplingOptions`.
+            width: In pixels; the model's own size by default.
+            **keywords: The shared options, see `SamplingOptions`.
 
         Raises:
             InputError: If an argument is not valid; nothing has been denoised then.
         """
-        size = self._check_size(height, width, self._windows(options.get("windows")))
-        count = check_count("batch_size", batch_size) * options.get("num_images_per_prompt", 1)
+        options = self._complete(keywords)
+        size = self._check_size(height, width, options.windows)
+        count = check_count("batch_size", batch_size) * options.num_images_per_prompt
         return self._generate(Conditioning(), size, options, batch_size=count)

@@ -18,9 +18,9 @@ from torch import Tensor
 from latentdiff.errors import ConfigError
 from latentdiff.schedulers.linear_combination import OUT, LinearCombination, Terms, X, evaluate
 from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, Array, NoiseSchedule, spaced_timesteps
+from latentdiff.seeding import Generators
 
 Row = dict[str, LinearCombination]
-Generators = torch.Generator | list[torch.Generator] | None
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -56,7 +56,7 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """
 
     _compatibles: ClassVar[list[str]] = [*(entry.name for entry in KarrasDiffusionSchedulers), "LCMScheduler"]
-    order: ClassVar[int] = 1
+    order: int = 1
     counterpart: ClassVar[str] = ""
     limits: ClassVar[Mapping[str, object]] = {"clip_sample": False, "thresholding": False, "use_flow_sigmas": False}
     fixed: ClassVar[Mapping[str, object]] = {}

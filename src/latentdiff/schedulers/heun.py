@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from latentdiff.schedulers.base import Row
 from latentdiff.schedulers.euler import ExplodingScheduler
@@ -17,7 +16,7 @@ class HeunScheduler(ExplodingScheduler):
     """
 
     counterpart = "HeunDiscreteScheduler"
-    order: ClassVar[int] = 2
+    order = 2
 
     def _levels(self, count: int) -> Sequence[int]:
         return [(call + 1) // 2 for call in range(2 * count - 1)]

@@ -74,12 +74,15 @@ class SampleSheet:
             null = self.conditioner(batch, ~kept, SampleGenerators(recipe.seed, range(self.count)))
             guidance = [ClassifierFreeGuidance(null, self.scale)]
         pipeline.to(device).set_progress_bar_config(disable=True)  # with what isn't trained
-        images = pipeline._generate(
+        images = pipeline.generate_from(
             conditioning,
-            (recipe.resolution, recipe.resolution),
-            {"seed": recipe.seed, "num_inference_steps": recipe.validation_inference_steps, "output_type": "pt"},
+            recipe.resolution,
+            recipe.resolution,
             batch_size=self.count,
             guidance=guidance,
+            seed=recipe.seed,
+            num_inference_steps=recipe.validation_inference_steps,
+            output_type="pt",
         ).images
         samples = [to_picture(image * 2 - 1) for image in images]
         captions = [""] * len(self.originals) + (self.captions or [""] * self.count)

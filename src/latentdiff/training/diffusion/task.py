@@ -26,6 +26,7 @@ from latentdiff.training.diffusion.samples import SampleSheet, make_samples
 from latentdiff.training.engine.loop import Run, make_accelerator, train
 from latentdiff.training.engine.task import Task
 from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.types import DenoisingNetwork
 
 
 class DiffusionTask(Task):
@@ -41,6 +42,7 @@ class DiffusionTask(Task):
         super().__init__()
         self.samples = samples
         self.conditioner, self.pipeline, self.recipe = conditioner, conditioner.pipeline, recipe
+        self.unet: DenoisingNetwork
         for name in ("unet", *conditioner.trains):
             setattr(self, name, getattr(self.pipeline, name).train())
         if recipe.lora:
