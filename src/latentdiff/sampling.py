@@ -153,7 +153,7 @@ def sample(
 
     Args:
         denoiser: The network and what it is conditioned on.
-        scheduler: Any own or diffusers scheduler, its timesteps set.
+        scheduler: A scheduler of this package or of diffusers, its timesteps set.
         latents: Initial noise (B, C, H, W), scaled by `scheduler.init_noise_sigma`; or noised images, at the level of
             timestep number `first`.
         first: Number of the timestep to begin with.

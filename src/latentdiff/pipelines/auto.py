@@ -46,7 +46,7 @@ class AutoPipeline:
         """Make the pipeline of a task that shares another's components.
 
         Args:
-            pipe: Any diffusers or latentdiff pipeline.
+            pipe: A pipeline of this package or of diffusers.
             task: A task of the registry, such as "image-to-image".
             **components: Components to use in place of the other's.
 

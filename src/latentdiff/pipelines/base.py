@@ -169,7 +169,7 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
         """Make this pipeline of another's components, which both then share; no weights are copied.
 
         Args:
-            pipeline: Any diffusers or latentdiff pipeline.
+            pipeline: A pipeline of this package or of diffusers.
             **components: Components to use in place of the other's.
 
         Raises:

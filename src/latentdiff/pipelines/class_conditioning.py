@@ -14,7 +14,7 @@ from latentdiff.types import DenoisingNetwork, Labels
 
 
 class ClassConditioningMixin:
-    """For pipelines with the components `class_embedder` and `unet`."""
+    """Mixin of pipelines with the components `class_embedder` and `unet`."""
 
     class_embedder: ClassEmbedder
     unet: DenoisingNetwork

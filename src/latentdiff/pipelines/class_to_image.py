@@ -19,7 +19,7 @@ class ClassToImagePipeline(ClassConditioningMixin, DiffusionPipeline):
         vae: First stage, KL or VQ.
         class_embedder: `latentdiff.ClassEmbedder`; its null class makes classifier-free guidance possible.
         unet: `latentdiff.UNet2DConditionModel` with cross-attention.
-        scheduler: Any own or diffusers scheduler.
+        scheduler: A scheduler of this package or of diffusers.
     """
 
     model_cpu_offload_seq = "class_embedder->unet->vae"
@@ -47,8 +47,8 @@ class ClassToImagePipeline(ClassConditioningMixin, DiffusionPipeline):
 
         Args:
             class_labels: A class or a list of them: numbers, or names if the model has some.
-            height: In pixels; the model's own size by default.
-            width: In pixels; the model's own size by default.
+            height: Height in pixels; the model's own by default.
+            width: Width in pixels; the model's own by default.
             guidance_scale: Strength of classifier-free guidance, 1 turns it off; by default 3 where the model has a
                 null class, else 1.
             negative_class_labels: What guidance leads away from; the null class by default.

@@ -60,8 +60,8 @@ class Generation(StockPipeline):  # type: ignore[misc]
         Args:
             conditioning: A row for each image, or for each `num_images_per_prompt` images; its context (B, M, d) and
                 channels (B, c, h, w), h and w being those of the latents, are what the network takes.
-            height: In pixels; the model's own size by default.
-            width: In pixels; the model's own size by default.
+            height: Height in pixels; the model's own by default.
+            width: Width in pixels; the model's own by default.
             batch_size: How many images to make where the conditioning is empty, 1 by default.
             **keywords: The shared options.
 

@@ -34,7 +34,7 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
     Args:
         vae: First stage, KL or VQ.
         unet: `latentdiff.UNet2DConditionModel` or a stock one.
-        scheduler: Any own or diffusers scheduler.
+        scheduler: A scheduler of this package or of diffusers.
         text_encoder: The text encoder of a text model; None for other models.
         tokenizer: The tokenizer of a text model; None for other models.
         class_embedder: The class embedder of a class-conditional model; None for other models.

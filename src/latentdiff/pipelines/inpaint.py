@@ -24,7 +24,7 @@ class InpaintPipeline(DiffusionPipeline):
     Args:
         vae: First stage, KL or VQ.
         unet: `latentdiff.UNet2DConditionModel` that takes latents, the masked image's latents, and the mask.
-        scheduler: Any own or diffusers scheduler.
+        scheduler: A scheduler of this package or of diffusers.
     """
 
     model_cpu_offload_seq = "unet->vae"

@@ -24,7 +24,7 @@ class LayoutToImagePipeline(DiffusionPipeline):
         layout_encoder: `latentdiff.LDMTextEncoder` over the tokens of layouts.
         tokenizer: `latentdiff.LayoutTokenizer`: classes and boxes to tokens.
         unet: `latentdiff.UNet2DConditionModel` with cross-attention.
-        scheduler: Any own or diffusers scheduler.
+        scheduler: A scheduler of this package or of diffusers.
     """
 
     model_cpu_offload_seq = "layout_encoder->unet->vae"
@@ -62,8 +62,8 @@ class LayoutToImagePipeline(DiffusionPipeline):
 
         Args:
             layouts: Objects `{"class": name or number, "box": ...}`, or a list of such lists.
-            height: In pixels; the model's own size by default.
-            width: In pixels; the model's own size by default.
+            height: Height in pixels; the model's own by default.
+            width: Width in pixels; the model's own by default.
             box_format: "xywh" (left, top, width, height; COCO) or "xyxy" (left, top, right, bottom).
             image_size: Height and width of the image that boxes in pixels refer to; None for boxes in [0, 1].
             guidance_scale: Strength of guidance away from the empty layout; 1 is none. Worth trying only with a model

@@ -23,7 +23,7 @@ class SemanticToImagePipeline(DiffusionPipeline):
         vae: First stage, KL or VQ.
         segmentation_encoder: `latentdiff.SegmentationEncoder`: one-hot maps to a few channels.
         unet: `latentdiff.UNet2DConditionModel` that takes latents and those channels.
-        scheduler: Any own or diffusers scheduler.
+        scheduler: A scheduler of this package or of diffusers.
     """
 
     model_cpu_offload_seq = "segmentation_encoder->unet->vae"
@@ -54,8 +54,8 @@ class SemanticToImagePipeline(DiffusionPipeline):
         Args:
             label_map: One map or several of one size: indexed or grey PNG files, integers (H, W), or colours with a
                 palette.
-            height: In pixels; the map's own by default. To another size it is scaled by the nearest pixel.
-            width: In pixels; the map's own by default.
+            height: Height in pixels; the map's own by default. To another size it is scaled by the nearest pixel.
+            width: Width in pixels; the map's own by default.
             palette: Class name or number to colour; the model's own by default.
             ignore_index: A number for pixels of no class, such as 255.
             **keywords: The shared options, see `SamplingOptions`.

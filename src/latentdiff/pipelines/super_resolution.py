@@ -19,7 +19,7 @@ class SuperResolutionPipeline(DiffusionPipeline):
     Args:
         vae: First stage, KL or VQ.
         unet: `latentdiff.UNet2DConditionModel` that takes latents and an RGB image.
-        scheduler: Any own or diffusers scheduler.
+        scheduler: A scheduler of this package or of diffusers.
     """
 
     model_cpu_offload_seq = "unet->vae"

@@ -14,7 +14,7 @@ from latentdiff.types import DenoisingNetwork, TextEncoder, Tokenizer
 
 
 class TextConditioningMixin:
-    """For pipelines with the components `text_encoder`, `tokenizer` and `unet`."""
+    """Mixin of pipelines with the components `text_encoder`, `tokenizer` and `unet`."""
 
     text_encoder: TextEncoder
     tokenizer: Tokenizer

@@ -23,7 +23,7 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
         text_encoder: `latentdiff.LDMTextEncoder` or a CLIP text model: token ids to `last_hidden_state` (B, L, d).
         tokenizer: The text encoder's tokenizer.
         unet: `latentdiff.UNet2DConditionModel` or a stock one with cross-attention.
-        scheduler: Any own or diffusers scheduler.
+        scheduler: A scheduler of this package or of diffusers.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
@@ -58,8 +58,8 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
 
         Args:
             prompt: One prompt or a list.
-            height: In pixels; the model's own size by default.
-            width: In pixels; the model's own size by default.
+            height: Height in pixels; the model's own by default.
+            width: Width in pixels; the model's own by default.
             guidance_scale: Strength of classifier-free guidance; 1 turns it off.
             negative_prompt: What guidance leads away from; the empty prompt by default.
             prompt_embeds: Text states (B, L, d) in place of `prompt`.

@@ -17,7 +17,7 @@ class UnconditionalPipeline(DiffusionPipeline):
     Args:
         vae: First stage, KL or VQ.
         unet: `latentdiff.UNet2DConditionModel` without cross-attention, or a stock `UNet2DModel`.
-        scheduler: Any own or diffusers scheduler.
+        scheduler: A scheduler of this package or of diffusers.
     """
 
     model_cpu_offload_seq = "unet->vae"
@@ -38,8 +38,8 @@ class UnconditionalPipeline(DiffusionPipeline):
 
         Args:
             batch_size: How many images to make.
-            height: In pixels; the model's own size by default.
-            width: In pixels; the model's own size by default.
+            height: Height in pixels; the model's own by default.
+            width: Width in pixels; the model's own by default.
             **keywords: The shared options, see `SamplingOptions`.
 
         Raises:
