@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
     from torch import Tensor
+    from typing_extensions import Self
 
 JSON = dict[str, Any]
 """A JSON object, as configurations and indices are."""
@@ -77,6 +78,10 @@ class Component(Configured, Protocol):
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """The weights."""
+        ...
+
+    def to(self, device: torch.device, /) -> Self:
+        """The component itself, on another device."""
         ...
 
 

@@ -37,8 +37,12 @@ class ImageFolder(Images):
         super().__init__(read_folder(DataOptions(train_data_dir=str(root), resolution=resolution)), resolution)
 
 
-def read_folder(options: DataOptions) -> Records:
+def read_folder(options: DataOptions, output_dir: str | Path | None = None) -> Records:
     """The records of the folder that `train_data_dir` names, its label maps with them if they lie in another.
+
+    Args:
+        options: Name the folder.
+        output_dir: Where a run writes, whose images are no data should they lie in the folder.
 
     Raises:
         InputError: See `ImageFolder`.
@@ -52,18 +56,13 @@ def read_folder(options: DataOptions) -> Records:
         raise InputError(
             f"{' and '.join(columns)} is given, but {root} has no metadata.jsonl; leave it out, or add one"
         )
-    records = _read_metadata(root, options) if described else _read_files(root, _others(options))
+    others = [Path(folder).resolve() for folder in (options.label_maps, output_dir) if folder is not None]
+    records = _read_metadata(root, options, others) if described else _read_files(root, others)
     if not records.files:
         raise InputError(f"{root} holds no images; known suffixes are {', '.join(sorted(SUFFIXES))}")
     if maps is not None:
         records.known["label_map"] = _maps_of(records, maps)
     return check_known(records)
-
-
-def _others(options: DataOptions) -> list[Path]:
-    """Folders whose images are no data, should they lie in the data: of label maps, and where a run writes."""
-    folders = (getattr(options, name, None) for name in ("label_maps", "output_dir"))
-    return [Path(folder).resolve() for folder in folders if folder is not None]
 
 
 def _images_in(root: Path, others: list[Path]) -> Iterator[Path]:
@@ -83,7 +82,7 @@ def _read_files(root: Path, others: list[Path]) -> Records:
     return Records(root, paths, {"label": [first for first, *_ in parts]} if classed else {}, parts=paths)
 
 
-def _read_metadata(root: Path, options: DataOptions) -> Records:
+def _read_metadata(root: Path, options: DataOptions, others: list[Path]) -> Records:
     """The images that `metadata.jsonl` names."""
     file_name = options.image_column or "file_name"
     columns = {known: options.column(known) or known for known in KNOWN}
@@ -100,7 +99,7 @@ def _read_metadata(root: Path, options: DataOptions) -> Records:
         known["text"] = [text if isinstance(text, list) else str(text) for text in known["text"]]
     paths = [root / row[file_name] for row in rows]
     named = {os.path.abspath(path) for path in (*paths, *known.get("label_map", ()))}
-    left_out = sum(os.path.abspath(path) not in named for path in _images_in(root, _others(options)))
+    left_out = sum(os.path.abspath(path) not in named for path in _images_in(root, others))
     notes = [f"{root}: {left_out} images are not in metadata.jsonl, left out"] if left_out else []
     return Records(root, paths, known, rows, notes=notes, parts=paths)
 

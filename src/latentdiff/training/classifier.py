@@ -22,15 +22,15 @@ from latentdiff.training.diffusion.latents import encode, encode_held_out
 from latentdiff.training.diffusion.losses import draw_noisy
 from latentdiff.training.engine.loop import Run, make_accelerator, train
 from latentdiff.training.engine.task import Task
-from latentdiff.training.recipes.stages import ClassifierRecipe
+from latentdiff.training.recipes import ClassifierRecipe
 
 
-class ClassifierTask(Task):
+class ClassifierTask(Task[dict[str, torch.Tensor]]):
     """Cross-entropy of log p(y | z_t, t) at timesteps that are all as likely.
 
     Args:
         classifier: Trained in place.
-        pipeline: Whose latents and noise schedule it is for.
+        pipeline: The pipeline whose latents and noise schedule it is for.
     """
 
     def __init__(self, classifier: NoisyLatentClassifier, pipeline: DiffusionPipeline) -> None:
@@ -80,9 +80,19 @@ def make_classifier(recipe: ClassifierRecipe, pipeline: DiffusionPipeline, image
 
 
 def train_classifier(recipe: ClassifierRecipe, run: Run = train, limit: int | None = None) -> Path:
-    """Train a classifier on a folder of images by class; returns the output folder, which holds `classifier/`."""
+    """Train a classifier on a folder of images by class; returns the output folder, which holds `classifier/`.
+
+    Args:
+        recipe: What is to be trained, and how.
+        run: `train`, or a rehearsal.
+        limit: The number of images whose latents are encoded; None for all.
+
+    Raises:
+        ConfigError: If the recipe doesn't fit together, or doesn't fit the images.
+        CheckpointError: If the pipeline can't be loaded.
+        InputError: If there are no images, or fewer than two classes of them.
+    """
     check_writable(Path(recipe.output_dir) / "classifier")
-    assert recipe.pretrained_model_name_or_path is not None
     accelerator = make_accelerator(recipe)
     torch.manual_seed(recipe.seed)
     pipeline = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)

@@ -2,58 +2,102 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
 
 from latentdiff.config import check
 from latentdiff.data.bad_files import BadFiles
+from latentdiff.data.check import Meant
 from latentdiff.data.images import Images
+from latentdiff.data.label_maps import indexed_palette
+from latentdiff.data.layouts import boxes_meant
 from latentdiff.data.options import DataOptions
 from latentdiff.data.sources import read_records
 from latentdiff.errors import BadFileError, LatentDiffWarning
 from latentdiff.io.arrays import count_channels, size_of
-from latentdiff.training.recipes.stages import Recipe
+from latentdiff.io.stored import Stored
+from latentdiff.training.diffusion.conditioners.options import SemanticOptions
+from latentdiff.training.first_stage.options import FirstStageDataOptions
+from latentdiff.training.recipes import DiffusionRecipe, Recipe
 
 LOOKED_AT = 1000  # images, for the sizes; `latentdiff data check` looks at all
 
 
-def open_images(options: DataOptions, channels: int | None = None) -> Images:
+def open_images(recipe: Recipe, channels: int | None = None) -> Images:
     """The images of a recipe; what was left out of them is said, and whether some are small.
 
     Args:
-        options: The recipe.
-        channels: Of the tensors; None for those that the images have.
+        recipe: The run's recipe.
+        channels: The channels of the tensors; None for those that the images have.
 
     Raises:
         InputError: If there are none, or something is known of some of them only.
         ConfigError: If an option does not go with the data.
     """
-    records = read_records(options)
-    images = Images(records, options.resolution, channels or channels_of(records.files), options.value_range)
-    if os.environ.get("RANK", "0") == "0":
-        damaged = [f"{file} is damaged: {reason}; the rest of it is left out" for file, reason in records.damaged]
-        for line in [*records.notes, *damaged, *small_images(images)]:
-            warnings.warn(LatentDiffWarning(line), stacklevel=2)
-    return images
+    return _open(recipe.data, recipe.output_dir, channels)
 
 
 def open_held_out(recipe: Recipe, channels: int) -> Images | None:
-    """The images of `validation_data_dir`, if the recipe has any: of columns as those to train on, without annotations.
+    """The images that are validated on, if the recipe has a folder of them.
+
+    Their columns are those of the images to train on; they have no annotations.
 
     Raises:
         InputError: As `open_images`.
     """
-    if recipe.validation_data_dir is None or not recipe.validation_steps:
+    if recipe.validation.data_dir is None or not recipe.validation.steps:
         return None
-    source: dict[str, Any] = {"train_data_dir": recipe.validation_data_dir, "dataset_name": None}
-    source |= {"dataset_config_name": None, "dataset_split": "train"}
-    return open_images(replace(recipe, **source, annotations=None, label_maps=None), channels)
+    own = {"dataset_name", "dataset_config_name", "dataset_split", "annotations", "label_maps"}
+    shared = {name: getattr(recipe.data, name) for name in recipe.data.model_fields_set - own}
+    held_out = type(recipe.data)(**{**shared, "train_data_dir": recipe.validation.data_dir})
+    return _open(held_out, recipe.output_dir, channels)
+
+
+def open_to_check(data: DataOptions, recipe: Recipe | None = None) -> Images:
+    """The images with the channels that training would read: the recipe's, its first stage's, or the data's own.
+
+    Args:
+        data: The options of the data.
+        recipe: The recipe that they are of, if there is one.
+
+    Raises:
+        InputError: If there are none, or something is known of some of them only.
+    """
+    channels = data.channels if isinstance(data, FirstStageDataOptions) else None
+    if isinstance(recipe, DiffusionRecipe) and recipe.vae is not None:
+        config = Path(recipe.vae) / "config.json"
+        channels = json.loads(config.read_text())["in_channels"] if config.exists() else 3
+    records = read_records(data, None if recipe is None else recipe.output_dir)
+    return Images(records, data.resolution, channels or channels_of(records.files), data.value_range)
+
+
+def meaning_of(images: Images, data: DataOptions, recipe: Recipe | None = None) -> tuple[Meant, list[str] | None]:
+    """How boxes and label maps are meant, and the names of the maps' classes; see `open_to_check`."""
+    box_format, pixels = boxes_meant(images, data.box_format, data.box_units)
+    options = recipe.conditioning if isinstance(recipe, DiffusionRecipe) else None
+    section = options.segmentation_encoder if isinstance(options, SemanticOptions) else {}
+    names, palette = section.get("class_names"), section.get("palette")
+    known = names or palette
+    count = section.get("in_channels") or (None if known is None else len(known))
+    if palette is None and count is not None and images.label_maps is not None:
+        palette = indexed_palette(images.label_maps, count)
+    return Meant(box_format, pixels, count, palette), names
+
+
+def _open(data: DataOptions, output_dir: str, channels: int | None) -> Images:
+    records = read_records(data, output_dir)
+    images = Images(records, data.resolution, channels or channels_of(records.files), data.value_range)
+    if os.environ.get("RANK", "0") == "0":
+        damaged = [f"{file} is damaged: {reason}; the rest of it is left out" for file, reason in records.damaged]
+        for line in [*records.notes, *damaged, *small_images(images)]:
+            warnings.warn(LatentDiffWarning(line), stacklevel=3)
+    return images
 
 
 def small_images(images: Images) -> list[str]:
@@ -75,7 +119,7 @@ def small_images(images: Images) -> list[str]:
     ]
 
 
-def channels_of(files: Any) -> int:
+def channels_of(files: Sequence[Stored]) -> int:
     """The channels of the first image that can be decoded; 3 if none of the first can."""
     for file in files[:LOOKED_AT]:
         try:
@@ -106,4 +150,4 @@ def open_bad_files(recipe: Recipe, images: Images, accelerator: Accelerator) -> 
     """Where this run says which files can't be decoded."""
     with accelerator.main_process_first():
         fresh = accelerator.is_main_process
-        return BadFiles(Path(recipe.output_dir), len(images), recipe.max_bad_share, fresh=fresh)
+        return BadFiles(Path(recipe.output_dir), len(images), recipe.data.max_bad_share, fresh=fresh)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -16,15 +15,16 @@ from latentdiff.cli import console
 from latentdiff.cli.commands.info import render
 from latentdiff.cli.commands.train import STAGES, add_recipe_flags
 from latentdiff.cli.parser import Parser, whole_number
-from latentdiff.config import from_mapping
-from latentdiff.data.options import DataOptions, FolderOptions
+from latentdiff.config import load_recipe
+from latentdiff.data.options import DataOptions
 from latentdiff.errors import InputError
-from latentdiff.training.recipes.stages import load_recipe
+from latentdiff.training.recipes import Recipe
 
 DESCRIPTION = """Read every image, label map and box of a recipe's data, or of a folder, once: say which files can't be
 used and why, count what there is, and draw some of it. The exit code is 1 if there are files that can't be used."""
 EXIT_BAD_FILES = 1
 SHOWN = 20  # lines of a kind
+UNUSED = ("train_data_dir", "random_flip", "num_workers")  # options of the data that aren't flags here
 
 
 def add_parser(commands: Any) -> None:
@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
     )
     add("--json", action="store_true", help="print JSON, with all files and counts")
     add("--quiet", action="store_true", help="show no progress")
-    add_recipe_flags(child, FolderOptions, leave_out=("train_data_dir",))
+    add_recipe_flags(child, DataOptions, leave_out=UNUSED)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -53,15 +53,15 @@ def run(args: argparse.Namespace) -> None:
     from latentdiff.data.check import check_data
     from latentdiff.data.preview import preview
     from latentdiff.io.files import atomic_file, check_writable
-    from latentdiff.training.checking import meaning_of, open_to_check
+    from latentdiff.training.data import meaning_of, open_to_check
 
     with console.quiet_libraries(args.quiet):
         if Path(args.output).suffix.lower() != ".png":
             raise InputError(f"--output is {args.output}; give the name of a .png file")
         check_writable(args.output)
-        options = _options(args)
-        images = open_to_check(options)
-        meant, class_names = meaning_of(options, images)
+        data, recipe = _options(args)
+        images = open_to_check(data, recipe)
+        meant, class_names = meaning_of(images, data, recipe)
         report = check_data(images, meant, args.workers)
         if len(report["bad_files"]) < len(images):
             with atomic_file(args.output) as aside:
@@ -73,20 +73,21 @@ def run(args: argparse.Namespace) -> None:
         raise SystemExit(EXIT_BAD_FILES)
 
 
-def _options(args: argparse.Namespace) -> DataOptions:
-    """The recipe, or options that name the folder; flags take precedence."""
-    names = {field.name for field in dataclasses.fields(FolderOptions)}
-    flags = {name: value for name, value in vars(args).items() if name in names}
+def _options(args: argparse.Namespace) -> tuple[DataOptions, Recipe | None]:
+    """The options of the data, and the recipe that has them where one is named; flags take precedence."""
+    flags = {name: value for name, value in vars(args).items() if name in DataOptions.model_fields}
     path = Path(args.source)
     if path.suffix not in (".yaml", ".yml"):
-        return from_mapping(FolderOptions, {"train_data_dir": args.source, **flags}, "command line")
+        data = load_recipe(DataOptions, None, {"train_data_dir": args.source, **flags})
+        return data, None
     try:
         given = set(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         given = set()  # what is wrong with it is said below
     recipes = [recipe for recipe, _, _ in STAGES.values()]
-    kind = min(recipes, key=lambda recipe: len(given - {field.name for field in dataclasses.fields(recipe)}))
-    return load_recipe(kind, path, flags)
+    kind = min(recipes, key=lambda recipe: len(given - set(recipe.model_fields)))
+    recipe = load_recipe(kind, path, {f"data.{name}": value for name, value in flags.items()})
+    return recipe.data, recipe
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:

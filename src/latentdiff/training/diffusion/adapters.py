@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from diffusers.utils import convert_state_dict_to_diffusers, is_peft_available
 from torch import nn
+from torch.nn.modules.module import _IncompatibleKeys
 
 from latentdiff.errors import ConfigError
 from latentdiff.io.files import atomic_folder
+from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.lora import MISSING, LoraMixin
-from latentdiff.training.recipes.lora import ATTENTION
+from latentdiff.training.diffusion.options import LoraOptions
+from latentdiff.types import JSON
 
 FOLDER = "lora"
 
 
-def add_adapter(unet: Any, lora: dict[str, Any]) -> None:
+def add_adapter(unet: UNet2DConditionModel, lora: LoraOptions) -> None:
     """Give the network a new adapter, which changes nothing yet, and freeze all else of it.
 
     Raises:
@@ -27,20 +29,20 @@ def add_adapter(unet: Any, lora: dict[str, Any]) -> None:
     from peft import LoraConfig
 
     unet.requires_grad_(False)
-    targets = lora.get("target_modules", ATTENTION)
     config = LoraConfig(
-        r=lora["rank"],
-        lora_alpha=lora.get("alpha", lora["rank"]),
-        target_modules=targets,
+        r=lora.rank,
+        lora_alpha=lora.rank if lora.alpha is None else lora.alpha,  # type: ignore[arg-type]
+        target_modules=lora.target_modules,
         init_lora_weights="gaussian",
     )
     try:
         unet.add_adapter(config)
     except ValueError:
-        raise ConfigError(f"lora has target_modules {targets}, which this UNet has no layer for") from None
+        targets = lora.target_modules
+        raise ConfigError(f"lora.target_modules is {targets}, which this UNet has no layer for") from None
 
 
-def export_adapter(unet: Any, folder: Path) -> None:
+def export_adapter(unet: UNet2DConditionModel, folder: Path) -> None:
     """Write the adapter as `folder/lora/pytorch_lora_weights.safetensors`, as diffusers' scripts do."""
     from peft import get_peft_model_state_dict
 
@@ -55,11 +57,11 @@ def keep_frozen_out(module: nn.Module) -> None:
     """Leave what isn't trained out of the module's state, to which a checkpoint needs to add nothing."""
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
 
-    def drop(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    def drop(module: nn.Module, state: JSON, prefix: str, metadata: object) -> None:
         for name in frozen:
             state.pop(prefix + name, None)
 
-    def ignore(module: nn.Module, keys: Any) -> None:
+    def ignore(module: nn.Module, keys: _IncompatibleKeys) -> None:
         keys.missing_keys[:] = [name for name in keys.missing_keys if name not in frozen]
 
     module.register_state_dict_post_hook(drop)  # type: ignore[no-untyped-call]

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
-from latentdiff.config import check
+import torch
+
+from latentdiff.config import Part, check, trait
 from latentdiff.data.images import Images
 from latentdiff.errors import ConfigError, LatentDiffWarning
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.codec import factor
 from latentdiff.pipelines.unconditional import UnconditionalPipeline
-from latentdiff.registry import CONDITIONERS, PIPELINES, load_plugins
+from latentdiff.registry import CONDITIONERS, PIPELINES
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build
-from latentdiff.training.diffusion.expand import expand_conv_in
+from latentdiff.training.diffusion.conditioners.options import ConditionOptions, UnconditionalOptions, condition_options
+from latentdiff.training.diffusion.conditioners.text import TextConditioner
 from latentdiff.training.first_stage.autoencoder import load_first_stage
-from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.training.recipes import DiffusionRecipe
+from latentdiff.types import FirstStage
 
 
-def make_conditioner(recipe: DiffusionRecipe, images: Images) -> Conditioner:
+def make_conditioner(recipe: DiffusionRecipe, images: Images) -> Conditioner[ConditionOptions]:
     """The conditioner of a recipe, around the pipeline to train: loaded whole, or new around a trained first stage.
 
     Raises:
@@ -28,42 +31,47 @@ def make_conditioner(recipe: DiffusionRecipe, images: Images) -> Conditioner:
         CheckpointError: If the pipeline or the first stage can't be loaded.
         InputError: If the images lack what the condition is made of.
     """
-    if recipe.conditioning is not None and recipe.conditioning not in CONDITIONERS:
-        load_plugins()
     if recipe.pretrained_model_name_or_path is not None:
-        pipeline: Any = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
-        task = recipe.conditioning or _task_of(pipeline)
-        kind = _conditioner_class(recipe, task)
+        pipeline = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
+        task = _task_of(pipeline) if recipe.conditioning is None else recipe.conditioning.type
+        options = recipe.conditioning or condition_options(task)(type=task)
+        _check_prompts(recipe, options)
         whole = type(pipeline) is _pipeline_class(task)
-        if replaced := recipe.replaced(whole):
+        if replaced := _replaced(recipe) + (_replaced(options, "conditioning.") if whole else []):
             line = f"the pretrained pipeline is kept as it is, so {', '.join(replaced)} of the recipe goes unused"
             warnings.warn(LatentDiffWarning(line), stacklevel=2)
         if not whole:
-            pipeline = _conditioned(pipeline, recipe, images, task)
+            pipeline = _conditioned(pipeline, recipe, options, images)
     else:
-        task = recipe.conditioning or ("text-to-image" if recipe.text_encoder else "unconditional")
-        kind = _conditioner_class(recipe, task)
+        options = recipe.conditioning or UnconditionalOptions()
+        _check_prompts(recipe, options)
         assert recipe.vae is not None
-        pipeline = new_pipeline(recipe, images, task, load_first_stage(recipe.vae))
-    multiple = pipeline._multiple
-    if recipe.resolution % multiple:
-        raise ConfigError(f"resolution is {recipe.resolution}; this model needs a multiple of {multiple}")
-    conditioner: Conditioner = kind(pipeline, recipe)
-    return conditioner
+        pipeline = new_pipeline(recipe, options, images, load_first_stage(recipe.vae))
+    multiple, resolution = pipeline._multiple, recipe.data.resolution
+    if resolution % multiple:
+        raise ConfigError(f"data.resolution is {resolution}; this model needs a multiple of {multiple}")
+    kind: type[Conditioner[ConditionOptions]] = CONDITIONERS.get(options.type)
+    return kind(pipeline, options, recipe.data, recipe.output_dir, adapter=recipe.lora is not None)
 
 
-def _conditioner_class(recipe: DiffusionRecipe, task: str) -> type[Conditioner]:
-    """The class of a task's conditioner, none of the recipe's options being for another."""
-    kind: type[Conditioner] = CONDITIONERS.get(task)
-    recipe.check_used(task, (*kind.options, *([] if kind.dropout is None else ["condition_dropout"])))
+def _check_prompts(recipe: DiffusionRecipe, options: ConditionOptions) -> None:
+    """Refuse captions for what isn't made of captions."""
+    fits = not recipe.validation.prompts or issubclass(CONDITIONERS.get(options.type), TextConditioner)
+    check(fits, f"validation.prompts is given, but conditioning {options.type!r} does not use it; leave it out")
+
+
+def _replaced(part: Part, prefix: str = "") -> list[str]:
+    """The options that are given for what a pretrained pipeline has already."""
+    fields = type(part).model_fields.items()
+    return [prefix + name for name, field in fields if trait(field, "of_pipeline") and part.given(name)]
+
+
+def _pipeline_class(task: str) -> type[DiffusionPipeline]:
+    kind: type[DiffusionPipeline] = PIPELINES.get(CONDITIONERS.get(task).task or task)
     return kind
 
 
-def _pipeline_class(task: str) -> Any:
-    return PIPELINES.get(CONDITIONERS.get(task).task or task)
-
-
-def _task_of(pipeline: Any) -> str:
+def _task_of(pipeline: DiffusionPipeline) -> str:
     for task in CONDITIONERS.names():
         if type(pipeline) is _pipeline_class(task) and CONDITIONERS.get(task).task is None:
             return task
@@ -72,15 +80,18 @@ def _task_of(pipeline: Any) -> str:
     )
 
 
-def _conditioned(pipeline: Any, recipe: DiffusionRecipe, images: Images, task: str) -> Any:
+def _conditioned(
+    pipeline: DiffusionPipeline, recipe: DiffusionRecipe, options: ConditionOptions, images: Images
+) -> DiffusionPipeline:
     """The task's pipeline around the networks of an unconditional one, which sees its condition in further channels.
 
     Raises:
         ConfigError: If the pipeline has a condition, or the task's isn't concatenated.
     """
-    kind, cls, latents = CONDITIONERS.get(task), _pipeline_class(task), pipeline.vae.config.latent_channels
-    fitting = kind.unet_options(recipe, latents)
-    check(not recipe.lora, f"lora trains no new channels, which conditioning {task!r} needs here; leave lora out")
+    task, latents = options.type, pipeline.vae.config.latent_channels
+    kind, cls = CONDITIONERS.get(task), _pipeline_class(task)
+    fitting = kind.unet_options(options, latents)
+    check(recipe.lora is None, f"lora trains no new channels, which conditioning {task!r} needs here; leave lora out")
     own = type(pipeline) is UnconditionalPipeline and isinstance(pipeline.unet, UNet2DConditionModel)
     if not own or set(fitting) != {"in_channels"}:
         raise ConfigError(
@@ -88,22 +99,30 @@ def _conditioned(pipeline: Any, recipe: DiffusionRecipe, images: Images, task: s
             f"{type(pipeline).__name__}; drop conditioning, or start super-resolution, inpaint or semantic-to-image "
             "from an UnconditionalPipeline"
         )
-    parts = {**pipeline.components, **kind.components(recipe, images, pipeline.vae)}
+    parts = {**pipeline.components, **kind.components(options, recipe.data, images, pipeline.vae)}
     return cls(**parts | {"unet": expand_conv_in(pipeline.unet, fitting["in_channels"])})
 
 
-def new_pipeline(recipe: DiffusionRecipe, images: Images, task: str, vae: Any) -> Any:
-    """A new pipeline of the recipe's configurations, on the default device, around the first stage `vae`.
+def new_pipeline(
+    recipe: DiffusionRecipe, options: ConditionOptions, images: Images, vae: FirstStage
+) -> DiffusionPipeline:
+    """A new pipeline of the recipe's configurations, on the default device.
+
+    Args:
+        recipe: Gives the configurations of UNet and noise schedule.
+        options: The condition's options.
+        images: What the pipeline is to be trained on.
+        vae: Its first stage.
 
     Raises:
         ConfigError: If the recipe doesn't fit together.
         InputError: If the images lack what the condition is made of.
     """
-    kind = _conditioner_class(recipe, task)
+    task, latents = options.type, vae.config.latent_channels
+    kind = CONDITIONERS.get(task)
     scheduler = build(DDIMScheduler, "noise_schedule", recipe.noise_schedule)
-    latents = vae.config.latent_channels
-    fitting = {"sample_size": recipe.resolution // factor(vae), "in_channels": latents, "out_channels": latents}
-    fitting |= {"cross_attention_dim": None} | kind.unet_options(recipe, latents)
+    fitting: dict[str, int | None] = {"sample_size": recipe.data.resolution // factor(vae), "cross_attention_dim": None}
+    fitting |= {"in_channels": latents, "out_channels": latents} | kind.unet_options(options, latents)
     for name, value in fitting.items():
         given = recipe.unet.get(name, value)
         if given != value:
@@ -112,5 +131,24 @@ def new_pipeline(recipe: DiffusionRecipe, images: Images, task: str, vae: Any) -
                 "leave it out"
             )
     unet = build(UNet2DConditionModel, "unet", {**fitting, **recipe.unet})
-    parts = kind.components(recipe, images, vae)
+    parts = kind.components(options, recipe.data, images, vae)
     return _pipeline_class(task)(vae=vae, unet=unet, scheduler=scheduler, **parts)
+
+
+def expand_conv_in(unet: UNet2DConditionModel, in_channels: int) -> UNet2DConditionModel:
+    """A network whose first convolution takes further channels after the old ones, with weights of 0.
+
+    So it predicts what the old one does, whatever the new channels hold, and training goes on from there; gradients
+    reach the new weights at the first step.
+
+    Args:
+        unet: A network of fewer input channels, which is left as it is.
+        in_channels: The channels of the new network's input.
+    """
+    wide: UNet2DConditionModel = type(unet).from_config({**unet.config, "in_channels": in_channels})
+    weights: dict[str, torch.Tensor] = unet.state_dict()
+    old = weights["conv_in.weight"]
+    new = torch.zeros(len(old), in_channels, *old.shape[2:], dtype=old.dtype, device=old.device)
+    new[:, : old.shape[1]] = old
+    wide.load_state_dict({**weights, "conv_in.weight": new})
+    return wide

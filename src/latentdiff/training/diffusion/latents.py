@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import LatentCache, cache_latents
-from latentdiff.training.recipes.stages import Recipe
+from latentdiff.training.recipes import Recipe
+from latentdiff.types import FirstStage
 
 
 def encode(
-    recipe: Recipe, vae: Any, images: Images, accelerator: Accelerator, bad_files: BadFiles, limit: int | None = None
+    recipe: Recipe,
+    vae: FirstStage,
+    images: Images,
+    accelerator: Accelerator,
+    bad_files: BadFiles,
+    limit: int | None = None,
 ) -> LatentCache:
     """The latents to train on, in `latents/`, of the first `limit` images; `vae` comes to the device.
 
     Raises:
         ConfigError: If a run goes on with another first stage than it began with.
     """
-    return _encode(recipe, vae, images.first(limit), accelerator, bad_files, "latents", recipe.random_flip)
+    return _encode(recipe, vae, images.first(limit), accelerator, bad_files, "latents", recipe.data.random_flip)
 
 
 def encode_held_out(
-    recipe: Recipe, vae: Any, images: Images, accelerator: Accelerator, bad_files: BadFiles, limit: int | None = None
+    recipe: Recipe,
+    vae: FirstStage,
+    images: Images,
+    accelerator: Accelerator,
+    bad_files: BadFiles,
+    limit: int | None = None,
 ) -> LatentCache:
     """The latents to validate on, in `validation-latents/`; none are mirrored."""
     return _encode(recipe, vae, images.first(limit), accelerator, bad_files, "validation-latents", False)
@@ -33,7 +43,7 @@ def encode_held_out(
 
 def _encode(
     recipe: Recipe,
-    vae: Any,
+    vae: FirstStage,
     images: Images,
     accelerator: Accelerator,
     bad_files: BadFiles,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from latentdiff.seeding import SampleGenerators
+from latentdiff.types import Config, Scheduler
 
 
 def draw_noisy(
-    moments: torch.Tensor, vae: Any, scheduler: Any, draws: SampleGenerators, noise_offset: float = 0.0
+    moments: torch.Tensor, vae: Config, scheduler: Scheduler, draws: SampleGenerators, noise_offset: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sample latents, and noise and timesteps for `scheduler.add_noise`.
 
@@ -19,7 +19,7 @@ def draw_noisy(
         moments: Unscaled: means, then log variances (B, 2c, h, w), or the latents themselves (B, c, h, w).
         vae: Configuration of the first stage, which gives c, the latents' scale and their shift, if any.
         scheduler: Gives the number of timesteps, of which all are as likely.
-        draws: Of the batch.
+        draws: The batch's generators.
         noise_offset: Standard deviation of what is added to the noise of a whole channel, so that models learn to make
             images darker or brighter than the average (Guttenberg 2023, "Diffusion with offset noise").
 

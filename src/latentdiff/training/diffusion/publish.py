@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import yaml
 from huggingface_hub import ModelCard
 
 from latentdiff.hub.card import model_card
 from latentdiff.pipelines.base import DiffusionPipeline
-from latentdiff.training.recipes.stages import DiffusionRecipe, as_dict
+from latentdiff.training.recipes import DiffusionRecipe
+from latentdiff.types import JSON
 
 POINTS = 10  # of the loss's course
 
 
 def publish(recipe: DiffusionRecipe, folder: Path) -> None:
-    """Upload `folder/pipeline` to the recipe's `hub_model_id`.
+    """Upload `folder/pipeline` to where the recipe's `push_to_hub` says.
 
     Raises:
         HubError: If the upload fails; the folder stays.
     """
-    assert recipe.hub_model_id is not None
+    assert recipe.push_to_hub is not None
     pipeline = DiffusionPipeline.from_pretrained(folder / "pipeline")
-    pipeline.push_to_hub(recipe.hub_model_id, card=training_card(pipeline, recipe, folder))
+    pipeline.push_to_hub(recipe.push_to_hub, card=training_card(pipeline, recipe, folder))
 
 
-def training_card(pipeline: Any, recipe: DiffusionRecipe, folder: Path) -> ModelCard:
+def training_card(pipeline: DiffusionPipeline, recipe: DiffusionRecipe, folder: Path) -> ModelCard:
     """The pipeline's card with data, steps, metrics, the course of the loss and the recipe; it names no absolute path.
 
     Args:
-        pipeline: That was trained.
-        recipe: How.
-        folder: Of the run, with its `log.jsonl`.
+        pipeline: What was trained.
+        recipe: How it was trained.
+        folder: The run's folder, with its `log.jsonl`.
     """
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [line for line in lines if "loss" in line]
@@ -42,8 +41,8 @@ def training_card(pipeline: Any, recipe: DiffusionRecipe, folder: Path) -> Model
     metrics = {"training loss": losses[-1]["loss"]} if losses else {}
     if validated:
         metrics["lowest loss of held-out images"] = min(line["validation/loss"] for line in validated)
-    data = getattr(recipe, "dataset_name", None) or Path(recipe.train_data_dir or "").name
-    card = model_card(pipeline, repo_id=recipe.hub_model_id, dataset=data, metrics=metrics)
+    data = recipe.data.dataset_name or Path(recipe.data.train_data_dir or "").name
+    card = model_card(pipeline, repo_id=recipe.push_to_hub, dataset=data, metrics=metrics)
     chosen = sorted({round(place * (len(losses) - 1) / (POINTS - 1)) for place in range(POINTS)}) if losses else []
     rows = [f"| {losses[i]['step']:.0f} | {losses[i]['images']:.0f} | {losses[i]['loss']:.4g} |" for i in chosen]
     course = "\n".join(["| step | images | loss |", "| --- | --- | --- |", *rows])
@@ -52,19 +51,13 @@ def training_card(pipeline: Any, recipe: DiffusionRecipe, folder: Path) -> Model
     return ModelCard(f"{card}\n{body}")
 
 
-def _given(recipe: DiffusionRecipe) -> dict[str, Any]:
-    """The options that aren't at their defaults, without where things were on this machine."""
-    given = {}
-    for option in dataclasses.fields(recipe):
-        factory = option.default_factory
-        default = option.default if factory is dataclasses.MISSING else factory()
-        value = as_dict(recipe)[option.name]
-        if value != default and option.name not in ("output_dir", "resume_from_checkpoint", "push_to_hub"):
-            given[option.name] = _local(value)
-    return given
+def _given(recipe: DiffusionRecipe) -> JSON:
+    """The options that were given, without where things were on this machine."""
+    given = recipe.model_dump(exclude_unset=True, exclude={"output_dir", "resume_from_checkpoint", "push_to_hub"})
+    return {name: _local(value) for name, value in given.items()}
 
 
-def _local(value: Any) -> Any:
+def _local(value: object) -> object:
     """The value with the last part of absolute paths in place of them."""
     if isinstance(value, dict):
         return {name: _local(part) for name, part in value.items()}

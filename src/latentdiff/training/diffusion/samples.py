@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from PIL import Image
 from torch.utils.data import default_collate
@@ -11,14 +9,15 @@ from torch.utils.data import default_collate
 from latentdiff.config import check
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
-from latentdiff.errors import BadFileError, ConfigError, InputError
+from latentdiff.errors import BadFileError, InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
 from latentdiff.io.images import to_picture
 from latentdiff.seeding import SampleGenerators, array_generator
 from latentdiff.training.diffusion.conditioners.base import Conditioner
+from latentdiff.training.diffusion.conditioners.options import ConditionOptions
 from latentdiff.training.diffusion.conditioners.text import TextConditioner
-from latentdiff.training.engine.batches import to_device
-from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.training.engine.task import to_device
+from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.viz.grid import image_grid
 
 GUIDANCE_SCALE = 3.0  # where conditions are dropped and the recipe says nothing; the pipelines' own default
@@ -30,30 +29,33 @@ class SampleSheet:
     The conditions are the recipe's prompts, or those of images spread over the data, which stand above the samples.
 
     Args:
-        conditioner: Of the pipeline that is trained.
+        conditioner: Its pipeline is what is trained.
         images: Data to take conditions from.
         rows: What the conditioner reads of them.
         recipe: Gives the number of samples, their solver steps and the strength of guidance.
     """
 
-    def __init__(self, conditioner: Conditioner, images: Images, rows: Rows, recipe: DiffusionRecipe) -> None:
+    def __init__(
+        self, conditioner: Conditioner[ConditionOptions], images: Images, rows: Rows, recipe: DiffusionRecipe
+    ) -> None:
         self.conditioner, self.recipe, self.originals = conditioner, recipe, list[Image.Image]()
-        scale = recipe.validation_guidance_scale
-        if scale not in (None, 1.0) and not (conditioner.null_dropout() or recipe.dropout):
-            raise ConfigError(
-                f"validation_guidance_scale is {scale}, but this model knows no null condition; leave it out"
-            )
-        steps, most = recipe.validation_inference_steps, conditioner.pipeline.scheduler.config.num_train_timesteps
+        options, most = recipe.validation, conditioner.pipeline.scheduler.config.num_train_timesteps
+        scale = options.guidance_scale
         check(
-            1 <= steps <= most, f"validation_inference_steps is {steps}; it must be 1 to {most}, which this model knows"
+            scale in (None, 1.0) or conditioner.knows_null or conditioner.dropout > 0,
+            f"validation.guidance_scale is {scale}, but this model knows no null condition; leave it out",
         )
-        self.scale = scale if scale is not None else GUIDANCE_SCALE if conditioner.share_dropped else 1.0
-        self.captions: list[str] = list(recipe.validation_prompts)
+        check(
+            options.inference_steps <= most,
+            f"validation.inference_steps is {options.inference_steps}; it must be 1 to {most}, which this model knows",
+        )
+        self.scale = scale if scale is not None else GUIDANCE_SCALE if conditioner.dropout else 1.0
+        self.captions: list[str] = list(options.prompts)
         if self.captions:
             assert isinstance(conditioner, TextConditioner)
             self.count, self.batch = len(self.captions), conditioner.prompts(self.captions)
             return
-        self.count = min(recipe.validation_samples, len(images))
+        self.count = min(options.samples, len(images))
         starts = [number * len(images) // self.count for number in range(self.count)]
         chosen = [_first_readable(images, rows, start, recipe.seed) for start in starts]
         self.batch = default_collate([row for _, row, _ in chosen])
@@ -64,7 +66,7 @@ class SampleSheet:
 
     @torch.no_grad()
     def __call__(self) -> Image.Image:
-        """The sheet."""
+        """Draw the sheet."""
         pipeline, recipe = self.conditioner.pipeline, self.recipe
         device = pipeline.unet.device
         batch, kept = to_device(self.batch, device), torch.zeros(self.count, dtype=torch.bool, device=device)
@@ -76,12 +78,12 @@ class SampleSheet:
         pipeline.to(device).set_progress_bar_config(disable=True)  # with what isn't trained
         images = pipeline.generate_from(
             conditioning,
-            recipe.resolution,
-            recipe.resolution,
+            recipe.data.resolution,
+            recipe.data.resolution,
             batch_size=self.count,
             guidance=guidance,
             seed=recipe.seed,
-            num_inference_steps=recipe.validation_inference_steps,
+            num_inference_steps=recipe.validation.inference_steps,
             output_type="pt",
         ).images
         samples = [to_picture(image * 2 - 1) for image in images]
@@ -89,7 +91,9 @@ class SampleSheet:
         return image_grid([*self.originals, *samples], columns=self.count, captions=captions)
 
 
-def _first_readable(images: Images, rows: Rows, start: int, seed: int) -> tuple[int, dict[str, torch.Tensor], Any]:
+def _first_readable(
+    images: Images, rows: Rows, start: int, seed: int
+) -> tuple[int, dict[str, torch.Tensor], Image.Image | None]:
     """The number of the first image from `start` on that can be decoded, its rows, and itself if it has any."""
     for number in range(start, start + len(images)):
         i = number % len(images)
@@ -101,12 +105,15 @@ def _first_readable(images: Images, rows: Rows, start: int, seed: int) -> tuple[
     raise InputError(f"{images.root}: no image can be decoded, the last: {reason}; give others")
 
 
-def make_samples(conditioner: Conditioner, images: Images, rows: Rows, recipe: DiffusionRecipe) -> SampleSheet | None:
+def make_samples(
+    conditioner: Conditioner[ConditionOptions], images: Images, rows: Rows, recipe: DiffusionRecipe
+) -> SampleSheet | None:
     """The recipe's sheet of samples, None where there is to be none.
 
     Raises:
         ConfigError: If guidance is wanted of a model that can't have it.
         InputError: If a prompt is too long.
     """
-    wanted = recipe.validation_steps and (recipe.validation_samples or recipe.validation_prompts)
+    options = recipe.validation
+    wanted = options.steps and (options.samples or options.prompts)
     return SampleSheet(conditioner, images, rows, recipe) if wanted else None

@@ -11,7 +11,6 @@ from latentdiff.config import check
 from latentdiff.data.bad_files import SkipBadFiles
 from latentdiff.data.latent_cache import LatentRows, measure_scale
 from latentdiff.io.files import atomic_folder, check_writable
-from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.sampling import Denoiser
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import SampleGenerators, generator
@@ -19,54 +18,60 @@ from latentdiff.training.data import check_channels, open_bad_files, open_held_o
 from latentdiff.training.diffusion.adapters import add_adapter, export_adapter, keep_frozen_out
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.conditioners.base import Conditioner
+from latentdiff.training.diffusion.conditioners.options import ConditionOptions
 from latentdiff.training.diffusion.latents import encode, encode_held_out
 from latentdiff.training.diffusion.losses import by_variance, diffusion_loss, draw_noisy, huber_widths, timestep_weights
 from latentdiff.training.diffusion.publish import publish
 from latentdiff.training.diffusion.samples import SampleSheet, make_samples
 from latentdiff.training.engine.loop import Run, make_accelerator, train
 from latentdiff.training.engine.task import Task
-from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.types import DenoisingNetwork
 
 
-class DiffusionTask(Task):
+class DiffusionTask(Task[dict[str, torch.Tensor]]):
     """Denoising of scaled latents; the UNet and what makes its condition are trained together.
 
     Args:
         conditioner: Its pipeline's networks are trained in place; the first stage stays as it is.
-        recipe: Gives condition dropout and the loss weighting.
-        samples: Drawn at validation, if any.
+        recipe: Gives the loss, and what is trained of the UNet.
+        samples: The sheet that is drawn at validation, if there is to be one.
     """
 
-    def __init__(self, conditioner: Conditioner, recipe: DiffusionRecipe, samples: SampleSheet | None = None) -> None:
+    def __init__(
+        self,
+        conditioner: Conditioner[ConditionOptions],
+        recipe: DiffusionRecipe,
+        samples: SampleSheet | None = None,
+    ) -> None:
         super().__init__()
-        self.samples = samples
-        self.conditioner, self.pipeline, self.recipe = conditioner, conditioner.pipeline, recipe
+        self.samples, self.recipe, self.loss = samples, recipe, recipe.loss
+        self.conditioner, self.pipeline = conditioner, conditioner.pipeline
         self.unet: DenoisingNetwork
         for name in ("unet", *conditioner.trains):
             setattr(self, name, getattr(self.pipeline, name).train())
-        if recipe.lora:
+        if recipe.lora is not None:
             self.requires_grad_(False)
             add_adapter(self.pipeline.unet, recipe.lora)
             keep_frozen_out(self)
         if recipe.torch_compile:
             self.pipeline.unet.compile()
-        self.dropout = conditioner.share_dropped
+        self.dropout = conditioner.dropout
         self.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
         alphas, kind = self.scheduler.alphas_cumprod, self.scheduler.config.prediction_type
         self.weights: torch.Tensor
         self.simple: torch.Tensor
         self.widths: torch.Tensor
-        weights = timestep_weights(alphas, kind, recipe.snr_gamma, recipe.elbo_weight)
+        weights = timestep_weights(alphas, kind, self.loss.snr_gamma, self.loss.elbo_weight)
         check(
             bool(weights.isfinite().all()),
-            f"elbo_weight is {recipe.elbo_weight}, but where all is noise the bound's weight of an epsilon prediction "
-            "is infinite; set it to 0, or choose another prediction_type or noise_schedule",
+            f"loss.elbo_weight is {self.loss.elbo_weight}, but where all is noise the bound's weight of an epsilon "
+            "prediction is infinite; set it to 0, or choose another prediction_type or noise_schedule",
         )
         self.register_buffer("weights", weights, persistent=False)
-        self.register_buffer("simple", timestep_weights(alphas, kind, recipe.snr_gamma, 0.0), persistent=False)
-        self.register_buffer("widths", huber_widths(alphas, recipe.huber_c), persistent=False)
-        self.logvar = nn.Parameter(torch.full_like(weights, recipe.logvar_init)) if recipe.learn_logvar else None
+        self.register_buffer("simple", timestep_weights(alphas, kind, self.loss.snr_gamma, 0.0), persistent=False)
+        self.register_buffer("widths", huber_widths(alphas, self.loss.huber_c), persistent=False)
+        self.logvar = nn.Parameter(torch.full_like(weights, self.loss.logvar_init)) if self.loss.learn_logvar else None
 
     def forward(
         self, batch: dict[str, torch.Tensor], draws: SampleGenerators
@@ -76,7 +81,7 @@ class DiffusionTask(Task):
         In evaluation no condition is dropped.
         """
         latents, noise, timesteps = draw_noisy(
-            batch["moments"], self.pipeline.vae.config, self.scheduler, draws, self.recipe.noise_offset
+            batch["moments"], self.pipeline.vae.config, self.scheduler, draws, self.loss.noise_offset
         )
         dropped = draws.uniform().to(latents.device) < self.dropout * self.training
         conditioning = self.conditioner(batch, dropped, draws)
@@ -89,15 +94,15 @@ class DiffusionTask(Task):
         }[self.scheduler.config.prediction_type]
         weights, widths = self.weights[timesteps], self.widths[timesteps]
         if self.logvar is None:
-            return diffusion_loss(prediction, target, weights, self.recipe.loss, widths), {}
+            return diffusion_loss(prediction, target, weights, self.loss.type, widths), {}
         logvar = self.logvar[timesteps]
         weights = by_variance(weights, self.simple[timesteps], logvar)
-        loss = diffusion_loss(prediction, target, weights, self.recipe.loss, widths) + logvar.mean()
+        loss = diffusion_loss(prediction, target, weights, self.loss.type, widths) + logvar.mean()
         return loss, {"logvar": logvar.detach().mean()}
 
     def export(self, folder: Path) -> None:
         """Write the whole pipeline as `folder/pipeline`, or the adapter as `folder/lora`."""
-        if self.recipe.lora:
+        if self.recipe.lora is not None:
             return export_adapter(self.pipeline.unet, folder)
         with atomic_folder(folder / "pipeline") as aside:
             self.pipeline.save_pretrained(aside)
@@ -110,13 +115,25 @@ class DiffusionTask(Task):
 
 
 def train_diffusion(recipe: DiffusionRecipe, run: Run = train, limit: int | None = None) -> Path:
-    """Train a latent diffusion model on a folder of images; returns the output folder, with `pipeline/` or `lora/`."""
-    check_writable(Path(recipe.output_dir) / ("lora" if recipe.lora else "pipeline"))
+    """Train a latent diffusion model on a folder of images; returns the output folder, with `pipeline/` or `lora/`.
+
+    Args:
+        recipe: What is to be trained, and how.
+        run: `train`, or a rehearsal.
+        limit: The number of images whose latents are encoded; None for all.
+
+    Raises:
+        ConfigError: If the recipe doesn't fit together, or doesn't fit the images.
+        CheckpointError: If weights can't be loaded.
+        InputError: If there are no images, or they lack what the condition is made of.
+        HubError: If the upload at the end fails.
+    """
+    check_writable(Path(recipe.output_dir) / ("pipeline" if recipe.lora is None else "lora"))
     accelerator = make_accelerator(recipe)
     torch.manual_seed(recipe.seed)
     images = open_images(recipe, 3)
     conditioner = make_conditioner(recipe, images)
-    pipeline: DiffusionPipeline = conditioner.pipeline
+    pipeline = conditioner.pipeline
     images.channels = pipeline.vae.config.in_channels
     check_channels(images)
     held_out = open_held_out(recipe, images.channels)

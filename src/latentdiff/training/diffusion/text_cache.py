@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from latentdiff.data.latent_cache import weights_of
 from latentdiff.io.files import atomic_file
+from latentdiff.models.text_encoder import LDMTextEncoder
 
 BATCH = 64
 
 
-def encode_ids(encoder: Any, ids: torch.Tensor) -> torch.Tensor:
+def encode_ids(encoder: LDMTextEncoder, ids: torch.Tensor) -> torch.Tensor:
     """The states (B, L, d) of token ids (B, L), on the device of the ids; the encoder stays where it is."""
     states: torch.Tensor = encoder(ids.to(encoder.device)).last_hidden_state
     return states.to(ids.device)
 
 
 @torch.no_grad()
-def cached_states(folder: Path, encoder: Any, ids: torch.Tensor) -> np.ndarray[Any, Any]:
+def cached_states(folder: Path, encoder: LDMTextEncoder, ids: torch.Tensor) -> NDArray[np.float16]:
     """The states of all captions, read from disk as they are needed.
 
     Args:
-        folder: Of the cache; the file's name changes with the encoder's weights and the captions.
+        folder: Holds the cache, a file whose name changes with the encoder's weights and the captions.
         encoder: Works on the device of the run, and comes back.
         ids: Token ids (N, L).
 
@@ -42,7 +43,7 @@ def cached_states(folder: Path, encoder: Any, ids: torch.Tensor) -> np.ndarray[A
             device = encoder.device
             encoder.to(process.device)
             with atomic_file(path) as aside:
-                rows: np.memmap[Any, np.dtype[np.float16]] | None = None
+                rows: np.memmap[tuple[int, ...], np.dtype[np.float16]] | None = None
                 for start in tqdm(range(0, len(ids), BATCH), desc="encoding captions"):
                     states = encode_ids(encoder, ids[start : start + BATCH]).float().cpu().numpy()
                     if rows is None:

@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from latentdiff.errors import CheckpointError, LatentDiffWarning
 from latentdiff.io.files import atomic_folder, remove_folder
+from latentdiff.types import JSON
 
 PREFIX = "checkpoint-"
 MANIFEST = "manifest.json"
@@ -47,7 +47,7 @@ def written(output_dir: Path, step: int, keep: int) -> Iterator[Path]:
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint: a file is missing, or differs from what was written; None if all is well."""
     try:
-        files: dict[str, Any] = json.loads((path / MANIFEST).read_text())["files"]
+        files: JSON = json.loads((path / MANIFEST).read_text())["files"]
         for name, fingerprint in files.items():
             if _fingerprint(path / name) != fingerprint:
                 return f"{name} is not what was written"
@@ -106,7 +106,7 @@ def resolve(output_dir: Path, choice: str | None) -> Path | None:
     return path
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def _fingerprint(path: Path) -> JSON:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):

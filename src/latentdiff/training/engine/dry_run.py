@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
 from torch.utils.data import Dataset
 
 from latentdiff.io.files import check_writable
-from latentdiff.training.engine.failures import explain_out_of_memory
+from latentdiff.training.engine.failures import Interrupts, explain_out_of_memory
 from latentdiff.training.engine.gradient import GradientAccumulator
-from latentdiff.training.engine.interrupts import Interrupts
-from latentdiff.training.engine.loop import prepare
-from latentdiff.training.engine.task import Task
-from latentdiff.training.recipes.stages import Recipe
+from latentdiff.training.engine.loop import Run, prepare
+from latentdiff.training.engine.options import Recipe
+from latentdiff.training.engine.task import Batch, Task
 
 TIMED_STEPS = 2
 LIMIT = 64  # images that are encoded
 
 GIB = 2**30
+R_contra = TypeVar("R_contra", bound=Recipe, contravariant=True)
+
+
+class Stage(Protocol[R_contra]):
+    """`train_diffusion` or another."""
+
+    def __call__(self, recipe: R_contra, run: Run, limit: int | None) -> Path:
+        """Train, by `run`, on latents of the first `limit` images."""
+        ...
 
 
 @dataclass
@@ -41,16 +49,16 @@ class DryRun:
 
     def __call__(
         self,
-        task: Task,
-        items: Dataset[Any],
+        task: Task[Batch],
+        items: Dataset[Batch],
         recipe: Recipe,
         accelerator: Accelerator,
-        held_out: Dataset[Any] | None = None,
+        held_out: Dataset[Batch] | None = None,
     ) -> Path:
-        """See `train`; the folder that is returned will be gone."""
+        """Measure; the folder that is returned will be gone. The arguments are those of `train`."""
         trained = [p for p in task.parameters() if p.requires_grad]
         components = getattr(getattr(task, "pipeline", None), "components", {}).values()
-        parts = [part for part in components if isinstance(part, torch.nn.Module)]
+        parts: list[torch.nn.Module] = [part for part in components if isinstance(part, torch.nn.Module)]
         everything = {id(p): p for module in (task, *parts) for p in module.parameters()}.values()
         frozen = sum(p.numel() for p in everything) - sum(p.numel() for p in trained)
         model, optimizer, _ = prepare(task, recipe, accelerator)
@@ -75,7 +83,7 @@ class DryRun:
         weights, gradients = _bytes(everything), _bytes(trained)
         moments = _bytes(tensor for state in optimizer.state.values() for tensor in state.values())
         needs = {"weights": weights, "gradients": gradients, "optimiser": moments}
-        needs["EMA"] = 4 * sum(p.numel() for p in trained) if recipe.ema_decay else 0
+        needs["EMA"] = 4 * sum(p.numel() for p in trained) if recipe.ema.decay else 0
         needs["activations"] = sum(saved.values()) // recipe.gradient_accumulation_steps
         images = recipe.train_batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
         total: int = len(items.files)  # type: ignore[attr-defined]
@@ -92,12 +100,12 @@ class DryRun:
         return Path(recipe.output_dir)
 
 
-def dry_run(stage: Callable[..., Path], recipe: Recipe) -> list[str]:
+def dry_run(stage: Stage[R_contra], recipe: R_contra) -> list[str]:
     """Lines on what a run needs: parameters, memory, steps, time. Nothing is written where it would write.
 
     Args:
         stage: `train_diffusion` or another.
-        recipe: Of the run.
+        recipe: The run's recipe.
 
     Raises:
         LatentDiffError: If the run would end with it before, or in, its first steps.
@@ -105,7 +113,7 @@ def dry_run(stage: Callable[..., Path], recipe: Recipe) -> list[str]:
     check_writable(recipe.output_dir)
     rehearsal = DryRun()
     with tempfile.TemporaryDirectory() as folder:
-        stage(replace(recipe, output_dir=folder), run=rehearsal, limit=LIMIT)
+        stage(recipe.replace(output_dir=folder), run=rehearsal, limit=LIMIT)
     return rehearsal.lines
 
 
@@ -127,5 +135,6 @@ def _saved_bytes(parameters: Iterable[torch.Tensor]) -> Iterator[dict[int, int]]
         yield saved
 
 
-def _bytes(tensors: Iterable[Any]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, torch.Tensor))
+def _bytes(values: Iterable[object]) -> int:
+    """The bytes of the tensors among some values."""
+    return sum(value.numel() * value.element_size() for value in values if isinstance(value, torch.Tensor))

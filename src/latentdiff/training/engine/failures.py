@@ -1,19 +1,24 @@
-"""What the system may refuse during a run: memory, said with what can be done about it, and writes that it survives."""
+"""What the system does to a run: it refuses memory or a write, or sends a signal; no run is lost by it."""
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
+from types import FrameType
 
 import torch
 
 from latentdiff.errors import LatentDiffError, LatentDiffWarning
 from latentdiff.io.files import system_errno
-from latentdiff.training.recipes.stages import Recipe
+from latentdiff.training.engine.options import Recipe
 
-# Of errors that have no type of their own: of the CPU's allocator, of GPU libraries, of a worker that the system ended.
+# Texts of errors without a type of their own: the CPU's allocator's, GPU libraries', a killed worker's.
 SIGNS = ("can't allocate memory", "not enough memory", "_ALLOC_FAILED", "killed by signal: Killed")
 
 # Options to what to do with them, and the values at which there is nothing left to do.
@@ -21,9 +26,10 @@ LEVERS: dict[str, tuple[str, tuple[object, ...]]] = {
     "train_batch_size": ("lower train_batch_size (it is {}) and raise gradient_accumulation_steps as much", (1,)),
     "gradient_checkpointing": ("set gradient_checkpointing", (True,)),
     "mixed_precision": ("set mixed_precision to bf16 (it is {})", ("bf16", "fp16")),
-    "dataloader_num_workers": ("lower dataloader_num_workers (it is {})", (0,)),
-    "resolution": ("lower resolution (it is {})", ()),
+    "data.num_workers": ("lower data.num_workers (it is {})", (0,)),
+    "data.resolution": ("lower data.resolution (it is {})", ()),
 }
+FORWARDED_S = 1.0  # a launcher sends its processes the Ctrl-C that the terminal has sent them, too
 
 
 @contextmanager
@@ -36,7 +42,7 @@ def explain_out_of_memory(recipe: Recipe) -> Iterator[None]:
         if not known and not any(sign in str(error) for sign in SIGNS):
             raise
         reason = (str(error).splitlines() or ["no memory left"])[0].split(". GPU")[0]
-        values = {name: getattr(recipe, name) for name in LEVERS if hasattr(recipe, name)}
+        values = {name: attrgetter(name)(recipe) for name in LEVERS}
         levers = [LEVERS[name][0].format(value) for name, value in values.items() if value not in LEVERS[name][1]]
         raise LatentDiffError(f"not enough memory for a step ({reason}): {', '.join(levers)}") from None
 
@@ -46,8 +52,8 @@ def tolerate_os_errors(what: str, then: Callable[[], str]) -> Iterator[None]:
     """Turn an error of the system in the block into a warning.
 
     Args:
-        what: Was tried.
-        then: What is the case now, said in case of an error.
+        what: What was tried.
+        then: What is the case now, asked for in case of an error.
     """
     try:
         yield
@@ -56,3 +62,31 @@ def tolerate_os_errors(what: str, then: Callable[[], str]) -> Iterator[None]:
         if not number:
             raise
         warnings.warn(LatentDiffWarning(f"{what} failed ({os.strerror(number)}); {then()}"), stacklevel=3)
+
+
+class Interrupts:
+    """SIGTERM and Ctrl-C as a wish to stop at the next good moment.
+
+    In the context `number` is that of the signal that came, else 0; a second Ctrl-C ends the process at once. In a
+    thread other than the main one, where Python handles no signals, it stays 0.
+    """
+
+    def __init__(self) -> None:
+        self.number, self.time = 0, 0.0
+        self.before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if not self.number:
+            self.number, self.time = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self.time > FORWARDED_S:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)

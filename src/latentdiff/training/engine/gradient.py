@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import Generic
 
 import torch
 from accelerate import Accelerator
@@ -13,14 +13,14 @@ from torch.utils.data import Dataset
 
 from latentdiff.data.stream import sample_numbers, stream
 from latentdiff.seeding import SampleGenerators
-from latentdiff.training.engine.batches import to_device
-from latentdiff.training.engine.interrupts import Interrupts
+from latentdiff.training.engine.failures import Interrupts
+from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.sharding import full
+from latentdiff.training.engine.task import Batch, to_device
 from latentdiff.training.engine.zero import skippable
-from latentdiff.training.recipes.stages import Recipe
 
 
-class GradientAccumulator:
+class GradientAccumulator(Generic[Batch]):
     """Leaves the clipped gradient of the next step in the parameters, and tells all processes the same of it.
 
     DeepSpeed makes the step as well, unless the gradient isn't finite.
@@ -28,16 +28,18 @@ class GradientAccumulator:
     Args:
         model: A task, prepared by `accelerator`.
         items: What it is trained on.
-        recipe: Of the run.
-        accelerator: Of the run.
+        recipe: The run's recipe.
+        accelerator: The run's processes and precision.
         first: The number of steps already made.
     """
 
-    def __init__(self, model: nn.Module, items: Dataset[Any], recipe: Recipe, accelerator: Accelerator, first: int):
+    def __init__(self, model: nn.Module, items: Dataset[Batch], recipe: Recipe, accelerator: Accelerator, first: int):
         self.model, self.recipe, self.accelerator = model, recipe, accelerator
         self.zero = accelerator.distributed_type == DistributedType.DEEPSPEED
-        self.batches = self._batches(items, first * recipe.gradient_accumulation_steps)
-        self.upcoming = next(self.batches)
+        self.batches: Generator[tuple[Batch, SampleGenerators], None, None] = self._batches(
+            items, first * recipe.gradient_accumulation_steps
+        )
+        self.upcoming: tuple[Batch, SampleGenerators] = next(self.batches)
 
     def __call__(self, interrupts: Interrupts) -> dict[str, float]:
         """Compute the gradient.
@@ -60,7 +62,8 @@ class GradientAccumulator:
             self.upcoming = next(self.batches)  # while the device is still at work, as the next lines wait for it
             for name, value in {"loss": loss, **values}.items():
                 means[name] = means.get(name, 0) + value.detach().float() / micro_steps
-        norm = full(self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm), loss.device)
+        limit = self.recipe.optimizer.max_grad_norm
+        norm = full(self.accelerator.clip_grad_norm_(self.model.parameters(), limit), loss.device)
         means |= {"grad_norm": norm, "signal": torch.full_like(norm, interrupts.number)}
         return self._agreed(means)
 
@@ -74,7 +77,7 @@ class GradientAccumulator:
         agreed: torch.Tensor = self.accelerator.reduce(vector, "mean")
         return dict(zip(means, agreed.tolist(), strict=True))
 
-    def _batches(self, items: Dataset[Any], micro_step: int) -> Generator[tuple[Any, SampleGenerators], None, None]:
+    def _batches(self, items: Dataset[Batch], micro_step: int) -> Generator[tuple[Batch, SampleGenerators], None, None]:
         """This process's batches from a micro-step on, and what is drawn for them."""
         size, seed = self.recipe.train_batch_size, self.recipe.seed
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
@@ -85,7 +88,7 @@ class GradientAccumulator:
             first_step=micro_step,
             rank=rank,
             world_size=world_size,
-            num_workers=self.recipe.dataloader_num_workers,
+            num_workers=self.recipe.data.num_workers,
         ):
             yield batch, SampleGenerators(seed, sample_numbers(micro_step, size, rank, world_size))
             micro_step += 1

@@ -5,29 +5,68 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
+from tqdm.auto import tqdm
 
 from latentdiff.io.files import atomic_file
 from latentdiff.training.engine.failures import tolerate_os_errors
+from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.trackers import track_values
-from latentdiff.training.recipes.stages import Recipe
+from latentdiff.types import JSON
+
+
+class Progress(tqdm):  # type: ignore[type-arg]
+    """A bar where a terminal shows it, else a line from time to time; no run ends for want of room on stderr's disk.
+
+    Commands keep libraries from writing to stderr; it then has the stream of before as its attribute `behind`.
+
+    Args:
+        steps: The numbers of the steps that are to be made.
+        shown: Whether this process shows it.
+    """
+
+    def __init__(self, steps: range, *, shown: bool) -> None:
+        self.stream = getattr(sys.stderr, "behind", sys.stderr)
+        self.in_lines = not self.stream.isatty()
+        super().__init__(steps, initial=steps.start, total=len(steps) + steps.start, disable=not shown)
+
+    def display(self, *args: object, **options: object) -> None:
+        """Show the bar, if possible."""
+        with suppress(OSError):
+            if not self.in_lines:
+                super().display(*args, **options)  # type: ignore[arg-type]
+
+    def report(self, step: int, values: Mapping[str, float]) -> None:
+        """Show values after a step."""
+        shown = {name: f"{value:.4g}" for name, value in values.items()}
+        self.set_postfix(shown)
+        if self.in_lines and not self.disable:
+            text = ", ".join(f"{name} {value}" for name, value in shown.items())
+            with suppress(OSError):
+                print(f"step {step} of {self.total}: {text}", file=self.stream, flush=True)
+
+    def close(self) -> None:
+        """Show the bar for the last time, if possible."""
+        with suppress(OSError):
+            super().close()
 
 
 class Log:
     """Means over `logging_steps` steps, skipped ones left out, to the progress bar and `log.jsonl`.
 
     Args:
-        output_dir: Where `log.jsonl` is.
-        recipe: Of the run.
-        accelerator: The main process writes.
+        output_dir: The folder of `log.jsonl`.
+        recipe: The run's recipe.
+        accelerator: The run's processes, of which the main one writes.
 
     Attributes:
-        images: Of one step.
+        images: The images of one step, over all processes.
     """
 
     def __init__(self, output_dir: Path, recipe: Recipe, accelerator: Accelerator) -> None:
@@ -39,11 +78,11 @@ class Log:
         self.start, self.started = time.perf_counter(), 0
         self.size, self.waiting = 0, b""
 
-    def state(self) -> dict[str, Any]:
-        """Of the line that is not full yet."""
+    def state(self) -> JSON:
+        """The line that is not full yet, for a checkpoint."""
         return {"sums": self.sums, "counts": self.counts, "count": self.count, "skipped": self.skipped}
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: JSON) -> None:
         """Go on with the line of a checkpoint."""
         self.sums, self.count, self.skipped = dict(state["sums"]), state["count"], state["skipped"]
         self.counts = dict(state["counts"])
@@ -58,7 +97,7 @@ class Log:
             aside.write_bytes(b"".join(line for line in lines if _step_of(line) <= step))
         self.size = self.path.stat().st_size
 
-    def add(self, values: Mapping[str, float] | None, step: int, lr: float, progress: Any) -> None:
+    def add(self, values: Mapping[str, float] | None, step: int, lr: float, progress: Progress) -> None:
         """Count the values of a step, None if it was skipped, and write a line when it is time."""
         for name, value in (values or {}).items():
             self.sums[name] = self.sums.get(name, 0.0) + value
@@ -99,7 +138,7 @@ class Log:
 
 
 def rounded(value: float) -> float:
-    """As a line has it."""
+    """A value as a line of the log has it."""
     return float(f"{value:.6g}")
 
 

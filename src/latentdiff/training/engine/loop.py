@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -22,21 +22,31 @@ from latentdiff.config import check
 from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
 from latentdiff.seeding import generator
 from latentdiff.training.engine.ema import EMA
-from latentdiff.training.engine.failures import explain_out_of_memory
+from latentdiff.training.engine.failures import Interrupts, explain_out_of_memory
 from latentdiff.training.engine.gradient import GradientAccumulator
-from latentdiff.training.engine.interrupts import Interrupts
-from latentdiff.training.engine.log import Log
+from latentdiff.training.engine.log import Log, Progress
 from latentdiff.training.engine.optimizers import make_learning_rate, make_optimizer
-from latentdiff.training.engine.progress import Progress
+from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.sharding import check_sharding
 from latentdiff.training.engine.state import State
-from latentdiff.training.engine.task import Task, recompute_activations
+from latentdiff.training.engine.task import Batch, Task, recompute_activations
 from latentdiff.training.engine.trackers import start_trackers, tracker_options
 from latentdiff.training.engine.validation import Validation
-from latentdiff.training.recipes.stages import Recipe
 
-Run = Callable[..., Path]
-"""What is done with a task, its data, its recipe, an accelerator and data held out: `train`, or a rehearsal."""
+
+class Run(Protocol):
+    """What is done with a task and its data: `train`, or a rehearsal."""
+
+    def __call__(
+        self,
+        task: Task[Batch],
+        items: Dataset[Batch],
+        recipe: Recipe,
+        accelerator: Accelerator,
+        held_out: Dataset[Batch] | None = None,
+    ) -> Path:
+        """Run, and return the folder of the results."""
+        ...
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
@@ -46,7 +56,8 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         ConfigError: If the device doesn't train in that precision or by that kind of shards, or the tracker isn't
             installed.
     """
-    for line in recipe.unused():
+    for name in recipe.validation.unused():
+        line = f"validation.{name} goes unused, as validation.steps is 0"
         warnings.warn(LatentDiffWarning(line), stacklevel=2)
     cpu = not torch.accelerator.is_available()
     for kind in ("FSDP", "DEEPSPEED"):
@@ -60,21 +71,23 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
         # The main process alone encodes all images and looks at samples, while the others wait for it.
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
-        **tracker_options(recipe),
+        **tracker_options(recipe.report_to, recipe.output_dir),
     )
     fits = recipe.mixed_precision != "fp16" or accelerator.device.type != "cpu"  # accelerate would compute in fp32
     check(fits, "mixed_precision is 'fp16', which CPUs don't train in; give 'bf16' or 'no'")
     return accelerator
 
 
-def prepare(task: Task, recipe: Recipe, accelerator: Accelerator) -> tuple[nn.Module, Any, Callable[[int], float]]:
+def prepare(
+    task: Task[Batch], recipe: Recipe, accelerator: Accelerator
+) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[int], float]]:
     """The task and its optimiser on the device and shared out to the processes, and the learning rate by the step.
 
     Raises:
         ConfigError: If there is no such optimiser or schedule, or the processes aren't there for such a run.
     """
     check_sharding(accelerator, recipe)
-    optimizer = make_optimizer((p for p in task.parameters() if p.requires_grad), recipe)
+    optimizer = make_optimizer((p for p in task.parameters() if p.requires_grad), recipe.optimizer)
     learning_rate = make_learning_rate(recipe, optimizer, accelerator.num_processes)
     if recipe.gradient_checkpointing:
         recompute_activations(task)
@@ -83,7 +96,11 @@ def prepare(task: Task, recipe: Recipe, accelerator: Accelerator) -> tuple[nn.Mo
 
 
 def train(
-    task: Task, items: Dataset[Any], recipe: Recipe, accelerator: Accelerator, held_out: Dataset[Any] | None = None
+    task: Task[Batch],
+    items: Dataset[Batch],
+    recipe: Recipe,
+    accelerator: Accelerator,
+    held_out: Dataset[Batch] | None = None,
 ) -> Path:
     """Train `task` on `items` and export it to `recipe.output_dir`; validation has the loss of `held_out`.
 
@@ -101,16 +118,14 @@ def train(
     output_dir = Path(recipe.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     model, optimizer, learning_rate = prepare(task, recipe, accelerator)
-    ema = EMA(task, recipe.ema_decay) if recipe.ema_decay else None
+    ema = EMA(task, recipe.ema.decay) if recipe.ema.decay else None
     log = Log(output_dir, recipe, accelerator)
     state = State(task, ema, optimizer, log, recipe, accelerator, items=len(items))  # type: ignore[arg-type]
     state.resume()
     start_trackers(accelerator, recipe, state.step)
     validation = Validation(task, ema, held_out, recipe, log, state.step)
     steps = range(state.step, recipe.max_train_steps)
-    progress = Progress(
-        steps, initial=state.step, total=len(steps) + state.step, disable=not accelerator.is_main_process
-    )
+    progress = Progress(steps, shown=accelerator.is_main_process)
     stop = False
     with (
         explain_out_of_memory(recipe),
@@ -128,9 +143,10 @@ def train(
                 task.after_step(ema, generator(recipe.seed, step, 2))
             log.add(values if finite else None, state.step, learning_rate(step), progress)
             state.check_progress()
-            if recipe.validation_steps and state.step % recipe.validation_steps == 0 and accelerator.is_main_process:
+            looks = recipe.validation.steps and state.step % recipe.validation.steps == 0
+            if looks and accelerator.is_main_process:
                 validation(state.step)
-            if stop or state.step % recipe.checkpointing_steps == 0:
+            if stop or state.step % recipe.checkpoint.steps == 0:
                 state.save()
             if stop:
                 accelerator.wait_for_everyone()  # until the checkpoint is there

@@ -1,10 +1,9 @@
-"""Optimisers and learning rates by the recipe."""
+"""Optimisers and learning rates by the recipe's part `optimizer`."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,44 +11,46 @@ from torch import nn
 from latentdiff.config import check
 from latentdiff.errors import ConfigError
 from latentdiff.registry import nearest
+from latentdiff.training.engine.options import OptimizerOptions, Recipe
 from latentdiff.training.engine.schedules import make_factor
-from latentdiff.training.recipes.stages import Recipe
+from latentdiff.types import JSON
 
-SHORT: dict[str, tuple[str, dict[str, Any]]] = {"adamw": ("AdamW", {}), "adamw_fused": ("AdamW", {"fused": True})}
+SHORT: dict[str, tuple[str, JSON]] = {"adamw": ("AdamW", {}), "adamw_fused": ("AdamW", {"fused": True})}
 UNFIT = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}  # they need a closure, sparse gradients or matrices alone
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser: "adamw", "adamw_fused", or a class of torch.optim with `optimizer_options`.
+def make_optimizer(parameters: Iterable[nn.Parameter], options: OptimizerOptions) -> torch.optim.Optimizer:
+    """The optimiser: "adamw", "adamw_fused", or a class of torch.optim with `options`.
 
     Raises:
         ConfigError: If there is no such optimiser, or an option isn't for it.
     """
-    classes: dict[str, Any] = {
-        name: kind for name, kind in vars(torch.optim).items() if inspect.isclass(kind) and name not in UNFIT
+    classes: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        name: kind
+        for name, kind in vars(torch.optim).items()
+        if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and name not in UNFIT
     }
-    name, fixed = SHORT.get(recipe.optimizer, (recipe.optimizer, {}))
-    if name not in classes or name in UNFIT:
-        known = [*SHORT, *sorted(classes.keys() - UNFIT)]
-        raise ConfigError(f"optimizer is {recipe.optimizer!r}; {nearest(recipe.optimizer, known)}")
+    name, fixed = SHORT.get(options.name, (options.name, {}))
+    if name not in classes:
+        known = [*SHORT, *sorted(classes)]
+        raise ConfigError(f"optimizer.name is {options.name!r}; {nearest(options.name, known)}")
     takes = inspect.signature(classes[name]).parameters
-    shared = {"betas": (recipe.adam_beta1, recipe.adam_beta2), "weight_decay": recipe.adam_weight_decay}
-    options: dict[str, Any] = {key: value for key, value in shared.items() if key in takes}
-    options |= {"lr": recipe.learning_rate, **fixed}
-    for fields, key in ((("adam_beta1", "adam_beta2"), "betas"), (("adam_weight_decay",), "weight_decay")):
-        unused = [field for field in fields if key not in takes and recipe.given(field)]
+    shared = {"betas": (options.beta1, options.beta2), "weight_decay": options.weight_decay}
+    arguments: JSON = {key: value for key, value in shared.items() if key in takes}
+    arguments |= {"lr": options.learning_rate, **fixed}
+    for fields, key in ((("beta1", "beta2"), "betas"), (("weight_decay",), "weight_decay")):
+        unused = [f"optimizer.{field}" for field in fields if key not in takes and options.given(field)]
         check(not unused, f"{' and '.join(unused)} is given, but torch.optim.{name} has no {key}; leave it out")
-    for key in recipe.optimizer_options:
-        if key not in takes or key in ("params", *options):
+    for key in options.options:
+        if key not in takes or key in ("params", *arguments):
             raise ConfigError(
-                f"optimizer_options has {key!r}, which torch.optim.{name} does not take or the recipe says elsewhere; "
-                f"{nearest(key, set(takes) - {'params', *options})}"
+                f"optimizer.options has {key!r}, which torch.optim.{name} does not take or the recipe says elsewhere; "
+                f"{nearest(key, set(takes) - {'params', *arguments})}"
             )
     try:
-        made: torch.optim.Optimizer = classes[name]([*parameters], **options, **recipe.optimizer_options)
+        return classes[name]([*parameters], **arguments, **options.options)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"optimizer {recipe.optimizer!r} cannot be made: {str(error).splitlines()[0]}") from None
-    return made
+        raise ConfigError(f"optimizer {options.name!r} cannot be made: {str(error).splitlines()[0]}") from None
 
 
 def make_learning_rate(recipe: Recipe, optimizer: torch.optim.Optimizer, num_processes: int) -> Callable[[int], float]:
@@ -58,7 +59,7 @@ def make_learning_rate(recipe: Recipe, optimizer: torch.optim.Optimizer, num_pro
     Raises:
         ConfigError: If there is no such schedule.
     """
-    factor = make_factor(recipe, optimizer)
+    factor = make_factor(recipe.optimizer, recipe.max_train_steps, optimizer)
     images = recipe.train_batch_size * recipe.gradient_accumulation_steps * num_processes
-    base = recipe.learning_rate * (images if recipe.scale_lr else 1)
+    base = recipe.optimizer.learning_rate * (images if recipe.optimizer.scale_lr else 1)
     return lambda step: base * factor(step)

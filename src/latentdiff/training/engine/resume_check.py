@@ -1,53 +1,73 @@
-"""Whether a run that goes on is the same run."""
+"""Whether a run that goes on is the same run, by what its options say of themselves: `option(resume=...)`."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pydantic_core import PydanticUndefined
+
+from latentdiff.config import Part, flat, trait
 from latentdiff.errors import ConfigError, LatentDiffWarning
-from latentdiff.training.recipes.run import MAY_CHANGE, REMEDIES, Recipe, as_dict, default_of
+from latentdiff.training.engine.options import Recipe
 
 
-def identity(recipe: Recipe, images_in_step: int, images: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Said:
+    """An option's value in a recipe; the default is PydanticUndefined if it has none."""
+
+    name: str
+    value: object
+    default: object
+    resume: object
+
+
+def _options(part: Part, prefix: str = "", resume: object = "fixed") -> Iterator[_Said]:
+    """All options of a recipe, by dotted names; what a part says of a resume holds for all in it."""
+    for name, field in type(part).model_fields.items():
+        value, own = getattr(part, name), trait(field, "resume") or resume
+        if isinstance(value, Part):
+            yield from _options(value, f"{prefix}{name}.", own)
+        else:
+            yield _Said(prefix + name, value, field.get_default(call_default_factory=True), own)
+
+
+def identity(recipe: Recipe, images_in_step: int, images: int) -> dict[str, object]:
     """What has to stay, by dotted names, as JSON holds it.
 
     Args:
-        recipe: Of the run, without the options that may change.
-        images_in_step: Of all processes; how they are split may change.
+        recipe: The run's recipe, whose options that may change are left out.
+        images_in_step: The images of a step, over all processes; how they are split may change.
         images: Their number in the data, whose place may change.
     """
-    flat = _flat({"kind": type(recipe).__name__, **as_dict(recipe), "images in the data": images})
-    flat["images in a step (train_batch_size x gradient_accumulation_steps x processes)"] = images_in_step
-    return _fixed(flat)
+    kept = {said.name: said.value for said in _options(recipe) if said.resume != "free"}
+    kept |= {"kind": type(recipe).__name__, "images in the data": images}
+    kept["images in a step (train_batch_size x gradient_accumulation_steps x processes)"] = images_in_step
+    return _plain(kept)
 
 
-def defaults(kind: type[Recipe]) -> dict[str, Any]:
-    """What options were for a checkpoint that is older than they are."""
-    return {option.name: default_of(option) for option in dataclasses.fields(kind)}
-
-
-def check_same(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any], older: Mapping[str, Any]) -> None:
-    """A ConfigError where a run would go on with another recipe; what may help a run that fails is but said.
+def check_same(folder: Path, theirs: Mapping[str, object], ours: Mapping[str, object], recipe: Recipe) -> None:
+    """A ConfigError where a run would go on with another recipe; what may help a run that diverges is but said.
 
     Args:
         folder: The checkpoint.
-        theirs: Its identity.
-        ours: That of the run.
-        older: Values that are meant where the checkpoint has none.
+        theirs: The identity of the run that made it, which may be older than an option, and then had its default.
+        ours: The identity of this run.
+        recipe: The recipe of this run.
     """
-    known = {name.partition(".")[0] for name in theirs}
-    theirs = _fixed({**{name: value for name, value in older.items() if name not in known}, **theirs})
+    options = [said for said in _options(recipe) if said.resume != "free"]
+    newer = [said for said in options if said.default is not PydanticUndefined and not _has(theirs, said.name)]
+    theirs = {**_plain({said.name: said.default for said in newer}), **theirs}
     changed = {
         name: f"{name} is {ours.get(name)}, was {theirs.get(name)}"
         for name in sorted({*theirs, *ours})
         if theirs.get(name) != ours.get(name)
     }
-    other = [text for name, text in changed.items() if name not in REMEDIES]
+    remedies = {said.name for said in options if said.resume == "remedy"}
+    other = [text for name, text in changed.items() if name not in remedies]
     if other:
         raise ConfigError(f"{folder} was made with another recipe: {'; '.join(other)}; use its recipe, or start anew")
     if changed:
@@ -55,18 +75,12 @@ def check_same(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any],
         warnings.warn(LatentDiffWarning(line), stacklevel=2)
 
 
-def _fixed(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that may not change, as JSON holds them."""
-    fixed = {name: value for name, value in flat.items() if not _may_change(name.partition(".")[0])}
-    return json.loads(json.dumps(fixed, default=str))  # type: ignore[no-any-return]
+def _has(identity: Mapping[str, object], option: str) -> bool:
+    """Whether an identity has an option, something in it, or a part around it that was null."""
+    return any(f"{name}.".startswith(f"{option}.") or f"{option}.".startswith(f"{name}.") for name in identity)
 
 
-def _may_change(option: str) -> bool:
-    return option in MAY_CHANGE or option.startswith("validation_")
-
-
-def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {prefix + name: value}
-    return flat
+def _plain(values: Mapping[str, object]) -> dict[str, object]:
+    """Values as JSON holds them, by dotted names."""
+    found: dict[str, object] = json.loads(json.dumps(flat(values), default=str))
+    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from diffusers.optimization import SchedulerType, get_scheduler
@@ -13,10 +12,10 @@ from diffusers.optimization import SchedulerType, get_scheduler
 from latentdiff.config import check
 from latentdiff.errors import ConfigError
 from latentdiff.registry import nearest
-from latentdiff.training.recipes.stages import Recipe
+from latentdiff.training.engine.options import OptimizerOptions
 
 Factor = Callable[[int], float]
-# What diffusers' `get_scheduler` hands on to which schedule.
+# The options that diffusers' `get_scheduler` hands on, by schedule.
 OPTIONS = {"cosine_with_restarts": ["num_cycles"], "polynomial": ["power"], "piecewise_constant": ["step_rules"]}
 
 
@@ -52,45 +51,40 @@ WITHOUT_WARMUP = ("constant", "piecewise_constant")
 ORIGINAL: dict[str, Callable[..., Factor]] = {"warmup_linear": warmup_linear, "warmup_cosine": warmup_cosine}
 
 
-def make_factor(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Factor:
-    """The recipe's schedule as a pure function of the step.
+def make_factor(options: OptimizerOptions, steps: int, optimizer: torch.optim.Optimizer) -> Factor:
+    """The learning rate's schedule as a pure function of the step.
+
+    Args:
+        options: Name the schedule, its options and its warm-up.
+        steps: The steps of the whole run.
+        optimizer: What diffusers' schedules are made for.
 
     Raises:
-        ConfigError: If there is no such schedule, or it hasn't got an option.
+        ConfigError: If there is no such schedule, or it has no such option.
     """
-    name, given = recipe.lr_scheduler, recipe.lr_scheduler_options
+    name, warmup = options.lr_scheduler, options.lr_warmup_steps
     own = ORIGINAL.get(name)
     known = list(inspect.signature(own).parameters)[2:] if own else OPTIONS.get(name, [])
-    for option in given:
-        if option not in known:
+    for given in options.lr_scheduler_options:
+        if given not in known:
             raise ConfigError(
-                f"lr_scheduler_options has {option!r}, which {name} does not take; {nearest(option, known)}"
+                f"optimizer.lr_scheduler_options has {given!r}, which {name} does not take; {nearest(given, known)}"
             )
     check(
-        name not in WITHOUT_WARMUP or not recipe.lr_warmup_steps,
-        f"lr_warmup_steps is {recipe.lr_warmup_steps}, but lr_scheduler {name!r} has no warm-up; leave it out, or give "
+        name not in WITHOUT_WARMUP or not warmup,
+        f"optimizer.lr_warmup_steps is {warmup}, but lr_scheduler {name!r} has no warm-up; leave it out, or give "
         "constant_with_warmup",
     )
-    given = {option: value if option == "step_rules" else _number(value) for option, value in given.items()}
-    warmup, steps = recipe.lr_warmup_steps, recipe.max_train_steps
     try:
         if own:
-            factor = own(warmup, steps, **given)
+            factor = own(warmup, steps, **options.lr_scheduler_options)
         else:
             sizes = {"num_warmup_steps": warmup, "num_training_steps": steps}
-            factor = get_scheduler(name, optimizer, **sizes, **given).lr_lambdas[0]
+            factor = get_scheduler(name, optimizer, **sizes, **options.lr_scheduler_options).lr_lambdas[0]
         for step in (0, warmup, steps - 1):
             factor(step) + 0.0
     except (ValueError, TypeError, AttributeError) as error:
         known = [*ORIGINAL, *(kind.value for kind in SchedulerType)]
         reason = f"does not fit its options ({error})" if name in known else nearest(name, known)
-        raise ConfigError(f"lr_scheduler is {name!r}; {reason}") from None
+        raise ConfigError(f"optimizer.lr_scheduler is {name!r}; {reason}") from None
     return factor
-
-
-def _number(value: Any) -> Any:
-    """A number for its text, as YAML takes 1e-6 for one."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +14,10 @@ from torch.utils._pytree import tree_map
 
 from latentdiff.config import check
 from latentdiff.training.engine import zero
-from latentdiff.training.recipes.run import Recipe
+from latentdiff.training.engine.options import Recipe
+from latentdiff.types import JSON
+
+T = TypeVar("T")
 
 
 def check_sharding(accelerator: Accelerator, recipe: Recipe) -> None:
@@ -29,8 +32,8 @@ def check_sharding(accelerator: Accelerator, recipe: Recipe) -> None:
     if accelerator.distributed_type == DistributedType.FSDP:
         check(accelerator.is_fsdp2, "accelerate is configured for FSDP version 1; set fsdp_version to 2")
         check(
-            not recipe.validation_steps,
-            f"validation_steps is {recipe.validation_steps}, but a sharded model can't be looked at while it trains; "
+            not recipe.validation.steps,
+            f"validation.steps is {recipe.validation.steps}, but a sharded model can't be looked at while it trains; "
             "set it to 0",
         )
 
@@ -40,27 +43,28 @@ def full(value: torch.Tensor | float, device: torch.device) -> torch.Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else torch.as_tensor(value, device=device)
 
 
-def whole(tree: Any, kept: bool) -> Any:
+def whole(tree: T, kept: bool) -> T:
     """A tree (dict, list) with its sharded tensors made whole, one by one, on the CPU; all processes have to call it.
 
     Args:
-        tree: Other values in it stay as they are.
-        kept: Whether this process needs them; it gets empty tensors else.
+        tree: The tree, in which other values stay as they are.
+        kept: Whether this process needs the tensors; it gets empty ones else.
     """
 
-    def make(value: Any) -> Any:
+    def make(value: object) -> object:
         if not isinstance(value, DTensor):
             return value
         found = value.full_tensor()
         return found.cpu() if kept else torch.empty(0)
 
-    return tree_map(make, tree)
+    made: T = tree_map(make, tree)
+    return made
 
 
-def sharded_like(value: Any, reference: torch.Tensor) -> Any:
+def sharded_like(value: T, reference: torch.Tensor) -> T:
     """A whole tensor sharded as `reference` is, if it is and has this shape; all processes have to call it."""
     if isinstance(reference, DTensor) and isinstance(value, torch.Tensor) and value.shape == reference.shape:
-        return distribute_tensor(value.to(reference.device), reference.device_mesh, reference.placements)
+        return distribute_tensor(value.to(reference.device), reference.device_mesh, reference.placements)  # type: ignore[return-value]
     return value
 
 
@@ -79,14 +83,18 @@ def unshard(module: nn.Module, kept: bool) -> None:
                 setattr(module.get_submodule(owner), own_name, nn.Parameter(found.detach().cpu()))
 
 
-def whole_state(accelerator: Accelerator, optimizer: Any, parameters: Sequence[nn.Parameter], kept: bool) -> Any:
+def whole_state(
+    accelerator: Accelerator, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], kept: bool
+) -> JSON:
     """The `state_dict` of an optimiser, whole, where it is `kept`; all processes have to call it."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return zero.whole_state(optimizer, parameters, kept)
     return whole(optimizer.state_dict(), kept)
 
 
-def load_state(accelerator: Accelerator, optimizer: Any, parameters: Sequence[nn.Parameter], saved: Any) -> None:
+def load_state(
+    accelerator: Accelerator, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], saved: JSON
+) -> None:
     """Go on with a whole `state_dict` of an optimiser, and with the weights that were loaded before."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         zero.load_state(optimizer, parameters, saved)

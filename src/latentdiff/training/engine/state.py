@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Generic
 
 import torch
 from accelerate import Accelerator
@@ -23,33 +23,34 @@ from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
 from latentdiff.training.engine.log import Log
-from latentdiff.training.engine.resume_check import check_same, defaults, identity
+from latentdiff.training.engine.options import Recipe
+from latentdiff.training.engine.resume_check import check_same, identity
 from latentdiff.training.engine.sharding import load_state, local, sharded_like, unshard, whole, whole_state
-from latentdiff.training.engine.task import Task
-from latentdiff.training.recipes.stages import Recipe
+from latentdiff.training.engine.task import Batch, Task
+from latentdiff.types import JSON
 
-REMEDY = "with a lower learning_rate or mixed_precision 'no'"
+REMEDY = "with a lower optimizer.learning_rate or mixed_precision 'no'"
 
 
 @dataclass
-class State:
+class State(Generic[Batch]):
     """What changes while a run goes on, and whose it is.
 
     Attributes:
         task: What is trained, prepared by `accelerator` as the optimiser is.
-        ema: Its averaged weights, if any.
-        optimizer: Of the task.
-        log: Has a line that is not full yet.
-        recipe: Of the run.
-        accelerator: Of the run.
+        ema: The averaged weights, if EMA is on.
+        optimizer: The task's optimiser.
+        log: The log, which has a line that is not full yet.
+        recipe: The run's recipe.
+        accelerator: The run's processes and precision.
         items: The number of items in the data set.
         step: Steps made.
         skipped: The last of them that were skipped, in a row.
     """
 
-    task: Task
+    task: Task[Batch]
     ema: EMA | None
-    optimizer: Any
+    optimizer: torch.optim.Optimizer
     log: Log
     recipe: Recipe
     accelerator: Accelerator
@@ -129,7 +130,7 @@ class State:
             return
         with (
             tolerate_os_errors(f"saving checkpoint-{self.step}", self.last),
-            checkpoint.written(self.output_dir, self.step, self.recipe.checkpoints_total_limit) as folder,
+            checkpoint.written(self.output_dir, self.step, self.recipe.checkpoint.total_limit) as folder,
         ):
             save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
             save_file(shadow, folder / "ema.safetensors")
@@ -164,7 +165,7 @@ class State:
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.task.parameters() if parameter.requires_grad]
 
-    def _numbers(self) -> dict[str, Any]:
+    def _numbers(self) -> JSON:
         scaler = self.accelerator.scaler
         return {
             "step": self.step,
@@ -174,12 +175,12 @@ class State:
             "recipe": self._identity(),
         }
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, object]:
         return identity(self.recipe, self.log.images, self.items)
 
     def _load(self, folder: Path) -> None:
-        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-        check_same(folder, state["recipe"], self._identity(), defaults(type(self.recipe)))
+        state: JSON = json.loads((folder / "state.json").read_text())
+        check_same(folder, state["recipe"], self._identity(), self.recipe)
         own = self.task.state_dict()
         weights = load_file(folder / "model.safetensors")
         self.task.load_state_dict({n: sharded_like(t, own[n]) if n in own else t for n, t in weights.items()})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -12,9 +13,19 @@ from torch import nn
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.engine.ema import EMA
 
+Batch = TypeVar("Batch", torch.Tensor, dict[str, torch.Tensor])
+"""What a task is trained on: tensors whose first dimension is the sample's."""
 
-class Task(nn.Module, ABC):
-    """Trainable modules as attributes, a loss, and the folder that it ends as.
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on `device`."""
+    if isinstance(batch, dict):
+        return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    return batch.to(device, non_blocking=True)
+
+
+class Task(nn.Module, ABC, Generic[Batch]):
+    """Trainable modules as attributes, a loss, and the folder that the run ends as.
 
     Attributes:
         step: Optimiser steps before this one, those before a resume included.
@@ -23,12 +34,12 @@ class Task(nn.Module, ABC):
     step: int = 0
 
     @abstractmethod
-    def forward(self, batch: Any, draws: SampleGenerators) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, batch: Batch, draws: SampleGenerators) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss () of one micro-batch, and named values () to log, all of them means over the batch.
 
         Args:
-            batch: Of the data set's items.
-            draws: Of the batch's samples; what is random comes from it.
+            batch: Items of the data set, stacked.
+            draws: The generators of the batch's samples, from which all that is random comes.
         """
 
     @abstractmethod
@@ -47,8 +58,8 @@ class Task(nn.Module, ABC):
         """Look at the weights after `step` steps: in evaluation mode, without gradients, averaged where EMA is on.
 
         Args:
-            folder: For pictures, if any, named `WHAT-STEP.png`; it exists.
-            step: To name them by.
+            folder: An existing folder for pictures, if there are any, named `WHAT-STEP.png`.
+            step: The number to name them by.
 
         Returns:
             Values to log, which get the prefix `validation/`; the lowest "loss" so far makes these weights the best.
@@ -56,8 +67,9 @@ class Task(nn.Module, ABC):
         return {}
 
 
-def recompute_activations(task: Task) -> None:
+def recompute_activations(task: nn.Module) -> None:
     """Turn on gradient checkpointing (Chen et al. 2016, arXiv 1604.06174) in every network that has it."""
     for module in task.modules():
         if getattr(module, "_supports_gradient_checkpointing", False):
-            cast(Any, module).enable_gradient_checkpointing()
+            enable: Callable[[], None] = module.enable_gradient_checkpointing  # type: ignore[assignment]
+            enable()

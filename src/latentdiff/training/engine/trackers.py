@@ -7,27 +7,32 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from PIL import Image
 
+from latentdiff.config import flat
 from latentdiff.errors import ConfigError, LatentDiffWarning
 from latentdiff.registry import nearest
-from latentdiff.training.recipes.stages import Recipe, as_dict
+from latentdiff.training.engine.options import Recipe
+from latentdiff.types import JSON
 
 PROJECT, FOLDER = "latentdiff", "logs"
 
 
-def tracker_options(recipe: Recipe) -> dict[str, Any]:
-    """What `Accelerator` has to be told of the recipe's `report_to`.
+def tracker_options(report_to: str, output_dir: str) -> JSON:
+    """What `Accelerator` has to be told of the trackers.
+
+    Args:
+        report_to: The recipe's option of that name.
+        output_dir: The run's folder, in which local trackers write.
 
     Raises:
         ConfigError: If accelerate doesn't know the tracker, or its package is not installed.
     """
-    name, installed = recipe.report_to, {str(tracker) for tracker in get_available_trackers()}
+    name, installed = report_to, {str(tracker) for tracker in get_available_trackers()}
     if name == "auto":
         name = "tensorboard" if "tensorboard" in installed else "none"
         if name == "none":
@@ -39,13 +44,13 @@ def tracker_options(recipe: Recipe) -> dict[str, Any]:
         raise ConfigError(f"report_to is {name!r}; {nearest(name, ['auto', 'none', *LOGGER_TYPE_TO_CLASS])}")
     if name not in installed:
         raise ConfigError(f"report_to is {name!r}, whose package is not installed; install it, or give 'none'")
-    return {"log_with": name, "project_dir": Path(recipe.output_dir) / FOLDER}
+    return {"log_with": name, "project_dir": Path(output_dir) / FOLDER}
 
 
 def start_trackers(accelerator: Accelerator, recipe: Recipe, first_step: int) -> None:
-    """Open the trackers, with the recipe; what TensorBoard has of steps after a resume's is hidden."""
+    """Open the trackers, with the recipe's options; what TensorBoard has of steps after a resume's is hidden."""
     if accelerator.log_with:
-        config = {key: _plain(value) for key, value in as_dict(recipe).items()}
+        config = {name: _plain(value) for name, value in flat(recipe.model_dump()).items()}
         with _given_up(accelerator):
             accelerator.init_trackers(PROJECT, config, {"tensorboard": {"purge_step": first_step + 1}})
 
@@ -81,6 +86,6 @@ def track_pictures(accelerator: Accelerator, pictures: Iterable[Path], step: int
                     tracker.log_images({path.stem.rpartition("-")[0]: pixels}, step=step, **options)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> str | float:
     """A value that every tracker takes."""
     return value if isinstance(value, (str, int, float)) else json.dumps(value)

@@ -6,38 +6,40 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Generic
 
 import torch
+from torch import nn
 from torch.utils.data import Dataset, default_collate
 
 from latentdiff.data.stream import Visited
 from latentdiff.seeding import SampleGenerators
-from latentdiff.training.engine.batches import to_device
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
 from latentdiff.training.engine.log import Log, rounded
-from latentdiff.training.engine.task import Task
+from latentdiff.training.engine.options import Recipe
+from latentdiff.training.engine.task import Batch, Task, to_device
 from latentdiff.training.engine.trackers import track_pictures
-from latentdiff.training.recipes.stages import Recipe
 
 
-class Validation:
+class Validation(Generic[Batch]):
     """Values and pictures of the averaged weights, after which training goes on as if nobody had looked.
 
     Args:
         task: What is trained.
-        ema: Its averaged weights, if any.
-        held_out: Data for the loss that is not trained on, if any.
-        recipe: Of the run.
+        ema: The averaged weights, if EMA is on.
+        held_out: Data for the loss that is not trained on, if there is any.
+        recipe: The run's recipe.
         log: Gets the values, and tells the best loss before a resume.
         first: The number of steps before a resume.
     """
 
     def __init__(
-        self, task: Task, ema: EMA | None, held_out: Dataset[Any] | None, recipe: Recipe, log: Log, first: int
+        self, task: Task[Batch], ema: EMA | None, held_out: Dataset[Batch] | None, recipe: Recipe, log: Log, first: int
     ) -> None:
-        self.task, self.ema, self.held_out, self.recipe, self.log = task, ema, held_out, recipe, log
+        self.task: Task[Batch] = task
+        self.held_out: Dataset[Batch] | None = held_out
+        self.ema, self.recipe, self.log = ema, recipe, log
         self.folder = Path(recipe.output_dir)
         self.best = log.lowest("validation/loss", until=first)
 
@@ -84,7 +86,7 @@ class Validation:
 
 
 @contextmanager
-def _evaluated(task: Task) -> Iterator[None]:
+def _evaluated(task: nn.Module) -> Iterator[None]:
     """Inside the block all modules are in evaluation mode; afterwards each is as before."""
     modes = {module: module.training for module in task.modules()}
     task.eval()

@@ -7,14 +7,14 @@ on every process, so that only the optimiser's state has to be put together for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from latentdiff.config import check
-from latentdiff.training.recipes.run import Recipe
+from latentdiff.training.engine.options import Recipe
+from latentdiff.types import JSON
 
 
 def configure(accelerator: Accelerator, recipe: Recipe) -> None:
@@ -35,7 +35,7 @@ def configure(accelerator: Accelerator, recipe: Recipe) -> None:
         f"DeepSpeed is configured for {accelerator.mixed_precision}, but mixed_precision is {recipe.mixed_precision!r};"
         " leave bf16 and fp16 out of its configuration",
     )
-    check(recipe.optimizer != "Adafactor", "optimizer is 'Adafactor', which ZeRO can't cut up; give 'adamw'")
+    check(recipe.optimizer.name != "Adafactor", "optimizer.name is 'Adafactor', which ZeRO can't cut up; give 'adamw'")
     for name in ("optimizer", "scheduler"):
         check(name not in config, f"DeepSpeed is configured with {name!r}, which the recipe says; leave it out")
     batch = recipe.train_batch_size * recipe.gradient_accumulation_steps
@@ -43,7 +43,7 @@ def configure(accelerator: Accelerator, recipe: Recipe) -> None:
         "train_micro_batch_size_per_gpu": recipe.train_batch_size,
         "gradient_accumulation_steps": recipe.gradient_accumulation_steps,
         "train_batch_size": batch * accelerator.num_processes,
-        "gradient_clipping": recipe.max_grad_norm,
+        "gradient_clipping": recipe.optimizer.max_grad_norm,
         "zero_force_ds_cpu_optimizer": False,  # else another optimiser than the recipe's where its state is offloaded
     }
     for name, value in settings.items():
@@ -61,7 +61,7 @@ def skippable(loss: torch.Tensor) -> torch.Tensor:
     return loss * (1 + 0 * loss.detach())
 
 
-def whole_state(optimizer: Any, parameters: Sequence[nn.Parameter], kept: bool) -> dict[str, Any]:
+def whole_state(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], kept: bool) -> JSON:
     """The state that torch's optimiser has without ZeRO, on the CPU; all processes have to call it.
 
     Args:
@@ -73,7 +73,7 @@ def whole_state(optimizer: Any, parameters: Sequence[nn.Parameter], kept: bool) 
 
     (group,) = optimizer.param_groups
     (flat,) = group["params"]
-    state: dict[int, dict[str, Any]] = {}
+    state: dict[int, JSON] = {}
     for number, parameter in enumerate(parameters):
         for name, value in optimizer.state[flat].items():
             if isinstance(value, torch.Tensor) and value.shape == flat.shape:
@@ -84,7 +84,7 @@ def whole_state(optimizer: Any, parameters: Sequence[nn.Parameter], kept: bool) 
     return {"state": state, "param_groups": [{**group, "params": list(range(len(parameters)))}]}
 
 
-def load_state(optimizer: Any, parameters: Sequence[nn.Parameter], saved: dict[str, Any]) -> None:
+def load_state(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], saved: JSON) -> None:
     """Go on with weights that were loaded into the parameters, and with a whole optimiser state.
 
     Args:
@@ -94,7 +94,7 @@ def load_state(optimizer: Any, parameters: Sequence[nn.Parameter], saved: dict[s
     """
     from deepspeed.utils import safe_set_full_optimizer_state
 
-    zero = optimizer.optimizer
+    zero = optimizer.optimizer  # type: ignore[attr-defined]
     zero.refresh_fp32_params()
     if not saved["state"]:
         return

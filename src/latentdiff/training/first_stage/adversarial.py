@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from latentdiff.training.first_stage.discriminator import PatchDiscriminator, hinge_loss, vanilla_loss
-from latentdiff.training.recipes.stages import FirstStageRecipe
+from latentdiff.training.first_stage.options import AdversarialOptions
 
 LOSSES = {"hinge": hinge_loss, "vanilla": vanilla_loss}
 EPSILON, LIMIT = 1e-4, 1e4
@@ -22,18 +22,18 @@ class Adversarial(nn.Module):
 
     Args:
         discriminator: Trained in place.
-        recipe: Gives the kind of the loss, its weight and when it starts.
-        limit: Of the adaptive weight.
+        options: Give the kind of the loss, its weight and when it starts.
+        limit: The upper bound of the adaptive weight.
     """
 
-    def __init__(self, discriminator: PatchDiscriminator, recipe: FirstStageRecipe, limit: float = LIMIT) -> None:
+    def __init__(self, discriminator: PatchDiscriminator, options: AdversarialOptions, limit: float = LIMIT) -> None:
         super().__init__()
-        self.discriminator, self.recipe, self.limit = discriminator, recipe, limit
+        self.discriminator, self.options, self.limit = discriminator, options, limit
 
     def strength(self, step: int) -> float:
-        """Of the autoencoder's side: 0 before `disc_start`, then rising to 1 over `disc_warmup_steps` steps."""
-        since = step - self.recipe.disc_start
-        return min(1.0, (since + 1) / (self.recipe.disc_warmup_steps + 1)) if since >= 0 else 0.0
+        """The weight of the autoencoder's side: 0 before `start_step`, then rising to 1 over `warmup_steps` steps."""
+        since = step - self.options.start_step
+        return min(1.0, (since + 1) / (self.options.warmup_steps + 1)) if since >= 0 else 0.0
 
     def generator_loss(self, decoded: Tensor) -> Tensor:
         """How far the discriminator takes decoded images (B, C, H, W) for false, (); no gradient reaches it."""
@@ -47,7 +47,7 @@ class Adversarial(nn.Module):
         """The loss () and values to log.
 
         Args:
-            images: Real, (B, C, H, W) in [-1, 1].
+            images: Real images, (B, C, H, W) in [-1, 1].
             decoded: Their reconstructions.
             distance: The reconstruction loss (), by whose gradient that of the adversarial loss is measured.
             last_layer: The decoder's last weight.
@@ -57,11 +57,11 @@ class Adversarial(nn.Module):
         if not strength:  # every parameter takes part in every step, as training on several devices demands
             return torch.stack([0 * parameter.sum() for parameter in self.discriminator.parameters()]).sum(), {}
         generator = self.generator_loss(decoded)
-        weight = images.new_tensor(self.recipe.adversarial_weight)
-        if self.recipe.adaptive_weight:
+        weight = images.new_tensor(self.options.weight)
+        if self.options.adaptive_weight:
             weight = weight * adaptive_weight(distance, generator, last_layer, self.limit)
         real, fake = (self.discriminator(batch).to(batch.dtype) for batch in (images, decoded.detach()))
-        discriminator = LOSSES[self.recipe.adversarial_loss](real, fake)
+        discriminator = LOSSES[self.options.loss](real, fake)
         values = {
             "generator": generator,
             "adversarial_weight": strength * weight,
@@ -80,7 +80,7 @@ def adaptive_weight(distance: Tensor, generator: Tensor, last_layer: Tensor, lim
         distance: The reconstruction loss ().
         generator: The adversarial loss ().
         last_layer: The decoder's last weight, on which both depend.
-        limit: 1e4 for losses as large as the original's.
+        limit: The upper bound, 1e4 for losses as large as the original's.
     """
     losses = (distance, generator)
     norms = [torch.autograd.grad(SCALE * loss, last_layer, retain_graph=True)[0].norm() / SCALE for loss in losses]

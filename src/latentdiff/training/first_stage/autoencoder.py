@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from diffusers import AutoencoderKL
 
@@ -13,17 +12,20 @@ from latentdiff.hub.folder import library_errors
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.pipelines.codec import factor
 from latentdiff.registry import nearest
+from latentdiff.types import JSON
 
 PRETRAINED = "pretrained_model_name_or_path"
+Autoencoder: TypeAlias = AutoencoderKL | VQModel
+"""A first stage that can be trained."""
 CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 
 
-def make_first_stage(model: Mapping[str, Any], channels: int, resolution: int) -> Any:
+def make_first_stage(model: JSON, channels: int, resolution: int) -> Autoencoder:
     """A new first stage, or a trained one to go on with, that fits the images.
 
     Args:
         model: Constructor arguments, and `_class_name` if it isn't AutoencoderKL; or `pretrained_model_name_or_path`.
-        channels: Of the images; in_channels and out_channels follow from it.
+        channels: The images' channels, which in_channels and out_channels follow from.
         resolution: Side of the images in pixels.
 
     Raises:
@@ -46,14 +48,14 @@ def make_first_stage(model: Mapping[str, Any], channels: int, resolution: int) -
     sizes = {name: vae.config[name] for name in ("in_channels", "out_channels")}
     if set(sizes.values()) != {channels}:
         raise ConfigError(
-            f"the images have {channels} channels, but model has {sizes}; give channels, or leave these out"
+            f"the images have {channels} channels, but model has {sizes}; give data.channels, or leave these out"
         )
     if resolution % factor(vae):
-        raise ConfigError(f"resolution is {resolution}; this model needs a multiple of {factor(vae)}")
+        raise ConfigError(f"data.resolution is {resolution}; this model needs a multiple of {factor(vae)}")
     return vae
 
 
-def load_first_stage(folder: str) -> Any:
+def load_first_stage(folder: str) -> Autoencoder:
     """The first stage in a folder or on the hub, KL or VQ, in fp32.
 
     Raises:

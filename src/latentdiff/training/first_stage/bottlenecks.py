@@ -4,69 +4,85 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from accelerate.utils import gather, reduce
 from torch import Tensor, nn
 
+from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.seeding import SampleGenerators
-from latentdiff.training.recipes.stages import FirstStageRecipe
+from latentdiff.training.first_stage.options import CodebookOptions, FirstStageLossOptions
+from latentdiff.types import FirstStage
 
 
 class Bottleneck(nn.Module):
     """From images through the latents to decoded images, with a penalty on the latents.
 
-    Args:
-        recipe: Gives the weights.
+    `forward(vae, images, draws)` gives decoded images (B, C, H, W), the penalty () and values to log, of images
+    (B, C, H, W) in [-1, 1].
 
     Attributes:
-        options: The fields of the recipe that are for this kind of first stage alone.
+        option: The part or option of the recipe's `loss` that is for this kind of first stage alone.
         summed: Whether the original code sums its losses over an image, which its limits are meant for.
     """
 
-    options: ClassVar[tuple[str, ...]] = ()
+    option: ClassVar[str]
     summed: ClassVar[bool] = False
 
-    def __init__(self, recipe: FirstStageRecipe) -> None:
-        super().__init__()
-        self.recipe = recipe
-
     def after_step(self, step: int, codebooks: Sequence[Tensor], rng: torch.Generator) -> None:
-        """What becomes of the codebook, in training and averaged, after step number `step`, counted from 1."""
+        """Change the codebook, in training and averaged, after step number `step`, counted from 1."""
 
 
 class KLBottleneck(Bottleneck):
-    """A draw from the posterior, and its divergence from N(0, 1) (appendix G): the latents of `AutoencoderKL`."""
+    """A draw from the posterior, and its divergence from N(0, 1) (appendix G): the latents of `AutoencoderKL`.
 
-    options = ("kl_weight",)
+    Args:
+        weight: The divergence's weight.
+    """
+
+    option = "kl_weight"
     summed = True
 
-    def forward(self, vae: Any, images: Tensor, draws: SampleGenerators) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Decoded images (B, C, H, W), the penalty () and values to log, of images (B, C, H, W)."""
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(
+        self, vae: FirstStage, images: Tensor, draws: SampleGenerators
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Decode a draw; the value that is logged is the divergence in nats an image."""
         posterior = vae.encode(images).latent_dist
         mean, std, logvar = posterior.mean, posterior.std, posterior.logvar
         kl = 0.5 * (mean.float() ** 2 + posterior.var.float() - 1 - logvar.float()).sum(dim=(1, 2, 3)).mean()
         decoded = vae.decode(mean + std * draws.normal_like(mean)).sample.to(images.dtype)
-        return decoded, self.recipe.kl_weight * kl / images[0].numel(), {"kl": kl.detach()}
+        return decoded, self.weight * kl / images[0].numel(), {"kl": kl.detach()}
 
 
 class VQBottleneck(Bottleneck):
-    """The nearest codes, by which gradients pass straight (van den Oord et al. 2017): the latents of `VQModel`."""
+    """The nearest codes, by which gradients pass straight (van den Oord et al. 2017): the latents of `VQModel`.
 
-    options = ("codebook_weight", "codebook_loss", "codebook_beta", "codebook_restart")
+    Args:
+        options: The codebook's loss and restarts.
+        codes: The number of codes.
+        micro_steps: The micro-batches of a step.
+    """
 
-    def __init__(self, recipe: FirstStageRecipe, codes: int) -> None:
-        super().__init__(recipe)
+    option = "codebook"
+
+    def __init__(self, options: CodebookOptions, codes: int, micro_steps: int) -> None:
+        super().__init__()
+        self.options = options
         self.counts: Tensor
         self.register_buffer("counts", torch.zeros(codes))  # how often each code was chosen since the last restart
         # Latents (N, C) and codes (N,) of the step's micro-batches, and never of a step before, which may be skipped.
-        kept = recipe.gradient_accumulation_steps if recipe.codebook_restart else 0
-        self.batches: deque[tuple[Tensor, Tensor]] = deque(maxlen=kept)
+        self.batches: deque[tuple[Tensor, Tensor]] = deque(maxlen=micro_steps if options.restart else 0)
 
-    def forward(self, vae: Any, images: Tensor, draws: SampleGenerators) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Decoded images (B, C, H, W), the penalty () and values to log, of images (B, C, H, W)."""
-        vae.quantize.legacy, vae.quantize.beta = self.recipe.codebook_loss == "legacy", self.recipe.codebook_beta
+    def forward(
+        self, vae: VQModel, images: Tensor, draws: SampleGenerators
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Decode the nearest codes; logged are the codebook's loss and how many codes are used."""
+        vae.quantize.legacy, vae.quantize.beta = self.options.loss == "legacy", self.options.beta
         latents = vae.encode(images).latents.float()
         quantised, loss, (_, _, indices) = vae.quantize(latents)
         decoded = vae.decode(quantised, force_not_quantize=True).sample.to(images.dtype)
@@ -77,16 +93,16 @@ class VQBottleneck(Bottleneck):
             "perplexity": perplexity(counts),
             "codes_used": (counts > 0).float().mean(),
         }
-        return decoded, self.recipe.codebook_weight * loss, values
+        return decoded, self.options.weight * loss, values
 
     @torch.no_grad()
     def after_step(self, step: int, codebooks: Sequence[Tensor], rng: torch.Generator) -> None:
-        """At every `codebook_restart`-th step, codes that nothing has chosen since move to latents of the batch."""
-        if not self.recipe.codebook_restart:
+        """At every `restart`-th step, codes that nothing has chosen since move to latents of the batch."""
+        if not self.options.restart:
             return
         indices = torch.cat([indices for _, indices in self.batches])
         self.counts += reduce(count(indices, len(self.counts)), "sum")
-        if step % self.recipe.codebook_restart:
+        if step % self.options.restart:
             return
         latents = torch.cat([gather(latents) for latents, _ in self.batches])  # in the order of the samples
         drawn = torch.randperm(len(latents), generator=rng)[torch.arange(len(self.counts)) % len(latents)]
@@ -107,7 +123,15 @@ def perplexity(counts: Tensor) -> Tensor:
     return (-(shares * (shares + 1e-10).log()).sum()).exp()
 
 
-def make_bottleneck(vae: Any, recipe: FirstStageRecipe) -> Bottleneck:
-    """The bottleneck of a first stage."""
+def make_bottleneck(vae: FirstStage, options: FirstStageLossOptions, micro_steps: int = 1) -> Bottleneck:
+    """The bottleneck of a first stage.
+
+    Args:
+        vae: KL or VQ.
+        options: The losses' weights.
+        micro_steps: The micro-batches of a step.
+    """
     codes = vae.config.get("num_vq_embeddings")
-    return KLBottleneck(recipe) if codes is None else VQBottleneck(recipe, codes)
+    if codes is None:
+        return KLBottleneck(options.kl_weight)
+    return VQBottleneck(options.codebook, codes, micro_steps)

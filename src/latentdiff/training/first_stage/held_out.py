@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,25 +14,34 @@ from latentdiff.evaluation.metrics import WINDOW, frechet_distance, psnr, ssim
 from latentdiff.pipelines.codec import decode, encode
 from latentdiff.pipelines.outputs import convert
 from latentdiff.training.first_stage.reconstruction import Reconstruction
+from latentdiff.types import FirstStage
 from latentdiff.viz.grid import image_grid
 
 SHOWN = 8  # images in a picture
+
+
+class Tensors(Protocol):
+    """Images (C, H, W) in [-1, 1] by their number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Tensor: ...
 
 
 class HeldOut:
     """Images that are not trained on, and what a first stage makes of them.
 
     Args:
-        images: (C, H, W) in [-1, 1] each, at least two.
+        images: At least two.
         batch_size: How many are decoded at once.
         reconstruction: For the loss, and the values that need its perceptual network.
     """
 
-    def __init__(self, images: Sequence[Tensor], batch_size: int, reconstruction: Reconstruction) -> None:
+    def __init__(self, images: Tensors, batch_size: int, reconstruction: Reconstruction) -> None:
         self.images, self.batch_size, self.reconstruction = images, batch_size, reconstruction
 
     @torch.no_grad()
-    def look(self, vae: Any, picture: Path) -> dict[str, float]:
+    def look(self, vae: FirstStage, picture: Path) -> dict[str, float]:
         """Write a picture, the first images above their reconstructions, and return means over all images.
 
         Returns:
@@ -66,7 +75,7 @@ class HeldOut:
         return values
 
 
-def check_held_out(images: Sequence[Tensor], resolution: int) -> None:
+def check_held_out(images: Tensors, resolution: int) -> None:
     """Refuse what can't be measured.
 
     Raises:

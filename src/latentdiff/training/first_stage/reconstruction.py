@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from latentdiff.errors import ConfigError
 from latentdiff.models.lpips import LPIPS, SMALLEST, PerceptualDistance
-from latentdiff.training.recipes.stages import FirstStageRecipe
+from latentdiff.training.first_stage.options import FirstStageLossOptions, LPIPSOptions
 
 DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 
-def load_perceptual(options: Mapping[str, Any], channels: int, resolution: int) -> PerceptualDistance:
-    """The perceptual distance that a recipe's `lpips` names, which has to be able to see the images.
+def load_perceptual(options: LPIPSOptions, channels: int, resolution: int) -> PerceptualDistance:
+    """The perceptual distance that a recipe names, which has to be able to see the images.
 
     Raises:
-        ConfigError: If the options are none, or the images have too many channels or too few pixels.
+        ConfigError: If the images have too many channels or too few pixels.
         CheckpointError: If a file can't be loaded.
     """
     if channels not in (1, 3) or resolution < SMALLEST:
         raise ConfigError(
-            f"lpips is given for images of {channels} channels and {resolution} pixels; it sees 1 or 3 channels "
+            f"loss.lpips is given for images of {channels} channels and {resolution} pixels; it sees 1 or 3 channels "
             f"and at least {SMALLEST} pixels, leave it out"
         )
-    load = PerceptualDistance.from_file if "preprocessing" in options else LPIPS.from_files
-    try:
-        return load(**options)
-    except TypeError as error:
-        raise ConfigError(
-            f"lpips does not fit ({error}); give {{vgg16: FILE, heads: FILE}}, or, without learned weights, "
-            "{vgg16: FILE, preprocessing: torchvision or caffe}"
-        ) from None
+    if options.preprocessing is not None:
+        return PerceptualDistance.from_file(options.vgg16, options.preprocessing)
+    return LPIPS.from_files(options.vgg16, options.heads)
 
 
 class Reconstruction:
@@ -43,13 +35,13 @@ class Reconstruction:
     No module, so that the perceptual network, which stays as it is, is in no checkpoint.
 
     Args:
-        recipe: Gives the kind and the weight.
+        options: Give the kind and the weight.
         perceptual: On the images' device; needed where the weight isn't 0.
     """
 
-    def __init__(self, recipe: FirstStageRecipe, perceptual: PerceptualDistance | None = None) -> None:
-        self.distance, self.perceptual = DISTANCES[recipe.reconstruction], perceptual
-        self.weight = recipe.perceptual_weight
+    def __init__(self, options: FirstStageLossOptions, perceptual: PerceptualDistance | None = None) -> None:
+        self.distance, self.perceptual = DISTANCES[options.reconstruction], perceptual
+        self.weight = options.perceptual_weight
 
     def __call__(self, decoded: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The distance () of decoded images (B, C, H, W) from images of that shape, and values to log."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
@@ -18,28 +17,28 @@ from latentdiff.io.stored import Stored
 from latentdiff.models.lpips import PerceptualDistance
 from latentdiff.seeding import SampleGenerators, generator
 from latentdiff.training.data import open_bad_files, open_held_out, open_images
-from latentdiff.training.diffusion.conditioners.base import build
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.loop import Run, make_accelerator, train
 from latentdiff.training.engine.task import Task
 from latentdiff.training.first_stage.adversarial import LIMIT, Adversarial
-from latentdiff.training.first_stage.autoencoder import make_first_stage
+from latentdiff.training.first_stage.autoencoder import Autoencoder, make_first_stage
 from latentdiff.training.first_stage.bottlenecks import KLBottleneck, VQBottleneck, make_bottleneck
 from latentdiff.training.first_stage.discriminator import PatchDiscriminator
-from latentdiff.training.first_stage.held_out import HeldOut, check_held_out
+from latentdiff.training.first_stage.held_out import HeldOut, Tensors, check_held_out
+from latentdiff.training.first_stage.options import FirstStageLossOptions
 from latentdiff.training.first_stage.reconstruction import Reconstruction, load_perceptual
-from latentdiff.training.recipes.stages import FirstStageRecipe
+from latentdiff.training.recipes import FirstStageRecipe
 
 CODEBOOK = "vae.quantize.embedding.weight"
 
 
-class FirstStageTask(Task):
+class FirstStageTask(Task[torch.Tensor]):
     """Reconstruction in pixels and features, a penalty on the latents, and a discriminator (appendix G, eq. 25).
 
     Args:
         vae: KL or VQ; encodes images (B, C, H, W) in [-1, 1].
         recipe: Gives the terms and their weights, and what is trained.
-        perceptual: On the device of the run; needed for `perceptual_weight`.
+        perceptual: On the device of the run; needed for `loss.perceptual_weight`.
         held_out: Images (C, H, W) in [-1, 1] that validation looks at.
 
     Raises:
@@ -48,39 +47,39 @@ class FirstStageTask(Task):
 
     def __init__(
         self,
-        vae: Any,
+        vae: Autoencoder,
         recipe: FirstStageRecipe,
         perceptual: PerceptualDistance | None = None,
-        held_out: Sequence[torch.Tensor] = (),
+        held_out: Tensors = (),
     ) -> None:
         super().__init__()
         self.vae, self.recipe = vae, recipe
-        self.bottleneck = make_bottleneck(vae, recipe)
+        self.bottleneck = make_bottleneck(vae, recipe.loss, recipe.gradient_accumulation_steps)
         if recipe.trainable == "all":
-            _check_used(type(vae).__name__, self.bottleneck.options, recipe)
+            _check_used(type(vae).__name__, self.bottleneck.option, recipe.loss)
         else:
-            _check_used(f"{type(vae).__name__}'s decoder", (), recipe)
+            _check_used(f"{type(vae).__name__}'s decoder", None, recipe.loss)
             vae.requires_grad_(False)
             for part in (vae.decoder, vae.post_quant_conv):
                 if part is not None:
                     part.requires_grad_(True)
-        self.reconstruction = Reconstruction(recipe, perceptual)
+        self.reconstruction = Reconstruction(recipe.loss, perceptual)
         self.held_out = HeldOut(held_out, recipe.train_batch_size, self.reconstruction)
         self.adversarial = None
-        if recipe.discriminator:
-            channels = vae.config.out_channels
-            discriminator = build(PatchDiscriminator, "discriminator", recipe.discriminator, in_channels=channels)
+        if recipe.loss.adversarial is not None:
+            channels, resolution = vae.config.out_channels, recipe.data.resolution
+            discriminator = PatchDiscriminator(channels, **recipe.loss.adversarial.discriminator.model_dump())
             check(
-                recipe.resolution >= discriminator.smallest,
-                f"resolution is {recipe.resolution}, but the discriminator needs {discriminator.smallest}; give it "
-                "fewer layers",
+                resolution >= discriminator.smallest,
+                f"data.resolution is {resolution}, but the discriminator needs {discriminator.smallest}; give it fewer "
+                "layers",
             )
-            elements = channels * recipe.resolution**2 if self.bottleneck.summed else 1
-            self.adversarial = Adversarial(discriminator, recipe, LIMIT / elements)
+            elements = channels * resolution**2 if self.bottleneck.summed else 1
+            self.adversarial = Adversarial(discriminator, recipe.loss.adversarial, LIMIT / elements)
 
     def forward(self, batch: torch.Tensor, draws: SampleGenerators) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of images (B, C, H, W)."""
-        if self.recipe.random_flip:
+        if self.recipe.data.random_flip:
             mirrored = draws.uniform().to(batch.device) < 0.5
             batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
         decoded, penalty, values = self.bottleneck(self.vae, batch, draws)
@@ -107,15 +106,20 @@ class FirstStageTask(Task):
             self.vae.save_pretrained(aside)
 
 
-def _check_used(trained: str, options: tuple[str, ...], recipe: FirstStageRecipe) -> None:
-    """Refuse options for other bottlenecks than the one trained, of which `options` are."""
-    for name in (*KLBottleneck.options, *VQBottleneck.options):
-        used = name in options or not recipe.given(name)
-        check(used, f"{name} is given, but training this {trained} does not use it; leave it out")
+def _check_used(trained: str, used: str | None, loss: FirstStageLossOptions) -> None:
+    """Refuse the options of other bottlenecks than the one that is trained, whose option is `used`."""
+    for name in (KLBottleneck.option, VQBottleneck.option):
+        fits = name == used or not loss.given(name)
+        check(fits, f"loss.{name} is given, but training this {trained} does not use it; leave it out")
 
 
 def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | None = None) -> Path:
     """Train an autoencoder on a folder of images; returns the output folder, which holds `vae/`.
+
+    Args:
+        recipe: What is to be trained, and how.
+        run: `train`, or a rehearsal.
+        limit: Of no use here, where no latents are encoded.
 
     Raises:
         ConfigError: If the recipe doesn't fit together, or doesn't fit the images.
@@ -123,49 +127,48 @@ def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | N
         InputError: If there are no images.
     """
     check_writable(Path(recipe.output_dir) / "vae")
-    accelerator = make_accelerator(recipe)
+    accelerator, loss = make_accelerator(recipe), recipe.loss
+    act = loss.adversarial is not None and loss.adversarial.discriminator.norm == "act"
     check(
-        accelerator.distributed_type is not DistributedType.DEEPSPEED
-        or not (recipe.codebook_restart or recipe.discriminator.get("norm") == "act"),
-        "a first stage with codebook_restart or a discriminator with norm: act is not trained by DeepSpeed, which has "
+        accelerator.distributed_type is not DistributedType.DEEPSPEED or not (loss.codebook.restart or act),
+        "a first stage with codebook.restart or a discriminator with norm: act is not trained by DeepSpeed, which has "
         "copies of the weights that they write into; launch without it",
     )
     check(
-        accelerator.distributed_type is not DistributedType.FSDP
-        or not (recipe.discriminator or recipe.codebook_restart),
-        "a first stage with a discriminator or codebook_restart is not trained by FSDP, as both look at whole weights; "
+        accelerator.distributed_type is not DistributedType.FSDP or not (loss.adversarial or loss.codebook.restart),
+        "a first stage with a discriminator or codebook.restart is not trained by FSDP, as both look at whole weights; "
         "launch without it, first stages fit one device",
     )
     torch.manual_seed(recipe.seed)
-    images = open_images(recipe, recipe.channels)
+    images = open_images(recipe, recipe.data.channels)
     trained, held_out = _parts(recipe, images, open_bad_files(recipe, images, accelerator))
     perceptual = None
-    if recipe.lpips:
-        perceptual = load_perceptual(recipe.lpips, images.channels, recipe.resolution).to(accelerator.device)
-    vae = make_first_stage(recipe.model, images.channels, recipe.resolution)
+    if loss.lpips is not None:
+        perceptual = load_perceptual(loss.lpips, images.channels, images.resolution).to(accelerator.device)
+    vae = make_first_stage(recipe.model, images.channels, images.resolution)
     return run(FirstStageTask(vae, recipe, perceptual, held_out), trained, recipe, accelerator)
 
 
-def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tuple[SkipBadFiles, Any]:
+def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tuple[SkipBadFiles, Tensors]:
     """Those to train on, and those held out: of a folder of their own, or a share of the same."""
 
-    def readable(items: Dataset[Any], files: Sequence[Stored]) -> SkipBadFiles:
+    def readable(items: Dataset[torch.Tensor], files: Sequence[Stored]) -> SkipBadFiles:
         return SkipBadFiles(items, files, bad_files, recipe.seed)
 
     trained, unseen = readable(images, images.files), open_held_out(recipe, images.channels)
-    if not recipe.validation_steps:
-        return trained, []
+    if not recipe.validation.steps:
+        return trained, ()
+    held_out: SkipBadFiles
     if unseen is not None:
-        held_out: Any = readable(unseen, unseen.files)
+        held_out = readable(unseen, unseen.files)
     else:
         order = torch.randperm(len(images), generator=generator(recipe.seed)).tolist()
-        cut = round(recipe.validation_share * len(images))
+        cut = round(recipe.validation.share * len(images))
         held_out, trained = (
             readable(Subset(images, part), [images.files[place] for place in part])
             for part in (sorted(order[:cut]), sorted(order[cut:]))
         )
-    check_held_out(held_out, recipe.resolution)
-    check(
-        len(trained) > 0, f"validation_share is {recipe.validation_share}, which leaves no image to train on; lower it"
-    )
+    check_held_out(held_out, images.resolution)
+    share = recipe.validation.share
+    check(len(trained) > 0, f"validation.share is {share}, which leaves no image to train on; lower it")
     return trained, held_out

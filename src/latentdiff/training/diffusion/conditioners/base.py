@@ -4,67 +4,91 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
+from latentdiff.data.options import DataOptions
 from latentdiff.errors import ConfigError
+from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.registry import nearest
 from latentdiff.seeding import SampleGenerators
-from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.training.diffusion.conditioners.options import ConditionOptions
+from latentdiff.types import JSON, FirstStage
+
+OptionsT = TypeVar("OptionsT", bound=ConditionOptions)
+ComponentT = TypeVar("ComponentT")
 
 
-class Conditioner(ABC):
+class Conditioner(ABC, Generic[OptionsT]):
     """The condition of one task, in training.
 
     It makes the network's input with the pipeline's own methods, so that training and sampling can't part.
 
     Args:
         pipeline: What is trained.
-        recipe: Of the run.
+        options: Its options in the recipe, of `options_class`.
+        data: The options of the data.
+        output_dir: The run's folder, for what is computed once.
+        adapter: Whether an adapter of the UNet is trained and nothing else.
 
     Attributes:
         task: The name of its pipeline in `PIPELINES`; by default its own name in `CONDITIONERS`.
+        options_class: The class of its options in the recipe.
         trains: The pipeline's components that are trained beside the UNet.
-        options: The fields of the recipe that it reads.
-        dropout: Share of conditions that are dropped where the recipe says nothing; None if it has no null condition.
+        knows_null: Whether the network is meant to know images without their condition, which classifier-free guidance
+            needs.
     """
 
     task: ClassVar[str | None] = None
+    options_class: ClassVar[type[ConditionOptions]] = ConditionOptions
     trains: tuple[str, ...] = ()
-    options: ClassVar[tuple[str, ...]] = ()
-    dropout: ClassVar[float | None] = None
+    knows_null: bool = False
 
-    def __init__(self, pipeline: Any, recipe: DiffusionRecipe) -> None:
-        self.pipeline, self.recipe = pipeline, recipe
+    def __init__(
+        self,
+        pipeline: DiffusionPipeline,
+        options: OptionsT,
+        data: DataOptions,
+        output_dir: str | Path,
+        *,
+        adapter: bool = False,
+    ) -> None:
+        self.pipeline, self.options, self.data = pipeline, options, data
+        self.output_dir, self.adapter = Path(output_dir), adapter
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make what batches will need of the pipeline; called at the end of construction.
+
+        Raises:
+            ConfigError: If the options don't fit the pipeline.
+        """
 
     @classmethod
-    def unet_options(cls, recipe: DiffusionRecipe, latent_channels: int) -> dict[str, Any]:
+    def unet_options(cls, options: OptionsT, latent_channels: int) -> dict[str, int]:
         """What the UNet's configuration has to be for this condition: `in_channels`, `cross_attention_dim`."""
         return {}
 
     @classmethod
-    def components(cls, recipe: DiffusionRecipe, images: Images, vae: Any) -> dict[str, Any]:
+    def components(cls, options: OptionsT, data: DataOptions, images: Images, vae: FirstStage) -> dict[str, object]:
         """New components of the pipeline, beside first stage, UNet and scheduler.
 
         Raises:
-            ConfigError: If the recipe doesn't fit.
+            ConfigError: If the options don't fit.
             InputError: If the images don't.
         """
         return {}
 
-    def null_dropout(self) -> float:
-        """The share of conditions to drop where the recipe says nothing, for this very pipeline."""
-        return self.dropout or 0.0
-
     @property
-    def share_dropped(self) -> float:
+    def dropout(self) -> float:
         """The share of conditions that are dropped in this run."""
-        return self.null_dropout() if self.recipe.dropout is None else self.recipe.dropout
+        return getattr(self.options, "dropout", 0.0)
 
     @abstractmethod
     def rows(self, images: Images) -> Rows:
@@ -83,29 +107,43 @@ class Conditioner(ABC):
         Args:
             batch: What `rows` gave, stacked.
             dropped: bool (B,), which of them get the null condition.
-            draws: Of the batch, for any further ones.
+            draws: The batch's generators, for any further draws.
         """
 
 
-def section_value(section: Mapping[str, Any], kind: type, name: str) -> Any:
-    """The option `name` of a recipe's section, else the default of the constructor of `kind`."""
-    return section.get(name, inspect.signature(kind).parameters[name].default)
+def section_value(section: JSON, kind: type, name: str) -> int:
+    """The number that the recipe gives a constructor's argument, else its default.
+
+    Args:
+        section: Constructor arguments of `kind`, as the recipe has them.
+        kind: The component's class.
+        name: The argument.
+    """
+    value: int = section.get(name, inspect.signature(kind).parameters[name].default)
+    return value
 
 
-def build(kind: type, section_name: str, section: Mapping[str, Any], **from_data: Any) -> Any:
+def build(kind: Callable[..., ComponentT], name: str, section: JSON, **from_data: object) -> ComponentT:
     """Make a component of a recipe's section and of what the data and the other components say.
+
+    Args:
+        kind: The component's class.
+        name: The section's dotted name, for messages.
+        section: Constructor arguments, as the recipe has them.
+        **from_data: Those that the recipe may not have.
 
     Raises:
         ConfigError: If the section has an unknown option, or one that comes from elsewhere.
     """
     given = sorted(set(section) & set(from_data))
     if given:
-        raise ConfigError(f"{section_name} has {given}, which follow from the data; leave them out")
+        raise ConfigError(f"{name} has {given}, which follow from the data; leave them out")
     takes = inspect.signature(kind).parameters
     unknown = sorted(set(section) - set(takes))
     if unknown:
-        raise ConfigError(f"{section_name} has {unknown[0]!r}; {nearest(unknown[0], set(takes) - set(from_data))}")
+        raise ConfigError(f"{name} has {unknown[0]!r}; {nearest(unknown[0], set(takes) - set(from_data))}")
     try:
         return kind(**section, **from_data)
     except TypeError as error:
-        raise ConfigError(f"{section_name} does not fit ({error}); see the documentation of {kind.__name__}") from None
+        documented = getattr(kind, "__name__", str(kind))
+        raise ConfigError(f"{name} does not fit ({error}); see the documentation of {documented}") from None

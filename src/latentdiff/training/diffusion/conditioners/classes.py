@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -11,47 +10,51 @@ from latentdiff.conditioning import Conditioning
 from latentdiff.config import check
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, Rows
-from latentdiff.errors import ConfigError, InputError
+from latentdiff.data.options import DataOptions
+from latentdiff.errors import InputError
 from latentdiff.labels import class_number
 from latentdiff.models.class_embedder import ClassEmbedder
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
-from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.training.diffusion.conditioners.options import ClassOptions
+from latentdiff.types import Config, FirstStage
 
 
-class ClassConditioner(Conditioner):
+class ClassConditioner(Conditioner[ClassOptions]):
     """The class embedder is trained with the UNet; with dropout it has one more label, the null class."""
 
+    options_class = ClassOptions
     trains = ("class_embedder",)
-    options = ("class_embedder",)
-    dropout = 0.1
 
-    def __init__(self, pipeline: Any, recipe: DiffusionRecipe) -> None:
-        super().__init__(pipeline, recipe)
-        self.null = pipeline.class_embedder.config.null_class
-        if recipe.dropout and self.null is None:
-            raise ConfigError(f"condition_dropout is {recipe.dropout}, but this model has no null class; set it to 0")
+    def prepare(self) -> None:
+        """Find the null class; a recipe may not drop conditions without one."""
+        self.null: int | None = self.pipeline.class_embedder.config.null_class
+        self.knows_null = self.null is not None
+        check(
+            self.knows_null or not (self.options.given("dropout") and self.options.dropout),
+            f"conditioning.dropout is {self.options.dropout}, but this model has no null class; set it to 0",
+        )
 
     @classmethod
-    def unet_options(cls, recipe: DiffusionRecipe, latent_channels: int) -> dict[str, Any]:
+    def unet_options(cls, options: ClassOptions, latent_channels: int) -> dict[str, int]:
         """The context's width."""
-        return {"cross_attention_dim": section_value(recipe.class_embedder, ClassEmbedder, "embed_dim")}
+        return {"cross_attention_dim": section_value(options.class_embedder, ClassEmbedder, "embed_dim")}
 
     @classmethod
-    def components(cls, recipe: DiffusionRecipe, images: Images, vae: Any) -> dict[str, Any]:
+    def components(cls, options: ClassOptions, data: DataOptions, images: Images, vae: FirstStage) -> dict[str, object]:
         """An embedder of the images' classes, or of those that the recipe names."""
         _check_labels(images)
-        section = dict(recipe.class_embedder)
+        section = dict(options.class_embedder)
         names = section.pop("class_names", images.class_names)
         check(
             names is None or isinstance(names, list),
-            f"class_embedder has class_names {names!r}; give a list of names",
+            f"conditioning.class_embedder has class_names {names!r}; give a list of names",
         )
         count = images.num_classes if names is None else len(names)
-        null = count if recipe.dropout or recipe.dropout is None else None
+        null = count if options.dropout else None
         embedder = build(
             ClassEmbedder,
-            "class_embedder",
+            "conditioning.class_embedder",
             section,
             num_classes=count + (null is not None),
             null_class=null,
@@ -59,9 +62,10 @@ class ClassConditioner(Conditioner):
         )
         return {"class_embedder": embedder}
 
-    def null_dropout(self) -> float:
-        """None are dropped for a model without a null class."""
-        return 0.0 if self.null is None else super().null_dropout()
+    @property
+    def dropout(self) -> float:
+        """The share of classes that are dropped: none for a model without a null class."""
+        return self.options.dropout if self.knows_null else 0.0
 
     def rows(self, images: Images) -> Rows:
         """The number of the image's class, ()."""
@@ -71,7 +75,7 @@ class ClassConditioner(Conditioner):
     def __call__(
         self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
     ) -> Conditioning:
-        """See `Conditioner`."""
+        """The embeddings of the classes, or of the null class where they are dropped."""
         labels = batch["labels"] if self.null is None else batch["labels"].masked_fill(dropped, self.null)
         return Conditioning(self.pipeline.class_embedder(labels))
 
@@ -84,7 +88,7 @@ def labels_of(images: Images, class_names: list[str] | None, num_classes: int) -
     """
     _check_labels(images)
     assert images.labels is not None
-    given: list[Any] = images.labels
+    given: list[int] | list[str] = images.labels
     if images.class_names is not None and class_names is not None:
         given = [images.class_names[label] for label in images.labels]
     if images.class_names is not None and class_names is None and images.num_classes != num_classes:
@@ -96,7 +100,7 @@ def labels_of(images: Images, class_names: list[str] | None, num_classes: int) -
     return torch.tensor([numbers[label] for label in given])
 
 
-def _classes(config: Any) -> int:
+def _classes(config: Config) -> int:
     """How many classes images can be of: the null class, where it is the last label, is none."""
     return int(config.num_classes - (config.null_class == config.num_classes - 1))
 

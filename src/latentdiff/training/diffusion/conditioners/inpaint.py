@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,31 +10,30 @@ import torch
 from latentdiff.conditioning import Conditioning
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
-from latentdiff.errors import ConfigError
 from latentdiff.registry import MASKS
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner
-from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.training.diffusion.conditioners.options import InpaintOptions
 
 
-class InpaintConditioner(Conditioner):
+class InpaintConditioner(Conditioner[InpaintOptions]):
     """The network sees the masked image's latents and the mask; the first stage encodes at every step."""
 
-    options = ("masks",)
+    options_class = InpaintOptions
 
     @classmethod
-    def unet_options(cls, recipe: DiffusionRecipe, latent_channels: int) -> dict[str, Any]:
+    def unet_options(cls, options: InpaintOptions, latent_channels: int) -> dict[str, int]:
         """Latents, latents of the masked image, and the mask."""
         return {"in_channels": 2 * latent_channels + 1}
 
     def rows(self, images: Images) -> Rows:
         """The image (3, H, W) in [-1, 1] as `pixels`, and `holes` (1, H, W), 1 in holes and 0 elsewhere."""
-        return _Masked(images, self.recipe.masks)
+        return _Masked(images, self.options.masks)
 
     def __call__(
         self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
     ) -> Conditioning:
-        """See `Conditioner`."""
+        """The masked images' latents and the masks."""
         return Conditioning(concat=self.pipeline.encode_masked(batch["pixels"], batch["holes"]))
 
 
@@ -48,15 +45,7 @@ class _Masked:
         weights: Names of the registry `MASKS` to how often each is drawn, relative to each other.
     """
 
-    def __init__(self, images: Images, weights: Mapping[str, Any]) -> None:
-        if not weights:
-            raise ConfigError("masks is empty; give names of mask generators and how often each is drawn")
-        for name, weight in weights.items():
-            number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-            if not number or not (0 < weight < math.inf):
-                raise ConfigError(
-                    f"masks has {weight!r} as the weight of {name!r}; give a number above 0, or leave it out"
-                )
+    def __init__(self, images: Images, weights: Mapping[str, float]) -> None:
         self.images, self.size = images, (images.resolution, images.resolution)
         self.generators = [MASKS.get(name) for name in weights]
         self.shares = np.array(list(weights.values()), dtype=np.float64) / sum(weights.values())

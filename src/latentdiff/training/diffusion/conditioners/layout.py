@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,44 +11,48 @@ from latentdiff.conditioning import Conditioning
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
 from latentdiff.data.layouts import boxes_meant, classes_of, read_layouts
+from latentdiff.data.options import DataOptions
 from latentdiff.errors import InputError
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.models.text_encoder import LDMTextEncoder
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
-from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.training.diffusion.conditioners.options import LayoutOptions
+from latentdiff.types import JSON, FirstStage
 
 
-class LayoutConditioner(Conditioner):
+class LayoutConditioner(Conditioner[LayoutOptions]):
     """The layout encoder is trained with the UNet; a dropped layout is the empty one."""
 
+    options_class = LayoutOptions
     trains = ("layout_encoder",)
-    options = ("layout_encoder", "layout_tokenizer", "box_format", "box_units")
-    dropout = 0.1
+    knows_null = True
 
-    def __init__(self, pipeline: Any, recipe: DiffusionRecipe) -> None:
-        super().__init__(pipeline, recipe)
-        self.empty = pipeline.tokenizer([[]])
+    def prepare(self) -> None:
+        """Tokenise the empty layout."""
+        self.empty: torch.Tensor = self.pipeline.tokenizer([[]])
 
     @classmethod
-    def unet_options(cls, recipe: DiffusionRecipe, latent_channels: int) -> dict[str, Any]:
+    def unet_options(cls, options: LayoutOptions, latent_channels: int) -> dict[str, int]:
         """The context's width."""
-        return {"cross_attention_dim": section_value(recipe.layout_encoder, LDMTextEncoder, "hidden_size")}
+        return {"cross_attention_dim": section_value(options.layout_encoder, LDMTextEncoder, "hidden_size")}
 
     @classmethod
-    def components(cls, recipe: DiffusionRecipe, images: Images, vae: Any) -> dict[str, Any]:
+    def components(
+        cls, options: LayoutOptions, data: DataOptions, images: Images, vae: FirstStage
+    ) -> dict[str, object]:
         """A tokenizer of the classes in the data, or of those that the recipe names, and an encoder of its tokens."""
-        section = dict(recipe.layout_tokenizer)
+        section = dict(options.layout_tokenizer)
         if not {"class_names", "num_classes"} & set(section):
-            section |= classes_of(_layouts(recipe, images))
-        tokenizer = build(LayoutTokenizer, "layout_tokenizer", section)
+            section |= classes_of(_layouts(data, images))
+        tokenizer = build(LayoutTokenizer, "conditioning.layout_tokenizer", section)
         sizes = {"vocab_size": tokenizer.config["num_tokens"], "max_position_embeddings": tokenizer.length}
-        encoder = build(LDMTextEncoder, "layout_encoder", recipe.layout_encoder, **sizes)
+        encoder = build(LDMTextEncoder, "conditioning.layout_encoder", options.layout_encoder, **sizes)
         return {"layout_encoder": encoder, "tokenizer": tokenizer}
 
     def rows(self, images: Images) -> Rows:
         """Token ids (M,), the objects in another order at every visit."""
-        layouts = _layouts(self.recipe, images)
+        layouts = _layouts(self.data, images)
         ids = []
         for flip in (False, True):
             for path, layout in zip(images.files, layouts, strict=True):
@@ -62,7 +65,7 @@ class LayoutConditioner(Conditioner):
     def __call__(
         self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
     ) -> Conditioning:
-        """See `Conditioner`."""
+        """The encoder's states of the layouts, or of the empty one where they are dropped."""
         ids = torch.where(dropped[:, None], self.empty.to(dropped.device), batch["layout_ids"])
         return Conditioning(self.pipeline.encode_layouts(ids))
 
@@ -71,8 +74,8 @@ class _Shuffled:
     """Layouts whose objects, three tokens each, come in any order.
 
     Args:
-        ids: (2 N, M), of the images and then of their mirror images.
-        counts: Objects of each image.
+        ids: Token ids (2 N, M) of the images and then of their mirror images.
+        counts: The number of each image's objects.
     """
 
     def __init__(self, ids: torch.Tensor, counts: list[int]) -> None:
@@ -86,5 +89,5 @@ class _Shuffled:
         return {"layout_ids": torch.cat([objects, ids[3 * count :]])}
 
 
-def _layouts(recipe: DiffusionRecipe, images: Images) -> list[list[dict[str, Any]]]:
-    return read_layouts(images, *boxes_meant(images, recipe.box_format, recipe.box_units))
+def _layouts(data: DataOptions, images: Images) -> list[list[JSON]]:
+    return read_layouts(images, *boxes_meant(images, data.box_format, data.box_units))

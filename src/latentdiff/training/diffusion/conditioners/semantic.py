@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -12,35 +11,39 @@ from latentdiff.conditioning import Conditioning
 from latentdiff.data.images import Images
 from latentdiff.data.label_maps import IGNORE_INDEX, LabelMaps, count_classes, indexed_palette, paths_of
 from latentdiff.data.latent_cache import Rows
+from latentdiff.data.options import DataOptions
 from latentdiff.models.segmentation_encoder import SegmentationEncoder
 from latentdiff.pipelines.codec import factor
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
-from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.training.diffusion.conditioners.options import SemanticOptions
+from latentdiff.types import FirstStage
 
 
-class SemanticConditioner(Conditioner):
+class SemanticConditioner(Conditioner[SemanticOptions]):
     """The segmentation encoder is trained with the UNet; a dropped map has no class at any pixel."""
 
+    options_class = SemanticOptions
     trains = ("segmentation_encoder",)
-    options = ("segmentation_encoder",)
-    dropout = 0.0  # the pipeline has no guidance that would need it
 
     @classmethod
-    def unet_options(cls, recipe: DiffusionRecipe, latent_channels: int) -> dict[str, Any]:
+    def unet_options(cls, options: SemanticOptions, latent_channels: int) -> dict[str, int]:
         """Latents and the encoder's channels."""
-        channels = section_value(recipe.segmentation_encoder, SegmentationEncoder, "out_channels")
+        channels = section_value(options.segmentation_encoder, SegmentationEncoder, "out_channels")
         return {"in_channels": latent_channels + channels}
 
     @classmethod
-    def components(cls, recipe: DiffusionRecipe, images: Images, vae: Any) -> dict[str, Any]:
+    def components(
+        cls, options: SemanticOptions, data: DataOptions, images: Images, vae: FirstStage
+    ) -> dict[str, object]:
         """An encoder of the maps' classes, which keeps their names, if the recipe has some, and their colours."""
-        paths, section = paths_of(images), dict(recipe.segmentation_encoder)
+        paths, section = paths_of(images), dict(options.segmentation_encoder)
         said = section.get("class_names") or section.get("palette")
         count = section.pop("in_channels", None) or (len(said) if said else count_classes(paths))
         palette = section.pop("palette", None) or indexed_palette(paths, count)
-        options = {"in_channels": count, "palette": palette, "num_stages": int(math.log2(factor(vae)))}
-        return {"segmentation_encoder": build(SegmentationEncoder, "segmentation_encoder", section, **options)}
+        own = {"in_channels": count, "palette": palette, "num_stages": int(math.log2(factor(vae)))}
+        encoder = build(SegmentationEncoder, "conditioning.segmentation_encoder", section, **own)
+        return {"segmentation_encoder": encoder}
 
     def rows(self, images: Images) -> Rows:
         """The label map (H, W), int64, as `maps`."""
@@ -50,6 +53,6 @@ class SemanticConditioner(Conditioner):
     def __call__(
         self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
     ) -> Conditioning:
-        """See `Conditioner`."""
+        """The encoded maps, without a class at any pixel where they are dropped."""
         maps = batch["maps"].masked_fill(dropped[:, None, None], IGNORE_INDEX)
         return Conditioning(concat=self.pipeline.encode_maps(maps, IGNORE_INDEX))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,16 +18,16 @@ from latentdiff.io.images import to_tensor
 from latentdiff.registry import DEGRADATIONS
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner
-from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.training.diffusion.conditioners.options import SuperResolutionOptions
 
 
-class SuperResolutionConditioner(Conditioner):
+class SuperResolutionConditioner(Conditioner[SuperResolutionOptions]):
     """The small image has the latents' size and is concatenated to them; it is degraded anew at every visit."""
 
-    options = ("degradation",)
+    options_class = SuperResolutionOptions
 
     @classmethod
-    def unet_options(cls, recipe: DiffusionRecipe, latent_channels: int) -> dict[str, Any]:
+    def unet_options(cls, options: SuperResolutionOptions, latent_channels: int) -> dict[str, int]:
         """Latents and RGB."""
         return {"in_channels": latent_channels + 3}
 
@@ -38,7 +37,7 @@ class SuperResolutionConditioner(Conditioner):
             raise ConfigError(
                 f"the first stage has {images.channels} channels; super-resolution needs one of 3, which are RGB"
             )
-        rows = _SmallImages(images, DEGRADATIONS.get(self.recipe.degradation), self.pipeline.upscale_factor)
+        rows = _SmallImages(images, DEGRADATIONS.get(self.options.degradation), self.pipeline.upscale_factor)
         with suppress(BadFileError):  # only to say what the degradation doesn't take
             rows(0, False, np.random.default_rng(0))
         return rows
@@ -46,7 +45,7 @@ class SuperResolutionConditioner(Conditioner):
     def __call__(
         self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
     ) -> Conditioning:
-        """See `Conditioner`."""
+        """The small images."""
         return Conditioning(concat=batch["small"])
 
 

@@ -3,53 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
+from latentdiff.data.options import DataOptions
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.models.text_encoder import LDMTextEncoder
 from latentdiff.models.tokenizer import load_tokenizer
 from latentdiff.pipelines.prompts import tokenize
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
+from latentdiff.training.diffusion.conditioners.options import TextOptions
 from latentdiff.training.diffusion.text_cache import cached_states, encode_ids
-from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.types import FirstStage
 
 
-class TextConditioner(Conditioner):
+class TextConditioner(Conditioner[TextOptions]):
     """The text encoder is trained with the UNet, or its states are kept on disk; a dropped caption is the empty one."""
 
+    options_class = TextOptions
     trains: tuple[str, ...] = ("text_encoder",)
-    options = ("text_encoder", "vocabulary", "caption_dropout", "validation_prompts", "train_text_encoder")
-    dropout = 0.1
+    knows_null = True
 
-    def __init__(self, pipeline: Any, recipe: DiffusionRecipe) -> None:
-        super().__init__(pipeline, recipe)
-        self.empty = tokenize(pipeline.tokenizer, [""], pipeline.max_length)
-        self.frozen = bool(recipe.lora) if recipe.train_text_encoder is None else not recipe.train_text_encoder
+    def prepare(self) -> None:
+        """Tokenise the empty caption, and encode it if the encoder stays as it is."""
+        trained = self.options.train_text_encoder
+        self.empty = tokenize(self.pipeline.tokenizer, [""], self.pipeline.max_length)
+        self.frozen = self.adapter if trained is None else not trained
         if self.frozen:
             self.trains = ()
             with torch.no_grad():
-                self.empty_states = encode_ids(pipeline.text_encoder, self.empty)
+                self.empty_states = encode_ids(self.pipeline.text_encoder, self.empty)
 
     @classmethod
-    def unet_options(cls, recipe: DiffusionRecipe, latent_channels: int) -> dict[str, Any]:
+    def unet_options(cls, options: TextOptions, latent_channels: int) -> dict[str, int]:
         """The context's width."""
-        return {"cross_attention_dim": section_value(recipe.text_encoder, LDMTextEncoder, "hidden_size")}
+        return {"cross_attention_dim": section_value(options.text_encoder, LDMTextEncoder, "hidden_size")}
 
     @classmethod
-    def components(cls, recipe: DiffusionRecipe, images: Images, vae: Any) -> dict[str, Any]:
+    def components(cls, options: TextOptions, data: DataOptions, images: Images, vae: FirstStage) -> dict[str, object]:
         """A text encoder and the tokenizer of the vocabulary."""
-        if recipe.vocabulary is None:
-            raise ConfigError("vocabulary is missing; a text encoder needs a WordPiece vocab.txt")
-        encoder = build(LDMTextEncoder, "text_encoder", recipe.text_encoder)
-        tokenizer = load_tokenizer(recipe.vocabulary, encoder.config.max_position_embeddings)
+        if options.vocabulary is None:
+            raise ConfigError("conditioning.vocabulary is missing; a text encoder needs a WordPiece vocab.txt")
+        encoder = build(LDMTextEncoder, "conditioning.text_encoder", options.text_encoder)
+        tokenizer = load_tokenizer(options.vocabulary, encoder.config.max_position_embeddings)
         return {"text_encoder": encoder, "tokenizer": tokenizer}
 
     def rows(self, images: Images) -> Rows:
@@ -62,7 +64,7 @@ class TextConditioner(Conditioner):
         if not self.frozen:
             return _Captions("input_ids", ids.to(torch.int32).numpy(), np.arange(len(ids)), counts)
         unique, places = torch.unique(ids, dim=0, return_inverse=True)
-        states = cached_states(Path(self.recipe.output_dir) / "captions", self.pipeline.text_encoder, unique)
+        states = cached_states(self.output_dir / "captions", self.pipeline.text_encoder, unique)
         return _Captions("text_states", states, places.numpy(), counts)
 
     def prompts(self, prompts: list[str]) -> dict[str, torch.Tensor]:
@@ -72,7 +74,7 @@ class TextConditioner(Conditioner):
     def __call__(
         self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
     ) -> Conditioning:
-        """See `Conditioner`."""
+        """The encoder's states of the captions, or of the empty one where they are dropped."""
         if "text_states" in batch:
             empty = self.empty_states.to(dropped.device)
             return Conditioning(torch.where(dropped[:, None, None], empty, batch["text_states"]))
@@ -90,9 +92,7 @@ class _Captions:
         counts: Captions of each image.
     """
 
-    def __init__(
-        self, name: str, values: np.ndarray[Any, Any], places: np.ndarray[Any, Any], counts: list[int]
-    ) -> None:
+    def __init__(self, name: str, values: NDArray[np.number], places: NDArray[np.integer], counts: list[int]) -> None:
         self.name, self.values, self.places = name, values, places
         self.counts, self.ends = counts, np.cumsum(counts)
         self.dtype = np.int64 if values.dtype.kind == "i" else np.float32

@@ -11,17 +11,20 @@ from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, Rows
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner
+from latentdiff.training.diffusion.conditioners.options import UnconditionalOptions
 
 
-class NoCondition(Conditioner):
+class NoCondition(Conditioner[UnconditionalOptions]):
     """Images alone."""
 
+    options_class = UnconditionalOptions
+
     def rows(self, images: Images) -> Rows:
-        """Nothing."""
+        """Nothing is read of an image."""
         return Columns()
 
     def __call__(
         self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
     ) -> Conditioning:
-        """See `Conditioner`."""
+        """Nothing is shown to the network."""
         return Conditioning()

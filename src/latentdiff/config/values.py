@@ -1,0 +1,157 @@
+"""What a value means for an option's type, and what the type takes, in words."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+BOOL_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+NULL_WORDS = ("none", "null")
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # a number for YAML 1.2 and for people, a text for YAML 1.1
+NOUNS: dict[object, tuple[str, str]] = {  # one, several
+    int: ("an integer", "integers"),
+    float: ("a number", "numbers"),
+    bool: ("true or false", "true or false"),
+    str: ("text", "texts"),
+}
+BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+
+
+def members(hint: object) -> list[object]:
+    """The types of a union, else the one type."""
+    if get_origin(hint) is Annotated:
+        return members(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return [member for part in get_args(hint) for member in members(part)]
+    return [hint]
+
+
+def read(fields: Mapping[str, FieldInfo], values: Mapping[str, object]) -> dict[str, object]:
+    """The values as pydantic is to check them: what `meant` refuses becomes what no option takes."""
+
+    def one(name: str, value: object) -> object:
+        try:
+            return meant(value, fields[name].annotation) if name in fields else value
+        except ValueError:
+            return object()
+
+    return {name: one(name, value) for name, value in values.items()}
+
+
+def meant(value: object, hint: object) -> object:
+    """What a value stands for, where pydantic would not take it or would take it otherwise.
+
+    Args:
+        value: As YAML, a flag or Python gives it.
+        hint: The option's type.
+
+    Raises:
+        ValueError: For what pydantic would take though it is not of the type, such as true for 1.
+    """
+    kinds = members(hint)
+    if value is None or (value in NULL_WORDS and type(None) in kinds):
+        return None
+    if bool in kinds or isinstance(value, bool):
+        return _truth(value, kinds)
+    if isinstance(value, str) and int in kinds:
+        return _integer(value)
+    if isinstance(value, (list, tuple)):
+        items = [get_args(kind)[0] for kind in kinds if get_origin(kind) in (list, tuple)]  # all of one type
+        value = [meant(item, items[0]) for item in value] if items else value
+    if isinstance(value, dict):
+        items = [get_args(kind)[1] for kind in kinds if get_origin(kind) is dict]
+        value = (
+            _with_numbers(value)
+            if Any in items
+            else {k: meant(v, items[0]) for k, v in value.items()}
+            if items
+            else value
+        )
+    return value
+
+
+def _truth(value: object, kinds: list[object]) -> bool | str:
+    """True or false; "no" where that is a choice, since YAML reads an unquoted no as false."""
+    if bool in kinds:
+        found = BOOL_WORDS.get(value.lower()) if isinstance(value, str) else value
+        if isinstance(found, bool):
+            return found
+    elif not value and any("no" in get_args(kind) for kind in kinds):
+        return "no"
+    raise ValueError(value)
+
+
+def _integer(text: str) -> int | str:
+    """An integer for its text, also for 1e4; by way of float, which rounds beyond 2**53, only where it has to be."""
+    if text.strip().lstrip("+-").isdecimal():
+        return int(text)
+    number = float(text)
+    return int(number) if number.is_integer() else text
+
+
+def _with_numbers(value: object) -> object:
+    """A free mapping in which texts such as 1e-4 are numbers, at any depth."""
+    if isinstance(value, dict):
+        return {name: _with_numbers(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(item) for item in value]
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
+
+
+def noun(hint: object, plural: bool = False) -> str:
+    """A type in words."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint in NOUNS:
+        return NOUNS[hint][plural]
+    if origin is Literal:
+        return " or ".join(map(repr, args))
+    if origin in (list, tuple):
+        count = f"{len(args)} " if origin is tuple and ... not in args else ""
+        return f"{'lists' if plural else 'a list'} of {count}{noun(args[0], plural=True)}"
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return f"a mapping of {', '.join(hint.model_fields)}"
+    return "a mapping"
+
+
+def _nouns(kinds: list[object]) -> str:
+    parts = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    if len(parts) < 2:
+        return " or ".join(map(noun, kinds))
+    return f"{' or '.join(map(type_of, parts))}, or a mapping with that as its type"
+
+
+def type_of(part: type[BaseModel]) -> str:
+    """The name by which a part is chosen among several, quoted."""
+    return repr(part.model_fields["type"].default)
+
+
+def bounds(field: FieldInfo) -> str:
+    """Such as "above 0 and at most 1"; empty without bounds."""
+    found = [(word, getattr(bound, name, None)) for bound in field.metadata for name, word in BOUNDS.items()]
+    return " and ".join(f"{word} {limit:g}" for word, limit in found if limit is not None)
+
+
+def allowed(field: FieldInfo, *, number: bool = False) -> str:
+    """What values an option takes, in words.
+
+    Args:
+        field: Of the option.
+        number: Whether it is clear that it has to be a number, so that the bounds alone are to be said.
+    """
+    kinds, limits = members(field.annotation), bounds(field)
+    words = "" if number else _nouns([kind for kind in kinds if kind is not type(None)])
+    words = " ".join(filter(None, [words, "of" if words and limits.startswith("at") else "", limits]))
+    words += ("," if limits else "") + " or null" if type(None) in kinds else ""
+    note = trait(field, "note")
+    return f"{words}; {note}" if note else words
+
+
+def trait(field: FieldInfo, name: Literal["resume", "of_pipeline", "note"]) -> object:
+    """What `option` was told of a field beside its value; None if nothing."""
+    extra = field.json_schema_extra
+    return extra.get(name) if isinstance(extra, dict) else None

@@ -1,0 +1,73 @@
+"""What the training of a diffusion model has to be told beside what every stage has to."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+from typing_extensions import Self
+
+from latentdiff.config import Part, check, option
+from latentdiff.tasks import NUM_INFERENCE_STEPS
+from latentdiff.training.engine.options import ValidationOptions
+
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+class LoraOptions(Part):
+    """An adapter of the UNet's attention (Hu et al. 2021, arXiv 2106.09685)."""
+
+    rank: int = option(ge=1)
+    """Rank of the matrices that are added."""
+    alpha: float | None = option(None, gt=0, note="null is the rank")
+    """What they are scaled by, over the rank; by default the rank."""
+    target_modules: list[str] = option(ATTENTION)
+    """Ends of the names of the layers that get them."""
+
+    @model_validator(mode="after")
+    def _check_targets(self) -> Self:
+        check(bool(self.target_modules), f"target_modules is empty; give ends of names of layers, such as {ATTENTION}")
+        return self
+
+
+class DiffusionLossOptions(Part):
+    """The loss of a diffusion model (eq. 2 of the paper)."""
+
+    type: Literal["l2", "l1", "huber"] = "l2"
+    """Between prediction and target: squares, absolute values, or Huber's, which is squares near 0 (Khrapov et al.
+    2024, arXiv 2403.16728)."""
+    huber_c: float = option(0.1, gt=0, le=1)  # the default of diffusers' training scripts
+    """Where Huber's becomes linear at the noisiest timestep; towards the cleanest it grows to 1."""
+    elbo_weight: float = option(0.0, ge=0)
+    """Weight of the variational bound beside the loss, 0 in the paper; `original_elbo_weight` there."""
+    learn_logvar: bool = False
+    """Learn the variance of the errors at each timestep and divide them by it, so that those that are large anyway
+    count less; a logarithm that is added keeps it from growing."""
+    logvar_init: float = 0.0
+    """The logarithm of these variances at the start."""
+    noise_offset: float = option(0.0, ge=0)
+    """Standard deviation of a constant that the noise of each channel gets, such as 0.1, for models that make dark and
+    bright images (Guttenberg 2023)."""
+    snr_gamma: float | None = option(None, gt=0)
+    """Min-SNR weighting of the loss (Hang et al. 2023, arXiv 2303.09556); null for the paper's L_simple."""
+
+    @model_validator(mode="after")
+    def _check_used(self) -> Self:
+        used = self.type == "huber" or not self.given("huber_c")
+        check(used, f"huber_c is given, but type is {self.type!r}; leave it out")
+        used = self.learn_logvar or not self.given("logvar_init")
+        check(used, "logvar_init is given, but learn_logvar is false; leave it out, or set learn_logvar")
+        return self
+
+
+class DiffusionValidationOptions(ValidationOptions):
+    """Looks at samples, and at the loss of images that are not trained on."""
+
+    samples: int = option(4, ge=0)
+    """Images made at each validation, below those whose conditions they have."""
+    prompts: list[str] = option([])
+    """Captions of the images made at validation, in place of the data's; for text-to-image."""
+    inference_steps: int = option(NUM_INFERENCE_STEPS, ge=1)
+    """Steps of the solver."""
+    guidance_scale: float | None = None
+    """Classifier-free guidance at validation; by default 3 where conditions are dropped."""

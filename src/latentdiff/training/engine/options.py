@@ -1,0 +1,106 @@
+"""What every stage of training has to be told: the parts of a recipe that the training loop reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from latentdiff.config import Part, option
+from latentdiff.data.options import DataOptions
+from latentdiff.types import JSON
+
+
+class OptimizerOptions(Part):
+    """How gradients become steps."""
+
+    name: str = "adamw"
+    """ "adamw", "adamw_fused", or a class of torch.optim by its name."""
+    options: JSON = option({})
+    """Further arguments of that class."""
+    learning_rate: float = option(1e-4, gt=0, resume="remedy")
+    """After the warm-up and before any decay."""
+    scale_lr: bool = False
+    """Multiply the learning rate by the images of a step, those of all processes, as the original code did."""
+    lr_scheduler: str = option("constant_with_warmup", resume="remedy")
+    """A schedule of `diffusers.optimization.get_scheduler`, or of the original code: warmup_linear, warmup_cosine."""
+    lr_scheduler_options: JSON = option({})
+    """Its further arguments, such as power of polynomial."""
+    lr_warmup_steps: int = option(0, ge=0, resume="remedy")
+    """Steps in which the learning rate rises from 0."""
+    beta1: float = 0.9
+    """Decay of AdamW's mean of gradients."""
+    beta2: float = 0.999
+    """Decay of AdamW's mean of squared gradients."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay, relative to the learning rate."""
+    max_grad_norm: float = option(1.0, gt=0, resume="remedy", note="inf leaves gradients as they are")
+    """Gradients of a larger norm are scaled down to it; inf leaves them as they are."""
+
+
+class EMAOptions(Part):
+    """The exponential moving average of the weights, which is what a run ends with."""
+
+    decay: float = option(0.9999, ge=0, lt=1, note="0 turns EMA off")
+    """Upper bound of the decay, which warms up as (1 + n) / (10 + n); 0 turns EMA off."""
+
+
+class CheckpointOptions(Part):
+    """Checkpoints, from which a run goes on."""
+
+    steps: int = option(1000, ge=1)
+    """Steps between checkpoints."""
+    total_limit: int = option(2, ge=1)
+    """The newest checkpoints that are kept."""
+
+
+class ValidationOptions(Part):
+    """Looks at the run on the way: values go to the log, pictures to `validation/`."""
+
+    steps: int = option(0, ge=0, note="0 is never")
+    """Steps between validations, 0 for none."""
+    data_dir: str | None = None
+    """Images that are not trained on, of which validation has the loss, at the same draws every time; the weights with
+    the lowest are kept in `best/`."""
+
+    def unused(self) -> Iterator[str]:
+        """The options that are given and of no use, as validation is turned off."""
+        if not self.steps:
+            yield from sorted(self.model_fields_set - {"steps"})
+
+
+class Recipe(Part):
+    """What all training stages share."""
+
+    output_dir: str = option(resume="free")
+    """Where checkpoints and the trained weights go."""
+    data: DataOptions
+    """The images."""
+    optimizer: OptimizerOptions = OptimizerOptions()
+    """How gradients become steps."""
+    ema: EMAOptions = EMAOptions()
+    """The average of the weights."""
+    checkpoint: CheckpointOptions = option(CheckpointOptions(), resume="free")
+    """What a run goes on from."""
+    validation: ValidationOptions = option(ValidationOptions(), resume="free")
+    """Looks at the run on the way."""
+    max_train_steps: int = option(100_000, ge=1, resume="free")
+    """Optimiser steps in all, those before a resume included."""
+    train_batch_size: int = option(16, ge=1, resume="free")
+    """Images per process and micro-step."""
+    gradient_accumulation_steps: int = option(1, ge=1, resume="free")
+    """Micro-steps of an optimiser step; their gradients are averaged."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = option("no", resume="remedy")
+    """Precision of the networks' passes; weights, EMA and optimiser stay in fp32."""
+    gradient_checkpointing: bool = option(False, resume="free")
+    """Compute activations twice rather than keep them: a third more time, far less memory."""
+    logging_steps: int = option(50, ge=1, resume="free")
+    """Steps between lines of `log.jsonl`, each the mean over them."""
+    report_to: str = option("auto", resume="free")
+    """A tracker of accelerate beside `log.jsonl`, such as wandb; "auto" is tensorboard if installed, in `logs/`; "none"
+    for none."""
+    max_skipped_steps: int = option(20, ge=1, resume="free")
+    """Steps whose loss or gradient isn't finite are skipped; this many in a row end the run."""
+    seed: int = option(0, ge=0)
+    """All that is drawn for a sample comes from the seed and the sample's number in the run."""
+    resume_from_checkpoint: str | None = option(None, resume="free")
+    """ "latest", a checkpoint folder, or null to start anew."""

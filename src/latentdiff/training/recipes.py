@@ -1,0 +1,120 @@
+"""What can be trained: the recipe of each stage, in parts that stand beside the code that reads them."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import model_validator
+from typing_extensions import Self
+
+from latentdiff.config import check, option
+from latentdiff.training.diffusion.conditioners.options import Conditioning, TextOptions
+from latentdiff.training.diffusion.options import DiffusionLossOptions, DiffusionValidationOptions, LoraOptions
+from latentdiff.training.engine.options import Recipe
+from latentdiff.training.first_stage.options import (
+    FirstStageDataOptions,
+    FirstStageLossOptions,
+    FirstStageValidationOptions,
+)
+from latentdiff.types import JSON
+
+__all__ = ["ClassifierRecipe", "DiffusionRecipe", "FirstStageRecipe", "Recipe"]
+
+FROM_DATA = ("sample_size", "in_channels", "num_classes", "class_names")
+
+
+class FirstStageRecipe(Recipe):
+    """The autoencoder, KL or VQ (section 3.1 of the paper, appendix G)."""
+
+    data: FirstStageDataOptions
+    """The images."""
+    model: JSON = option({})
+    """Constructor arguments of `diffusers.AutoencoderKL`, or with `_class_name: VQModel` of `latentdiff.VQModel`;
+    in_channels and out_channels are the data's. Or `pretrained_model_name_or_path` alone to go on."""
+    trainable: Literal["all", "decoder"] = "all"
+    """ "decoder" leaves encoder, codebook and so the latents as they are."""
+    loss: FirstStageLossOptions = FirstStageLossOptions()
+    """What is made small."""
+    validation: FirstStageValidationOptions = option(FirstStageValidationOptions(), resume="free")
+    """Looks at the run on the way."""
+
+    @model_validator(mode="after")
+    def _check_lpips(self) -> Self:
+        used = self.loss.perceptual_weight > 0 or self.validation.steps > 0
+        check(
+            self.loss.lpips is None or used,
+            "loss.lpips is given, but neither loss.perceptual_weight nor validation.steps is; give one of them",
+        )
+        return self
+
+
+class DiffusionRecipe(Recipe):
+    """The latent diffusion model, conditional or not (section 3.2, eq. 2 and 3 of the paper)."""
+
+    vae: str | None = option(None, resume="free", of_pipeline=True)  # the latent cache compares its weights
+    """Folder of the trained first stage."""
+    pretrained_model_name_or_path: str | None = None
+    """A pipeline folder whose networks are the start, in place of vae, unet, noise_schedule and the condition's
+    networks. An unconditional one may become one of super-resolution, inpaint or semantic-to-image."""
+    unet: JSON = option({}, of_pipeline=True)
+    """Constructor arguments of `latentdiff.UNet2DConditionModel`; its sample_size, in_channels, out_channels and
+    cross_attention_dim follow from the first stage and the conditioning, and may be left out."""
+    noise_schedule: JSON = option({}, of_pipeline=True)
+    """Arguments of `latentdiff.DDIMScheduler`, such as beta_start, beta_end and prediction_type."""
+    conditioning: Conditioning | None = None
+    """The task, by its name, or a mapping with that as `type` and with the task's options; by default that of the
+    pretrained pipeline, else unconditional."""
+    lora: LoraOptions | None = None
+    """Train an adapter of the UNet's attention and nothing else; it ends as `lora/`. Needs the package peft."""
+    loss: DiffusionLossOptions = DiffusionLossOptions()
+    """What is made small."""
+    validation: DiffusionValidationOptions = option(DiffusionValidationOptions(), resume="free")
+    """Looks at the run on the way."""
+    torch_compile: bool = False
+    """Compile the UNet, which takes minutes at the first step and makes the others faster."""
+    latent_scale: float | None = option(None, gt=0, lt=math.inf)
+    """What latents are multiplied by, in place of 1 / std: larger lets less noise in (section D.1 of the paper); null
+    to measure it."""
+    latent_scale_images: int = option(4096, ge=1, of_pipeline=True)
+    """Images over which the latent scale 1 / std is measured."""
+    push_to_hub: str | None = option(None, resume="free")
+    """ "owner/name" on the hub, where the pipeline is uploaded to at the end, with a card that has the recipe and the
+    losses."""
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        text, pretrained = self.conditioning, self.pretrained_model_name_or_path is not None
+        trained = text.train_text_encoder if isinstance(text, TextOptions) else None
+        check(pretrained or self.vae is not None, "vae is missing; give the folder of a trained first stage")
+        check(pretrained or bool(self.unet), "unet is empty; give the UNet's configuration")
+        check(
+            pretrained or trained is not False,
+            "conditioning.train_text_encoder is false, but the text encoder would be a new one; leave it out",
+        )
+        if self.lora is not None:
+            check(pretrained, "lora is given without pretrained_model_name_or_path; give the pipeline to adapt")
+            check(not trained, "lora trains the UNet's adapter alone; leave conditioning.train_text_encoder out")
+            check(not self.push_to_hub, "push_to_hub uploads a pipeline, and lora trains none; leave it out")
+        if self.latent_scale is not None:
+            check(
+                not self.given("latent_scale_images"), "latent_scale and latent_scale_images are both given; drop one"
+            )
+            check(not pretrained, "latent_scale is given, but the pretrained pipeline has its own; leave it out")
+        return self
+
+
+class ClassifierRecipe(Recipe):
+    """The classifier of noisy latents that guides a diffusion model (appendix C of the paper)."""
+
+    pretrained_model_name_or_path: str
+    """The pipeline to be guided; its first stage makes the latents, its noise schedule the noise. It stays as it is."""
+    classifier: JSON = option({})
+    """Constructor arguments of `latentdiff.NoisyLatentClassifier`; those of latents and classes are the pipeline's and
+    the images'."""
+
+    @model_validator(mode="after")
+    def _check_classifier(self) -> Self:
+        given = [name for name in FROM_DATA if name in self.classifier]
+        check(not given, f"classifier has {given}, which come from the pipeline and the images; leave them out")
+        return self

@@ -1,1 +1,0 @@
-"""What can be trained, and every option of it."""
