@@ -33,7 +33,7 @@ from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.task import DiffusionTask
 from latentdiff.training.engine.loop import make_accelerator, train
 from latentdiff.training.first_stage.task import FirstStageTask
-from latentdiff.training.recipes.stages import DiffusionRecipe, FirstStageRecipe
+from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
 
 SIDE, IMAGES, WARM_UP = 64, 64, 2
 VAE = {
@@ -64,7 +64,7 @@ class FirstStage:
         """The loss in plain torch."""
         posterior = self.task.vae.encode(pixels).latent_dist
         decoded = self.task.vae.decode(posterior.sample()).sample
-        return F.l1_loss(decoded, pixels) + self.recipe.kl_weight * posterior.kl().mean()
+        return F.l1_loss(decoded, pixels) + self.recipe.loss.kl_weight * posterior.kl().mean()
 
 
 class Diffusion:
@@ -122,7 +122,7 @@ WORKLOADS = {"first stage": FirstStage, "diffusion, cached": Diffusion, "diffusi
 
 
 def shared_options(folder: Path, batch_size: int, steps: int) -> dict:
-    names = {"train_data_dir": str(folder / "images"), "output_dir": str(folder / "run"), "resolution": SIDE}
+    names = {"data": {"train_data_dir": str(folder / "images"), "resolution": SIDE}, "output_dir": str(folder / "run")}
     return {**names, "train_batch_size": batch_size, "max_train_steps": steps, "logging_steps": 5}
 
 
@@ -136,14 +136,14 @@ def ours(workload, marks: list[float]) -> None:
 def floor(workload, marks: list[float]) -> None:
     recipe = workload.recipe
     live = torch.nn.ParameterList(p for p in workload.task.parameters() if p.requires_grad)
-    optimizer = torch.optim.AdamW(live, lr=recipe.learning_rate)
-    average = AveragedModel(live, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+    optimizer = torch.optim.AdamW(live, lr=recipe.optimizer.learning_rate)
+    average = AveragedModel(live, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema.decay))
     loader = DataLoader(workload.plain_items, batch_size=recipe.train_batch_size, shuffle=True, drop_last=True)
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     for batch in itertools.islice(batches, recipe.max_train_steps):
         marks.append(time.perf_counter())
         workload.floor(batch).backward()
-        torch.nn.utils.clip_grad_norm_(live, recipe.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(live, recipe.optimizer.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         average.update_parameters(live)

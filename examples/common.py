@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentdiff import DiffusionPipeline, TextToImagePipeline
+from latentdiff.config import load_recipe
 from latentdiff.io.files import atomic_folder
 from latentdiff.training.diffusion.task import train_diffusion
-from latentdiff.training.recipes.stages import DiffusionRecipe, load_recipe
+from latentdiff.training.recipes import DiffusionRecipe
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "recipes" / "emoji"))  # for emoji_scenes
@@ -90,7 +91,7 @@ def trained(task: str, data: Path, vae: Path, options: argparse.Namespace) -> An
     """The pipeline that the recipe `task`.yaml trains on `data`, or has trained there before."""
     output = options.work / "runs" / task
     if not (output / "pipeline").exists():
-        given = {"train_data_dir": str(data), "vae": str(vae), **overrides(output, options)}
+        given = {"data.train_data_dir": str(data), "vae": str(vae), **overrides(output, options)}
         train_diffusion(load_recipe(DiffusionRecipe, HERE / f"{task}.yaml", given))
     pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
     pipe.set_progress_bar_config(disable=True)

@@ -18,10 +18,11 @@ from photographs import Source, download, first_stage, photographs
 from safetensors.torch import save_file
 
 from latentdiff import PerceptualDistance
+from latentdiff.config import load_recipe
 from latentdiff.evaluation.metrics import frechet_distance, ssim
 from latentdiff.io.files import atomic_file
 from latentdiff.training.first_stage.task import train_first_stage
-from latentdiff.training.recipes.stages import FirstStageRecipe, load_recipe
+from latentdiff.training.recipes import FirstStageRecipe
 from latentdiff.viz import image_grid
 
 VGG16 = Source(
@@ -35,23 +36,25 @@ CONVOLUTIONS = {1: (0, 2), 2: (5, 7), 3: (10, 12, 14), 4: (17, 19, 21), 5: (24, 
 
 SHARED = {
     "trainable": "decoder",
-    "kl_weight": 1e-6,  # the default, as the decoder alone has no use for another
-    "reconstruction": "l1",
-    "learning_rate": 3e-4,
+    "optimizer.learning_rate": 3e-4,
     "max_train_steps": 400,
-    "checkpointing_steps": 100,
+    "checkpoint.steps": 100,
 }
+PIXELS = {"reconstruction": "l1"}
 FEATURES = {"perceptual_weight": 0.1}
 DISCRIMINATOR = {
-    "discriminator": {"layers": 2, "channels": 32},
-    "adversarial_weight": 0.2,
-    "disc_start": 50,
-    "disc_warmup_steps": 100,
+    "adversarial": {
+        "discriminator": {"layers": 2, "channels": 32},
+        "weight": 0.2,
+        "start_step": 50,
+        "warmup_steps": 100,
+    }
 }
+# The loss of each; that of `photographs.yaml` has a weight for the KL term, which the decoder alone has no use for.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "pixels": {},
-    "and features": FEATURES,
-    "and discriminator": {**FEATURES, **DISCRIMINATOR},
+    "pixels": PIXELS,
+    "and features": PIXELS | FEATURES,
+    "and discriminator": PIXELS | FEATURES | DISCRIMINATOR,
 }
 
 
@@ -79,10 +82,11 @@ def trained_on(vae: Path, name: str, data: Path, options: Namespace) -> Any:
     """The autoencoder in `vae` with its decoder trained on by what `VARIANTS` says."""
     output = options.work / "runs" / f"decoder-by-{name.replace(' ', '-')}"
     if not (output / "vae").exists():
-        given = {"train_data_dir": str(data), "model": {"pretrained_model_name_or_path": str(vae)}}
-        given |= SHARED | VARIANTS[name] | overrides(output, options)
-        if "perceptual_weight" in given:
-            given["lpips"] = {"vgg16": str(vgg16(options.work)), "preprocessing": "caffe"}
+        loss = dict(VARIANTS[name])
+        if "perceptual_weight" in loss:
+            loss["lpips"] = {"vgg16": str(vgg16(options.work)), "preprocessing": "caffe"}
+        given = {"data.train_data_dir": str(data), "model": {"pretrained_model_name_or_path": str(vae)}, "loss": loss}
+        given |= SHARED | overrides(output, options)
         train_first_stage(load_recipe(FirstStageRecipe, HERE / "photographs.yaml", given))
     return AutoencoderKL.from_pretrained(output / "vae")
 

@@ -17,9 +17,10 @@ from emoji_scenes.render import Sprites
 from PIL import Image, ImageDraw
 
 from latentdiff import ClassifierGuidance, ImageGuidance, NoisyLatentClassifier
+from latentdiff.config import load_recipe
 from latentdiff.guidance.image import downsampling
 from latentdiff.training.classifier import train_classifier
-from latentdiff.training.recipes.stages import ClassifierRecipe, load_recipe
+from latentdiff.training.recipes import ClassifierRecipe
 from latentdiff.viz.text import font, text_width
 
 CLASSIFIER_SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -33,7 +34,7 @@ def classifier_of(train: Path, options: Namespace) -> NoisyLatentClassifier:
     output = options.work / "runs" / "classifier"
     if not (output / "classifier").exists():
         model = options.work / "runs" / "class-to-image" / "pipeline"
-        given = {"train_data_dir": str(train), "pretrained_model_name_or_path": str(model)}
+        given = {"data.train_data_dir": str(train), "pretrained_model_name_or_path": str(model)}
         recipe = load_recipe(ClassifierRecipe, HERE / "classifier.yaml", {**given, **overrides(output, options)})
         train_classifier(recipe)
     classifier: NoisyLatentClassifier = NoisyLatentClassifier.from_pretrained(output / "classifier").eval()

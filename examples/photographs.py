@@ -13,8 +13,9 @@ import numpy as np
 from common import HERE, SIDE, builtin_vae, fetch, overrides, write_images
 from PIL import Image
 
+from latentdiff.config import load_recipe
 from latentdiff.training.first_stage.task import train_first_stage
-from latentdiff.training.recipes.stages import FirstStageRecipe, load_recipe
+from latentdiff.training.recipes import FirstStageRecipe
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,6 @@ def first_stage(data: Path, options: Namespace) -> Path:
     output = options.work / "runs" / "photographs"
     if not (output / "vae").exists():
         start = {"pretrained_model_name_or_path": str(builtin_vae(options.work))}
-        given = {"train_data_dir": str(data), "model": start, **overrides(output, options)}
+        given = {"data.train_data_dir": str(data), "model": start, **overrides(output, options)}
         train_first_stage(load_recipe(FirstStageRecipe, HERE / "photographs.yaml", given))
     return output / "vae"

@@ -34,7 +34,7 @@ from latentdiff.config import from_mapping  # noqa: E402
 from latentdiff.pipelines.codec import decode, encode  # noqa: E402
 from latentdiff.registry import SCHEDULERS  # noqa: E402
 from latentdiff.training.first_stage.task import train_first_stage  # noqa: E402
-from latentdiff.training.recipes.stages import FirstStageRecipe  # noqa: E402
+from latentdiff.training.recipes import FirstStageRecipe  # noqa: E402
 
 PROMPTS = ["a red apple", "a green car", "a small blue star", "a cat on a yellow ground", "two pears"]
 SEEDS = 4
@@ -77,16 +77,22 @@ def trainings(folder: Path) -> Iterator[tuple[str, str]]:
     """Weights after some steps of both first stages and of every conditioner."""
     data = toy.write(folder / "data")
     for kind, model in FIRST_STAGES.items():
-        options = {"train_data_dir": str(data), "output_dir": str(folder / kind), "resolution": toy.SIDE}
-        options |= {"model": model, "discriminator": {"channels": 8, "layers": 2}, "random_flip": True}
-        options |= {"train_batch_size": 4, "learning_rate": 2e-3, "max_train_steps": TRAINING_STEPS}
+        options = {
+            "output_dir": str(folder / kind),
+            "data": {"train_data_dir": str(data), "resolution": toy.SIDE, "random_flip": True},
+            "model": model,
+            "loss": {"adversarial": {"discriminator": {"channels": 8, "layers": 2}}},
+            "optimizer": {"learning_rate": 2e-3},
+            "train_batch_size": 4,
+            "max_train_steps": TRAINING_STEPS,
+        }
         torch.manual_seed(0)
         output = train_first_stage(from_mapping(FirstStageRecipe, options))
         yield from ((f"training/first-stage/{kind}/{name}", found) for name, found in weights(output))
     for task in toy.TASKS:
         torch.manual_seed(0)
-        steps = {"max_train_steps": TRAINING_STEPS, "ema_decay": 0.9, "random_flip": True}
-        output = toy.train(task, data, folder / "kl" / "vae", folder / task, **steps)
+        run = {"max_train_steps": TRAINING_STEPS, "ema.decay": 0.9, "data.random_flip": True}
+        output = toy.train(task, data, folder / "kl" / "vae", folder / task, **run)
         yield from ((f"training/{task}/{name}", found) for name, found in weights(output))
 
 

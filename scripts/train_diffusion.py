@@ -1,6 +1,6 @@
 """Trains a diffusion model: `latentdiff train diffusion` for launchers that take a script.
 
-    accelerate launch scripts/train_diffusion.py recipe.yaml --train_data_dir photos --output_dir runs/diffusion
+    accelerate launch scripts/train_diffusion.py recipe.yaml --data.train_data_dir photos --output_dir runs/diffusion
 
 The recipe may be left out; `--help` lists the options.
 """

@@ -1,6 +1,6 @@
 """Trains a first stage: `latentdiff train first-stage` for launchers that take a script.
 
-    accelerate launch scripts/train_first_stage.py recipe.yaml --train_data_dir photos --output_dir runs/first-stage
+    accelerate launch scripts/train_first_stage.py recipe.yaml --data.train_data_dir photos --output_dir first-stage
 
 The recipe may be left out; `--help` lists the options.
 """

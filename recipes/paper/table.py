@@ -6,16 +6,17 @@ import json
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 
+from latentdiff.config import load_recipe
 from latentdiff.data.folder import ImageFolder
 from latentdiff.models.tokenizer import BERT_VOCABULARY
 from latentdiff.training.diffusion.build import new_pipeline
+from latentdiff.training.diffusion.conditioners.options import TextOptions
 from latentdiff.training.first_stage.autoencoder import make_first_stage
-from latentdiff.training.recipes.stages import DiffusionRecipe, FirstStageRecipe, load_recipe
+from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
 
 HERE = Path(__file__).parent
 HEADER = "| recipe | data | makes | batch | learning rate | steps | parameters |\n|---|---|---|---|---|---|---|"
@@ -33,18 +34,21 @@ def is_first_stage(name: str) -> bool:
     return name.startswith(("kl-", "vq-"))
 
 
-def load(name: str) -> Any:
+def load(name: str) -> FirstStageRecipe | DiffusionRecipe:
     """The recipe of a name."""
     path = HERE / f"{name}.yaml"
     if is_first_stage(name):
         return load_recipe(FirstStageRecipe, path)
     recipe = load_recipe(DiffusionRecipe, path)
+    if not isinstance(recipe.conditioning, TextOptions):
+        return recipe
     # The vocabulary is a file of the user's; the package has the very one that these recipes mean.
-    overrides = {} if recipe.vocabulary is None else {"vocabulary": str(BERT_VOCABULARY)}
-    return load_recipe(DiffusionRecipe, path, overrides)
+    return load_recipe(DiffusionRecipe, path, {"conditioning.vocabulary": str(BERT_VOCABULARY)})
 
 
-def networks(recipe: Any, vae: torch.nn.Module | None = None) -> dict[str, torch.nn.Module]:
+def networks(
+    recipe: FirstStageRecipe | DiffusionRecipe, vae: torch.nn.Module | None = None
+) -> dict[str, torch.nn.Module]:
     """A recipe's networks at full size, on the meta device, made by the code that trains them.
 
     Args:
@@ -53,11 +57,12 @@ def networks(recipe: Any, vae: torch.nn.Module | None = None) -> dict[str, torch
     """
     with torch.device("meta"), tempfile.TemporaryDirectory() as folder:
         if isinstance(recipe, FirstStageRecipe):
-            return {"vae": make_first_stage(recipe.model, 3, recipe.resolution)}
+            return {"vae": make_first_stage(recipe.model, 3, recipe.data.resolution)}
         vae = vae or networks_of(first_stage_of(recipe))["vae"]
         Image.new("L", (8, 8)).save(Path(folder, "0.png"))
         Path(folder, "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", **IMAGE}), encoding="utf-8")
-        parts = new_pipeline(recipe, ImageFolder(folder, 8), recipe.conditioning or "text-to-image", vae).components
+        assert recipe.conditioning is not None
+        parts = new_pipeline(recipe, recipe.conditioning, ImageFolder(folder, 8), vae).components
     return {part: network for part, network in parts.items() if isinstance(network, torch.nn.Module)}
 
 
@@ -67,25 +72,25 @@ def networks_of(name: str) -> dict[str, torch.nn.Module]:
     return networks(load(name))
 
 
-def first_stage_of(recipe: Any) -> str:
+def first_stage_of(recipe: DiffusionRecipe) -> str:
     """The name in `vae: runs/NAME/vae`."""
-    return Path(recipe.vae).parent.name
+    return Path(str(recipe.vae)).parent.name
 
 
-def rate_of(recipe: Any) -> float:
+def rate_of(recipe: FirstStageRecipe | DiffusionRecipe) -> float:
     """The highest learning rate, where no schedule lowers it."""
-    return float(recipe.learning_rate * (recipe.train_batch_size if recipe.scale_lr else 1))
+    return recipe.optimizer.learning_rate * (recipe.train_batch_size if recipe.optimizer.scale_lr else 1)
 
 
 def row(name: str) -> str:
     """The recipe's line of the table; counted is what the recipe trains."""
     recipe = load(name)
-    made, kept = "first stage", ()
-    if not is_first_stage(name):
-        made, kept = f"{recipe.conditioning} on {first_stage_of(recipe)}", ("vae",)
+    made, kept = "first stage", ""
+    if isinstance(recipe, DiffusionRecipe) and recipe.conditioning is not None:
+        made, kept = f"{recipe.conditioning.type} on {first_stage_of(recipe)}", "vae"
     parts = networks_of(name).items()
-    trained = sum(p.numel() for part, network in parts if part not in kept for p in network.parameters())
-    data, batch = Path(recipe.train_data_dir).parts[1], recipe.train_batch_size
+    trained = sum(p.numel() for part, network in parts if part != kept for p in network.parameters())
+    data, batch = Path(str(recipe.data.train_data_dir)).parts[1], recipe.train_batch_size
     cells = [f"[{name}]({name}.yaml)", data, made, batch, f"{rate_of(recipe):.3g}"]
     return "| " + " | ".join(map(str, [*cells, f"{recipe.max_train_steps:,}", f"{trained:,}"])) + " |"
 

@@ -10,10 +10,10 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from tiny import SPECIAL, WORDS, randomise
 
-from latentdiff.config import from_mapping
+from latentdiff.config import load_recipe
 from latentdiff.data.degradations import degrade
 from latentdiff.training.diffusion.task import train_diffusion
-from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.training.recipes import DiffusionRecipe
 
 __all__ = ["randomise"]
 SIDE, HALF = 16, 8
@@ -41,7 +41,7 @@ UNET = {
 }
 ENCODER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
 
-# What a recipe says beside the data, the first stage and the UNet.
+# What a recipe says of the condition.
 TASKS = {
     "unconditional": {},
     "text-to-image": {
@@ -101,23 +101,22 @@ def write_vae(folder: Path) -> Path:
 
 
 def recipe(task, data, vae, output, **options) -> DiffusionRecipe:
+    """A recipe of the toy world; `options` are dotted names to values, which win."""
+    vocabulary = {"vocabulary": str(data / "vocab.txt")} if task == "text-to-image" else {}
     values = {
-        "train_data_dir": str(data),
         "output_dir": str(output),
-        "resolution": SIDE,
-        "conditioning": task,
+        "data": {"train_data_dir": str(data), "resolution": SIDE},
         "vae": None if vae is None else str(vae),
+        "conditioning": {"type": task, **vocabulary, **TASKS.get(task, {})},
         "unet": UNET,
         "noise_schedule": {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195},
+        "optimizer": {"learning_rate": 2e-3},
         "train_batch_size": 4,
         "max_train_steps": 4,
-        "learning_rate": 2e-3,
-        "checkpointing_steps": 2,
+        "checkpoint": {"steps": 2},
         "logging_steps": 2,
-        **({"vocabulary": str(data / "vocab.txt")} if task == "text-to-image" else {}),
-        **TASKS.get(task, {}),
     }
-    return from_mapping(DiffusionRecipe, {**values, **options})
+    return load_recipe(DiffusionRecipe, None, {**values, **options})
 
 
 def train(task, data, vae, output, **options) -> Path:
