@@ -143,7 +143,7 @@ def test_values_become_the_field_s_type(name, given, value):
         ("part", None, "a mapping of inner, sure"),
         ("maybe", 3, "a mapping of rate, spans"),
         ("few", "many", "an integer of at least 1"),
-        ("share", "x", "a number of at least 0 and at most 1, or null; null is the task's own"),
+        ("share", "x", "a number from 0 to 1, or null; null is the task's own"),
     ],
 )
 def test_a_value_of_another_type_is_an_error_of_one_line(name, given, allowed):
@@ -156,7 +156,7 @@ def test_a_value_of_another_type_is_an_error_of_one_line(name, given, allowed):
     [
         ({"few": 0}, "few is 0; it must be at least 1"),
         ({"few": "0"}, "few is 0; it must be at least 1"),
-        ({"share": 1.5}, "share is 1.5; it must be at least 0 and at most 1, or null; null is the task's own"),
+        ({"share": 1.5}, "share is 1.5; it must be from 0 to 1, or null; null is the task's own"),
         ({"part": {"inner": {"rate": 0}}}, "part.inner.rate is 0; it must be above 0 and at most 1"),
         ({"part": {"inner": {"rate": "fast"}}}, "part.inner.rate is 'fast'; it must be a number above 0 and at most 1"),
         (
@@ -177,7 +177,7 @@ def test_errors_have_the_place(values, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"step": 3}, "unknown option 'step'; did you mean 'steps' or"),
+        ({"step": 3}, "unknown option 'step'; did you mean 'steps'?"),
         ({"sure": True}, "unknown option 'sure'; did you mean 'part.sure'?"),
         ({"inner_rate": 1}, "unknown option 'inner_rate'; did you mean 'part.inner.rate'?"),
         ({"part": {"inner": {"raet": 1}}}, "unknown option 'part.inner.raet'; did you mean 'part.inner.rate'?"),
@@ -195,7 +195,7 @@ def test_an_unknown_option_names_its_neighbour(values, message):
 
 
 def test_a_missing_option_is_named():
-    with pytest.raises(ConfigError, match=r"^recipe: folder is missing; it is text, add it$"):
+    with pytest.raises(ConfigError, match=r"^recipe: folder is missing; it must be text$"):
         from_mapping(Options, {})
     with pytest.raises(ConfigError, match=r"^recipe: unknown option 'foldr'; did you mean 'folder'\?$"):
         from_mapping(Options, {"foldr": "data"})

@@ -98,16 +98,16 @@ def first_stage(output, data, shards):
     """A first stage with a discriminator, which takes part in the last steps."""
     import toy
 
-    from latentdiff.config import from_mapping
+    from latentdiff.config import load_recipe
     from latentdiff.training.first_stage import task as stage
-    from latentdiff.training.recipes.stages import FirstStageRecipe
+    from latentdiff.training.recipes import FirstStageRecipe
 
     share_out(stage, shards)
-    options = {"resolution": toy.SIDE, "model": toy.VAE, "train_batch_size": 4, "max_train_steps": 6}
-    options |= {"train_data_dir": data, "output_dir": str(output), "logging_steps": 1, "report_to": "none"}
-    options |= {"discriminator": {"channels": 8, "layers": 2}, "disc_start": 2, "learning_rate": 3e-3}
-    options |= {"validation_share": 0.25, "validation_steps": 3}
-    stage.train_first_stage(from_mapping(FirstStageRecipe, options))
+    options = {"data.resolution": toy.SIDE, "model": toy.VAE, "train_batch_size": 4, "max_train_steps": 6}
+    options |= {"data.train_data_dir": data, "output_dir": str(output), "logging_steps": 1, "report_to": "none"}
+    options |= {"loss.adversarial.discriminator": {"channels": 8, "layers": 2}, "loss.adversarial.start_step": 2}
+    options |= {"optimizer.learning_rate": 3e-3, "validation.share": 0.25, "validation.steps": 3}
+    stage.train_first_stage(load_recipe(FirstStageRecipe, None, options))
 
 
 def free_port():

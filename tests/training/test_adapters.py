@@ -15,8 +15,8 @@ from latentdiff.viz.grid import image_grid
 
 LORA = {"lora": {"rank": 2, "alpha": 6}, "unet": {}}
 STARTS = {
-    "text-to-image": (tiny_text_to_image, {"vocabulary": None, "text_encoder": {}}),
-    "class-to-image": (tiny_class_to_image, {"class_embedder": {}}),
+    "text-to-image": (tiny_text_to_image, {"conditioning.vocabulary": None, "conditioning.text_encoder": {}}),
+    "class-to-image": (tiny_class_to_image, {"conditioning.class_embedder": {}}),
     "unconditional": (tiny_unconditional, {}),
 }
 
@@ -37,7 +37,7 @@ def starts(tmp_path_factory):
 
 def train(task, data, starts, output, **options):
     start = {"pretrained_model_name_or_path": str(starts[task])}
-    options = {**LORA, **STARTS[task][1], **start, "learning_rate": 0.02, **options}
+    options = {**LORA, **STARTS[task][1], **start, "optimizer.learning_rate": 0.02, **options}
     return toy.train(task, data, options.pop("vae", None), output, **options)
 
 
@@ -71,7 +71,7 @@ def test_it_loads_into_the_pipeline_and_has_a_strength(task, data, starts, tmp_p
 
 def test_what_loads_is_what_was_validated(data, starts, tmp_path):
     """The rank and alpha come with the file: the adapter's strength is that of training."""
-    options = {"validation_steps": 4, "validation_inference_steps": 3, "validation_prompts": ["a red star"], "seed": 5}
+    options = {"validation.steps": 4, "validation.inference_steps": 3, "validation.prompts": ["a red star"], "seed": 5}
     output = train("text-to-image", data, starts, tmp_path, **options)
     pipe = DiffusionPipeline.from_pretrained(starts["text-to-image"])
     pipe.load_lora_weights(str(output / "lora" / "pytorch_lora_weights.safetensors"))
@@ -102,11 +102,14 @@ BAD = {
         {"pretrained_model_name_or_path": None, "vae": "v", "unet": toy.UNET},
         "lora is given without pretrained",
     ),
-    "no rank": ({"lora": {"alpha": 1}}, "lora has rank None; it must be an integer of at least 1, such as 8"),
-    "alpha": ({"lora": {"rank": 1, "alpha": 0}}, "lora has alpha 0; it must be a number above 0"),
-    "unknown": ({"lora": {"rank": 1, "r": 2}}, r"lora has \['r'\]; it takes rank, alpha and target_modules"),
-    "no layers": ({"lora": {"rank": 1, "target_modules": []}}, r"lora has target_modules \[\]; give a list of ends"),
-    "layers": ({"lora": {"rank": 1, "target_modules": ["to_x"]}}, r"target_modules \['to_x'\], which this UNet has no"),
+    "no rank": ({"lora": {"alpha": 1}}, "lora.rank is missing; it must be an integer of at least 1"),
+    "alpha": ({"lora": {"rank": 1, "alpha": 0}}, "lora.alpha is 0; it must be above 0, or null; null is the rank"),
+    "unknown": ({"lora": {"rank": 1, "r": 2}}, "unknown option 'lora.r'; did you mean 'lora.rank'"),
+    "no layers": ({"lora": {"rank": 1, "target_modules": []}}, "lora.target_modules is empty; give ends of names"),
+    "layers": (
+        {"lora": {"rank": 1, "target_modules": ["to_x"]}},
+        r"lora.target_modules is \['to_x'\], which this UNet has no",
+    ),
     "new channels": ({"conditioning": "inpaint"}, "lora trains no new channels, which conditioning 'inpaint' needs"),
 }
 

@@ -11,12 +11,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from latentdiff import ConfigError, DiffusionPipeline, InputError
-from latentdiff.config import from_mapping
+from latentdiff.config import load_recipe
 from latentdiff.data.bad_files import BadFiles, SkipBadFiles
 from latentdiff.data.stream import stream
 from latentdiff.errors import BadFileError, LatentDiffWarning
 from latentdiff.training.first_stage.task import train_first_stage
-from latentdiff.training.recipes.stages import FirstStageRecipe
+from latentdiff.training.recipes import FirstStageRecipe
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -91,7 +91,7 @@ def weights_of(folder):
 
 @pytest.mark.parametrize("task", ["layout-to-image", "semantic-to-image", "super-resolution", "inpaint"])
 def test_runs_go_on_and_resume_bit_for_bit(task, data, vae, tmp_path, recwarn):
-    options = {"max_train_steps": 8, "checkpointing_steps": 4}  # 32 samples of 24: every image is visited
+    options = {"max_train_steps": 8, "checkpoint.steps": 4}  # 32 samples of 24: every image is visited
     whole = toy.train(task, data, vae, tmp_path / "whole", **options)
     bad = [json.loads(line)["file"] for line in (whole / "bad_files.jsonl").read_text().splitlines()]
     expected = ["0red2.png", *(["1blue0.png"] if task == "semantic-to-image" else [])]
@@ -105,7 +105,12 @@ def test_runs_go_on_and_resume_bit_for_bit(task, data, vae, tmp_path, recwarn):
 
 def test_the_latent_scale_is_of_good_images(data, vae, tmp_path):
     output = toy.train(
-        "unconditional", data, vae, tmp_path / "run", max_train_steps=1, checkpointing_steps=1, random_flip=True
+        "unconditional",
+        data,
+        vae,
+        tmp_path / "run",
+        max_train_steps=1,
+        **{"checkpoint.steps": 1, "data.random_flip": True},
     )
     moments = np.load(output / "latents" / "moments.npy").astype(np.float64)
     good = moments[np.abs(moments).max(axis=(1, 2, 3)) > 0]
@@ -117,17 +122,17 @@ def test_the_latent_scale_is_of_good_images(data, vae, tmp_path):
 
 def first_stage(data, output, **options):
     recipe = {
-        "train_data_dir": str(data),
+        "data.train_data_dir": str(data),
         "output_dir": str(output),
-        "resolution": toy.SIDE,
+        "data.resolution": toy.SIDE,
         "model": toy.VAE,
         "train_batch_size": 4,
         "max_train_steps": 2,
-        "learning_rate": 1e-3,
-        "checkpointing_steps": 2,
+        "optimizer.learning_rate": 1e-3,
+        "checkpoint.steps": 2,
         "logging_steps": 1,
     }
-    return train_first_stage(from_mapping(FirstStageRecipe, {**recipe, **options}))
+    return train_first_stage(load_recipe(FirstStageRecipe, None, {**recipe, **options}))
 
 
 @pytest.mark.parametrize("channels", [1, 5])
@@ -177,7 +182,8 @@ def test_small_images_are_enlarged_with_a_warning(data, tmp_path):
 
 def test_channels_that_do_not_match(data, tmp_path):
     with pytest.raises(ConfigError, match="the images have 1 channels, but model has"):
-        first_stage(data, tmp_path / "run", channels=1, model={**toy.VAE, "in_channels": 3, "out_channels": 3})
+        model = {**toy.VAE, "in_channels": 3, "out_channels": 3}
+        first_stage(data, tmp_path / "run", model=model, **{"data.channels": 1})
 
 
 def test_another_first_stage_does_not_go_on_with_the_latents(data, vae, tmp_path):

@@ -19,11 +19,11 @@ from latentdiff import (
     NoisyLatentClassifier,
     UnconditionalPipeline,
 )
-from latentdiff.config import from_mapping
+from latentdiff.config import load_recipe
 from latentdiff.data.folder import ImageFolder
 from latentdiff.sampling import sample
 from latentdiff.training.classifier import train_classifier
-from latentdiff.training.recipes.stages import ClassifierRecipe
+from latentdiff.training.recipes import ClassifierRecipe
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220)}
 CLASSIFIER = {
@@ -67,25 +67,32 @@ def model(pipe, images, tmp_path_factory):
 
 def recipe(images, model, output, **options):
     values = {
-        "train_data_dir": str(images),
+        "data.train_data_dir": str(images),
         "output_dir": str(output),
         "pretrained_model_name_or_path": str(model),
-        "resolution": 16,
+        "data.resolution": 16,
         "classifier": CLASSIFIER,
         "train_batch_size": 12,
         "max_train_steps": 4,
-        "learning_rate": 4e-3,
-        "ema_decay": 0.9,
-        "checkpointing_steps": 2,
+        "optimizer.learning_rate": 4e-3,
+        "ema.decay": 0.9,
+        "checkpoint.steps": 2,
         "logging_steps": 2,
     }
-    return from_mapping(ClassifierRecipe, {**values, **options})
+    return load_recipe(ClassifierRecipe, None, {**values, **options})
 
 
 @pytest.fixture(scope="module")
 def trained(images, model, tmp_path_factory):
     return train_classifier(
-        recipe(images, model, tmp_path_factory.mktemp("run"), max_train_steps=150, logging_steps=25, random_flip=True)
+        recipe(
+            images,
+            model,
+            tmp_path_factory.mktemp("run"),
+            max_train_steps=150,
+            logging_steps=25,
+            **{"data.random_flip": True},
+        )
     )
 
 
@@ -110,8 +117,10 @@ def test_held_out_images_are_known_by_name(images, model, tmp_path):
     """The same images with one class fewer, whose numbers are therefore others, are told apart as in training."""
     for colour in ("green", "red"):
         shutil.copytree(images / colour, tmp_path / "held_out" / colour)
-    options = {"validation_data_dir": str(tmp_path / "held_out"), "validation_steps": 150, "max_train_steps": 150}
-    output = train_classifier(recipe(images, model, tmp_path / "run", **options, logging_steps=25, random_flip=True))
+    options = {"validation.data_dir": str(tmp_path / "held_out"), "validation.steps": 150, "max_train_steps": 150}
+    output = train_classifier(
+        recipe(images, model, tmp_path / "run", **options, logging_steps=25, **{"data.random_flip": True})
+    )
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     (accuracy,) = [line["validation/accuracy"] for line in lines if "validation/accuracy" in line]
     assert accuracy >= 0.6 and (output / "best" / "classifier").is_dir()
@@ -146,7 +155,10 @@ def test_what_does_not_fit_is_one_line(images, model, tmp_path):
         train_classifier(recipe(flat, model, tmp_path / "out"))
     with pytest.raises(ConfigError, match="num_classes"):
         recipe(images, model, tmp_path / "out", classifier={"num_classes": 3})
-    with pytest.raises(ConfigError, match="is to be guided"):
+    with pytest.raises(
+        ConfigError,
+        match="name_or_path is None; it must be text; give the pipeline that is to be guided",
+    ):
         recipe(images, None, tmp_path / "out", pretrained_model_name_or_path=None)
     with pytest.raises(ConfigError, match="wdth"):
         train_classifier(recipe(images, model, tmp_path / "out", classifier={"wdth": 3}))
@@ -156,7 +168,7 @@ def test_what_does_not_fit_is_one_line(images, model, tmp_path):
 def test_from_the_command_line(images, model, tmp_path):
     from latentdiff.cli.main import main
 
-    values = {"train_data_dir": str(images), "output_dir": str(tmp_path / "out"), "resolution": 16}
+    values = {"data": {"train_data_dir": str(images), "resolution": 16}, "output_dir": str(tmp_path / "out")}
     values |= {"pretrained_model_name_or_path": str(model), "classifier": CLASSIFIER, "train_batch_size": 2}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
     assert not main(["train", "classifier", str(tmp_path / "recipe.yaml"), "--max_train_steps", "1", "--quiet"])

@@ -12,11 +12,12 @@ from latentdiff.data.folder import ImageFolder
 from latentdiff.registry import CONDITIONERS, PIPELINES
 from latentdiff.seeding import SampleGenerators, array_generator
 from latentdiff.training.diffusion.build import make_conditioner
+from latentdiff.training.diffusion.conditioners.options import condition_options
 from latentdiff.training.diffusion.task import DiffusionTask
 
 GUIDED = ("text-to-image", "class-to-image", "layout-to-image")
 CONDITIONED = [task for task in toy.TASKS if task != "unconditional"]
-DROPPING = [task for task in toy.TASKS if CONDITIONERS.get(task).dropout is not None]
+DROPPING = [task for task in toy.TASKS if "dropout" in condition_options(task).model_fields]
 
 
 def weights_of(folder):
@@ -28,7 +29,7 @@ def weights_of(folder):
 def conditioner_of(task, data, vae, **options):
     torch.manual_seed(0)
     recipe = toy.recipe(task, data, vae, "unused", **options)
-    images = ImageFolder(recipe.train_data_dir, recipe.resolution)
+    images = ImageFolder(recipe.data.train_data_dir, recipe.data.resolution)
     conditioner = make_conditioner(recipe, images)
     return conditioner, conditioner.rows(images), recipe
 
@@ -60,16 +61,18 @@ def test_a_folder_becomes_a_pipeline(task, data, vae, tmp_path):
 
 @pytest.mark.parametrize("task", toy.TASKS)
 def test_resuming_is_bit_for_bit(task, data, vae, tmp_path):
-    whole = toy.train(task, data, vae, tmp_path / "whole", random_flip=True)
-    toy.train(task, data, vae, tmp_path / "parts", random_flip=True, max_train_steps=2)
-    parts = toy.train(task, data, vae, tmp_path / "parts", random_flip=True, resume_from_checkpoint="latest")
+    whole = toy.train(task, data, vae, tmp_path / "whole", **{"data.random_flip": True})
+    toy.train(task, data, vae, tmp_path / "parts", **{"data.random_flip": True}, max_train_steps=2)
+    parts = toy.train(
+        task, data, vae, tmp_path / "parts", **{"data.random_flip": True}, resume_from_checkpoint="latest"
+    )
     first, second = weights_of(whole), weights_of(parts)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("task", ["layout-to-image", "inpaint"])
 def test_worker_processes_change_nothing(task, data, vae, tmp_path):
-    runs = [toy.train(task, data, vae, tmp_path / str(n), max_train_steps=2, dataloader_num_workers=n) for n in (0, 2)]
+    runs = [toy.train(task, data, vae, tmp_path / str(n), max_train_steps=2, **{"data.num_workers": n}) for n in (0, 2)]
     first, second = map(weights_of, runs)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -126,7 +129,7 @@ def conditions(conditioner, batch, dropped):
 
 @pytest.mark.parametrize("task", DROPPING)
 def test_a_dropped_condition_is_the_null_condition(task, data, vae):
-    conditioner, rows, recipe = conditioner_of(task, data, vae, condition_dropout=0.5)
+    conditioner, rows, recipe = conditioner_of(task, data, vae, **{"conditioning.dropout": 0.5})
     batch = batch_of(rows, [0, 9])
     kept, dropped, half = (conditions(conditioner, batch, d) for d in ([0, 0], [1, 1], [0, 1]))
     assert not torch.equal(kept[0], kept[1]) and torch.equal(dropped[0], dropped[1])
@@ -165,10 +168,12 @@ def test_classes_and_their_names_are_in_the_folder(data, vae):
         4,
         3,
     )
-    embedder = conditioner_of("class-to-image", data, vae, condition_dropout=0)[0].pipeline.class_embedder.config
+    embedder = conditioner_of("class-to-image", data, vae, **{"conditioning.dropout": 0})[
+        0
+    ].pipeline.class_embedder.config
     assert embedder.num_classes == 3 and embedder.null_class is None
     named = {"embed_dim": 16, "class_names": ["red", "pink", "blue", "green"]}
-    _, rows, _ = conditioner_of("class-to-image", data, vae, class_embedder=named)
+    _, rows, _ = conditioner_of("class-to-image", data, vae, **{"conditioning.class_embedder": named})
     assert batch_of(rows, [0, 4, 8])["labels"].tolist() == [2, 3, 0]
 
 
@@ -186,7 +191,7 @@ def test_a_mirrored_image_has_a_mirrored_condition(task, data, vae):
 
 
 def test_draws_depend_on_the_visit_alone(data, vae):
-    for task, options in {"inpaint": {}, "super-resolution": {"degradation": "bsr_light"}}.items():
+    for task, options in {"inpaint": {}, "super-resolution": {"conditioning.degradation": "bsr_light"}}.items():
         _, rows, _ = conditioner_of(task, data, vae, **options)
         first, again, other = (rows(0, False, array_generator(0, visit)) for visit in (5, 5, 6))
         assert all(torch.equal(first[name], again[name]) for name in first)
@@ -205,7 +210,7 @@ def test_objects_come_in_any_order(data, vae, tmp_path):
 
 
 def test_masks_are_drawn_by_their_weights(data, vae):
-    _, rows, _ = conditioner_of("inpaint", data, vae, masks={"thin": 1e-9, "box": 1})
+    _, rows, _ = conditioner_of("inpaint", data, vae, **{"conditioning.masks": {"thin": 1e-9, "box": 1}})
     for visit in range(20):
         holes = rows(0, False, array_generator(0, visit))["holes"][0].bool()
         assert 0 < holes.float().mean() <= 0.5
@@ -232,7 +237,9 @@ def test_maps_and_their_colours_are_in_the_folder(data, vae):
     encoder = conditioner_of("semantic-to-image", data, vae)[0].pipeline.segmentation_encoder.config
     assert list(encoder.class_names) == toy.CLASSES and (encoder.in_channels, encoder.num_stages) == (4, 1)
     assert [tuple(colour) for colour in encoder.palette] == toy.PALETTE
-    encoder = conditioner_of("semantic-to-image", data, vae, segmentation_encoder={})[0].pipeline.segmentation_encoder
+    encoder = conditioner_of("semantic-to-image", data, vae, **{"conditioning.segmentation_encoder": {}})[
+        0
+    ].pipeline.segmentation_encoder
     assert encoder.config.in_channels == 4 and encoder.config.class_names is None
 
 
@@ -245,35 +252,39 @@ def test_layout_classes_are_in_the_folder(data, vae):
 
 BAD = {
     "no captions": ("text-to-image", {"drop": ["text"]}, InputError, "has no captions"),
-    "no vocabulary": ("text-to-image", {"vocabulary": None}, ConfigError, "vocabulary is missing"),
+    "no vocabulary": ("text-to-image", {"conditioning.vocabulary": None}, ConfigError, "vocabulary is missing"),
     "no classes": ("class-to-image", {"drop": ["label"]}, InputError, "has no classes; sort"),
     "unknown class": (
         "class-to-image",
-        {"class_embedder": {"embed_dim": 16, "class_names": ["read", "green", "blue"]}},
+        {"conditioning.class_embedder": {"embed_dim": 16, "class_names": ["read", "green", "blue"]}},
         InputError,
         "unknown class 'red'; did you mean 'read'",
     ),
-    "from the data": ("class-to-image", {"class_embedder": {"num_classes": 5}}, ConfigError, r"has \['num_classes'\]"),
+    "from the data": (
+        "class-to-image",
+        {"conditioning.class_embedder": {"num_classes": 5}},
+        ConfigError,
+        r"has \['num_classes'\]",
+    ),
     "unknown option": (
         "class-to-image",
-        {"class_embedder": {"embed_dims": 5}},
+        {"conditioning.class_embedder": {"embed_dims": 5}},
         ConfigError,
         "class_embedder .*embed_dims",
     ),
     "of another task": (
         "class-to-image",
-        {"text_encoder": {"hidden_size": 8}},
+        {"conditioning.text_encoder": {"hidden_size": 8}},
         ConfigError,
-        "text_encoder is given, but conditioning 'class-to-image' does not use it; it uses class_embedder, cond",
+        "conditioning.text_encoder is given, but type is 'class-to-image', which takes class_embedder, dropout; it is",
     ),
-    "no dropout": ("unconditional", {"condition_dropout": 0.1}, ConfigError, "condition_dropout is given, but"),
-    "both dropouts": (
-        "text-to-image",
-        {"condition_dropout": 0.1, "caption_dropout": 0.1},
+    "no dropout": (
+        "unconditional",
+        {"conditioning.dropout": 0.1},
         ConfigError,
-        "are both given",
+        "dropout is given, .* which takes none",
     ),
-    "dropout": ("class-to-image", {"condition_dropout": 1.5}, ConfigError, r"must be in \[0, 1\]"),
+    "dropout": ("class-to-image", {"conditioning.dropout": 1.5}, ConfigError, "dropout is 1.5; it must be from 0 to 1"),
     "no objects": ("layout-to-image", {"drop": ["objects"]}, InputError, "has no objects"),
     "too many objects": (
         "layout-to-image",
@@ -283,7 +294,7 @@ BAD = {
     ),
     "box outside": (
         "layout-to-image",
-        {"box_units": "relative"},
+        {"data.box_units": "relative"},
         InputError,
         "box of object 0 of 0blue0.png is .* reaches out of the image",
     ),
@@ -295,7 +306,7 @@ BAD = {
     ),
     "inverted box": (
         "layout-to-image",
-        {"rewrite": {"objects": [{"class": "red", "box": [8, 8, 4, 4]}]}, "box_format": "xyxy"},
+        {"rewrite": {"objects": [{"class": "red", "box": [8, 8, 4, 4]}]}, "data.box_format": "xyxy"},
         InputError,
         "empty or inverted",
     ),
@@ -314,13 +325,13 @@ BAD = {
     "no object at all": ("layout-to-image", {"rewrite": {"objects": []}}, InputError, "there is none in any image"),
     "unknown object": (
         "layout-to-image",
-        {"layout_tokenizer": {"class_names": ["red", "green", "blues"], "num_tokens": 64}},
+        {"conditioning.layout_tokenizer": {"class_names": ["red", "green", "blues"], "num_tokens": 64}},
         InputError,
         "0blue0.png: unknown class 'blue'; did you mean 'blues'",
     ),
     "vocabulary of layouts": (
         "layout-to-image",
-        {"layout_encoder": {**toy.ENCODER, "vocab_size": 3}},
+        {"conditioning.layout_encoder": {**toy.ENCODER, "vocab_size": 3}},
         ConfigError,
         r"layout_encoder has \['vocab_size'\]",
     ),
@@ -333,13 +344,13 @@ BAD = {
     ),
     "class out of range": (
         "semantic-to-image",
-        {"segmentation_encoder": {"in_channels": 2}},
+        {"conditioning.segmentation_encoder": {"in_channels": 2}},
         InputError,
         r"label map .*0green0.png has the value 2 .* allowed: 0 to 1, and 255",
     ),
     "other colours": (
         "semantic-to-image",
-        {"segmentation_encoder": {"palette": [[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 0, 3]]}},
+        {"conditioning.segmentation_encoder": {"palette": [[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 0, 3]]}},
         InputError,
         "has class 0 in the colour .25, 25, 50., the palette says .0, 0, 0.",
     ),
@@ -349,18 +360,23 @@ BAD = {
         InputError,
         "names no.png, which does not",
     ),
-    "degradation": (
+    "conditioning.degradation": (
         "super-resolution",
-        {"degradation": "bicubik"},
+        {"conditioning.degradation": "bicubik"},
         ConfigError,
         "unknown degradation 'bicubik'; did you",
     ),
-    "map dropout": ("inpaint", {"condition_dropout": 0.1}, ConfigError, "not use it; it uses masks"),
-    "unknown mask": ("inpaint", {"masks": {"thik": 1}}, ConfigError, "unknown mask generator 'thik'"),
-    "no mask": ("inpaint", {"masks": {}}, ConfigError, "masks is empty"),
-    "mask weight": ("inpaint", {"masks": {"thin": 0}}, ConfigError, "masks has 0 as the weight of 'thin'"),
-    "mask of a map": ("inpaint", {"masks": {"segment": 1}}, InputError, "segment mask needs"),
-    "unknown task": ("class-to-imag", {}, ConfigError, "unknown conditioning 'class-to-imag'; did you mean 'class-to"),
+    "map dropout": (
+        "inpaint",
+        {"conditioning.dropout": 0.1},
+        ConfigError,
+        "type is 'inpaint', which takes masks; it is",
+    ),
+    "unknown mask": ("inpaint", {"conditioning.masks": {"thik": 1}}, ConfigError, "unknown mask generator 'thik'"),
+    "no mask": ("inpaint", {"conditioning.masks": {}}, ConfigError, "masks is empty"),
+    "mask weight": ("inpaint", {"conditioning.masks": {"thin": 0}}, ConfigError, "masks has 0 as the weight of 'thin'"),
+    "mask of a map": ("inpaint", {"conditioning.masks": {"segment": 1}}, InputError, "segment mask needs"),
+    "unknown task": ("class-to-imag", {}, ConfigError, "conditioning.type is 'class-to-imag'; did you mean 'class-to"),
     "wrong channels": (
         "unconditional",
         {"unet": {**toy.UNET, "in_channels": 3}},
@@ -373,7 +389,7 @@ BAD = {
         ConfigError,
         "cross_attention_dim 8, .*'class-to-image' need 16",
     ),
-    "resolution": ("unconditional", {"resolution": 18}, ConfigError, "resolution is 18; .* multiple of 4"),
+    "resolution": ("unconditional", {"data.resolution": 18}, ConfigError, "resolution is 18; .* multiple of 4"),
     "first stage": ("unconditional", {"vae": "/nowhere"}, OSError, "nowhere"),
 }
 

@@ -6,9 +6,9 @@ import toy
 from PIL import Image
 
 from latentdiff import DiffusionPipeline
-from latentdiff.config import from_mapping
+from latentdiff.config import load_recipe
 from latentdiff.training.first_stage.task import train_first_stage
-from latentdiff.training.recipes.stages import FirstStageRecipe
+from latentdiff.training.recipes import FirstStageRecipe
 
 pytestmark = pytest.mark.slow
 
@@ -23,11 +23,11 @@ OPTIONS = {
         "timestep_spacing": "trailing",
     },
     "train_batch_size": 24,
-    "learning_rate": 2e-3,
-    "lr_scheduler": "cosine",
-    "ema_decay": 0,
+    "optimizer.learning_rate": 2e-3,
+    "optimizer.lr_scheduler": "cosine",
+    "ema.decay": 0,
     "max_train_steps": 400,
-    "checkpointing_steps": 10_000,
+    "checkpoint.steps": 10_000,
 }
 # What depends on places far apart is learned soon by a network that sees the image as 2x2 pixels, too.
 THREE_LEVELS = {"block_out_channels": [32, 32, 64], "attention_levels": [False, True, True]}
@@ -36,13 +36,13 @@ OWN_OPTIONS = {
     "class-to-image": {"max_train_steps": 800},
     "layout-to-image": {
         "max_train_steps": 700,
-        "learning_rate": 1e-3,
+        "optimizer.learning_rate": 1e-3,
         "unet": {**toy.UNET, **THREE_LEVELS},
-        "layout_encoder": {**toy.ENCODER, "hidden_size": 32, "attention_head_dim": 16},
-        "layout_tokenizer": {"num_tokens": 64, "max_objects": 1},
+        "conditioning.layout_encoder": {**toy.ENCODER, "hidden_size": 32, "attention_head_dim": 16},
+        "conditioning.layout_tokenizer": {"num_tokens": 64, "max_objects": 1},
     },
     "inpaint": {
-        "masks": {"box": 1, "thick": 1},
+        "conditioning.masks": {"box": 1, "thick": 1},
         "max_train_steps": 1000,
         "unet": {**toy.UNET, **THREE_LEVELS},
     },
@@ -53,17 +53,17 @@ OWN_OPTIONS = {
 def vae(data, tmp_path_factory):
     """A first stage that was trained on the same images."""
     options = {
-        "train_data_dir": str(data),
+        "data.train_data_dir": str(data),
         "output_dir": str(tmp_path_factory.mktemp("first_stage")),
-        "resolution": toy.SIDE,
+        "data.resolution": toy.SIDE,
         "model": {**toy.VAE, "block_out_channels": [16, 32], "norm_num_groups": 8},
         "train_batch_size": 24,
         "max_train_steps": 600,
-        "learning_rate": 4e-3,
-        "lr_scheduler": "cosine",
-        "ema_decay": 0,
+        "optimizer.learning_rate": 4e-3,
+        "optimizer.lr_scheduler": "cosine",
+        "ema.decay": 0,
     }
-    return train_first_stage(from_mapping(FirstStageRecipe, options)) / "vae"
+    return train_first_stage(load_recipe(FirstStageRecipe, None, options)) / "vae"
 
 
 def truth(data):

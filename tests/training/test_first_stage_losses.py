@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from latentdiff import PerceptualDistance
-from latentdiff.config import from_mapping
+from latentdiff.config import load_recipe
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.engine.ema import EMA
@@ -21,14 +21,16 @@ from latentdiff.training.first_stage.autoencoder import make_first_stage
 from latentdiff.training.first_stage.bottlenecks import VQBottleneck, count, perplexity
 from latentdiff.training.first_stage.discriminator import ActNorm, PatchDiscriminator, hinge_loss, vanilla_loss
 from latentdiff.training.first_stage.task import FirstStageTask
-from latentdiff.training.recipes.stages import FirstStageRecipe
+from latentdiff.training.recipes import FirstStageRecipe
 
 TINY = toy.VAE
 SMALL_DISCRIMINATOR = {"channels": 4, "layers": 2}
 
 
 def recipe(**options):
-    return from_mapping(FirstStageRecipe, {"train_data_dir": "-", "output_dir": "-", "resolution": 16, **options})
+    return load_recipe(
+        FirstStageRecipe, None, {"data.train_data_dir": "-", "output_dir": "-", "data.resolution": 16, **options}
+    )
 
 
 def draws(images, seed=0):
@@ -84,8 +86,13 @@ class RecordedLPIPS:
 
 
 def recorded_task(io, options, **config):
-    options = {"resolution": 32, "discriminator": {"channels": 8}, "lpips": {"vgg16": "-"}, **options}
-    task = FirstStageTask(Recorded(io, **config), recipe(perceptual_weight=1, **options), RecordedLPIPS(io))
+    options = {
+        "data.resolution": 32,
+        "loss.adversarial.discriminator": {"channels": 8},
+        "loss.lpips": {"vgg16": "-"},
+        **options,
+    }
+    task = FirstStageTask(Recorded(io, **config), recipe(**{"loss.perceptual_weight": 1}, **options), RecordedLPIPS(io))
     task.adversarial.discriminator.load_state_dict(weights("kl_disc."))
     return task
 
@@ -93,7 +100,7 @@ def recorded_task(io, options, **config):
 @pytest.mark.parametrize("step", [99, 100])
 def test_kl_loss_and_gradient_are_the_originals(io, step):
     """It sums over an image what we mean; before disc_start neither side counts."""
-    task = recorded_task(io, {"disc_start": 100, "kl_weight": 1e-3})
+    task = recorded_task(io, {"loss.adversarial.start_step": 100, "loss.kl_weight": 1e-3})
     elements, theirs = 3 * 32 * 32, io[f"kl.gen.{step}"].tolist()
     task.step = step
     loss, values = task(io["ae.inputs"], draws(io["ae.inputs"]))
@@ -116,7 +123,7 @@ def test_kl_loss_and_gradient_are_the_originals(io, step):
 
 @pytest.mark.parametrize("step", [4, 5])
 def test_vq_loss_and_gradient_are_the_originals(io, step):
-    task = recorded_task(io, {"disc_start": 5, "adversarial_weight": 0.75}, num_vq_embeddings=32)
+    task = recorded_task(io, {"loss.adversarial.start_step": 5, "loss.adversarial.weight": 0.75}, num_vq_embeddings=32)
     theirs = io[f"vq.gen.{step}"].tolist()
     task.step = step
     loss, values = task(io["ae.inputs"], draws(io["ae.inputs"]))
@@ -168,7 +175,9 @@ def test_adaptive_weight_in_mixed_precision():
     found = {}
     for enabled in (False, True):
         torch.manual_seed(0)
-        task = FirstStageTask(make_first_stage(TINY, 3, 16), recipe(discriminator=SMALL_DISCRIMINATOR))
+        task = FirstStageTask(
+            make_first_stage(TINY, 3, 16), recipe(**{"loss.adversarial.discriminator": SMALL_DISCRIMINATOR})
+        )
         images = torch.rand(4, 3, 16, 16) * 2 - 1
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             loss, values = task(images, draws(images))
@@ -179,10 +188,11 @@ def test_adaptive_weight_in_mixed_precision():
 
 
 def test_adversarial_share_rises():
-    options = {"discriminator": SMALL_DISCRIMINATOR, "disc_start": 10}
-    sharp, soft = (recipe(**options, disc_warmup_steps=warmup) for warmup in (0, 4))
+    options = {"loss.adversarial.discriminator": SMALL_DISCRIMINATOR, "loss.adversarial.start_step": 10}
+    sharp, soft = (recipe(**options, **{"loss.adversarial.warmup_steps": warmup}) for warmup in (0, 4))
     found = [
-        [Adversarial(PatchDiscriminator(), r).strength(step) for step in (9, 10, 12, 14, 50)] for r in (sharp, soft)
+        [Adversarial(PatchDiscriminator(), r.loss.adversarial).strength(step) for step in (9, 10, 12, 14, 50)]
+        for r in (sharp, soft)
     ]
     assert found == [[0, 1, 1, 1, 1], [0, 0.2, 0.6, 1, 1]]
 
@@ -191,8 +201,12 @@ def test_adversarial_share_rises():
 def tiny():
     """A task in float64, and a batch for it."""
     torch.manual_seed(0)
-    options = {"discriminator": SMALL_DISCRIMINATOR, "adaptive_weight": False, "adversarial_weight": 0.3}
-    options |= {"perceptual_weight": 0.7, "lpips": {"vgg16": "-"}}
+    options = {
+        "loss.adversarial.discriminator": SMALL_DISCRIMINATOR,
+        "loss.adversarial.adaptive_weight": False,
+        "loss.adversarial.weight": 0.3,
+    }
+    options |= {"loss.perceptual_weight": 0.7, "loss.lpips": {"vgg16": "-"}}
     perceptual = PerceptualDistance().double().requires_grad_(False)
     task = FirstStageTask(make_first_stage(TINY, 3, 16), recipe(**options), perceptual).double()
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
@@ -253,7 +267,9 @@ def test_one_backward_pass_gives_each_side_its_own_gradients(tiny):
 @pytest.mark.parametrize("kind", ["AutoencoderKL", "VQModel"])
 def test_any_number_of_channels(channels, kind):
     vae = make_first_stage({**TINY, "_class_name": kind}, channels, 16)
-    task = FirstStageTask(vae, recipe(discriminator=SMALL_DISCRIMINATOR, random_flip=True))
+    task = FirstStageTask(
+        vae, recipe(**{"loss.adversarial.discriminator": SMALL_DISCRIMINATOR, "data.random_flip": True})
+    )
     images = torch.rand(2, channels, 16, 16) * 2 - 1
     loss, _ = task(images, draws(images))
     loss.backward()
@@ -267,7 +283,9 @@ def test_codebook_losses_weigh_the_term_they_say():
     for kind in ("legacy", "corrected"):
         torch.manual_seed(0)
         vae = make_first_stage({**TINY, "_class_name": "VQModel", "num_vq_embeddings": 8}, 3, 16)
-        task = FirstStageTask(vae, recipe(codebook_loss=kind, codebook_beta=0.5, codebook_weight=3))
+        task = FirstStageTask(
+            vae, recipe(**{"loss.codebook.loss": kind, "loss.codebook.beta": 0.5, "loss.codebook.weight": 3})
+        )
         images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         task(images, draws(images))[0].backward()
         slopes[kind] = vae.quantize.embedding.weight.grad
@@ -278,7 +296,7 @@ def test_codebook_losses_weigh_the_term_they_say():
 def test_codes_that_nothing_chooses_move_to_latents():
     torch.manual_seed(0)
     vae = VQModel(**TINY, num_vq_embeddings=64)
-    task = FirstStageTask(vae, recipe(codebook_restart=3))
+    task = FirstStageTask(vae, recipe(**{"loss.codebook.restart": 3}))
     ema = EMA(task, 0.9)
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     before = vae.quantize.embedding.weight.detach().clone()
@@ -302,7 +320,7 @@ def test_codes_that_nothing_chooses_move_to_latents():
 @pytest.mark.parametrize("kind", ["AutoencoderKL", "VQModel"])
 def test_training_the_decoder_alone_leaves_the_latents(kind):
     vae = make_first_stage({**TINY, "_class_name": kind}, 3, 16)
-    task = FirstStageTask(vae, recipe(trainable="decoder", discriminator=SMALL_DISCRIMINATOR))
+    task = FirstStageTask(vae, recipe(trainable="decoder", **{"loss.adversarial.discriminator": SMALL_DISCRIMINATOR}))
     images = torch.rand(2, 3, 16, 16) * 2 - 1
     task(images, draws(images))[0].backward()
     trained = {name for name, p in vae.named_parameters() if p.grad is not None and p.grad.any()}
@@ -315,7 +333,7 @@ def test_flips_are_drawn_from_the_samples():
     vae = make_first_stage(TINY, 3, 16)
     seen = []
     vae.encode = lambda images, encode=vae.encode: seen.append(images) or encode(images)
-    task = FirstStageTask(vae, recipe(random_flip=True))
+    task = FirstStageTask(vae, recipe(**{"data.random_flip": True}))
     images = torch.rand(8, 3, 16, 16)
     for seed in (0, 0, 1):
         task(images, draws(images, seed))

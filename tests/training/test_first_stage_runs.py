@@ -15,19 +15,19 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
 from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, PerceptualDistance, UnconditionalPipeline
-from latentdiff.config import from_mapping
+from latentdiff.config import load_recipe
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.pipelines.codec import encode
 from latentdiff.training.diffusion.task import train_diffusion
 from latentdiff.training.first_stage import task as first_stage
 from latentdiff.training.first_stage.autoencoder import load_first_stage
 from latentdiff.training.first_stage.task import train_first_stage
-from latentdiff.training.recipes.stages import DiffusionRecipe, FirstStageRecipe
+from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
 
 KL = toy.VAE
 VQ = {**KL, "_class_name": "VQModel", "num_vq_embeddings": 64}
 MEAN_COLOUR = 13.87  # dB of drawn images painted over with their mean colour
-ADVERSARIAL = {"discriminator": {"channels": 8, "layers": 2}}
+ADVERSARIAL = {"loss.adversarial.discriminator": {"channels": 8, "layers": 2}}
 
 
 def draw(folder, number, side=16):
@@ -59,9 +59,15 @@ def vgg16(tmp_path_factory):
 
 
 def run(images, output, **options):
-    base = {"resolution": 16, "model": KL, "train_batch_size": 4, "max_train_steps": 2, "learning_rate": 3e-3}
-    base |= {"train_data_dir": str(images), "output_dir": str(output), "logging_steps": 1}
-    return train_first_stage(from_mapping(FirstStageRecipe, {**base, **options}))
+    base = {
+        "data.resolution": 16,
+        "model": KL,
+        "train_batch_size": 4,
+        "max_train_steps": 2,
+        "optimizer.learning_rate": 3e-3,
+    }
+    base |= {"data.train_data_dir": str(images), "output_dir": str(output), "logging_steps": 1}
+    return train_first_stage(load_recipe(FirstStageRecipe, None, {**base, **options}))
 
 
 def log(folder, name):
@@ -71,7 +77,7 @@ def log(folder, name):
 
 def test_images_held_out_are_measured_and_shown(images, vgg16, tmp_path):
     lpips = {"vgg16": str(vgg16), "preprocessing": "torchvision"}
-    options = {"validation_share": 0.25, "validation_steps": 2, "lpips": lpips, "perceptual_weight": 0.5}
+    options = {"validation.share": 0.25, "validation.steps": 2, "loss.lpips": lpips, "loss.perceptual_weight": 0.5}
     output = run(images, tmp_path, max_train_steps=4, **options, **ADVERSARIAL)
     names = ("loss", "psnr", "ssim", "perceptual", "frechet_vgg16")
     found = {name: log(output, f"validation/{name}") for name in names}
@@ -86,7 +92,7 @@ def test_images_held_out_are_measured_and_shown(images, vgg16, tmp_path):
 
 def test_held_out_folder_and_picture_are_those_of_the_exported_weights(images, tmp_path):
     held_out = draw(tmp_path / "held-out", 3)
-    options = {"validation_data_dir": str(held_out), "validation_steps": 2, "reconstruction": "l2"}
+    options = {"validation.data_dir": str(held_out), "validation.steps": 2, "loss.reconstruction": "l2"}
     output = run(images, tmp_path / "run", **options)
     vae = load_first_stage(str(output / "vae"))
     files = [np.asarray(Image.open(path)) for path in sorted(held_out.iterdir())]
@@ -110,11 +116,11 @@ def test_any_channels_are_judged_measured_and_shown(vgg16, tmp_path, channels):
     for i in range(8):
         values = np.random.default_rng(i).integers(0, 2**16, (16, 16, channels), dtype=np.uint16)
         Image.fromarray(values[..., 0]).save(data / f"{i}.png") if channels == 1 else np.save(data / f"{i}.npy", values)
-    lpips = {"lpips": {"vgg16": str(vgg16), "preprocessing": "caffe"}, "perceptual_weight": 1.0}
+    lpips = {"loss.lpips": {"vgg16": str(vgg16), "preprocessing": "caffe"}, "loss.perceptual_weight": 1.0}
     if channels == 5:
         with pytest.raises(ConfigError, match="lpips is given for images of 5 channels"):
             run(data, tmp_path / "bad", **lpips)
-    options = {**(lpips if channels == 1 else {}), **ADVERSARIAL, "validation_share": 0.25, "validation_steps": 2}
+    options = {**(lpips if channels == 1 else {}), **ADVERSARIAL, "validation.share": 0.25, "validation.steps": 2}
     output = run(data, tmp_path / "run", model=VQ, **options)
     assert load_first_stage(str(output / "vae")).config.out_channels == channels
     assert log(output, "validation/ssim") and log(output, "discriminator")
@@ -127,8 +133,16 @@ def test_any_channels_are_judged_measured_and_shown(vgg16, tmp_path, channels):
     ("kind", "options", "line"),
     [
         (DistributedType.FSDP, ADVERSARIAL, r"not trained by FSDP, .* launch without it"),
-        (DistributedType.DEEPSPEED, {"model": VQ, "codebook_restart": 9}, r"not trained by DeepSpeed, .* without it"),
-        (DistributedType.DEEPSPEED, {"discriminator": {"layers": 2, "norm": "act"}}, "not trained by DeepSpeed"),
+        (
+            DistributedType.DEEPSPEED,
+            {"model": VQ, "loss.codebook.restart": 9},
+            r"not trained by DeepSpeed, .* without it",
+        ),
+        (
+            DistributedType.DEEPSPEED,
+            {"loss.adversarial.discriminator": {"layers": 2, "norm": "act"}},
+            "not trained by DeepSpeed",
+        ),
     ],
 )
 def test_sharded_networks_are_refused(images, tmp_path, monkeypatch, kind, options, line):
@@ -147,7 +161,7 @@ def test_the_folder_of_a_run_is_no_first_stage_but_names_it(images, tmp_path):
 
 
 def test_means_are_over_the_steps_that_have_a_value(images, tmp_path):
-    options = {"disc_start": 3, "max_train_steps": 4, **ADVERSARIAL}
+    options = {"loss.adversarial.start_step": 3, "max_train_steps": 4, **ADVERSARIAL}
     each, together = (run(images, tmp_path / str(every), logging_steps=every, **options) for every in (1, 4))
     assert log(together, "discriminator") == log(each, "discriminator") and len(log(each, "discriminator")) == 1
     assert log(together, "loss")[0] == pytest.approx(np.mean(log(each, "loss")), rel=1e-5)
@@ -178,8 +192,15 @@ def test_a_new_vq_model_serves_a_pipeline(images, tmp_path, caplog):
         "num_attention_heads": 1,
         "norm_num_groups": 4,
     }
-    options = {"train_data_dir": str(images), "output_dir": str(tmp_path / "second"), "vae": str(vae), "unet": unet}
-    output = train_diffusion(from_mapping(DiffusionRecipe, {**options, "resolution": 16, "max_train_steps": 1}))
+    options = {
+        "data.train_data_dir": str(images),
+        "output_dir": str(tmp_path / "second"),
+        "vae": str(vae),
+        "unet": unet,
+    }
+    output = train_diffusion(
+        load_recipe(DiffusionRecipe, None, {**options, "data.resolution": 16, "max_train_steps": 1})
+    )
     pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
     assert type(pipe) is UnconditionalPipeline and type(pipe.vae) is VQModel and not caplog.records
     assert pipe(batch_size=1, num_inference_steps=2, seed=0, output_type="np").images.shape == (1, 16, 16, 3)
@@ -188,45 +209,77 @@ def test_a_new_vq_model_serves_a_pipeline(images, tmp_path, caplog):
 def test_restarted_codes_come_into_use(images, tmp_path):
     used = {}
     for restart in (0, 5):
-        options = {"max_train_steps": 30, "logging_steps": 10, "codebook_restart": restart}
+        options = {"max_train_steps": 30, "logging_steps": 10, "loss.codebook.restart": restart}
         used[restart] = log(run(images, tmp_path / str(restart), model=VQ, **options), "codes_used")[-1]
     assert used[5] > 1.5 * used[0]
 
 
 BAD = {
-    "lpips missing": ({"perceptual_weight": 1.0}, ConfigError, "lpips is missing; give the files"),
-    "lpips unused": ({"lpips": {"vgg16": "a"}}, ConfigError, "neither perceptual_weight nor validation_steps"),
-    "lpips no file": ({"perceptual_weight": 1, "lpips": {"vgg16": "no.pth"}}, CheckpointError, "no.pth"),
-    "lpips options": ({"perceptual_weight": 1, "lpips": {"vgg": "no.pth"}}, ConfigError, "give {vgg16: FILE"),
-    "lpips too small": ({"perceptual_weight": 1, "lpips": {"vgg16": "a"}, "resolution": 8}, ConfigError, "at least 16"),
-    "no discriminator": ({"disc_start": 5}, ConfigError, "disc_start is given, but there is no discriminator"),
-    "no adversary": (
-        {"adaptive_weight": False},
+    "lpips missing": ({"loss.perceptual_weight": 1.0}, ConfigError, "lpips is missing; give the files"),
+    "lpips unused": (
+        {"loss.lpips": {"vgg16": "a"}},
         ConfigError,
-        "adaptive_weight is given, but there is no discriminator",
+        "neither loss.perceptual_weight nor valid",
     ),
-    "small": ({"discriminator": {"layers": 3}}, ConfigError, "resolution is 16, but the discriminator needs 24"),
-    "norm": ({"discriminator": {"norm": "layer"}}, ConfigError, "norm is 'layer'; choose 'batch' or 'act'"),
-    "layers": ({"discriminator": {"layers": 0}}, ConfigError, "layers is 0"),
-    "unknown": ({"discriminator": {"depth": 3}}, ConfigError, "depth"),
-    "channels": ({"discriminator": {"in_channels": 3}}, ConfigError, "in_channels"),
-    "negative": ({"kl_weight": -1}, ConfigError, "kl_weight is -1"),
-    "kl of vq": ({"model": VQ, "kl_weight": 1e-3}, ConfigError, "kl_weight is given, but training this VQModel"),
-    "restart of kl": ({"codebook_restart": 9}, ConfigError, "codebook_restart is given, but training this Autoencoder"),
+    "lpips no file": ({"loss.perceptual_weight": 1, "loss.lpips": {"vgg16": "no.pth"}}, CheckpointError, "no.pth"),
+    "lpips options": (
+        {"loss.perceptual_weight": 1, "loss.lpips": {"vgg": "no.pth"}},
+        ConfigError,
+        "'loss.lpips.vgg'; did you",
+    ),
+    "lpips too small": (
+        {"loss.perceptual_weight": 1, "loss.lpips": {"vgg16": "a"}, "data.resolution": 8},
+        ConfigError,
+        "at least 16",
+    ),
+    "default discriminator": (
+        {"loss.adversarial.start_step": 5},
+        ConfigError,
+        "resolution is 16, but the discriminator needs 24",
+    ),
+    "two distances": (
+        {"loss.lpips": {"vgg16": "a", "heads": "b", "preprocessing": "caffe"}},
+        ConfigError,
+        "loss.lpips.heads is given, but with preprocessing",
+    ),
+    "small": (
+        {"loss.adversarial.discriminator": {"layers": 3}},
+        ConfigError,
+        "resolution is 16, but the discriminator needs 24",
+    ),
+    "norm": (
+        {"loss.adversarial.discriminator": {"norm": "layer"}},
+        ConfigError,
+        "discriminator.norm is 'layer'; it must be 'batch' or 'act'",
+    ),
+    "layers": (
+        {"loss.adversarial.discriminator": {"layers": 0}},
+        ConfigError,
+        "layers is 0; it must be at least 1",
+    ),
+    "unknown": ({"loss.adversarial.discriminator": {"depth": 3}}, ConfigError, "depth"),
+    "channels": ({"loss.adversarial.discriminator": {"in_channels": 3}}, ConfigError, "in_channels"),
+    "negative": ({"loss.kl_weight": -1}, ConfigError, "loss.kl_weight is -1; it must be at least 0"),
+    "kl of vq": ({"model": VQ, "loss.kl_weight": 1e-3}, ConfigError, "loss.kl_weight is given, but training this VQ"),
+    "restart of kl": (
+        {"loss.codebook.restart": 9},
+        ConfigError,
+        "loss.codebook is given, but training this AutoencoderKL does",
+    ),
     "restart of decoder": (
-        {"model": VQ, "codebook_restart": 9, "trainable": "decoder"},
+        {"model": VQ, "loss.codebook.restart": 9, "trainable": "decoder"},
         ConfigError,
         "VQModel's decoder does not use it",
     ),
     "class": ({"model": {**KL, "_class_name": "VQVAE"}}, ConfigError, "'VQVAE'; known: AutoencoderKL, VQModel"),
     "data's channels": ({"model": {**KL, "in_channels": 4}}, ConfigError, "the images have 3 channels"),
-    "resolution": ({"resolution": 17}, ConfigError, "needs a multiple of 2"),
+    "resolution": ({"data.resolution": 17}, ConfigError, "needs a multiple of 2"),
     "both": ({"model": {"pretrained_model_name_or_path": "a", **VQ}}, ConfigError, "leave them out"),
     "no model": ({"model": {"pretrained_model_name_or_path": "a/b/c"}}, CheckpointError, "a/b/c"),
-    "nothing held out": ({"validation_steps": 5}, ConfigError, "no validation image is given"),
-    "share": ({"validation_share": 1.0, "validation_steps": 5}, ConfigError, "must be in"),
+    "nothing held out": ({"validation.steps": 5}, ConfigError, "validation.steps is 5, but no image is held out"),
+    "share": ({"validation.share": 1.0, "validation.steps": 5}, ConfigError, "must be at least 0 and below 1"),
     "tiny share": (
-        {"validation_share": 0.01, "validation_steps": 5},
+        {"validation.share": 0.01, "validation.steps": 5},
         ConfigError,
         "0 images of 16 pixels are held out",
     ),
@@ -243,14 +296,14 @@ def test_refused_before_the_first_step(images, tmp_path, name):
 
 RANK = """
 import json, sys, torch
-from latentdiff.config import from_mapping
+from latentdiff.config import load_recipe
 from latentdiff.data.folder import ImageFolder
 from latentdiff.training.first_stage.autoencoder import make_first_stage
 from latentdiff.training.first_stage.task import FirstStageTask
 from latentdiff.training.engine.loop import make_accelerator, train
-from latentdiff.training.recipes.stages import FirstStageRecipe
+from latentdiff.training.recipes import FirstStageRecipe
 
-recipe = from_mapping(FirstStageRecipe, json.loads(sys.argv[1]))
+recipe = load_recipe(FirstStageRecipe, None, json.loads(sys.argv[1]))
 accelerator = make_accelerator(recipe)
 assert accelerator.num_processes == 2
 torch.manual_seed(recipe.seed)
@@ -266,7 +319,7 @@ class Kept(FirstStageTask):
 
 
 task = Kept(make_first_stage(recipe.model, 3, 16), recipe)
-train(task, ImageFolder(recipe.train_data_dir, 16), recipe, accelerator)
+train(task, ImageFolder(recipe.data.train_data_dir, 16), recipe, accelerator)
 """
 
 
@@ -275,14 +328,23 @@ train(task, ImageFolder(recipe.train_data_dir, 16), recipe, accelerator)
 def test_two_processes_keep_the_same_weights(images, tmp_path, norm):
     """With a start before the discriminator's, adaptive weights that differ, accumulation and restarted codes."""
     (tmp_path / "rank.py").write_text(RANK)
-    recipe = {"resolution": 16, "model": VQ, "train_batch_size": 2, "max_train_steps": 5, "learning_rate": 3e-3}
-    recipe |= {
-        "train_data_dir": str(images),
-        "output_dir": str(tmp_path / "run"),
-        "codebook_restart": 2,
-        "disc_start": 2,
+    recipe = {
+        "data.resolution": 16,
+        "model": VQ,
+        "train_batch_size": 2,
+        "max_train_steps": 5,
+        "optimizer.learning_rate": 3e-3,
     }
-    recipe |= {"gradient_accumulation_steps": 2, "discriminator": {**ADVERSARIAL["discriminator"], "norm": norm}}
+    recipe |= {
+        "data.train_data_dir": str(images),
+        "output_dir": str(tmp_path / "run"),
+        "loss.codebook.restart": 2,
+        "loss.adversarial.start_step": 2,
+    }
+    recipe |= {
+        "gradient_accumulation_steps": 2,
+        "loss.adversarial.discriminator": {**ADVERSARIAL["loss.adversarial.discriminator"], "norm": norm},
+    }
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     command = [sys.executable, *launch, str(tmp_path / "rank.py"), json.dumps(recipe)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -297,10 +359,10 @@ def test_two_processes_keep_the_same_weights(images, tmp_path, norm):
 @pytest.mark.parametrize("model", [KL, VQ], ids=["kl", "vq"])
 def test_an_adversarial_run_improves_images_held_out(vgg16, tmp_path, model):
     images = draw(tmp_path / "drawn", 300)
-    options = {"perceptual_weight": 0.1, "lpips": {"vgg16": str(vgg16), "preprocessing": "torchvision"}}
-    options |= {"validation_share": 0.1, "validation_steps": 100, "max_train_steps": 500, "ema_decay": 0.98}
-    options |= {"codebook_restart": 20} if model is VQ else {}
-    start = {"disc_start": 200, "disc_warmup_steps": 100, **ADVERSARIAL}
+    options = {"loss.perceptual_weight": 0.1, "loss.lpips": {"vgg16": str(vgg16), "preprocessing": "torchvision"}}
+    options |= {"validation.share": 0.1, "validation.steps": 100, "max_train_steps": 500, "ema.decay": 0.98}
+    options |= {"loss.codebook.restart": 20} if model is VQ else {}
+    start = {"loss.adversarial.start_step": 200, "loss.adversarial.warmup_steps": 100, **ADVERSARIAL}
     output = run(images, tmp_path / "run", model=model, train_batch_size=8, logging_steps=50, **options, **start)
     figures = {name: log(output, f"validation/{name}") for name in ("psnr", "ssim", "perceptual", "frechet_vgg16")}
     assert figures["psnr"][-1] > MEAN_COLOUR + 3  # half of its error

@@ -30,8 +30,13 @@ def start(tmp_path_factory):
 
 
 def options(start, **more):
-    given = {"pretrained_model_name_or_path": str(start), "unet": {}, "text_encoder": {}, "vocabulary": None}
-    return {**given, "train_text_encoder": False, **more}
+    given = {
+        "pretrained_model_name_or_path": str(start),
+        "unet": {},
+        "conditioning.text_encoder": {},
+        "conditioning.vocabulary": None,
+    }
+    return {**given, "conditioning.train_text_encoder": False, **more}
 
 
 def encoder_of(folder):
@@ -62,7 +67,9 @@ def _counted(forward, calls):
 
 
 def test_trained_it_changes_and_no_cache_is_made(data, start, tmp_path):
-    output = toy.train("text-to-image", data, None, tmp_path, **options(start, train_text_encoder=None))
+    output = toy.train(
+        "text-to-image", data, None, tmp_path, **options(start, **{"conditioning.train_text_encoder": None})
+    )
     old, new = encoder_of(start), encoder_of(output / "pipeline")
     assert any(not torch.equal(old[name], new[name]) for name in old) and not (output / "captions").exists()
 
@@ -72,7 +79,11 @@ def test_rows_are_what_the_encoder_says(data, start, tmp_path):
     conditionings = []
     for frozen in (True, False):
         recipe = toy.recipe(
-            "text-to-image", data, None, tmp_path, **options(start, train_text_encoder=None if not frozen else False)
+            "text-to-image",
+            data,
+            None,
+            tmp_path,
+            **options(start, **{"conditioning.train_text_encoder": None if not frozen else False}),
         )
         images = open_images(recipe, 3)
         conditioner = make_conditioner(recipe, images)
@@ -93,11 +104,11 @@ def test_rows_are_what_the_encoder_says(data, start, tmp_path):
             {"pretrained_model_name_or_path": None, "unet": toy.UNET},
             "train_text_encoder is false, but the text encoder",
         ),
-        ({"lora": {"rank": 1}, "train_text_encoder": True}, "lora trains the UNet's adapter alone"),
+        ({"lora": {"rank": 1}, "conditioning.train_text_encoder": True}, "lora trains the UNet's adapter alone"),
     ],
 )
 def test_bad_combinations_are_one_line(data, start, tmp_path, changed, message):
     with pytest.raises(ConfigError, match=message):
         toy.recipe("text-to-image", data, "vae", tmp_path, **{**options(start), **changed})
-    with pytest.raises(ConfigError, match="train_text_encoder is given, but conditioning 'unconditional' does not use"):
-        toy.train("unconditional", data, "vae", tmp_path, train_text_encoder=True)
+    with pytest.raises(ConfigError, match="train_text_encoder is given, but type is 'unconditional', which takes none"):
+        toy.train("unconditional", data, "vae", tmp_path, **{"conditioning.train_text_encoder": True})

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from torch.nn.modules.module import register_module_forward_hook
 
 from latentdiff import ConfigError
-from latentdiff.config import from_mapping
+from latentdiff.config import load_recipe
 from latentdiff.training.first_stage.task import train_first_stage
-from latentdiff.training.recipes.stages import FirstStageRecipe
+from latentdiff.training.recipes import FirstStageRecipe
 
 
 def trained(data, vae, output, **options):
-    toy.train("unconditional", data, vae, output, **{"max_train_steps": 2, "ema_decay": 0, **options})
+    toy.train("unconditional", data, vae, output, **{"max_train_steps": 2, "ema.decay": 0, **options})
     return load_file(output / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors")
 
 
@@ -37,16 +37,19 @@ def counted():
 
 
 CHANGING = {
-    "loss": {"loss": "l1"},
-    "huber": {"loss": "huber"},
-    "elbo_weight": {"elbo_weight": 1.0},
-    "learn_logvar": {"learn_logvar": True, "logvar_init": 1.0},
-    "noise_offset": {"noise_offset": 0.5},
-    "snr_gamma": {"snr_gamma": 1.0},
-    "optimizer": {"optimizer": "SGD"},
-    "optimizer_options": {"optimizer_options": {"amsgrad": True, "eps": 0.1}},
-    "scale_lr": {"scale_lr": True},
-    "lr_scheduler_options": {"lr_scheduler": "warmup_linear", "lr_scheduler_options": {"f_min": 0.1}},
+    "loss.type": {"loss.type": "l1"},
+    "huber": {"loss.type": "huber"},
+    "loss.elbo_weight": {"loss.elbo_weight": 1.0},
+    "loss.learn_logvar": {"loss.learn_logvar": True, "loss.logvar_init": 1.0},
+    "loss.noise_offset": {"loss.noise_offset": 0.5},
+    "loss.snr_gamma": {"loss.snr_gamma": 1.0},
+    "optimizer.name": {"optimizer.name": "SGD"},
+    "optimizer.options": {"optimizer.options": {"amsgrad": True, "eps": 0.1}},
+    "optimizer.scale_lr": {"optimizer.scale_lr": True},
+    "optimizer.lr_scheduler_options": {
+        "optimizer.lr_scheduler": "warmup_linear",
+        "optimizer.lr_scheduler_options": {"f_min": 0.1},
+    },
 }
 
 
@@ -58,7 +61,7 @@ def test_it_changes_the_weights(data, vae, plain, tmp_path, name):
 
 
 def test_variances_are_learned_and_no_part_of_the_pipeline(data, vae, plain, tmp_path):
-    weights = trained(data, vae, tmp_path, learn_logvar=True, logvar_init=0.5)
+    weights = trained(data, vae, tmp_path, **{"loss.learn_logvar": True, "loss.logvar_init": 0.5})
     assert weights.keys() == plain.keys()
     logvar = load_file(tmp_path / "checkpoint-2" / "model.safetensors")["logvar"]
     assert logvar.shape == (1000,) and 0 < (logvar != logvar.mode().values).sum() <= 8  # of the two batches of four
@@ -74,22 +77,27 @@ def test_a_run_goes_on_with_its_first_stage_in_another_place(data, vae, tmp_path
 
 
 def test_the_width_of_huber_acts(data, vae, tmp_path):
-    runs = [trained(data, vae, tmp_path / str(c), loss="huber", huber_c=c) for c in (0.1, 0.9)]
+    runs = [trained(data, vae, tmp_path / str(c), **{"loss.type": "huber", "loss.huber_c": c}) for c in (0.1, 0.9)]
     assert any(not torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
 
 
 @pytest.mark.parametrize("model", ["AutoencoderKL", "VQModel"])
 def test_gradient_checkpointing_of_a_first_stage(data, tmp_path, model):
     def go(**options):
-        values = {"train_data_dir": str(data), "resolution": toy.SIDE, "train_batch_size": 4, "max_train_steps": 2}
+        values = {
+            "data.train_data_dir": str(data),
+            "data.resolution": toy.SIDE,
+            "train_batch_size": 4,
+            "max_train_steps": 2,
+        }
         values |= {
             "model": {"_class_name": model, **toy.VAE},
-            "discriminator": {"channels": 4, "layers": 2},
+            "loss.adversarial.discriminator": {"channels": 4, "layers": 2},
             "report_to": "none",
             **options,
         }
         with counted() as calls:
-            output = train_first_stage(from_mapping(FirstStageRecipe, values))
+            output = train_first_stage(load_recipe(FirstStageRecipe, None, values))
         return load_file(output / "vae" / "diffusion_pytorch_model.safetensors"), len(calls)
 
     (plain, once), (other, twice) = (
@@ -123,28 +131,28 @@ def test_cpus_do_not_train_in_fp16(data, vae, tmp_path):
 
 
 BAD = {
-    "loss": ({"loss": "l3"}, "loss is 'l3'; it must be 'l2' or 'l1' or 'huber'"),
-    "width without huber": ({"huber_c": 0.2}, "huber_c is given, but loss is 'l2'; leave it out"),
-    "width": ({"loss": "huber", "huber_c": 2}, "huber_c is 2.0; it must be above 0 and at most 1"),
-    "logvar": ({"logvar_init": 0.3}, "logvar_init is given, but learn_logvar is false; leave it out"),
-    "norm": ({"max_grad_norm": 0}, "max_grad_norm is 0.0; it must be above 0, and inf leaves"),
-    "workers": ({"dataloader_num_workers": -1}, "dataloader_num_workers is -1; it must be at least 0"),
+    "loss": ({"loss.type": "l3"}, "loss.type is 'l3'; it must be 'l2' or 'l1' or 'huber'"),
+    "width without huber": ({"loss.huber_c": 0.2}, "loss.huber_c is given, but type is 'l2'; leave it out"),
+    "width": ({"loss.type": "huber", "loss.huber_c": 2}, "loss.huber_c is 2; it must be above 0 and at most 1"),
+    "logvar": ({"loss.logvar_init": 0.3}, "loss.logvar_init is given, but learn_logvar is false; leave it out"),
+    "norm": ({"optimizer.max_grad_norm": 0}, "optimizer.max_grad_norm is 0; it must be above 0; inf leaves"),
+    "workers": ({"data.num_workers": -1}, "data.num_workers is -1; it must be at least 0"),
     "seed": ({"seed": -1}, "seed is -1; it must be at least 0"),
     "scale images": ({"latent_scale_images": 0}, "latent_scale_images is 0; it must be at least 1"),
     "names": (
-        {"conditioning": "class-to-image", "class_embedder": {"class_names": 5}},
+        {"conditioning.type": "class-to-image", "conditioning.class_embedder": {"class_names": 5}},
         "class_names 5; give a list of names",
     ),
     "sample steps": (
-        {"validation_steps": 1, "validation_inference_steps": 5000},
-        "validation_inference_steps is 5000; it must be 1 to 1000",
+        {"validation.steps": 1, "validation.inference_steps": 5000},
+        "validation.inference_steps is 5000; it must be 1 to 1000",
     ),
     "bound": (
-        {"elbo_weight": 0.1, "noise_schedule": {"rescale_betas_zero_snr": True}},
-        "elbo_weight is 0.1, but where all is noise",
+        {"loss.elbo_weight": 0.1, "noise_schedule": {"rescale_betas_zero_snr": True}},
+        "loss.elbo_weight is 0.1, but where all is noise",
     ),
-    "offset": ({"noise_offset": -1}, "noise_offset is -1.0; it must be 0"),
-    "gamma": ({"snr_gamma": 0}, "snr_gamma is 0.0; it must be above 0, or null"),
+    "offset": ({"loss.noise_offset": -1}, "loss.noise_offset is -1; it must be at least 0"),
+    "gamma": ({"loss.snr_gamma": 0}, "loss.snr_gamma is 0; it must be above 0, or null"),
 }
 
 

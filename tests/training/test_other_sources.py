@@ -55,19 +55,19 @@ def rows_of(task, data, vae, **options):
 def test_boxes_of_coco(data, coco, vae, tmp_path):
     annotations = str(tmp_path / "boxes.json")
     images, rows = rows_of("layout-to-image", data, vae)
-    others, same = rows_of("layout-to-image", coco, vae, annotations=annotations)
+    others, same = rows_of("layout-to-image", coco, vae, **{"data.annotations": annotations})
     assert len(images) == len(others) == 24
     for image, file in enumerate(images.files):
         other = [path.name for path in others.files].index(file.name)
         assert torch.equal(rows(image)["layout_ids"], same(other)["layout_ids"])
     with pytest.raises(ConfigError, match="box_units is given, but annotations say how"):
-        rows_of("layout-to-image", coco, vae, annotations=annotations, box_units="relative")
+        rows_of("layout-to-image", coco, vae, **{"data.annotations": annotations, "data.box_units": "relative"})
     with pytest.raises(InputError, match="has no objects"):
         rows_of("layout-to-image", coco, vae)
 
 
 def test_one_of_several_captions_at_each_visit(coco, vae, tmp_path):
-    images, rows = rows_of("text-to-image", coco, vae, annotations=str(tmp_path / "texts.json"))
+    images, rows = rows_of("text-to-image", coco, vae, **{"data.annotations": str(tmp_path / "texts.json")})
     image = [path.name for path in images.files].index("0red2.png")
     visits = [tuple(rows(image, number)["input_ids"].tolist()) for number in range(40)]
     ids = {text: tuple(rows_of_text(coco, vae, tmp_path, text)) for text in ("a dog", "a red star")}
@@ -80,7 +80,7 @@ def rows_of_text(coco, vae, tmp_path, text):
     content = json.loads((tmp_path / "texts.json").read_text())
     content["annotations"] = [item | {"caption": text} for item in content["annotations"]]
     (tmp_path / "same.json").write_text(json.dumps(content))
-    _, rows = rows_of("text-to-image", coco, vae, annotations=str(tmp_path / "same.json"))
+    _, rows = rows_of("text-to-image", coco, vae, **{"data.annotations": str(tmp_path / "same.json")})
     return rows(0)["input_ids"].tolist()
 
 
@@ -100,7 +100,7 @@ def test_shards_train_as_the_folder_does(data, vae, tmp_path):
                 archive.add(tmp_path / "x.json", name.replace(".png", ".json"))
                 archive.add(folder / "maps" / name, name.replace(".png", ".seg.png"))
     for task in ("class-to-image", "semantic-to-image"):
-        options = {"max_train_steps": 2, "random_flip": True, "dataloader_num_workers": 1}
+        options = {"max_train_steps": 2, "data.random_flip": True, "data.num_workers": 1}
         outputs = [
             toy.train(task, source, vae, tmp_path / task / source.name, **options) for source in (folder, shards)
         ]

@@ -32,8 +32,8 @@ def runs():
 
 def test_two_processes_have_the_losses_of_one(runs, tmp_path):
     """Losses of some 1 are sums of some 100 terms in another order; ten steps of AdamW amplify that little."""
-    assert runs(tmp_path / "one", train_batch_size=8, checkpointing_steps=3)[0] == [0]
-    assert runs(tmp_path / "two", 2, checkpointing_steps=3)[0] == [0, 0]
+    assert runs(tmp_path / "one", train_batch_size=8, **{"checkpoint.steps": 3})[0] == [0]
+    assert runs(tmp_path / "two", 2, **{"checkpoint.steps": 3})[0] == [0, 0]
     for one, two in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
         assert two == pytest.approx(one, rel=1e-5)
 
@@ -50,7 +50,10 @@ def test_a_sharded_model_is_saved_whole_and_goes_on_as_one_that_is_not(runs, tmp
     """Its steps are those of plain processes but for rounding; its checkpoints and weights are plain tensors."""
     assert runs(tmp_path / "plain", 2)[0] == [0, 0]
     assert runs(tmp_path / "sharded", 2, shards=shards)[0] == [0, 0]
-    assert runs(tmp_path / "again", 2, shards=shards, checkpointing_steps=1, checkpoints_total_limit=9)[0] == [0, 0]
+    assert runs(tmp_path / "again", 2, shards=shards, **{"checkpoint.steps": 1, "checkpoint.total_limit": 9})[0] == [
+        0,
+        0,
+    ]
     shutil.copytree(tmp_path / "again" / "checkpoint-5", tmp_path / "resumed" / "checkpoint-5")
     shutil.copy(tmp_path / "again" / "log.jsonl", tmp_path / "resumed")
     assert runs(tmp_path / "resumed", 2, shards=shards, resume_from_checkpoint="latest")[0] == [0, 0]
@@ -104,7 +107,7 @@ def test_a_pipeline_that_was_trained_in_shards_loads(runs, tmp_path, shards):
     data, vae = toy.write(tmp_path / "data"), toy.write_vae(tmp_path / "vae")
     folders = {"data": str(data), "vae": str(vae)}
     for name, kind in (("plain", None), ("sharded", shards)):
-        job = {"call": "pipeline", "task": "class-to-image", "shards": kind, "validation_steps": 0, "report_to": "none"}
+        job = {"call": "pipeline", "task": "class-to-image", "shards": kind, "validation.steps": 0, "report_to": "none"}
         assert runs(tmp_path / name, 2, **folders, **job)[0] == [0, 0]
     plain, sharded = (DiffusionPipeline.from_pretrained(tmp_path / name / "pipeline") for name in ("plain", "sharded"))
     for part in ("unet", "class_embedder"):
@@ -124,7 +127,7 @@ def test_a_signal_to_a_launcher_ends_all_processes_after_the_same_step(tmp_path,
     launch = [sys.executable, "-m", *LAUNCH, "--mixed_precision", "no", str(Path(tiny_run.__file__))]
 
     def start(output, **options):
-        options = {"max_train_steps": 300, "checkpointing_steps": 50, "dropout": 0.1, **options}
+        options = {"max_train_steps": 300, "checkpoint.steps": 50, "dropout": 0.1, **options}
         argv = [*launch, str(output), json.dumps(options)]
         return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -151,7 +154,7 @@ def test_a_signal_to_a_launcher_ends_all_processes_after_the_same_step(tmp_path,
 def test_kills_at_random_instants_change_nothing(runs, tmp_path, world_size):
     """Every step is saved, and half of the kills wait for a save to begin: those inside one leave an aside folder."""
     rng = random.Random(world_size)
-    options = {"dropout": 0.1, "checkpointing_steps": 1, "max_train_steps": 12}
+    options = {"dropout": 0.1, "checkpoint.steps": 1, "max_train_steps": 12}
     runs(tmp_path / "whole", world_size, **options)
     codes, seconds = runs(tmp_path / "again", world_size, **options)
     assert codes == [0] * world_size

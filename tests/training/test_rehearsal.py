@@ -7,11 +7,11 @@ import torch
 import toy
 
 from latentdiff import DiffusionPipeline, InputError
-from latentdiff.config import from_mapping
+from latentdiff.config import load_recipe
 from latentdiff.training.diffusion.task import train_diffusion
 from latentdiff.training.engine import dry_run as rehearsal
 from latentdiff.training.first_stage.task import train_first_stage
-from latentdiff.training.recipes.stages import FirstStageRecipe
+from latentdiff.training.recipes import FirstStageRecipe
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def numbers(pattern, text):
 def test_it_counts_what_a_run_has(data, vae, tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal, "LIMIT", 7)  # of 24 images
     monkeypatch.setattr(rehearsal, "GIB", 1)
-    text = rehearsed("class-to-image", data, vae, tmp_path / "out", max_train_steps=10, random_flip=True)
+    text = rehearsed("class-to-image", data, vae, tmp_path / "out", max_train_steps=10, **{"data.random_flip": True})
     assert list(tmp_path.iterdir()) == []
     output = toy.train("class-to-image", data, vae, tmp_path / "run", max_train_steps=1)
     pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
@@ -72,11 +72,16 @@ def test_activations_follow_the_levers(data, vae, tmp_path, monkeypatch):
 
 def test_the_discriminator_takes_part(data, tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal, "GIB", 1)
-    options = {"train_data_dir": str(data), "output_dir": str(tmp_path / "out"), "resolution": 16, "model": toy.VAE}
-    options |= {"discriminator": {"channels": 8, "layers": 2}, "train_batch_size": 4}
+    options = {
+        "data.train_data_dir": str(data),
+        "output_dir": str(tmp_path / "out"),
+        "data.resolution": 16,
+        "model": toy.VAE,
+    }
+    options |= {"loss.adversarial.discriminator": {"channels": 8, "layers": 2}, "train_batch_size": 4}
     found = []
     for start in (0, 1000):
-        recipe = from_mapping(FirstStageRecipe, {**options, "disc_start": start})
+        recipe = load_recipe(FirstStageRecipe, None, {**options, "loss.adversarial.start_step": start})
         found.append(numbers(r"activations ([\d.]+)", "\n".join(rehearsal.dry_run(train_first_stage, recipe))))
     assert found[0] == found[1]
 

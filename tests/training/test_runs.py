@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from tiny import SPECIAL, WORDS
 
 from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, InputError, LatentDiffError, TextToImagePipeline
-from latentdiff.config import from_mapping
+from latentdiff.config import load_recipe
 from latentdiff.training.first_stage.task import train_first_stage
-from latentdiff.training.recipes.stages import FirstStageRecipe
+from latentdiff.training.recipes import FirstStageRecipe
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220)}
 UNET = {**toy.UNET, "sample_size": 8, "cross_attention_dim": 16}
@@ -37,17 +37,17 @@ def images(tmp_path_factory):
 
 def first_stage(images, output, **options):
     recipe = {
-        "train_data_dir": str(images),
+        "data.train_data_dir": str(images),
         "output_dir": str(output),
-        "resolution": 16,
+        "data.resolution": 16,
         "model": toy.VAE,
         "train_batch_size": 4,
         "max_train_steps": 4,
-        "learning_rate": 5e-3,
-        "checkpointing_steps": 2,
+        "optimizer.learning_rate": 5e-3,
+        "checkpoint.steps": 2,
         "logging_steps": 2,
     }
-    return train_first_stage(from_mapping(FirstStageRecipe, {**recipe, **options}))
+    return train_first_stage(load_recipe(FirstStageRecipe, None, {**recipe, **options}))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def vae(images, tmp_path_factory):
 
 
 def diffusion(images, vae, output, **options):
-    return toy.train("text-to-image", images, vae, output, **{"conditioning": None, "unet": UNET, **options})
+    return toy.train("text-to-image", images, vae, output, **{"unet": UNET, **options})
 
 
 def weights_of(folder):
@@ -75,18 +75,22 @@ def losses(folder):
 
 
 def test_first_stage_learns_and_loads(images, tmp_path):
-    output = first_stage(images, tmp_path, max_train_steps=60, logging_steps=10, learning_rate=2e-3, seed=1)
+    output = first_stage(
+        images, tmp_path, max_train_steps=60, logging_steps=10, **{"optimizer.learning_rate": 2e-3}, seed=1
+    )
     history = losses(output)
     assert history[-1] < 0.6 * history[0]
     assert isinstance(AutoencoderKL.from_pretrained(output / "vae"), AutoencoderKL)
 
 
-ADVERSARIAL = {"discriminator": {"channels": 4, "layers": 2}, "disc_start": 1, "disc_warmup_steps": 2}
+ADVERSARIAL = {
+    "loss.adversarial": {"discriminator": {"channels": 4, "layers": 2}, "start_step": 1, "warmup_steps": 2},
+}
 VQ = {**toy.VAE, "_class_name": "VQModel", "num_vq_embeddings": 32}
 FIRST_STAGES = {
     "kl": {},
-    "kl, adversarial, bf16": {**ADVERSARIAL, "mixed_precision": "bf16", "random_flip": True},
-    "vq, adversarial": {"model": VQ, "codebook_restart": 3, "gradient_accumulation_steps": 2, **ADVERSARIAL},
+    "kl, adversarial, bf16": {**ADVERSARIAL, "mixed_precision": "bf16", "data.random_flip": True},
+    "vq, adversarial": {"model": VQ, "loss.codebook.restart": 3, "gradient_accumulation_steps": 2, **ADVERSARIAL},
 }
 
 
@@ -119,7 +123,7 @@ def test_diffusion_resumes_bit_for_bit(images, vae, tmp_path, options):
 
 def test_latent_scale_is_measured(images, vae, tmp_path):
     """Scaled latents of the data have unit variance."""
-    output = diffusion(images, vae, tmp_path, max_train_steps=1, checkpointing_steps=1)
+    output = diffusion(images, vae, tmp_path, max_train_steps=1, **{"checkpoint.steps": 1})
     scale = DiffusionPipeline.from_pretrained(output / "pipeline").vae.config.scaling_factor
     mean, logvar = np.split(np.load(output / "latents" / "moments.npy").astype(np.float64), 2, axis=1)
     noise = np.random.default_rng(0).standard_normal((64, *mean.shape))
@@ -135,8 +139,11 @@ def test_latents_are_encoded_once(images, vae, tmp_path, monkeypatch):
 
 
 def test_unconditional_and_flipped(images, vae, tmp_path):
-    options = {"unet": {**UNET, "cross_attention_dim": None}, "text_encoder": {}, "vocabulary": None}
-    output = diffusion(images, vae, tmp_path, **options, random_flip=True, max_train_steps=2)
+    options = {
+        "unet": {**UNET, "cross_attention_dim": None},
+        "conditioning": None,
+    }
+    output = diffusion(images, vae, tmp_path, **options, **{"data.random_flip": True}, max_train_steps=2)
     assert len(np.load(output / "latents" / "moments.npy")) == 24
     pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
     assert pipe(batch_size=2, num_inference_steps=2, seed=0, output_type="np").images.shape == (2, 16, 16, 3)
@@ -155,15 +162,19 @@ def test_going_on_from_a_pipeline(images, vae, tmp_path):
 
 
 def test_checkpoints_are_limited_and_whole(images, tmp_path):
-    first_stage(images, tmp_path, max_train_steps=6, checkpoints_total_limit=2)
+    first_stage(images, tmp_path, max_train_steps=6, **{"checkpoint.total_limit": 2})
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["checkpoint-4", "checkpoint-6", "log.jsonl", "logs", "vae"]
 
 
 BAD = {
-    "no data": ({"train_data_dir": "/nowhere"}, InputError, "not a folder"),
-    "diverging": ({"learning_rate": 1e20, "max_train_steps": 8, "max_skipped_steps": 4}, LatentDiffError, "4 steps in"),
-    "schedule": ({"lr_scheduler": "cosin"}, ConfigError, "lr_scheduler"),
+    "no data": ({"data.train_data_dir": "/nowhere"}, InputError, "not a folder"),
+    "diverging": (
+        {"optimizer.learning_rate": 1e20, "max_train_steps": 8, "max_skipped_steps": 4},
+        LatentDiffError,
+        "4 steps in",
+    ),
+    "schedule": ({"optimizer.lr_scheduler": "cosin"}, ConfigError, "lr_scheduler"),
     "checkpoint": ({"resume_from_checkpoint": "elsewhere"}, CheckpointError, "not a checkpoint"),
     "model": ({"model": {**toy.VAE, "latent_chanels": 4}}, ConfigError, "latent_chanels"),
     "steps": ({"max_train_steps": 0}, ConfigError, "max_train_steps"),
@@ -189,4 +200,4 @@ def test_captions_are_needed(images, vae, tmp_path):
     (tmp_path / "plain").mkdir()
     Image.new("RGB", (16, 16)).save(tmp_path / "plain" / "a.png")
     with pytest.raises(InputError, match=r"metadata\.jsonl"):
-        diffusion(tmp_path / "plain", vae, tmp_path / "run", vocabulary=str(images / "vocab.txt"))
+        diffusion(tmp_path / "plain", vae, tmp_path / "run", **{"conditioning.vocabulary": str(images / "vocab.txt")})

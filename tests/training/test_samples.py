@@ -10,7 +10,7 @@ from PIL import Image
 from latentdiff import ConfigError, DiffusionPipeline, InputError
 from latentdiff.viz.grid import image_grid
 
-VALIDATION = {"validation_steps": 2, "validation_inference_steps": 3, "max_train_steps": 4, "seed": 5}
+VALIDATION = {"validation.steps": 2, "validation.inference_steps": 3, "max_train_steps": 4, "seed": 5}
 
 
 def sheet(output, step=4):
@@ -26,7 +26,7 @@ def loaded(output):
 @pytest.mark.parametrize("scale", [None, 1.0])
 def test_prompts_are_drawn_by_the_pipeline(data, vae, tmp_path, scale):
     prompts = ["a red star", "a blue star", "a green star"]
-    options = {"validation_prompts": prompts, "validation_guidance_scale": scale}
+    options = {"validation.prompts": prompts, "validation.guidance_scale": scale}
     output = toy.train("text-to-image", data, vae, tmp_path, **options, **VALIDATION)
     images = loaded(output)(prompts, num_inference_steps=3, seed=5, guidance_scale=scale or 3.0).images
     assert np.array_equal(sheet(output), np.asarray(image_grid(images, columns=3, captions=prompts)))
@@ -35,7 +35,7 @@ def test_prompts_are_drawn_by_the_pipeline(data, vae, tmp_path, scale):
 
 @pytest.mark.parametrize(("task", "scale"), [("class-to-image", 3.0), ("super-resolution", None)])
 def test_conditions_of_the_data_stand_above_their_samples(data, vae, tmp_path, task, scale):
-    output = toy.train(task, data, vae, tmp_path, validation_samples=3, **VALIDATION)
+    output = toy.train(task, data, vae, tmp_path, **{"validation.samples": 3}, **VALIDATION)
     rows = [toy.lines(data)[number] for number in (0, 8, 16)]  # of 24
     options = {"output_type": "pil", "num_inference_steps": 3, "seed": 5} | ({"guidance_scale": scale} if scale else {})
     samples = toy.call(task, loaded(output), data, rows, **options)
@@ -46,7 +46,7 @@ def test_conditions_of_the_data_stand_above_their_samples(data, vae, tmp_path, t
 @pytest.mark.parametrize("task", toy.TASKS)
 def test_every_task_has_samples_and_a_loss_of_held_out_images(data, vae, tmp_path, task):
     held_out = toy.write(tmp_path / "held_out", grounds=[0])
-    options = {"validation_data_dir": str(held_out), "validation_samples": 2, **VALIDATION, "max_train_steps": 2}
+    options = {"validation.data_dir": str(held_out), "validation.samples": 2, **VALIDATION, "max_train_steps": 2}
     output = toy.train(task, data, vae, tmp_path / "run", **options)
     rows = 1 if task == "unconditional" else 2
     assert sheet(output, 2).shape[:2] == (rows * toy.SIDE, 2 * toy.SIDE) or task == "text-to-image"  # it has captions
@@ -58,10 +58,17 @@ def test_every_task_has_samples_and_a_loss_of_held_out_images(data, vae, tmp_pat
 
 def test_validation_drops_no_condition_and_draws_the_same_every_time(data, vae, tmp_path):
     """With a learning rate that changes nothing the held-out loss stays, whatever share training drops."""
-    options = {"validation_data_dir": str(data), "validation_samples": 0, **VALIDATION, "learning_rate": 1e-30}
+    options = {
+        "validation.data_dir": str(data),
+        "validation.samples": 0,
+        **VALIDATION,
+        "optimizer.learning_rate": 1e-30,
+    }
     losses = []
     for share in (0.5, 1.0):
-        output = toy.train("class-to-image", data, vae, tmp_path / str(share), condition_dropout=share, **options)
+        output = toy.train(
+            "class-to-image", data, vae, tmp_path / str(share), **{"conditioning.dropout": share}, **options
+        )
         lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
         losses.append([line["validation/loss"] for line in lines if "validation/loss" in line])
         assert not (output / "validation").is_dir() or not any((output / "validation").iterdir())
@@ -71,25 +78,25 @@ def test_validation_drops_no_condition_and_draws_the_same_every_time(data, vae, 
 BAD = {
     "prompts of classes": (
         "class-to-image",
-        {"validation_prompts": ["a red star"], "validation_steps": 1},
+        {"validation.prompts": ["a red star"], "validation.steps": 1},
         ConfigError,
-        "validation_prompts is given, but conditioning 'class-to-image' does not use it",
+        "validation.prompts is given, but conditioning 'class-to-image' does not use it",
     ),
     "guidance without a null condition": (
         "super-resolution",
-        {"validation_guidance_scale": 2, "validation_steps": 1},
+        {"validation.guidance_scale": 2, "validation.steps": 1},
         ConfigError,
-        "validation_guidance_scale is 2.0, but this model knows no null condition",
+        "validation.guidance_scale is 2.0, but this model knows no null condition",
     ),
     "long prompt": (
         "text-to-image",
-        {"validation_prompts": ["a red star " * 9], "validation_steps": 1},
+        {"validation.prompts": ["a red star " * 9], "validation.steps": 1},
         InputError,
         "prompt has .* tokens",
     ),
     "no held-out images": (
         "unconditional",
-        {"validation_data_dir": "/nowhere", "validation_steps": 1},
+        {"validation.data_dir": "/nowhere", "validation.steps": 1},
         InputError,
         "not a",
     ),

@@ -23,11 +23,11 @@ from tiny_run import BASE, Denoise, assert_same_run, items, log, run, weights, z
 
 from latentdiff import CheckpointError, ConfigError, LatentDiffError
 from latentdiff.cli.main import main
-from latentdiff.config import from_mapping
+from latentdiff.config import load_recipe
 from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.loop import make_accelerator, train
-from latentdiff.training.recipes.stages import Recipe
+from latentdiff.training.recipes import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(whole, tmp_path, step, n
 
 TWICE = """
 import os, signal, time
-from latentdiff.training.engine.interrupts import Interrupts
+from latentdiff.training.engine.failures import Interrupts
 with Interrupts() as found:
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)
@@ -85,7 +85,7 @@ def test_a_second_ctrl_c_kills_but_one_that_is_passed_on_does_not():
 
 def test_a_signal_to_all_processes_leaves_the_workers_to_the_run(tmp_path):
     """As a scheduler ends a job."""
-    options = {"max_train_steps": 10**6, "checkpointing_steps": 50, "dataloader_num_workers": 1}
+    options = {"max_train_steps": 10**6, "checkpoint.steps": 50, "data.num_workers": 1}
     argv = [sys.executable, tiny_run.__file__, str(tmp_path), json.dumps(options)]
     stopped = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not checkpoint.existing(tmp_path):
@@ -101,14 +101,14 @@ def test_a_checkpoint_goes_by_its_name_and_may_be_older_than_an_option(whole, tm
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "checkpoint-8"
     state, manifest = (json.loads((folder / name).read_text()) for name in ("state.json", "manifest.json"))
-    del state["recipe"]["scale_lr"]
+    del state["recipe"]["optimizer.scale_lr"]
     (folder / "state.json").write_text(json.dumps(state))
     manifest["files"]["state.json"] = checkpoint._fingerprint(folder / "state.json")
     (folder / "manifest.json").write_text(json.dumps(manifest))
     run(tmp_path, dropout=0.1, resume_from_checkpoint="checkpoint-8")
     assert all(torch.equal(value, weights(tmp_path)[name]) for name, value in weights(whole).items())
-    with pytest.raises(ConfigError, match="scale_lr is True, was False"):
-        run(tmp_path, resume_from_checkpoint="checkpoint-8", scale_lr=True)
+    with pytest.raises(ConfigError, match=r"optimizer\.scale_lr is True, was False"):
+        run(tmp_path, resume_from_checkpoint="checkpoint-8", **{"optimizer.scale_lr": True})
 
 
 def test_a_lost_process_is_made_up_for(whole, tmp_path):
@@ -191,8 +191,8 @@ def test_a_damaged_checkpoint_is_passed_over(whole, tmp_path, reason):
 
 def test_going_on_from_an_earlier_checkpoint_prunes_no_new_one(whole, tmp_path):
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
-    options = {"resume_from_checkpoint": str(tmp_path / "checkpoint-4"), "checkpoints_total_limit": 1}
-    run(tmp_path, dropout=0.1, max_train_steps=6, checkpointing_steps=1, **options)
+    options = {"resume_from_checkpoint": str(tmp_path / "checkpoint-4"), "checkpoint.total_limit": 1}
+    run(tmp_path, dropout=0.1, max_train_steps=6, **{"checkpoint.steps": 1}, **options)
     assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-6", "checkpoint-8"]
 
 
@@ -204,7 +204,7 @@ def not_finite(steps, value=float("nan")):
 def test_a_step_that_is_not_finite_is_skipped(tmp_path, value):
     hook = not_finite([2, 3, 5], value)
     with pytest.warns(LatentDiffWarning, match="the last 2 steps were skipped"):
-        run(tmp_path, hook, max_train_steps=4, checkpointing_steps=1)
+        run(tmp_path, hook, max_train_steps=4, **{"checkpoint.steps": 1})
     assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-1", "checkpoint-2"]
     before = weights(tmp_path)
     run(tmp_path, hook, max_train_steps=2, resume_from_checkpoint="latest")
@@ -232,10 +232,12 @@ def test_the_scale_of_fp16_falls_with_skipped_steps_and_is_kept(tmp_path):
 
 def test_a_run_that_stays_not_finite_ends_with_its_last_good_checkpoint(tmp_path):
     with pytest.raises(LatentDiffError, match=r"in 3 steps in a row, up to step 8; go on from checkpoint-4 by"):
-        run(tmp_path, not_finite(range(5, 99)), max_skipped_steps=3, max_train_steps=20, checkpoints_total_limit=1)
+        run(
+            tmp_path, not_finite(range(5, 99)), max_skipped_steps=3, max_train_steps=20, **{"checkpoint.total_limit": 1}
+        )
     assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-4"]
-    with pytest.warns(LatentDiffWarning, match="but learning_rate is 0.01, was 0.05"):
-        run(tmp_path, learning_rate=0.01, resume_from_checkpoint="latest")
+    with pytest.warns(LatentDiffWarning, match="but optimizer.learning_rate is 0.01, was 0.05"):
+        run(tmp_path, **{"optimizer.learning_rate": 0.01}, resume_from_checkpoint="latest")
 
 
 def test_a_run_without_one_step_ends_in_an_error(tmp_path):
@@ -250,9 +252,14 @@ def test_what_a_resume_does_not_find_is_said(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_kept_nowhere(tmp_path):
-    options = {"learning_rate": 1e38, "lr_scheduler": "constant", "optimizer": "SGD", "max_grad_norm": 1e38}
+    options = {
+        "optimizer.learning_rate": 1e38,
+        "optimizer.lr_scheduler": "constant",
+        "optimizer.name": "SGD",
+        "optimizer.max_grad_norm": 1e38,
+    }
     with pytest.raises(LatentDiffError, match="not finite; there is no checkpoint yet"):
-        run(tmp_path, lambda at, loss: loss * 1e3, checkpointing_steps=1, max_train_steps=1, **options)
+        run(tmp_path, lambda at, loss: loss * 1e3, **{"checkpoint.steps": 1}, max_train_steps=1, **options)
     assert names(tmp_path) == []
 
 
@@ -314,7 +321,7 @@ def test_a_disk_that_fails_at_any_call_of_a_save_costs_no_good_checkpoint(whole,
                 return loss
 
             with optional_warnings() as found:
-                run(output, hook, dropout=0.1, resume_from_checkpoint="latest", checkpoints_total_limit=1)
+                run(output, hook, dropout=0.1, resume_from_checkpoint="latest", **{"checkpoint.total_limit": 1})
         assert [checkpoint.damage(path) for path in checkpoint.existing(output)] in ([None], [None, None])
         assert log(output) == log(whole)
         assert all(torch.equal(value, weights(output)[name]) for name, value in weights(whole).items())
@@ -357,22 +364,22 @@ def test_a_full_disk_costs_nothing(whole, tmp_path, limit):
 
 def test_another_recipe_is_refused_field_by_field(whole, tmp_path):
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
-    other = {"seed": 1, "ema_decay": 0.5, "optimizer_options": {"eps": 1e-6}, "train_batch_size": 2}
+    other = {"seed": 1, "ema.decay": 0.5, "optimizer.options": {"eps": 1e-6}, "train_batch_size": 2}
     with pytest.raises(ConfigError) as caught:
         run(tmp_path, resume_from_checkpoint="latest", max_train_steps=12, **other)
-    for text in ("ema_decay is 0.5, was 0.9", "seed is 1, was 0", "optimizer_options.eps is 1e-06, was None"):
+    for text in ("ema.decay is 0.5, was 0.9", "seed is 1, was 0", "; optimizer.options.eps is 1e-06, was None"):
         assert text in str(caught.value)
     assert "processes) is 2, was 4" in str(caught.value) and "max_train_steps" not in str(caught.value)
-    with pytest.warns(LatentDiffWarning, match=r"but learning_rate is 0.01, was 0.05$"):
-        run(tmp_path, resume_from_checkpoint="latest", max_train_steps=12, learning_rate=0.01)
+    with pytest.warns(LatentDiffWarning, match=r"but optimizer.learning_rate is 0.01, was 0.05$"):
+        run(tmp_path, resume_from_checkpoint="latest", max_train_steps=12, **{"optimizer.learning_rate": 0.01})
 
 
 @pytest.mark.parametrize(
     ("options", "version", "line"),
-    [({}, 1, "FSDP version 1; set fsdp_version to 2"), ({"validation_steps": 5}, 2, "validation_steps is 5, but a sh")],
+    [({}, 1, "FSDP version 1; set fsdp_version to 2"), ({"validation.steps": 5}, 2, "validation.steps is 5, but a sh")],
 )
 def test_what_fsdp_may_be_configured_for(tmp_path, options, version, line):
-    recipe = from_mapping(Recipe, {**BASE, "output_dir": str(tmp_path), **options})
+    recipe = load_recipe(Recipe, None, {**BASE, "output_dir": str(tmp_path), **options})
     accelerator = make_accelerator(recipe)
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=version)
     accelerator.state.distributed_type = DistributedType.FSDP
@@ -390,12 +397,12 @@ def test_what_fsdp_may_be_configured_for(tmp_path, options, version, line):
         ({}, {"optimizer": {"type": "Adam"}}, "with 'optimizer', which the recipe says"),
         ({}, {"scheduler": {"type": "WarmupLR"}}, "with 'scheduler', which the recipe says"),
         ({}, {"bf16": {"enabled": True}}, "configured for bf16, but mixed_precision is 'no'; leave bf16"),
-        ({"optimizer": "Adafactor"}, {}, "Adafactor', which ZeRO can't cut up"),
+        ({"optimizer.name": "Adafactor"}, {}, "Adafactor', which ZeRO can't cut up"),
     ],
 )
 def test_what_deepspeed_may_be_configured_for(tmp_path, options, config, line):
     """Said before DeepSpeed is asked for anything, so that it need not be there."""
-    recipe = from_mapping(Recipe, {**BASE, "output_dir": str(tmp_path), **options})
+    recipe = load_recipe(Recipe, None, {**BASE, "output_dir": str(tmp_path), **options})
     accelerator = zero(make_accelerator(recipe), 2, **config)
     try:
         with pytest.raises(ConfigError, match=line):
@@ -422,12 +429,12 @@ def test_the_command_says_how_to_go_on(tmp_path, capsys):
     Image.new("RGB", (16, 16)).save(tmp_path / "images" / "a.png")
     model = {"block_out_channels": [8], "norm_num_groups": 4}
     options = {
-        "train_data_dir": tmp_path / "images",
+        "data.train_data_dir": tmp_path / "images",
         "output_dir": tmp_path / "run",
-        "resolution": 16,
+        "data.resolution": 16,
         "report_to": "none",
     }
-    options |= {"model": json.dumps(model), "checkpointing_steps": 1, "train_batch_size": 1}
+    options |= {"model": json.dumps(model), "checkpoint.steps": 1, "train_batch_size": 1}
     argv = ["train", "first-stage", *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
 
     def stop():

@@ -16,7 +16,7 @@ from latentdiff import ConfigError
 from latentdiff.errors import LatentDiffWarning
 from latentdiff.training.engine import trackers
 
-VALIDATION = {"validation_steps": 4, "validation_inference_steps": 1, "validation_samples": 2}
+VALIDATION = {"validation.steps": 4, "validation.inference_steps": 1, "validation.samples": 2}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_tensorboard_has_the_pictures(run, events):
 
 def test_the_recipe_is_there(run):
     (first, second) = sorted((run / "logs" / "latentdiff").glob("*/hparams.yml"))
-    assert "conditioning: unconditional" in first.read_text() and "max_train_steps: 4" in second.read_text()
+    assert "conditioning.type: unconditional" in first.read_text() and "max_train_steps: 4" in second.read_text()
 
 
 def test_a_tracker_that_fails_is_given_up(tmp_path, monkeypatch):
@@ -85,9 +85,7 @@ def test_without_trackers_no_picture_is_opened(tmp_path):
 
 def test_none_is_none_and_auto_is_what_is_installed(tmp_path, monkeypatch):
     def options(name):
-        return trackers.tracker_options(
-            toy.recipe("unconditional", tmp_path, tmp_path, tmp_path / "out", report_to=name)
-        )
+        return trackers.tracker_options(name, str(tmp_path / "out"))
 
     assert options("none") == {} and options("auto")["log_with"] == "tensorboard"
     monkeypatch.setattr(trackers, "get_available_trackers", list)

@@ -16,7 +16,7 @@ from latentdiff.config import from_mapping
 from latentdiff.registry import CONDITIONERS
 from latentdiff.training.first_stage.autoencoder import make_first_stage
 from latentdiff.training.first_stage.task import FirstStageTask
-from latentdiff.training.recipes.stages import DiffusionRecipe, FirstStageRecipe
+from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
 
 TEXT = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 LATENTS = 3

@@ -12,13 +12,19 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from latentdiff import ConfigError
-from latentdiff.config import from_mapping
+from latentdiff.config import load_recipe
 from latentdiff.errors import LatentDiffWarning
 from latentdiff.training.engine.loop import make_accelerator, train
 from latentdiff.training.engine.task import Task
-from latentdiff.training.recipes.stages import Recipe
+from latentdiff.training.recipes import Recipe
 
-BASE = {"train_data_dir": "unused", "train_batch_size": 2, "learning_rate": 0.1, "ema_decay": 0.5, "max_train_steps": 4}
+BASE = {
+    "data.train_data_dir": "unused",
+    "train_batch_size": 2,
+    "optimizer.learning_rate": 0.1,
+    "ema.decay": 0.5,
+    "max_train_steps": 4,
+}
 
 
 class Line(Task):
@@ -43,35 +49,41 @@ class Line(Task):
 
 
 def run(output, **options):
-    recipe = from_mapping(Recipe, {**BASE, "output_dir": str(output), **options})
+    recipe = load_recipe(Recipe, None, {**BASE, "output_dir": str(output), **options})
     train(Line(), [torch.tensor([float(x)]) for x in range(1, 5)], recipe, make_accelerator(recipe))
     return load_file(output / "line.safetensors")["slope"]
 
 
 def test_validation_sees_the_averaged_weights_and_changes_nothing(tmp_path):
-    slope = run(tmp_path / "with", validation_steps=2)
+    slope = run(tmp_path / "with", **{"validation.steps": 2})
     lines = [json.loads(line) for line in (tmp_path / "with" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4] and [line["images"] for line in lines] == [4, 8]
     assert lines[-1]["validation/slope"] == pytest.approx(float(slope), rel=1e-5)  # what is exported is the average
     assert sorted(path.name for path in (tmp_path / "with" / "validation").iterdir()) == ["2.txt", "4.txt"]
     unwatched = run(tmp_path / "without")
     assert torch.equal(slope, unwatched) and not (tmp_path / "without" / "validation").exists()
-    live = run(tmp_path / "live", ema_decay=0)
+    live = run(tmp_path / "live", **{"ema.decay": 0})
     assert not torch.equal(slope, live)
 
 
 def test_steps_are_checked():
-    with pytest.raises(ConfigError, match=r"validation_steps is -1; it must be 0 .none. or more"):
-        from_mapping(Recipe, {**BASE, "output_dir": "none", "validation_steps": -1})
+    with pytest.raises(ConfigError, match=r"validation\.steps is -1; it must be at least 0; 0 is never"):
+        load_recipe(Recipe, None, {**BASE, "output_dir": "none", "validation.steps": -1})
 
 
 def test_held_out_loss_and_the_best_weights(tmp_path):
     """The loss on held-out data falls, then rises: the best weights are those of the lowest, also after a resume."""
     held_out = [torch.tensor([0.5]), torch.tensor([0.49])]
-    values = {**BASE, "learning_rate": 0.4, "max_train_steps": 12, "validation_steps": 1, "checkpointing_steps": 6}
+    values = {
+        **BASE,
+        "optimizer.learning_rate": 0.4,
+        "max_train_steps": 12,
+        "validation.steps": 1,
+        "checkpoint.steps": 6,
+    }
 
     def go(output, **options):
-        recipe = from_mapping(Recipe, {**values, "output_dir": str(output), **options})
+        recipe = load_recipe(Recipe, None, {**values, "output_dir": str(output), **options})
         train(Line(), [torch.ones(1)], recipe, make_accelerator(recipe), held_out)
         lines = map(json.loads, (output / "log.jsonl").read_text().splitlines())
         return [line for line in lines if "validation/loss" in line]
@@ -88,11 +100,11 @@ def test_held_out_loss_and_the_best_weights(tmp_path):
 
 def test_validation_is_turned_off_by_its_steps(tmp_path):
     data, vae = toy.write(tmp_path / "images"), toy.write_vae(tmp_path / "vae")
-    options = {"validation_steps": 0, "validation_data_dir": "nowhere", "validation_samples": 2, "max_train_steps": 1}
+    options = {"validation.steps": 0, "validation.data_dir": "nowhere", "validation.samples": 2, "max_train_steps": 1}
     with pytest.warns(LatentDiffWarning) as caught:
         output = toy.train("unconditional", data, vae, tmp_path / "out", **options)
     said = [str(warning.message) for warning in caught if "goes unused" in str(warning.message)]
-    assert said == [f"{name} goes unused, as validation_steps is 0" for name in sorted(options)[1:3]]
+    assert said == [f"{name} goes unused, as validation.steps is 0" for name in sorted(options)[1:3]]
     assert not (output / "validation").exists()
 
 
@@ -106,7 +118,7 @@ def test_a_full_disk_ends_no_run(tmp_path, monkeypatch):
 
     plain = Line.export
     monkeypatch.setattr(Line, "export", full)
-    recipe = from_mapping(Recipe, {**BASE, "output_dir": str(tmp_path), "validation_steps": 4})
+    recipe = load_recipe(Recipe, None, {**BASE, "output_dir": str(tmp_path), "validation.steps": 4})
     with pytest.warns(LatentDiffWarning, match="what validation found at step 4 failed .No space left"):
         train(Line(), [torch.ones(1)], recipe, make_accelerator(recipe), [torch.ones(1)])
     assert (tmp_path / "line.safetensors").is_file() and not list((tmp_path / "best").iterdir())
@@ -117,7 +129,7 @@ def test_two_processes_look_once(tmp_path):
     """The main process does, and the others wait; the losses are those of a run without."""
     runs = Runs()
     try:
-        assert runs(tmp_path / "with", 2, validation_steps=2, report_to="tensorboard")[0] == [0, 0]
+        assert runs(tmp_path / "with", 2, **{"validation.steps": 2}, report_to="tensorboard")[0] == [0, 0]
         assert runs(tmp_path / "without", 2)[0] == [0, 0]
     finally:
         runs.close()

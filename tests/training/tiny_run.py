@@ -13,20 +13,20 @@ from accelerate.utils import DeepSpeedPlugin, DistributedType, FullyShardedDataP
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from latentdiff.config import from_mapping
+from latentdiff.config import load_recipe
 from latentdiff.io.files import atomic_file
 from latentdiff.training.engine.loop import make_accelerator, train
 from latentdiff.training.engine.task import Task
-from latentdiff.training.recipes.stages import Recipe
+from latentdiff.training.recipes import Recipe
 
 BASE = {
-    "train_data_dir": "images",
+    "data.train_data_dir": "images",
     "train_batch_size": 4,
-    "learning_rate": 0.05,
-    "lr_scheduler": "cosine",
-    "ema_decay": 0.9,
+    "optimizer.learning_rate": 0.05,
+    "optimizer.lr_scheduler": "cosine",
+    "ema.decay": 0.9,
     "max_train_steps": 10,
-    "checkpointing_steps": 4,
+    "checkpoint.steps": 4,
     "logging_steps": 3,
     "report_to": "none",
 }
@@ -69,7 +69,7 @@ def run(output, hook=None, dropout=0.0, shards=None, scaler=None, spoilt=(), **o
         def hook(step, loss):
             return loss + (math.inf if step % 2 else 0 * loss / 0) if step in spoilt else loss
 
-    recipe = from_mapping(Recipe, {**BASE, "output_dir": str(output), **options})
+    recipe = load_recipe(Recipe, None, {**BASE, "output_dir": str(output), **options})
     accelerator = make_accelerator(recipe)
     if scaler is not None:  # as accelerate does for fp16 on GPUs
         accelerator.scaler, accelerator.native_amp, accelerator.state._mixed_precision = scaler, True, "fp16"

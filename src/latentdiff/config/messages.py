@@ -39,8 +39,9 @@ class WrongError(ValueError):
         if self.unknown_to is None:
             return f"{self.name}{self.text}"
         if owners := [type_of(part) for name, part in known if name == self.name]:
-            own, takes = type_of(self.unknown_to), ", ".join(self.unknown_to.model_fields)
-            return f"{self.name} is an option of {' and '.join(owners)}, but type is {own}, which takes {takes}"
+            own, takes = type_of(self.unknown_to), [name for name in self.unknown_to.model_fields if name != "type"]
+            takes_words = f"which takes {', '.join(takes)}" if takes else "which takes none"
+            return f"{self.name} is given, but type is {own}, {takes_words}; it is an option of {' and '.join(owners)}"
         return f"unknown option {self.name!r}; {_nearest(self.name, self.unknown_to, known)}"
 
 
@@ -69,15 +70,30 @@ def _wrong(part: type[BaseModel], values: object, error: ErrorDetails) -> WrongE
     if field is None:
         return WrongError(name, unknown_to=part)
     if kind == "missing" and len(place) == 1:
-        return WrongError(name, f" is missing; it is {allowed(field)}, add it")
+        return WrongError(name, f" is missing; it must be {allowed(field)}")
     value, number = (values[name] if isinstance(values, Mapping) else error["input"]), kind in BOUND_ERRORS
     return WrongError(name, f" is {value if number else repr(value)}; it must be {allowed(field, number=number)}")
 
 
 def _nearest(name: str, part: type[BaseModel], known: Known) -> str:
-    """The tail of a message: what has the unknown name elsewhere, is near it in its part, or near it at all."""
+    """The tail of a message about an unknown option: the options that it may have meant.
+
+    Those are the ones of its name in other parts, else those like it in its own, else those whose name it ends with, as
+    names did when all options stood in one row (`adam_beta1` is `optimizer.beta1`), else whatever is like it.
+    """
     prefix, dot, own = name.rpartition(".")
-    names = list(dict.fromkeys(option for option, _ in known))
+    names = list(dict.fromkeys(place for option, _ in known for place in [*_parts_of(option), option]))
+
+    def beside(cutoff: float) -> list[str]:
+        return [prefix + dot + near for near in difflib.get_close_matches(own, part.model_fields, 3, cutoff)]
+
     moved = [option for option in names if f".{option}".replace(".", "_").endswith(f"_{own}")]
-    close = moved or [prefix + dot + near for near in difflib.get_close_matches(own, part.model_fields, cutoff=0.5)]
+    ends = [option for option in names if own.endswith(f"_{option.rpartition('.')[2]}")]
+    close = moved or beside(0.75) or difflib.get_close_matches(own, ends, 1, 0.3) or beside(0.5)
     return f"did you mean {' or '.join(map(repr, close[:3]))}?" if close else nearest(name, names)
+
+
+def _parts_of(option: str) -> list[str]:
+    """The parts that an option lies in: a, a.b of a.b.c."""
+    names = option.split(".")
+    return [".".join(names[:length]) for length in range(1, len(names))]

@@ -115,7 +115,7 @@ def noun(hint: object, plural: bool = False) -> str:
         return f"{'lists' if plural else 'a list'} of {count}{noun(args[0], plural=True)}"
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return f"a mapping of {', '.join(hint.model_fields)}"
-    return "a mapping"
+    return f"a mapping of names to {noun(args[1], plural=True)}" if args and args[1] in NOUNS else "a mapping"
 
 
 def _nouns(kinds: list[object]) -> str:
@@ -131,9 +131,11 @@ def type_of(part: type[BaseModel]) -> str:
 
 
 def bounds(field: FieldInfo) -> str:
-    """Such as "above 0 and at most 1"; empty without bounds."""
-    found = [(word, getattr(bound, name, None)) for bound in field.metadata for name, word in BOUNDS.items()]
-    return " and ".join(f"{word} {limit:g}" for word, limit in found if limit is not None)
+    """Such as "above 0 and below 1" or "from 0 to 1"; empty without bounds."""
+    limits = {name: getattr(bound, name) for bound in field.metadata for name in BOUNDS if hasattr(bound, name)}
+    if {"ge", "le"} <= limits.keys():
+        return f"from {limits['ge']:g} to {limits['le']:g}"
+    return " and ".join(f"{BOUNDS[name]} {limit:g}" for name, limit in limits.items())
 
 
 def allowed(field: FieldInfo, *, number: bool = False) -> str:
@@ -146,7 +148,7 @@ def allowed(field: FieldInfo, *, number: bool = False) -> str:
     kinds, limits = members(field.annotation), bounds(field)
     words = "" if number else _nouns([kind for kind in kinds if kind is not type(None)])
     words = " ".join(filter(None, [words, "of" if words and limits.startswith("at") else "", limits]))
-    words += ("," if limits else "") + " or null" if type(None) in kinds else ""
+    words += ("," if limits or "," in words else "") + " or null" if type(None) in kinds else ""
     note = trait(field, "note")
     return f"{words}; {note}" if note else words
 

@@ -107,7 +107,7 @@ class DiffusionRecipe(Recipe):
 class ClassifierRecipe(Recipe):
     """The classifier of noisy latents that guides a diffusion model (appendix C of the paper)."""
 
-    pretrained_model_name_or_path: str
+    pretrained_model_name_or_path: str = option(note="give the pipeline that is to be guided")
     """The pipeline to be guided; its first stage makes the latents, its noise schedule the noise. It stays as it is."""
     classifier: JSON = option({})
     """Constructor arguments of `latentdiff.NoisyLatentClassifier`; those of latents and classes are the pipeline's and

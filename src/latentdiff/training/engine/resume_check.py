@@ -81,6 +81,6 @@ def _has(identity: Mapping[str, object], option: str) -> bool:
 
 
 def _plain(values: Mapping[str, object]) -> dict[str, object]:
-    """Values as JSON holds them, by dotted names."""
+    """Values as JSON holds them, by dotted names; empty mappings are none."""
     found: dict[str, object] = json.loads(json.dumps(flat(values), default=str))
-    return found
+    return {name: value for name, value in found.items() if value != {}}
