@@ -1,4 +1,3 @@
-import dataclasses
 import re
 from pathlib import Path
 
@@ -19,11 +18,11 @@ def test_examples_run(code):
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL))
 def test_options_are_options(block):
-    from_mapping(DataOptions, yaml.safe_load(block))
+    from_mapping(DataOptions, yaml.safe_load(block)["data"])
 
 
 def test_every_option_is_told():
-    absent = [field.name for field in dataclasses.fields(DataOptions) if field.name not in TEXT]
+    absent = [name for name in DataOptions.model_fields if name not in TEXT]
     assert absent == []
 
 

@@ -6,10 +6,8 @@ import pytest
 from PIL import Image
 
 from latentdiff import InputError
-from latentdiff.config import from_mapping
 from latentdiff.data.folder import ImageFolder, read_folder
 from latentdiff.data.options import DataOptions
-from latentdiff.training.recipes.stages import Recipe
 
 NAMES = ("b/2.png", "a/1.png", "a/c/3.png")
 
@@ -61,8 +59,8 @@ def test_what_a_run_writes_and_maps_are_no_data(folder, monkeypatch):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8)).save(folder / name)
     monkeypatch.chdir(folder.parent)
-    options = {"train_data_dir": folder.name, "output_dir": str(folder / "run"), "label_maps": str(folder / "maps")}
-    files = read_folder(from_mapping(Recipe, options)).files
+    options = DataOptions(train_data_dir=folder.name, label_maps=str(folder / "maps"))
+    files = read_folder(options, folder / "run").files
     assert [path.name for path in files] == ["1.png", "3.png", "2.png"]
 
 

@@ -331,11 +331,11 @@ def test_folders_of_label_maps(tmp_path):
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({}, ConfigError, "no train_data_dir is given"),
+        ({}, ConfigError, "train_data_dir is missing; give it, or dataset_name"),
         (
             {"train_data_dir": "d", "dataset_name": "x"},
             ConfigError,
-            "train_data_dir and dataset_name is given; give one",
+            "train_data_dir is given, and dataset_name too; give one",
         ),
         ({"train_data_dir": "empty"}, InputError, "holds no images; known suffixes are"),
         ({"train_data_dir": "absent"}, InputError, "is not a folder"),

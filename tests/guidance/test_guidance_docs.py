@@ -9,7 +9,7 @@ from tiny import unconditional
 
 from latentdiff import NoisyLatentClassifier
 from latentdiff.config import from_mapping
-from latentdiff.training.recipes.stages import ClassifierRecipe
+from latentdiff.training.recipes import ClassifierRecipe
 
 TEXT = (Path(__file__).parents[2] / "docs" / "guidance.md").read_text(encoding="utf-8")
 

@@ -10,10 +10,18 @@ import toy
 import yaml
 from PIL import Image
 
-from latentdiff import DiffusionPipeline, InputError, PerceptualDistance, SuperResolutionPipeline, UNet2DConditionModel
+from latentdiff import (
+    ConfigError,
+    DiffusionPipeline,
+    InputError,
+    PerceptualDistance,
+    SuperResolutionPipeline,
+    UNet2DConditionModel,
+)
 from latentdiff.cli.commands.train import STAGES
-from latentdiff.config import from_mapping
+from latentdiff.config import flat, from_mapping, named
 from latentdiff.registry import CONDITIONERS
+from latentdiff.training.diffusion.conditioners.options import condition_options
 from latentdiff.training.first_stage.autoencoder import make_first_stage
 from latentdiff.training.first_stage.task import FirstStageTask
 from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
@@ -29,9 +37,10 @@ def blocks(kind):
 def test_first_stage():
     plain, full = blocks("first-stage")
     recipe = from_mapping(FirstStageRecipe, {**plain, **full})
-    assert recipe.resolution == 256 and recipe.disc_start == full["disc_start"]
+    adversarial = full["loss"]["adversarial"]
+    assert recipe.data.resolution == 256 and recipe.loss.adversarial.start_step == adversarial["start_step"]
     with torch.device("meta"):
-        FirstStageTask(make_first_stage(recipe.model, 3, recipe.resolution), recipe, PerceptualDistance())
+        FirstStageTask(make_first_stage(recipe.model, 3, recipe.data.resolution), recipe, PerceptualDistance())
 
 
 def test_every_stage_is_in_the_table_of_commands():
@@ -41,20 +50,23 @@ def test_every_stage_is_in_the_table_of_commands():
 def test_every_task_has_a_recipe_and_a_line_of_the_table():
     rows = re.findall(r"^\| `([\w-]+)` \|", TEXT, re.MULTILINE)
     assert rows[0] == "conditioning" and sorted(rows[1:]) == sorted(toy.TASKS)
-    assert sorted(block["conditioning"] for block in blocks("diffusion") + blocks("condition")) == sorted(toy.TASKS)
+    assert sorted(map(task_of, blocks("diffusion") + blocks("condition"))) == sorted(toy.TASKS)
 
 
-@pytest.mark.parametrize("lines", [*blocks("diffusion"), *blocks("condition")], ids=lambda lines: lines["conditioning"])
+def task_of(lines):
+    return named(lines["conditioning"])["type"]
+
+
+@pytest.mark.parametrize("lines", [*blocks("diffusion"), *blocks("condition")], ids=task_of)
 def test_recipes_fit(lines):
     recipe = from_mapping(DiffusionRecipe, {**blocks("diffusion")[0], **lines})
-    kind = CONDITIONERS.get(recipe.conditioning)
-    recipe.check_used(recipe.conditioning, kind.options)
-    options = {"in_channels": LATENTS, "out_channels": LATENTS} | kind.unet_options(recipe, LATENTS)
+    kind, task = CONDITIONERS.get(recipe.conditioning.type), recipe.conditioning.type
+    assert type(recipe.conditioning) is condition_options(task) is kind.options_class
+    options = {"in_channels": LATENTS, "out_channels": LATENTS} | kind.unet_options(recipe.conditioning, LATENTS)
     with torch.device("meta"):
         unet = UNet2DConditionModel(**options, **recipe.unet)
-    assert unet.config.in_channels - LATENTS == {"inpaint": 4, "super-resolution": 3, "semantic-to-image": 3}.get(
-        recipe.conditioning, 0
-    )
+    more = {"inpaint": 4, "super-resolution": 3, "semantic-to-image": 3}
+    assert unet.config.in_channels - LATENTS == more.get(task, 0)
 
 
 def test_the_conditioner_of_the_documentation(tmp_path):
@@ -67,14 +79,20 @@ def test_the_conditioner_of_the_documentation(tmp_path):
             row["measured"] = f"maps/small_{row['file_name']}"
             Image.fromarray(toy.small(data / row["file_name"])).save(data / row["measured"])
         (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        options = {"condition": {"column": "measured"}, "max_train_steps": 1, "random_flip": True}
+        options = {"conditioning.column": "measured", "max_train_steps": 1, "data.random_flip": True}
         output = toy.train("measured-pairs", data, torch_vae, tmp_path / "run", **options)
         pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
         assert type(pipe) is SuperResolutionPipeline
         again = {**options, "pretrained_model_name_or_path": str(output / "pipeline")}
         toy.train("measured-pairs", data, torch_vae, tmp_path / "again", **again)
         with pytest.raises(InputError, match="has no 'small' in some lines"):
-            toy.train("measured-pairs", data, torch_vae, tmp_path / "bad", **{**options, "condition": {}})
+            toy.train(
+                "measured-pairs", data, torch_vae, tmp_path / "bad", **{**options, "conditioning.column": "small"}
+            )
+        with pytest.raises(
+            ConfigError, match=r"unknown option 'conditioning\.colum'; did you mean 'conditioning\.column'"
+        ):
+            toy.train("measured-pairs", data, torch_vae, tmp_path / "bad", **{"conditioning.colum": "small"})
     finally:
         CONDITIONERS._entries.pop("measured-pairs", None)
 
@@ -82,4 +100,28 @@ def test_the_conditioner_of_the_documentation(tmp_path):
 @pytest.mark.parametrize("lines", blocks("option"), ids=lambda lines: next(iter(lines)))
 def test_options_fit(lines):
     recipe = from_mapping(DiffusionRecipe, {**blocks("diffusion")[0], **lines})
-    assert all(getattr(recipe, name) == value for name, value in lines.items())
+    said = flat(recipe.model_dump())
+    assert all(said[name] == value for name, value in flat(lines).items())
+
+
+def test_a_recipe_in_python():
+    (code,) = re.findall(r"```python recipe\n(.*?)```", TEXT, re.DOTALL)
+    made = {}
+    exec(code, made)
+    assert made["recipe"].optimizer.learning_rate == 5e-5 and made["longer"].max_train_steps == 200_000
+    assert made["longer"].optimizer is made["recipe"].optimizer
+
+
+@pytest.mark.parametrize("line", re.findall(r"^recipe\.yaml: .*", TEXT, re.MULTILINE))
+def test_messages_are_those_of_the_documentation(line):
+    kind = FirstStageRecipe if "adversarial" in line else DiffusionRecipe
+    wrong = {
+        "fast": {"optimizer": {"learning_rate": "fast"}},
+        "layrs": {"loss": {"adversarial": {"discriminator": {"layrs": 3}}}},
+        "option 'learning_rate'": {"learning_rate": 1e-4},
+        "masks": {"conditioning": {"type": "unconditional", "masks": {"thin": 1}}},
+    }
+    (values,) = [values for text, values in wrong.items() if text in line]
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(kind, values, "recipe.yaml")
+    assert str(caught.value) == line
