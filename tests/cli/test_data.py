@@ -95,13 +95,11 @@ def test_every_fault_is_said(run, data, tmp_path):
     (data / "7.png").write_bytes((data / "2.png").read_bytes())
     write(data, rows)
     recipe = {
-        "train_data_dir": str(data),
+        "data": {"train_data_dir": str(data), "resolution": SIDE + 1},
         "output_dir": "unused",
-        "resolution": SIDE + 1,
         "vae": "unused",
         "unet": {"sample_size": 1},
-        "conditioning": "semantic-to-image",
-        "segmentation_encoder": {"class_names": ["sky", "sea"]},
+        "conditioning": {"type": "semantic-to-image", "segmentation_encoder": {"class_names": ["sky", "sea"]}},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     code, report = check(run, tmp_path, tmp_path / "recipe.yaml")

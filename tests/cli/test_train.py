@@ -1,12 +1,11 @@
-import dataclasses
 import json
 
 import pytest
 import yaml
 from PIL import Image
 
-from latentdiff.cli.commands.train import STAGES, attribute_help
-from latentdiff.training.recipes.stages import DiffusionRecipe
+from latentdiff.cli.commands.train import STAGES
+from latentdiff.config import options_of
 
 
 @pytest.fixture
@@ -24,8 +23,12 @@ def data(tmp_path):
 @pytest.fixture
 def recipe(data, tmp_path):
     def write(**options):
-        values = {"train_data_dir": str(data), "output_dir": str(tmp_path / "out"), "resolution": 16, **options}
-        values |= {"train_batch_size": 2, "learning_rate": "1e-4"}
+        values = {
+            "data": {"train_data_dir": str(data), "resolution": 16},
+            "output_dir": str(tmp_path / "out"),
+            **options,
+        }
+        values |= {"train_batch_size": 2, "optimizer": {"learning_rate": "1e-4"}}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
         return tmp_path / "recipe.yaml"
 
@@ -59,7 +62,7 @@ def test_dry_run(run, recipe, data, text_model, tmp_path, stage):
     classifier = {"block_out_channels": [8], "attention_levels": [False], "norm_num_groups": 4, "num_head_channels": 8}
     own = {
         "first-stage": {"model": {"pretrained_model_name_or_path": f"{text_model}/vae"}},
-        "diffusion": {"pretrained_model_name_or_path": str(text_model), "validation_steps": 1},
+        "diffusion": {"pretrained_model_name_or_path": str(text_model), "validation": {"steps": 1}},
         "classifier": {
             "pretrained_model_name_or_path": str(text_model),
             "classifier": classifier,
@@ -79,16 +82,18 @@ def test_quiet(run, recipe, text_model):
 @pytest.mark.parametrize(
     ("message", "argv"),
     [
-        ("must be int", ["--max_train_steps", "few"]),
+        ("max_train_steps is 'few'; it must be an integer of at least 1", ["--max_train_steps", "few"]),
         ("max_train_steps is 0; it must be at least 1", ["--max_train_steps", "0"]),
-        ("random_flip is 'maybe'; it must be bool", ["--random_flip", "maybe"]),
+        ("data.random_flip is 'maybe'; it must be true or false", ["--data.random_flip", "maybe"]),
         ("mixed_precision is 'fp8'; it must be 'no' or 'bf16' or 'fp16'", ["--mixed_precision", "fp8"]),
         ("did you mean '--max_train_steps'", ["--max_train_step", "3"]),
-        ("--model: '3' is given; it must be JSON", ["--model", "3"]),
-        ("--model: '{' is given; it must be JSON", ["--model", "{"]),
-        ("--value_range: '0,1' is given; it must be JSON such as '[0, 1]'", ["--value_range", "0,1"]),
-        ("value_range is ['a', 'b']; it must be", ["--value_range", '["a", "b"]']),
-        ("value_range is (1.0, 0.0); the first number must be below", ["--value_range", "[1, 0]"]),
+        ("model is '3'; it must be a mapping", ["--model", "3"]),
+        ("model is '{'; it must be a mapping", ["--model", "{"]),
+        ("data.value_range is '0,1'; it must be a list of 2 numbers or null", ["--data.value_range", "0,1"]),
+        ("data.value_range is ['a', 'b']; it must be", ["--data.value_range", '["a", "b"]']),
+        ("data.value_range is (1.0, 0.0); the first number must be below", ["--data.value_range", "[1, 0]"]),
+        ("did you mean '--optimizer.learning_rate'", ["--optimizer.learning_rat", "3"]),
+        ("learning_rate is 'fast'; it must be a number above 0", ["--optimizer.learning_rate", "fast"]),
         ("model does not fit AutoencoderKL", ["--model", '{"colour": 1}']),
     ],
 )
@@ -106,17 +111,17 @@ def test_wrong_recipes_are_one_line(fails, recipe, tmp_path):
 
 def test_flags_alone_will_do(run, fails, data, text_model, tmp_path):
     model = json.dumps({"pretrained_model_name_or_path": f"{text_model}/vae"})
-    flags = {"train_data_dir": data, "output_dir": tmp_path / "out", "resolution": 16, "max_train_steps": 1}
+    flags = {"data.train_data_dir": data, "data.resolution": 16, "output_dir": tmp_path / "out", "max_train_steps": 1}
     argv = [part for name, value in flags.items() for part in (f"--{name}", value)]
     assert run("train", "first-stage", *argv, "--model", model) == (0, [str(tmp_path / "out")], [])
-    fails("options: 'output_dir' is missing", "train", "first-stage", "--train_data_dir", data)
+    fails("options: output_dir is missing; it must be text", "train", "first-stage", "--data.train_data_dir", data)
 
 
 def test_the_help_has_the_choices(run):
     _, out, _ = run("train", "diffusion", "--help")
     kinds = dict(line.split()[:2] for line in out if line.startswith("  --") and len(line.split()) > 1)
-    wanted = {"--box_format": "xywh|xyxy", "--random_flip": "true|false", "--unet": "JSON", "--value_range": "JSON"}
-    wanted |= {"--validation_prompts": "JSON", "--annotations": "VALUE|JSON", "--seed": "VALUE"}
+    wanted = {"--data.box_format": "xywh|xyxy", "--data.random_flip": "true|false", "--unet": "JSON", "--seed": "VALUE"}
+    wanted |= {"--data.value_range": "JSON", "--validation.prompts": "JSON", "--data.annotations": "VALUE|JSON"}
     assert {flag: kinds[flag] for flag in wanted} == wanted
 
 
@@ -124,12 +129,23 @@ def test_the_help_has_the_choices(run):
 def test_every_field_is_a_flag_with_a_text(run, stage):
     _, out, _ = run("train", stage, "--help")
     recipe, _, _ = STAGES[stage]
-    for field in dataclasses.fields(recipe):
-        assert any(line.startswith(f"  --{field.name} ") for line in out)
-    assert set(attribute_help(recipe)) == {field.name for field in dataclasses.fields(recipe)}
+    for option in options_of(recipe):
+        assert any(line.startswith(f"  --{option.name} ") for line in out)
+        assert option.description
 
 
-def test_the_help_is_that_of_the_docstrings():
-    texts = attribute_help(DiffusionRecipe)
-    assert texts["checkpointing_steps"] == "Steps between checkpoints."
-    assert texts["vae"] == "Folder of the trained first stage."
+def test_the_help_is_that_of_the_classes(run):
+    text = " ".join(" ".join(run("train", "diffusion", "--help")[1]).split())
+    assert "--checkpoint.steps VALUE Steps between checkpoints. (default: 1000)" in text
+    assert "--vae VALUE Folder of the trained first stage." in text
+
+
+def test_the_schema_is_that_of_the_recipes(run):
+    code, out, err = run("train", "diffusion", "--schema")
+    schema = json.loads("\n".join(out))
+    assert (code, err) == (0, []) and schema["additionalProperties"] is False
+    assert {"output_dir", "data", "optimizer", "conditioning", "unet"} <= schema["properties"].keys()
+    _, tasks, _ = schema["properties"]["conditioning"]["anyOf"]
+    assert len(tasks["oneOf"]) == 7 and tasks["discriminator"]["propertyName"] == "type"
+    code, out, err = run("train", "--schema")
+    assert (code, err) == (0, []) and len(json.loads("\n".join(out))["anyOf"]) == len(STAGES)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentdiff.config import load_recipe
 from latentdiff.data.folder import ImageFolder
 from latentdiff.registry import CONDITIONERS
-from latentdiff.training.recipes.stages import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, load_recipe
+from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe
 
 ROOT = Path(__file__).parents[2]
 STAGES = {"photographs": FirstStageRecipe, "classifier": ClassifierRecipe}
@@ -36,8 +37,8 @@ def test_every_task_has_a_recipe_that_fits():
     for name in names:
         recipe = load_recipe(STAGES.get(name, DiffusionRecipe), ROOT / "examples" / f"{name}.yaml")
         if name not in STAGES:
-            assert recipe.conditioning == name
-            recipe.check_used(name, CONDITIONERS.get(name).options)
+            assert recipe.conditioning.type == name
+            assert type(recipe.conditioning) is CONDITIONERS.get(name).options_class
 
 
 def test_boxes_and_maps_are_exact(emoji, sprites):

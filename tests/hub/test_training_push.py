@@ -12,8 +12,8 @@ from latentdiff import ConfigError, DiffusionPipeline, HubError
 
 def train(root, **options):
     data, vae = toy.write(root / "photographs"), toy.write_vae(root / "vae")
-    values = {"hub_model_id": f"{OWNER}/trained", "push_to_hub": True, "validation_data_dir": str(data), **options}
-    values |= {"validation_steps": 2, "validation_samples": 0, "logging_steps": 1, "max_train_steps": 4}
+    values = {"push_to_hub": f"{OWNER}/trained", "validation.data_dir": str(data), **options}
+    values |= {"validation.steps": 2, "validation.samples": 0, "logging_steps": 1, "max_train_steps": 4}
     return toy.train("class-to-image", data, vae, root / "run", **values)
 
 
@@ -28,8 +28,9 @@ def test_it_is_pushed_with_a_filled_card(hub, tmp_path):
     assert "**Trained on:** photographs" in card and "4 steps with this recipe" in card
     assert all(f"| {step} | {4 * step} | {loss:.4g} |" in card for step, loss in enumerate(losses, 1))
     recipe = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
-    assert recipe["train_data_dir"] == "photographs" and recipe["unet"] == toy.UNET and recipe["learning_rate"] == 2e-3
-    assert "random_flip" not in recipe and str(tmp_path) not in card
+    assert recipe["data"] == {"train_data_dir": "photographs", "resolution": toy.SIDE} and recipe["unet"] == toy.UNET
+    assert recipe["optimizer"] == {"learning_rate": 2e-3} and recipe["conditioning"]["type"] == "class-to-image"
+    assert "random_flip" not in card and str(tmp_path) not in card
     assert not [path for path, content in files.items() if str(tmp_path).encode() in content]
     assert DiffusionPipeline.from_pretrained(f"{OWNER}/trained").class_embedder.config.class_names == sorted(
         toy.COLOURS
@@ -46,8 +47,7 @@ def test_a_failed_upload_loses_nothing(hub, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"push_to_hub": False}, "push_to_hub and hub_model_id belong together"),
-        ({"hub_model_id": None}, "push_to_hub and hub_model_id belong together"),
+        ({"push_to_hub": True}, "push_to_hub is True; it must be text or null"),
         ({"lora": {"rank": 1}, "pretrained_model_name_or_path": "m"}, "push_to_hub uploads a pipeline, and lora"),
     ],
 )

@@ -9,9 +9,10 @@ import torch
 import yaml
 from diffusers import AutoencoderKL
 
+from latentdiff.config import load_recipe
 from latentdiff.models.classifier import NoisyLatentClassifier
 from latentdiff.models.tokenizer import BERT_VOCABULARY
-from latentdiff.training.recipes.stages import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, load_recipe
+from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +25,8 @@ def recipe_of(path):
     for name, kind in {"model": FirstStageRecipe, "classifier": ClassifierRecipe}.items():
         if name in given:
             return load_recipe(kind, path)
-    return load_recipe(DiffusionRecipe, path, {"vocabulary": str(BERT_VOCABULARY)} if "vocabulary" in given else {})
+    own = "vocabulary" in given["conditioning"]
+    return load_recipe(DiffusionRecipe, path, {"conditioning.vocabulary": str(BERT_VOCABULARY)} if own else {})
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")

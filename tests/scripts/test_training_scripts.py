@@ -19,8 +19,8 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 def options(tmp_path):
     """Flags of a tiny run of each stage; both need no recipe."""
     data, vae = toy.write(tmp_path / "data"), toy.write_vae(tmp_path / "vae")
-    shared = {"train_data_dir": data, "resolution": toy.SIDE, "train_batch_size": 4, "max_train_steps": 2}
-    shared |= {"logging_steps": 1, "max_grad_norm": "inf"}
+    shared = {"data.train_data_dir": data, "data.resolution": toy.SIDE, "train_batch_size": 4, "max_train_steps": 2}
+    shared |= {"logging_steps": 1, "optimizer.max_grad_norm": "inf"}
     first_stage = {"model": json.dumps(toy.VAE), "output_dir": tmp_path / "first-stage"}
     diffusion = {"vae": vae, "unet": json.dumps(toy.UNET), "output_dir": tmp_path / "diffusion"}
     stages = {"train_first_stage.py": first_stage, "train_diffusion.py": diffusion}
