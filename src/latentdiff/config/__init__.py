@@ -17,11 +17,11 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic.json_schema import models_json_schema
 from typing_extensions import Self, dataclass_transform
 
@@ -218,7 +218,7 @@ def options_of(cls: type[Part], prefix: str = "") -> Iterator[Option]:
 
 def parts_of(field: FieldInfo) -> list[type[Part]]:
     """The parts that an option may be."""
-    return [kind for kind in members(field.annotation) if isinstance(kind, type) and issubclass(kind, Part)]
+    return [kind for kind in members(field.annotation) if isinstance(kind, type(Part))]
 
 
 def named(value: object) -> object:

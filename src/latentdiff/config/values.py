@@ -113,13 +113,13 @@ def noun(hint: object, plural: bool = False) -> str:
     if origin in (list, tuple):
         count = f"{len(args)} " if origin is tuple and ... not in args else ""
         return f"{'lists' if plural else 'a list'} of {count}{noun(args[0], plural=True)}"
-    if isinstance(hint, type) and issubclass(hint, BaseModel):
+    if isinstance(hint, type(BaseModel)):
         return f"a mapping of {', '.join(hint.model_fields)}"
     return f"a mapping of names to {noun(args[1], plural=True)}" if args and args[1] in NOUNS else "a mapping"
 
 
 def _nouns(kinds: list[object]) -> str:
-    parts = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    parts = [kind for kind in kinds if isinstance(kind, type(BaseModel))]
     if len(parts) < 2:
         return " or ".join(map(noun, kinds))
     return f"{' or '.join(map(type_of, parts))}, or a mapping with that as its type"
