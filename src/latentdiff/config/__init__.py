@@ -82,10 +82,9 @@ def option(
         lt: The value must be below it.
         le: The value must be at most it.
     """
-    traits = {"resume": resume if resume != "fixed" else None, "of_pipeline": of_pipeline or None, "note": note}
-    extra = {name: value for name, value in traits.items() if value is not None}
-    made: Any = Field(default, gt=gt, ge=ge, lt=lt, le=le, json_schema_extra={**extra})
-    return made  # type: ignore[no-any-return]
+    traits: dict[str, str | bool | None] = {"resume": resume, "of_pipeline": of_pipeline, "note": note}
+    extra = {name: value for name, value in traits.items() if value not in ("fixed", False, None)}
+    return Field(default, gt=gt, ge=ge, lt=lt, le=le, json_schema_extra={**extra})  # type: ignore[return-value]
 
 
 @dataclass_transform(kw_only_default=True)
@@ -166,7 +165,7 @@ def load_recipe(cls: type[P], path: str | Path | None, overrides: Mapping[str, o
     values = {} if path is None else _read_yaml(Path(path))
     known = {found.name: found for found in options_of(cls)}
     for name, value in (overrides or {}).items():
-        _put(values, name, _parsed(value, known.get(name)) if isinstance(value, str) else value)
+        _put(values, name.split("."), _parsed(value, known.get(name)) if isinstance(value, str) else value)
     return from_mapping(cls, values, "options" if path is None else str(path))
 
 
@@ -263,9 +262,9 @@ def _parsed(text: str, known: Option | None) -> object:
         return text
 
 
-def _put(values: dict[str, object], name: str, value: object) -> None:
-    """Set the option of a dotted name in nested mappings; what is no mapping on the way stays, to be refused."""
-    first, _, rest = name.partition(".")
+def _put(values: dict[str, object], place: list[str], value: object) -> None:
+    """Set an option in nested mappings; what is no mapping on the way stays, to be refused."""
+    first, *rest = place
     if not rest:
         values[first] = value
         return

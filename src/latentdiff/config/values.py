@@ -54,6 +54,8 @@ def meant(value: object, hint: object) -> object:
         ValueError: For what pydantic would take though it is not of the type, such as true for 1.
     """
     kinds = members(hint)
+    if Any in kinds:
+        return _with_numbers(value)
     if value is None or (value in NULL_WORDS and type(None) in kinds):
         return None
     if bool in kinds or isinstance(value, bool):
@@ -65,37 +67,38 @@ def meant(value: object, hint: object) -> object:
         value = [meant(item, items[0]) for item in value] if items else value
     if isinstance(value, dict):
         items = [get_args(kind)[1] for kind in kinds if get_origin(kind) is dict]
-        value = (
-            _with_numbers(value)
-            if Any in items
-            else {k: meant(v, items[0]) for k, v in value.items()}
-            if items
-            else value
-        )
+        value = {name: meant(item, items[0]) for name, item in value.items()} if items else value
     return value
 
 
-def _truth(value: object, kinds: list[object]) -> bool | str:
-    """True or false; "no" where that is a choice, since YAML reads an unquoted no as false."""
-    if bool in kinds:
-        found = BOOL_WORDS.get(value.lower()) if isinstance(value, str) else value
-        if isinstance(found, bool):
-            return found
-    elif not value and any("no" in get_args(kind) for kind in kinds):
-        return "no"
-    raise ValueError(value)
+def _truth(value: object, kinds: list[object]) -> object:
+    """True or false for a word; "no" where that is a choice, since YAML reads an unquoted no as false."""
+    if isinstance(value, bool):
+        if bool in kinds:
+            return value
+        if not value and any("no" in get_args(kind) for kind in kinds):
+            return "no"
+        raise ValueError(value)
+    if isinstance(value, str) and value.lower() in BOOL_WORDS:
+        return BOOL_WORDS[value.lower()]
+    if set(kinds) <= {bool, type(None)}:  # pydantic takes 1 for true
+        raise ValueError(value)
+    return value
 
 
 def _integer(text: str) -> int | str:
     """An integer for its text, also for 1e4; by way of float, which rounds beyond 2**53, only where it has to be."""
     if text.strip().lstrip("+-").isdecimal():
         return int(text)
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        return text
     return int(number) if number.is_integer() else text
 
 
 def _with_numbers(value: object) -> object:
-    """A free mapping in which texts such as 1e-4 are numbers, at any depth."""
+    """A value of any type, in which texts such as 1e-4 are numbers, at any depth."""
     if isinstance(value, dict):
         return {name: _with_numbers(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -142,7 +145,7 @@ def allowed(field: FieldInfo, *, number: bool = False) -> str:
     """What values an option takes, in words.
 
     Args:
-        field: Of the option.
+        field: The option.
         number: Whether it is clear that it has to be a number, so that the bounds alone are to be said.
     """
     kinds, limits = members(field.annotation), bounds(field)
