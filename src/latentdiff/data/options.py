@@ -1,4 +1,4 @@
-"""What a recipe says of its data."""
+"""The part `data` of a recipe."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class DataOptions(Part):
     label_map_column: str | None = None
     """The label maps' column, by default `label_map`; in shards a suffix such as `seg.png`."""
     box_format: Literal["xywh", "xyxy"] | None = None
-    """Of the objects' boxes: "xywh" (left, top, width, height) or "xyxy" (left, top, right, bottom); annotations have
-    their own, else it is "xywh"."""
+    """Format of the objects' boxes: "xywh" (left, top, width, height) or "xyxy" (left, top, right, bottom); annotations
+    have their own, else it is "xywh"."""
     box_units: Literal["pixels", "relative"] | None = None
-    """Of the objects' boxes: "pixels" of the image file, as COCO has them, or "relative" to the image; else
+    """Units of the objects' boxes: "pixels" of the image file, as COCO has them, or "relative" to the image; else
     "pixels"."""
     resolution: int = option(256, ge=1)
     """Side of the square training images, in pixels."""

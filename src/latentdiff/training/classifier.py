@@ -16,9 +16,8 @@ from latentdiff.models.classifier import NoisyLatentClassifier
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import SampleGenerators
-from latentdiff.training.data import open_bad_files, open_held_out, open_images
+from latentdiff.training.data import encode_latents, open_bad_files, open_held_out, open_images
 from latentdiff.training.diffusion.conditioners.classes import labels_of
-from latentdiff.training.diffusion.latents import encode, encode_held_out
 from latentdiff.training.diffusion.losses import draw_noisy
 from latentdiff.training.engine.loop import Run, make_accelerator, train
 from latentdiff.training.engine.task import Task
@@ -102,9 +101,9 @@ def train_classifier(recipe: ClassifierRecipe, run: Run = train, limit: int | No
     held_out = None
     if unseen := open_held_out(recipe, images.channels):
         labels = labels_of(unseen, images.class_names, images.num_classes)
-        latents = encode_held_out(recipe, pipeline.vae, unseen, accelerator, bad_files, limit)
+        latents = encode_latents(recipe, pipeline.vae, unseen, accelerator, bad_files, limit, held_out=True)
         held_out = SkipBadFiles(LatentRows(latents, Columns(labels=labels)), unseen.files, bad_files, recipe.seed)
-    latents = encode(recipe, pipeline.vae, images, accelerator, bad_files, limit)
+    latents = encode_latents(recipe, pipeline.vae, images, accelerator, bad_files, limit)
     rows = LatentRows(latents, Columns(labels=torch.tensor(images.labels)))
     items = SkipBadFiles(rows, images.files, bad_files, recipe.seed)
     return run(ClassifierTask(classifier, pipeline), items, recipe, accelerator, held_out)

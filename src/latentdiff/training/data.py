@@ -16,6 +16,7 @@ from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.check import Meant
 from latentdiff.data.images import Images
 from latentdiff.data.label_maps import indexed_palette
+from latentdiff.data.latent_cache import LatentCache, cache_latents
 from latentdiff.data.layouts import boxes_meant
 from latentdiff.data.options import DataOptions
 from latentdiff.data.sources import read_records
@@ -25,6 +26,7 @@ from latentdiff.io.stored import Stored
 from latentdiff.training.diffusion.conditioners.options import SemanticOptions
 from latentdiff.training.first_stage.options import FirstStageDataOptions
 from latentdiff.training.recipes import DiffusionRecipe, Recipe
+from latentdiff.types import FirstStage
 
 LOOKED_AT = 1000  # images, for the sizes; `latentdiff data check` looks at all
 
@@ -49,7 +51,7 @@ def open_held_out(recipe: Recipe, channels: int) -> Images | None:
     Their columns are those of the images to train on; they have no annotations.
 
     Raises:
-        InputError: As `open_images`.
+        InputError: If there are none, or something is known of some of them only.
     """
     if recipe.validation.data_dir is None or not recipe.validation.steps:
         return None
@@ -151,3 +153,39 @@ def open_bad_files(recipe: Recipe, images: Images, accelerator: Accelerator) -> 
     with accelerator.main_process_first():
         fresh = accelerator.is_main_process
         return BadFiles(Path(recipe.output_dir), len(images), recipe.data.max_bad_share, fresh=fresh)
+
+
+def encode_latents(
+    recipe: Recipe,
+    vae: FirstStage,
+    images: Images,
+    accelerator: Accelerator,
+    bad_files: BadFiles,
+    limit: int | None = None,
+    *,
+    held_out: bool = False,
+) -> LatentCache:
+    """The latents of a run's images, encoded once and kept in `latents/` or `validation-latents/`.
+
+    Args:
+        recipe: The run's recipe.
+        vae: The first stage, which comes to the device.
+        images: The images to encode.
+        accelerator: The run's processes, of which the main one encodes.
+        bad_files: Where files are said that can't be decoded.
+        limit: The number of images that are encoded; None for all.
+        held_out: Whether the images are validated on, of which none is mirrored.
+
+    Raises:
+        ConfigError: If a run goes on with another first stage than it began with.
+    """
+    with accelerator.main_process_first():
+        return cache_latents(
+            Path(recipe.output_dir) / ("validation-latents" if held_out else "latents"),
+            vae.to(accelerator.device),
+            images.first(limit),
+            bad_files,
+            random_flip=recipe.data.random_flip and not held_out,
+            autocast=recipe.mixed_precision == "bf16",
+            resuming=recipe.resume_from_checkpoint is not None,
+        )

@@ -1,4 +1,4 @@
-"""What can be trained: the recipe of each stage, in parts that stand beside the code that reads them."""
+"""The recipes of the stages, in parts that stand beside the code that reads them."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class FirstStageRecipe(Recipe):
     """The autoencoder, KL or VQ (section 3.1 of the paper, appendix G)."""
 
     data: FirstStageDataOptions
-    """The images."""
+    """The images that are trained on."""
     model: JSON = option({})
     """Constructor arguments of `diffusers.AutoencoderKL`, or with `_class_name: VQModel` of `latentdiff.VQModel`;
     in_channels and out_channels are the data's. Or `pretrained_model_name_or_path` alone to go on."""
     trainable: Literal["all", "decoder"] = "all"
-    """ "decoder" leaves encoder, codebook and so the latents as they are."""
+    """What is trained: "all", or the "decoder" alone, which leaves encoder, codebook and so the latents as they are."""
     loss: FirstStageLossOptions = FirstStageLossOptions()
-    """What is made small."""
+    """The terms of the loss and their weights."""
     validation: FirstStageValidationOptions = option(FirstStageValidationOptions(), resume="free")
-    """Looks at the run on the way."""
+    """Looks at the weights while they are trained."""
 
     @model_validator(mode="after")
     def _check_lpips(self) -> Self:
@@ -68,19 +68,19 @@ class DiffusionRecipe(Recipe):
     lora: LoraOptions | None = None
     """Train an adapter of the UNet's attention and nothing else; it ends as `lora/`. Needs the package peft."""
     loss: DiffusionLossOptions = DiffusionLossOptions()
-    """What is made small."""
+    """The terms of the loss and their weights."""
     validation: DiffusionValidationOptions = option(DiffusionValidationOptions(), resume="free")
-    """Looks at the run on the way."""
+    """Looks at the weights while they are trained."""
     torch_compile: bool = False
     """Compile the UNet, which takes minutes at the first step and makes the others faster."""
     latent_scale: float | None = option(None, gt=0, lt=math.inf)
-    """What latents are multiplied by, in place of 1 / std: larger lets less noise in (section D.1 of the paper); null
-    to measure it."""
+    """Factor of the latents, in place of 1 / std: a larger one lets less noise in (section D.1 of the paper); null to
+    measure it."""
     latent_scale_images: int = option(4096, ge=1, of_pipeline=True)
-    """Images over which the latent scale 1 / std is measured."""
+    """Number of images over which the latent scale 1 / std is measured."""
     push_to_hub: str | None = option(None, resume="free")
-    """ "owner/name" on the hub, where the pipeline is uploaded to at the end, with a card that has the recipe and the
-    losses."""
+    """Name on the hub, "owner/name", to which the pipeline is uploaded at the end, with a card that has the recipe and
+    the losses."""
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:

@@ -118,9 +118,9 @@ def diffusion_loss(
     Args:
         prediction: Network output (B, C, H, W).
         target: The noise, the velocity or the clean latents, as the prediction type says, (B, C, H, W).
-        weights: Of the images, (B,); see `timestep_weights`.
+        weights: Weight of each image, (B,); see `timestep_weights`.
         kind: "l2", "l1" or "huber".
-        widths: For "huber", of the images, (B,); see `huber_widths`.
+        widths: Width of Huber's loss for each image, (B,); see `huber_widths`.
 
     Returns:
         The loss, ().

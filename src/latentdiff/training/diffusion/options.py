@@ -1,4 +1,4 @@
-"""What the training of a diffusion model has to be told beside what every stage has to."""
+"""The parts of a recipe that diffusion models alone have, but for the conditioning."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class LoraOptions(Part):
     rank: int = option(ge=1)
     """Rank of the matrices that are added."""
     alpha: float | None = option(None, gt=0, note="null is the rank")
-    """What they are scaled by, over the rank; by default the rank."""
+    """Scale of what the matrices add, times the rank; by default the rank."""
     target_modules: list[str] = option(ATTENTION)
-    """Ends of the names of the layers that get them."""
+    """Ends of the names of the layers that get such matrices."""
 
     @model_validator(mode="after")
     def _check_targets(self) -> Self:
@@ -34,10 +34,10 @@ class DiffusionLossOptions(Part):
     """The loss of a diffusion model (eq. 2 of the paper)."""
 
     type: Literal["l2", "l1", "huber"] = "l2"
-    """Between prediction and target: squares, absolute values, or Huber's, which is squares near 0 (Khrapov et al.
-    2024, arXiv 2403.16728)."""
+    """Distance between prediction and target: squares, absolute values, or Huber's, which is squares near 0 (Khrapov et
+    al. 2024, arXiv 2403.16728)."""
     huber_c: float = option(0.1, gt=0, le=1)  # the default of diffusers' training scripts
-    """Where Huber's becomes linear at the noisiest timestep; towards the cleanest it grows to 1."""
+    """Error at which Huber's loss becomes linear at the noisiest timestep; towards the cleanest it grows to 1."""
     elbo_weight: float = option(0.0, ge=0)
     """Weight of the variational bound beside the loss, 0 in the paper; `original_elbo_weight` there."""
     learn_logvar: bool = False
@@ -64,10 +64,10 @@ class DiffusionValidationOptions(ValidationOptions):
     """Looks at samples, and at the loss of images that are not trained on."""
 
     samples: int = option(4, ge=0)
-    """Images made at each validation, below those whose conditions they have."""
+    """Number of images made at each validation, which are shown below those whose conditions they have."""
     prompts: list[str] = option([])
     """Captions of the images made at validation, in place of the data's; for text-to-image."""
     inference_steps: int = option(NUM_INFERENCE_STEPS, ge=1)
     """Steps of the solver."""
     guidance_scale: float | None = None
-    """Classifier-free guidance at validation; by default 3 where conditions are dropped."""
+    """Scale of classifier-free guidance at validation; by default 3 where conditions are dropped, else 1."""

@@ -24,7 +24,7 @@ GUIDANCE_SCALE = 3.0  # where conditions are dropped and the recipe says nothing
 
 
 class SampleSheet:
-    """Samples under the same conditions and seeds every time, by the pipeline itself.
+    """A sheet of samples under the same conditions and seeds every time, made by the pipeline itself.
 
     The conditions are the recipe's prompts, or those of images spread over the data, which stand above the samples.
 

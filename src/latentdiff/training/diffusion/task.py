@@ -14,12 +14,11 @@ from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.sampling import Denoiser
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import SampleGenerators, generator
-from latentdiff.training.data import check_channels, open_bad_files, open_held_out, open_images
+from latentdiff.training.data import check_channels, encode_latents, open_bad_files, open_held_out, open_images
 from latentdiff.training.diffusion.adapters import add_adapter, export_adapter, keep_frozen_out
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.conditioners.base import Conditioner
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions
-from latentdiff.training.diffusion.latents import encode, encode_held_out
 from latentdiff.training.diffusion.losses import by_variance, diffusion_loss, draw_noisy, huber_widths, timestep_weights
 from latentdiff.training.diffusion.publish import publish
 from latentdiff.training.diffusion.samples import SampleSheet, make_samples
@@ -140,10 +139,10 @@ def train_diffusion(recipe: DiffusionRecipe, run: Run = train, limit: int | None
     rows, held_out_rows = conditioner.rows(images), conditioner.rows(held_out) if held_out else None
     samples = make_samples(conditioner, held_out or images, held_out_rows or rows, recipe)
     bad_files = open_bad_files(recipe, images, accelerator)
-    latents = encode(recipe, pipeline.vae, images, accelerator, bad_files, limit)
+    latents = encode_latents(recipe, pipeline.vae, images, accelerator, bad_files, limit)
     unseen = None
     if held_out and held_out_rows:
-        unseen_latents = encode_held_out(recipe, pipeline.vae, held_out, accelerator, bad_files, limit)
+        unseen_latents = encode_latents(recipe, pipeline.vae, held_out, accelerator, bad_files, limit, held_out=True)
         unseen_rows = LatentRows(unseen_latents, held_out_rows, recipe.seed)
         unseen = SkipBadFiles(unseen_rows, held_out.files, bad_files, recipe.seed)
     if recipe.pretrained_model_name_or_path is None:

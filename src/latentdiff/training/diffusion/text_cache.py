@@ -1,4 +1,4 @@
-"""What a text encoder that isn't trained says of each caption, computed once."""
+"""The states of all captions by a text encoder that isn't trained, computed once."""
 
 from __future__ import annotations
 

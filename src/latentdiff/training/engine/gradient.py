@@ -27,7 +27,7 @@ class GradientAccumulator(Generic[Batch]):
 
     Args:
         model: A task, prepared by `accelerator`.
-        items: What it is trained on.
+        items: The data that it is trained on.
         recipe: The run's recipe.
         accelerator: The run's processes and precision.
         first: The number of steps already made.

@@ -35,7 +35,7 @@ from latentdiff.training.engine.validation import Validation
 
 
 class Run(Protocol):
-    """What is done with a task and its data: `train`, or a rehearsal."""
+    """A way to run a task on its data: `train`, or a rehearsal of it."""
 
     def __call__(
         self,
@@ -50,7 +50,7 @@ class Run(Protocol):
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
-    """The process group, device and precision of a run.
+    """Set up the process group, device and precision of a run.
 
     Raises:
         ConfigError: If the device doesn't train in that precision or by that kind of shards, or the tracker isn't
@@ -81,7 +81,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
 def prepare(
     task: Task[Batch], recipe: Recipe, accelerator: Accelerator
 ) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[int], float]]:
-    """The task and its optimiser on the device and shared out to the processes, and the learning rate by the step.
+    """Put the task and its optimiser on the device and on all processes; the last result is the learning rate by step.
 
     Raises:
         ConfigError: If there is no such optimiser or schedule, or the processes aren't there for such a run.

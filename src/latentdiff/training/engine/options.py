@@ -1,4 +1,4 @@
-"""What every stage of training has to be told: the parts of a recipe that the training loop reads."""
+"""The parts of a recipe that the training loop reads, which every stage has."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from latentdiff.types import JSON
 
 
 class OptimizerOptions(Part):
-    """How gradients become steps."""
+    """The optimiser, its learning rate and the clipping of gradients."""
 
     name: str = "adamw"
-    """ "adamw", "adamw_fused", or a class of torch.optim by its name."""
+    """The optimiser: "adamw", "adamw_fused" (the same in one kernel), or a class of torch.optim by its name."""
     options: JSON = option({})
-    """Further arguments of that class."""
+    """Further constructor arguments of the optimiser."""
     learning_rate: float = option(1e-4, gt=0, resume="remedy")
-    """After the warm-up and before any decay."""
+    """Learning rate after the warm-up and before any decay."""
     scale_lr: bool = False
     """Multiply the learning rate by the images of a step, those of all processes, as the original code did."""
     lr_scheduler: str = option("constant_with_warmup", resume="remedy")
-    """A schedule of `diffusers.optimization.get_scheduler`, or of the original code: warmup_linear, warmup_cosine."""
+    """Schedule of the learning rate: one of `diffusers.optimization.get_scheduler`, or of the original code,
+    warmup_linear or warmup_cosine."""
     lr_scheduler_options: JSON = option({})
-    """Its further arguments, such as power of polynomial."""
+    """Further arguments of the schedule, such as power of polynomial."""
     lr_warmup_steps: int = option(0, ge=0, resume="remedy")
     """Steps in which the learning rate rises from 0."""
     beta1: float = 0.9
@@ -50,17 +51,17 @@ class CheckpointOptions(Part):
     steps: int = option(1000, ge=1)
     """Steps between checkpoints."""
     total_limit: int = option(2, ge=1)
-    """The newest checkpoints that are kept."""
+    """Number of the newest checkpoints that are kept."""
 
 
 class ValidationOptions(Part):
-    """Looks at the run on the way: values go to the log, pictures to `validation/`."""
+    """Looks at the weights while they are trained: values go to the log, pictures to `validation/`."""
 
     steps: int = option(0, ge=0, note="0 is never")
     """Steps between validations, 0 for none."""
     data_dir: str | None = None
-    """Images that are not trained on, of which validation has the loss, at the same draws every time; the weights with
-    the lowest are kept in `best/`."""
+    """Folder of images that are not trained on, whose loss is measured at the same draws every time; the weights of the
+    lowest loss are kept in `best/`."""
 
     def unused(self) -> Iterator[str]:
         """The options that are given and of no use, as validation is turned off."""
@@ -69,20 +70,20 @@ class ValidationOptions(Part):
 
 
 class Recipe(Part):
-    """What all training stages share."""
+    """The options that all training stages share."""
 
     output_dir: str = option(resume="free")
-    """Where checkpoints and the trained weights go."""
+    """Folder of the checkpoints, the log and the trained weights."""
     data: DataOptions
-    """The images."""
+    """The images that are trained on."""
     optimizer: OptimizerOptions = OptimizerOptions()
-    """How gradients become steps."""
+    """The optimiser, its learning rate and the clipping of gradients."""
     ema: EMAOptions = EMAOptions()
-    """The average of the weights."""
+    """The exponential moving average of the weights."""
     checkpoint: CheckpointOptions = option(CheckpointOptions(), resume="free")
-    """What a run goes on from."""
+    """Checkpoints, from which a run goes on."""
     validation: ValidationOptions = option(ValidationOptions(), resume="free")
-    """Looks at the run on the way."""
+    """Looks at the weights while they are trained."""
     max_train_steps: int = option(100_000, ge=1, resume="free")
     """Optimiser steps in all, those before a resume included."""
     train_batch_size: int = option(16, ge=1, resume="free")
@@ -96,11 +97,11 @@ class Recipe(Part):
     logging_steps: int = option(50, ge=1, resume="free")
     """Steps between lines of `log.jsonl`, each the mean over them."""
     report_to: str = option("auto", resume="free")
-    """A tracker of accelerate beside `log.jsonl`, such as wandb; "auto" is tensorboard if installed, in `logs/`; "none"
+    """Tracker of accelerate beside `log.jsonl`, such as wandb; "auto" is tensorboard if installed, in `logs/`; "none"
     for none."""
     max_skipped_steps: int = option(20, ge=1, resume="free")
-    """Steps whose loss or gradient isn't finite are skipped; this many in a row end the run."""
+    """Number of steps in a row whose loss or gradient isn't finite, and which are skipped, that ends the run."""
     seed: int = option(0, ge=0)
-    """All that is drawn for a sample comes from the seed and the sample's number in the run."""
+    """Seed of the run: all that is drawn for a sample depends on it and on the sample's number in the run."""
     resume_from_checkpoint: str | None = option(None, resume="free")
-    """ "latest", a checkpoint folder, or null to start anew."""
+    """Checkpoint to go on from: "latest", a checkpoint's folder, or null to start anew."""

@@ -1,4 +1,4 @@
-"""All that a training run needs to go on, to a checkpoint and back."""
+"""The state of a training run, to a checkpoint and back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REMEDY = "with a lower optimizer.learning_rate or mixed_precision 'no'"
 
 @dataclass
 class State(Generic[Batch]):
-    """What changes while a run goes on, and whose it is.
+    """The state of a run, which a checkpoint holds.
 
     Attributes:
         task: What is trained, prepared by `accelerator` as the optimiser is.
@@ -44,8 +44,8 @@ class State(Generic[Batch]):
         recipe: The run's recipe.
         accelerator: The run's processes and precision.
         items: The number of items in the data set.
-        step: Steps made.
-        skipped: The last of them that were skipped, in a row.
+        step: The number of steps that were made or skipped.
+        skipped: The number of the last of them that were skipped in a row.
     """
 
     task: Task[Batch]
@@ -60,7 +60,7 @@ class State(Generic[Batch]):
 
     @property
     def output_dir(self) -> Path:
-        """Where the checkpoints are."""
+        """The folder of the checkpoints."""
         return Path(self.recipe.output_dir)
 
     def update(self, values: Mapping[str, float]) -> bool:

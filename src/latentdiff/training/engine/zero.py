@@ -65,9 +65,9 @@ def whole_state(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parame
     """The state that torch's optimiser has without ZeRO, on the CPU; all processes have to call it.
 
     Args:
-        optimizer: As accelerate prepared it.
-        parameters: All that it trains, in its order.
-        kept: Whether this process needs it; it gets an empty one else.
+        optimizer: The optimiser as accelerate prepared it.
+        parameters: All parameters that it trains, in its order.
+        kept: Whether this process needs the state; it gets an empty one else.
     """
     from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -88,9 +88,9 @@ def load_state(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Paramet
     """Go on with weights that were loaded into the parameters, and with a whole optimiser state.
 
     Args:
-        optimizer: As accelerate prepared it, which has made no step yet.
-        parameters: All that it trains, in its order.
-        saved: As `whole_state` made it, or torch's optimiser without ZeRO.
+        optimizer: The optimiser as accelerate prepared it, which has made no step yet.
+        parameters: All parameters that it trains, in its order.
+        saved: The state as `whole_state` or torch's optimiser without ZeRO made it.
     """
     from deepspeed.utils import safe_set_full_optimizer_state
 

@@ -1,4 +1,4 @@
-"""What keeps latents tame: the KL term or the codebook (section 3.1 of the paper), and how each is trained."""
+"""The regularisation of latents: the KL term or the codebook (section 3.1 of the paper), and how each is trained."""
 
 from __future__ import annotations
 
@@ -112,13 +112,13 @@ class VQBottleneck(Bottleneck):
 
 
 def count(indices: Tensor, codes: int) -> Tensor:
-    """How often each of `codes` codes is among indices of any shape, (codes,) in fp32."""
+    """Count how often each of `codes` codes is among indices of any shape; the result is (codes,) in fp32."""
     ones = torch.ones(indices.numel(), device=indices.device)
     return torch.zeros(codes, device=indices.device).scatter_add_(0, indices.flatten(), ones)
 
 
 def perplexity(counts: Tensor) -> Tensor:
-    """exp of the entropy of the codes' shares, (): as many codes as would, equally often chosen, say as much."""
+    """Perplexity of the codes, (): exp of the entropy of their shares."""
     shares = counts / counts.sum()
     return (-(shares * (shares + 1e-10).log()).sum()).exp()
 

@@ -16,7 +16,7 @@ class ActNorm(nn.Module):
     """Scale and shift of each channel, set at the first training batch so that it leaves with mean 0 and variance 1.
 
     Args:
-        channels: Of the input (B, channels, H, W).
+        channels: Channels of the input (B, channels, H, W).
     """
 
     def __init__(self, channels: int) -> None:
@@ -35,7 +35,7 @@ class ActNorm(nn.Module):
         self.initialized.fill_(1)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """The normalised (B, C, H, W)."""
+        """Normalise a batch (B, C, H, W)."""
         if self.training and not self.initialized:
             self._initialise(hidden)
         return self.scale * (hidden + self.loc)
@@ -49,8 +49,8 @@ class PatchDiscriminator(nn.Module):
 
     Args:
         in_channels: Channels of images.
-        channels: Of the first layer; they double with every layer up to eightfold.
-        layers: How many layers halve the resolution. Three see patches of 70 pixels a side, two of 34.
+        channels: Channels of the first layer; they double with every layer up to eightfold.
+        layers: Number of layers that halve the resolution. Three see patches of 70 pixels a side, two of 34.
         norm: "batch" as in the published models, or "act" for `ActNorm`.
 
     Attributes:

@@ -34,7 +34,7 @@ class HeldOut:
     Args:
         images: At least two.
         batch_size: How many are decoded at once.
-        reconstruction: For the loss, and the values that need its perceptual network.
+        reconstruction: Gives the loss, and the perceptual network that some values need.
     """
 
     def __init__(self, images: Tensors, batch_size: int, reconstruction: Reconstruction) -> None:

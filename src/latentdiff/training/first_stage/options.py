@@ -1,4 +1,4 @@
-"""What the training of a first stage has to be told beside what every stage has to."""
+"""The parts of a recipe that first stages alone have."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class FirstStageDataOptions(DataOptions):
     """The images, whose channels a first stage may choose."""
 
     channels: int | None = option(None, ge=1)
-    """Of the images: 1 is grey, 3 are RGB, others what the files have; by default the data's own, where photos of 8
-    bits are RGB."""
+    """Channels of the images: 1 is grey, 3 are RGB, others what the files have; by default the data's own, where photos
+    of 8 bits are RGB."""
 
 
 class LPIPSOptions(Part):
@@ -44,30 +44,30 @@ class CodebookOptions(Part):
     weight: float = option(1.0, ge=0)
     """Weight of the codebook's loss."""
     loss: Literal["legacy", "corrected"] = "legacy"
-    """Which of its terms has `beta` for weight: that which pulls latents to codes ("corrected", van den Oord et al.
-    2017), or the other, as in the released models ("legacy")."""
+    """The term that has `beta` for weight: that which pulls latents to codes ("corrected", van den Oord et al. 2017),
+    or the other, as in the released models ("legacy")."""
     beta: float = option(0.25, ge=0)
     """Weight of that term."""
     restart: int = option(0, ge=0)
-    """Steps in which nothing has to choose a code for it to be moved to a latent; 0 for never."""
+    """Number of steps after which codes that nothing has chosen meanwhile are moved to latents; 0 for never."""
 
 
 class DiscriminatorOptions(Part):
-    """The networks of the patch discriminator."""
+    """The patch discriminator (Isola et al. 2017, arXiv 1611.07004)."""
 
     layers: int = option(3, ge=1)
-    """How many layers halve the resolution: three see patches of 70 pixels a side, two of 34."""
+    """Number of layers that halve the resolution: three see patches of 70 pixels a side, two of 34."""
     channels: int = option(64, ge=1)
     """Channels of the first layer; they double with every layer up to eightfold."""
     norm: Literal["batch", "act"] = "batch"
-    """Batch normalisation, as in the published models, or ActNorm."""
+    """Normalisation: "batch", as in the published models, or "act" for ActNorm."""
 
 
 class AdversarialOptions(Part):
-    """The discriminator, and its share of the loss."""
+    """The discriminator, and the adversarial loss."""
 
     discriminator: DiscriminatorOptions = DiscriminatorOptions()
-    """Its networks."""
+    """The patch discriminator."""
     loss: Literal["hinge", "vanilla"] = "hinge"
     """The discriminator's loss."""
     weight: float = option(0.5, ge=0)
@@ -107,7 +107,7 @@ class FirstStageLossOptions(Part):
 
 
 class FirstStageValidationOptions(ValidationOptions):
-    """Looks at reconstructions of images that are not trained on."""
+    """Looks at the reconstructions of images that are not trained on."""
 
     share: float = option(0.0, ge=0, lt=1)
     """Share of the training images that is held out for validation, in place of data_dir."""

@@ -119,7 +119,7 @@ def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | N
     Args:
         recipe: What is to be trained, and how.
         run: `train`, or a rehearsal.
-        limit: Of no use here, where no latents are encoded.
+        limit: Unused, as no latents are encoded; it is there for all stages to be called alike.
 
     Raises:
         ConfigError: If the recipe doesn't fit together, or doesn't fit the images.
@@ -150,7 +150,7 @@ def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | N
 
 
 def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tuple[SkipBadFiles, Tensors]:
-    """Those to train on, and those held out: of a folder of their own, or a share of the same."""
+    """The images to train on, and those held out: of a folder of their own, or a share of the same."""
 
     def readable(items: Dataset[torch.Tensor], files: Sequence[Stored]) -> SkipBadFiles:
         return SkipBadFiles(items, files, bad_files, recipe.seed)

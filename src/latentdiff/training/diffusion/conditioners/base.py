@@ -1,4 +1,4 @@
-"""What a conditioner is: one task's way from rows of data to the `Conditioning` that the network is given."""
+"""The base of conditioners: one task's way from rows of data to the `Conditioning` that the network is given."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Conditioner(ABC, Generic[OptionsT]):
 
     @classmethod
     def unet_options(cls, options: OptionsT, latent_channels: int) -> dict[str, int]:
-        """What the UNet's configuration has to be for this condition: `in_channels`, `cross_attention_dim`."""
+        """The entries of the UNet's configuration that this condition sets: `in_channels`, `cross_attention_dim`."""
         return {}
 
     @classmethod
@@ -92,7 +92,7 @@ class Conditioner(ABC, Generic[OptionsT]):
 
     @abstractmethod
     def rows(self, images: Images) -> Rows:
-        """What is read of each image.
+        """The rows that are read of each image.
 
         Raises:
             InputError: If something is missing or isn't valid: nothing has been trained then.

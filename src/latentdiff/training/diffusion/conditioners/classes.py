@@ -21,7 +21,10 @@ from latentdiff.types import Config, FirstStage
 
 
 class ClassConditioner(Conditioner[ClassOptions]):
-    """The class embedder is trained with the UNet; with dropout it has one more label, the null class."""
+    """Conditions on classes; a dropped class is the null class.
+
+    The class embedder is trained with the UNet; with dropout it has one more label for the null class.
+    """
 
     options_class = ClassOptions
     trains = ("class_embedder",)
@@ -37,7 +40,7 @@ class ClassConditioner(Conditioner[ClassOptions]):
 
     @classmethod
     def unet_options(cls, options: ClassOptions, latent_channels: int) -> dict[str, int]:
-        """The context's width."""
+        """The context is as wide as the class embedder's output."""
         return {"cross_attention_dim": section_value(options.class_embedder, ClassEmbedder, "embed_dim")}
 
     @classmethod
@@ -68,7 +71,7 @@ class ClassConditioner(Conditioner[ClassOptions]):
         return self.options.dropout if self.knows_null else 0.0
 
     def rows(self, images: Images) -> Rows:
-        """The number of the image's class, ()."""
+        """Rows of `labels`, the number of the image's class ()."""
         config = self.pipeline.class_embedder.config
         return Columns(labels=labels_of(images, config.class_names, _classes(config)))
 
@@ -101,7 +104,7 @@ def labels_of(images: Images, class_names: list[str] | None, num_classes: int) -
 
 
 def _classes(config: Config) -> int:
-    """How many classes images can be of: the null class, where it is the last label, is none."""
+    """The number of classes that images can be of: the null class, where it is the last label, is none."""
     return int(config.num_classes - (config.null_class == config.num_classes - 1))
 
 

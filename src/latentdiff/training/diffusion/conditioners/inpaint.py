@@ -17,17 +17,20 @@ from latentdiff.training.diffusion.conditioners.options import InpaintOptions
 
 
 class InpaintConditioner(Conditioner[InpaintOptions]):
-    """The network sees the masked image's latents and the mask; the first stage encodes at every step."""
+    """Conditions on images with holes: the network sees the masked image's latents and the mask.
+
+    The first stage encodes at every step, as the masks are drawn anew at every visit.
+    """
 
     options_class = InpaintOptions
 
     @classmethod
     def unet_options(cls, options: InpaintOptions, latent_channels: int) -> dict[str, int]:
-        """Latents, latents of the masked image, and the mask."""
+        """The input has the latents, the latents of the masked image, and the mask."""
         return {"in_channels": 2 * latent_channels + 1}
 
     def rows(self, images: Images) -> Rows:
-        """The image (3, H, W) in [-1, 1] as `pixels`, and `holes` (1, H, W), 1 in holes and 0 elsewhere."""
+        """Rows of `pixels`, the image (C, H, W) in [-1, 1], and `holes` (1, H, W), 1 in holes and 0 elsewhere."""
         return _Masked(images, self.options.masks)
 
     def __call__(

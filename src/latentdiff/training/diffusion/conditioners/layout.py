@@ -22,7 +22,7 @@ from latentdiff.types import JSON, FirstStage
 
 
 class LayoutConditioner(Conditioner[LayoutOptions]):
-    """The layout encoder is trained with the UNet; a dropped layout is the empty one."""
+    """Conditions on layouts. The layout encoder is trained with the UNet; a dropped layout is the empty one."""
 
     options_class = LayoutOptions
     trains = ("layout_encoder",)
@@ -34,7 +34,7 @@ class LayoutConditioner(Conditioner[LayoutOptions]):
 
     @classmethod
     def unet_options(cls, options: LayoutOptions, latent_channels: int) -> dict[str, int]:
-        """The context's width."""
+        """The context is as wide as the layout encoder's output."""
         return {"cross_attention_dim": section_value(options.layout_encoder, LDMTextEncoder, "hidden_size")}
 
     @classmethod
@@ -51,7 +51,7 @@ class LayoutConditioner(Conditioner[LayoutOptions]):
         return {"layout_encoder": encoder, "tokenizer": tokenizer}
 
     def rows(self, images: Images) -> Rows:
-        """Token ids (M,), the objects in another order at every visit."""
+        """Rows of `layout_ids` (M,), with the objects in another order at every visit."""
         layouts = _layouts(self.data, images)
         ids = []
         for flip in (False, True):

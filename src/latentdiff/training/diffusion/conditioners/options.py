@@ -22,7 +22,7 @@ from latentdiff.types import JSON
 
 
 class ConditionOptions(Part):
-    """What a conditioner is told; a conditioner of your own derives its options from it."""
+    """The options of a conditioner; a conditioner of your own derives its options from this class."""
 
     type: str
     """The conditioning's name."""
@@ -57,7 +57,7 @@ class ClassOptions(ConditionOptions):
     type: Literal["class-to-image"] = "class-to-image"
     """Classes."""
     class_embedder: JSON = option({}, of_pipeline=True)
-    """embed_dim of `latentdiff.ClassEmbedder`, and class_names if the data's aren't meant."""
+    """Arguments of `latentdiff.ClassEmbedder`: embed_dim, and class_names if the data's aren't meant."""
     dropout: float = option(0.1, ge=0, le=1)
     """Share of classes replaced by the null class, which classifier-free guidance needs; at 0 there is no null
     class."""
@@ -94,7 +94,7 @@ class SuperResolutionOptions(ConditionOptions):
     type: Literal["super-resolution"] = "super-resolution"
     """Small images."""
     degradation: str = "bicubic"
-    """What makes the small images, a name of the registry `DEGRADATIONS`."""
+    """Degradation that makes the small images, a name of the registry `DEGRADATIONS`."""
 
 
 class InpaintOptions(ConditionOptions):

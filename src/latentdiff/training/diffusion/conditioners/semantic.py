@@ -21,14 +21,17 @@ from latentdiff.types import FirstStage
 
 
 class SemanticConditioner(Conditioner[SemanticOptions]):
-    """The segmentation encoder is trained with the UNet; a dropped map has no class at any pixel."""
+    """Conditions on label maps; a dropped map has no class at any pixel.
+
+    The segmentation encoder is trained with the UNet.
+    """
 
     options_class = SemanticOptions
     trains = ("segmentation_encoder",)
 
     @classmethod
     def unet_options(cls, options: SemanticOptions, latent_channels: int) -> dict[str, int]:
-        """Latents and the encoder's channels."""
+        """The input has the latents and the channels of the encoded map."""
         channels = section_value(options.segmentation_encoder, SegmentationEncoder, "out_channels")
         return {"in_channels": latent_channels + channels}
 
@@ -46,7 +49,7 @@ class SemanticConditioner(Conditioner[SemanticOptions]):
         return {"segmentation_encoder": encoder}
 
     def rows(self, images: Images) -> Rows:
-        """The label map (H, W), int64, as `maps`."""
+        """Rows of `maps`, the label map (H, W), int64."""
         config = self.pipeline.segmentation_encoder.config
         return LabelMaps(images, config.in_channels, config.palette)
 

@@ -22,17 +22,17 @@ from latentdiff.training.diffusion.conditioners.options import SuperResolutionOp
 
 
 class SuperResolutionConditioner(Conditioner[SuperResolutionOptions]):
-    """The small image has the latents' size and is concatenated to them; it is degraded anew at every visit."""
+    """Conditions on small images, which have the latents' size and are degraded anew at every visit."""
 
     options_class = SuperResolutionOptions
 
     @classmethod
     def unet_options(cls, options: SuperResolutionOptions, latent_channels: int) -> dict[str, int]:
-        """Latents and RGB."""
+        """The input has the latents and RGB."""
         return {"in_channels": latent_channels + 3}
 
     def rows(self, images: Images) -> Rows:
-        """The small image (3, h, w) in [-1, 1]."""
+        """Rows of `small`, the small image (3, h, w) in [-1, 1]."""
         if images.channels != 3:
             raise ConfigError(
                 f"the first stage has {images.channels} channels; super-resolution needs one of 3, which are RGB"

@@ -24,7 +24,10 @@ from latentdiff.types import FirstStage
 
 
 class TextConditioner(Conditioner[TextOptions]):
-    """The text encoder is trained with the UNet, or its states are kept on disk; a dropped caption is the empty one."""
+    """Conditions on captions; a dropped caption is the empty one.
+
+    The text encoder is trained with the UNet, or its states are computed once and kept on disk.
+    """
 
     options_class = TextOptions
     trains: tuple[str, ...] = ("text_encoder",)
@@ -42,7 +45,7 @@ class TextConditioner(Conditioner[TextOptions]):
 
     @classmethod
     def unet_options(cls, options: TextOptions, latent_channels: int) -> dict[str, int]:
-        """The context's width."""
+        """The context is as wide as the text encoder's output."""
         return {"cross_attention_dim": section_value(options.text_encoder, LDMTextEncoder, "hidden_size")}
 
     @classmethod
@@ -55,7 +58,10 @@ class TextConditioner(Conditioner[TextOptions]):
         return {"text_encoder": encoder, "tokenizer": tokenizer}
 
     def rows(self, images: Images) -> Rows:
-        """Token ids (L,) of a caption, or their states (L, d); of several captions, another at every visit."""
+        """Rows of `input_ids` (L,), or `text_states` (L, d) where the encoder stays as it is.
+
+        Of several captions of an image, another may come at every visit.
+        """
         if images.captions is None:
             raise InputError(f"{images.root} has no captions; give 'text' in metadata.jsonl, or a file of annotations")
         captions = [text if isinstance(text, list) else [text] for text in images.captions]
@@ -68,7 +74,7 @@ class TextConditioner(Conditioner[TextOptions]):
         return _Captions("text_states", states, places.numpy(), counts)
 
     def prompts(self, prompts: list[str]) -> dict[str, torch.Tensor]:
-        """A batch of the given captions."""
+        """A batch of the given captions, as `rows` would give them."""
         return {"input_ids": tokenize(self.pipeline.tokenizer, prompts, self.pipeline.max_length)}
 
     def __call__(

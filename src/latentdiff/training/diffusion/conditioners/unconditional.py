@@ -15,7 +15,7 @@ from latentdiff.training.diffusion.conditioners.options import UnconditionalOpti
 
 
 class NoCondition(Conditioner[UnconditionalOptions]):
-    """Images alone."""
+    """Conditions on nothing."""
 
     options_class = UnconditionalOptions
 
