@@ -82,8 +82,8 @@ class SemanticOptions(ConditionOptions):
     type: Literal["semantic-to-image"] = "semantic-to-image"
     """Label maps."""
     segmentation_encoder: JSON = option({}, of_pipeline=True)
-    """out_channels of `latentdiff.SegmentationEncoder`; class_names, and palette and in_channels (the number of
-    classes) if those of the data aren't meant."""
+    """Arguments of `latentdiff.SegmentationEncoder`: out_channels; class_names, and palette and in_channels (the number
+    of classes) if those of the data aren't meant."""
     dropout: float = option(0.0, ge=0, le=1)
     """Share of maps replaced by one without classes."""
 
