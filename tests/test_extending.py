@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-import toy
 import torch
+import toy
 from PIL import Image
 
 from latentdiff import registry

@@ -10,7 +10,6 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from latentdiff.errors import ConfigError
 from latentdiff.io.files import atomic_folder
-from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.lora import MISSING, LoraMixin
 from latentdiff.training.diffusion.options import LoraOptions
 from latentdiff.types import JSON
@@ -18,7 +17,7 @@ from latentdiff.types import JSON
 FOLDER = "lora"
 
 
-def add_adapter(unet: UNet2DConditionModel, lora: LoraOptions) -> None:
+def add_adapter(unet: nn.Module, lora: LoraOptions) -> None:
     """Give the network a new adapter, which changes nothing yet, and freeze all else of it.
 
     Raises:
@@ -36,18 +35,19 @@ def add_adapter(unet: UNet2DConditionModel, lora: LoraOptions) -> None:
         init_lora_weights="gaussian",
     )
     try:
-        unet.add_adapter(config)
+        unet.add_adapter(config)  # type: ignore[operator]
     except ValueError:
         targets = lora.target_modules
         raise ConfigError(f"lora.target_modules is {targets}, which this UNet has no layer for") from None
 
 
-def export_adapter(unet: UNet2DConditionModel, folder: Path) -> None:
+def export_adapter(unet: nn.Module, folder: Path) -> None:
     """Write the adapter as `folder/lora/pytorch_lora_weights.safetensors`, as diffusers' scripts do."""
-    from peft import get_peft_model_state_dict
+    from peft import LoraConfig, get_peft_model_state_dict
 
     layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-    config = unet.peft_config["default"].to_dict()
+    configs: dict[str, LoraConfig] = unet.peft_config  # type: ignore[assignment]
+    config = configs["default"].to_dict()  # type: ignore[no-untyped-call]
     metadata = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
     with atomic_folder(folder / FOLDER) as aside:
         LoraMixin.save_lora_weights(aside, unet_lora_layers=layers, unet_lora_adapter_metadata=metadata)

@@ -92,15 +92,15 @@ def _conditioned(
     kind, cls = CONDITIONERS.get(task), _pipeline_class(task)
     fitting = kind.unet_options(options, latents)
     check(recipe.lora is None, f"lora trains no new channels, which conditioning {task!r} needs here; leave lora out")
-    own = type(pipeline) is UnconditionalPipeline and isinstance(pipeline.unet, UNet2DConditionModel)
-    if not own or set(fitting) != {"in_channels"}:
+    unet, free = pipeline.unet, type(pipeline) is UnconditionalPipeline
+    if not free or not isinstance(unet, UNet2DConditionModel) or set(fitting) != {"in_channels"}:
         raise ConfigError(
             f"conditioning is {task!r}, which trains a {cls.__name__}, but the pretrained pipeline is a "
             f"{type(pipeline).__name__}; drop conditioning, or start super-resolution, inpaint or semantic-to-image "
             "from an UnconditionalPipeline"
         )
     parts = {**pipeline.components, **kind.components(options, recipe.data, images, pipeline.vae)}
-    return cls(**parts | {"unet": expand_conv_in(pipeline.unet, fitting["in_channels"])})
+    return cls(**parts | {"unet": expand_conv_in(unet, fitting["in_channels"])})
 
 
 def new_pipeline(

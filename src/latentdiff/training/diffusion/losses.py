@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from diffusers.configuration_utils import FrozenDict
 
 from latentdiff.seeding import SampleGenerators
-from latentdiff.types import Config, Scheduler
+from latentdiff.types import Scheduler
 
 
 def draw_noisy(
-    moments: torch.Tensor, vae: Config, scheduler: Scheduler, draws: SampleGenerators, noise_offset: float = 0.0
+    moments: torch.Tensor, vae: FrozenDict, scheduler: Scheduler, draws: SampleGenerators, noise_offset: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sample latents, and noise and timesteps for `scheduler.add_noise`.
 

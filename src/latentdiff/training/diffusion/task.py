@@ -51,10 +51,10 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
             setattr(self, name, getattr(self.pipeline, name).train())
         if recipe.lora is not None:
             self.requires_grad_(False)
-            add_adapter(self.pipeline.unet, recipe.lora)
+            add_adapter(self.get_submodule("unet"), recipe.lora)
             keep_frozen_out(self)
         if recipe.torch_compile:
-            self.pipeline.unet.compile()
+            self.get_submodule("unet").compile()
         self.dropout = conditioner.dropout
         self.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
         alphas, kind = self.scheduler.alphas_cumprod, self.scheduler.config.prediction_type
@@ -102,7 +102,7 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
     def export(self, folder: Path) -> None:
         """Write the whole pipeline as `folder/pipeline`, or the adapter as `folder/lora`."""
         if self.recipe.lora is not None:
-            return export_adapter(self.pipeline.unet, folder)
+            return export_adapter(self.get_submodule("unet"), folder)
         with atomic_folder(folder / "pipeline") as aside:
             self.pipeline.save_pretrained(aside)
 

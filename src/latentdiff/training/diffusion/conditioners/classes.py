@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from diffusers.configuration_utils import FrozenDict
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.config import check
@@ -17,7 +18,7 @@ from latentdiff.models.class_embedder import ClassEmbedder
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
 from latentdiff.training.diffusion.conditioners.options import ClassOptions
-from latentdiff.types import Config, FirstStage
+from latentdiff.types import FirstStage
 
 
 class ClassConditioner(Conditioner[ClassOptions]):
@@ -103,7 +104,7 @@ def labels_of(images: Images, class_names: list[str] | None, num_classes: int) -
     return torch.tensor([numbers[label] for label in given])
 
 
-def _classes(config: Config) -> int:
+def _classes(config: FrozenDict) -> int:
     """The number of classes that images can be of: the null class, where it is the last label, is none."""
     return int(config.num_classes - (config.null_class == config.num_classes - 1))
 
