@@ -119,3 +119,9 @@ MASKS: Registry[Callable[..., Any]] = Registry(
 CONDITIONERS: Registry[Any] = Registry(
     "conditioning", {name: spec.conditioner for name, spec in TASKS.items() if spec.conditioner is not None}
 )
+
+METRICS: Registry[Callable[..., Any]] = Registry(
+    "metric",
+    {"psnr": "latentdiff.evaluation.metrics:psnr", "ssim": "latentdiff.evaluation.metrics:ssim"},
+)
+"""Metrics of images against targets, both (B, C, H, W) in [0, 1], that give a number for each image, (B,)."""

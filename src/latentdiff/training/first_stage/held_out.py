@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from latentdiff.errors import ConfigError
-from latentdiff.evaluation.metrics import WINDOW, frechet_distance, psnr, ssim
+from latentdiff.evaluation.metrics import WINDOW, frechet_distance
 from latentdiff.pipelines.codec import decode, encode
 from latentdiff.pipelines.outputs import convert
+from latentdiff.registry import METRICS
 from latentdiff.training.first_stage.reconstruction import Reconstruction
 from latentdiff.types import FirstStage
 from latentdiff.viz.grid import image_grid
@@ -45,9 +46,9 @@ class HeldOut:
         """Write a picture, the first images above their reconstructions, and return means over all images.
 
         Returns:
-            `loss`, that of the reconstruction, `psnr` in dB, `ssim`, and with a perceptual network `lpips`, or
-            `perceptual` where it has no learned weights, and `frechet_vgg16`: the Fréchet distance of its pooled
-            features, which is no FID.
+            `loss`, that of the reconstruction; every metric of the registry `METRICS`, such as `psnr` in dB; and with a
+            perceptual network `lpips`, or `perceptual` where it has no learned weights, and `frechet_vgg16`: the
+            Fréchet distance of its pooled features, which is no FID.
         """
         rows: dict[str, list[Tensor]] = {}
         shown: list[tuple[Tensor, Tensor]] = []
@@ -68,7 +69,8 @@ class HeldOut:
         """A row for each of images in [-1, 1] and decoded ones in [0, 1]."""
         seen, targets, perceptual = decoded.mul(2).sub(1), images.add(1).div(2), self.reconstruction.perceptual
         loss, _ = self.reconstruction(seen, images)
-        values = {"loss": loss.expand(len(images)), "psnr": psnr(decoded, targets), "ssim": ssim(decoded, targets)}
+        values = {"loss": loss.expand(len(images))}
+        values |= {name: METRICS.get(name)(decoded, targets) for name in METRICS.names()}
         if perceptual is not None:
             values |= {perceptual.title: perceptual(seen, images)}
             values |= {"real": perceptual.pooled(images), "decoded": perceptual.pooled(seen)}
