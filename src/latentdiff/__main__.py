@@ -1,8 +1,6 @@
 """`python -m latentdiff`, the same as the command `latentdiff`."""
 
-import sys
-
-from latentdiff.cli.main import main
+from latentdiff.cli.main import script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tiny import CLASSES
 
-from latentdiff.cli.commands.images import IMAGE_COMMANDS
+from latentdiff.cli.commands import IMAGE_COMMANDS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 LINES = [line for line in TEXT.splitlines() if line.startswith("latentdiff ")]

@@ -143,6 +143,12 @@ def test_an_unconditional_model_takes_no_prompt(generate, unconditional_model, t
     assert "guidance_scale" not in read_parameters("images/00000-image-seed4.png")
 
 
+def test_a_flag_may_be_written_otherwise_and_the_last_one_counts(generate):
+    generate("a dog", "--seed", 1, "--seed=2", "--guidance_scale", "-2", "--guidance-rescale=0.5", "-oa.png")
+    parameters = read_parameters("a.png")
+    assert [parameters[name] for name in ("seed", "guidance_scale", "guidance_rescale")] == [2, -2.0, 0.5]
+
+
 def test_a_random_seed_is_told(generate):
     (line,) = generate("a dog", "-o", "a.png")
     assert line == f"a.png\tseed {read_parameters('a.png')['seed']}"
@@ -163,14 +169,20 @@ def test_quiet_and_overwrite(generate, run, text_model, tmp_path):
 WRONG_WHATEVER_THE_MODEL = {
     "--steps: '0' is given; it must be an integer of at least 1": ["--steps", "0"],
     "--steps: 'many'": ["--steps", "many"],
+    "--steps: it takes 1 value, 0 given": ["--steps"],
+    "one that begins with a dash is given as --negative-prompt=-...": ["--negative-prompt", "-x"],
     "--eta: '2' is given; it must be a number from 0 to 1": ["--eta", "2"],
     "--guidance-scale: 'nan' is given; it must be a number (": ["--guidance-scale", "nan"],
     "--guidance-rescale: '-1'": ["--guidance-rescale", "-1"],
+    "--guidance-interval: '0 2' is given; it must be a number from 0 to 1": ["--guidance-interval", "0", "2"],
+    "(see latentdiff generate --help)": ["--steps", "0"],
+    "unknown argument '-x'": ["-x"],
+    "--quiet: 'maybe' is given; it must be true or false": ["--quiet=maybe"],
     "--guidance-interval is 0.5 0.5; it must start before": ["--guidance-interval", "0.5", "0.5"],
-    "--guidance-interval: expected 2 arguments": ["--guidance-interval", "0.5"],
+    "--guidance-interval: it takes 2 values, 1 given": ["--guidance-interval", "0.5"],
     "--negative-prompt has no effect at --guidance-scale 1": ["--guidance-scale", "1", "--negative-prompt", "x"],
-    "unknown scheduler 'dimd'; did you mean 'ddim'": ["--scheduler", "dimd"],
-    "--dtype: unknown 'float33'; did you mean 'float32'": ["--dtype", "float33"],
+    "--scheduler: 'dimd' is given; did you mean 'ddim'": ["--scheduler", "dimd"],
+    "--dtype: 'float33' is given; did you mean 'float32'": ["--dtype", "float33"],
     "device 'cudaa' cannot be used": ["--device", "cudaa"],
     "device 'meta' cannot be used": ["--device", "meta"],
     "--size: '64x' is given": ["--size", "64x"],
@@ -181,7 +193,7 @@ WRONG_WHATEVER_THE_MODEL = {
     "a range such as 0-7": ["--seed", "one"],
     "--num-images 2 and the seeds 0-3 are both given": ["--seed", "0-3", "-n", "2"],
     "over 100000 images": ["--seed", "0-999999999999999999"],
-    "seed is 9223372036854775808": ["--seed", str(2**63)],
+    "--seed is 9223372036854775808": ["--seed", str(2**63)],
     "prompt 'a dog' and --prompts are both given": ["--prompts", "file"],
     "give a name that ends in .png": ["-o", "a.jpg"],
     "is one file, a.png, for 2 images; give a folder or --grid": ["-o", "a.png", "-n", "2"],
@@ -197,9 +209,9 @@ WRONG_FOR_THE_MODEL = {
     "unknown model 'nothing'": ["--model", "nothing"],
     "unknown model 'builtin:nothing'": ["--model", "builtin:nothing"],
     "taken.png holds no model_index.json": ["--model", "taken.png"],
-    "num_inference_steps is 1001; it must be an integer from 1 to 1000": ["--steps", "1001"],
-    "width is 17; it must be a multiple of 4": ["--size", "17x16"],
-    "eta": ["--scheduler", "euler", "--eta", "0.5"],
+    "--steps is 1001; it must be an integer from 1 to 1000": ["--steps", "1001"],
+    "the width of --size is 17; it must be a multiple of 4": ["--size", "17x16"],
+    "has no --eta, but 0.5 was given": ["--scheduler", "euler", "--eta", "0.5"],
 }
 
 

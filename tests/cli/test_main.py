@@ -6,8 +6,11 @@ import pytest
 from PIL import Image
 
 from latentdiff import __version__
-from latentdiff.cli.commands.images import IMAGE_COMMANDS
+from latentdiff.cli.commands import IMAGE_COMMANDS
+from latentdiff.cli.main import make_app
+from latentdiff.cli.messages import FLAGS, with_flags
 from latentdiff.io.png import write_png
+from latentdiff.tasks import TASKS
 
 HEAVY = "torch", "diffusers", "transformers", "accelerate"
 VERY_LIGHT = (*HEAVY, "numpy", "PIL", "huggingface_hub")
@@ -29,10 +32,13 @@ def imported(code, modules, tmp_path):
         ["--version"],
         *([name, "--help"] for name in IMAGE_COMMANDS),
         ["info", "--help"],
+        ["convert", "--help"],
+        ["data", "check", "--help"],
         ["train", "diffusion", "--help"],
         ["train", "first-stage", "--help"],
         ["generat"],
         ["generate", "x", "--steps", "0"],
+        ["train", "diffusion", "--optimizer.learning_rat", "1"],
     ],
 )
 def test_help_and_option_errors_are_light(argv, tmp_path):
@@ -89,3 +95,40 @@ def test_help_lists_commands_and_schedulers(run):
 )
 def test_a_wrong_command_line_is_one_line(fails, message, argv):
     fails(message, *argv)
+
+
+def test_every_task_has_its_command():
+    assert set(IMAGE_COMMANDS) == {spec.command for spec in TASKS.values()}
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("num_inference_steps is 0; it must be at least 1", "--steps is 0; it must be at least 1"),
+        ("height is 7; it must be a multiple of 8", "the height of --size is 7; it must be a multiple of 8"),
+        ("windows: size 15 is too large", "--window: size 15 is too large"),
+        ("seed is -1; it must be positive", "--seed is -1; it must be positive"),
+        ("negative_prompt has no effect at guidance_scale 1", "--negative-prompt has no effect at --guidance-scale 1"),
+        ("Euler has no eta, but 1 was given", "Euler has no --eta, but 1 was given"),
+        ("a seed of 3, a height and /data/eta/num_inference_steps.png", None),
+        ("unknown class 'guidance_scale'", None),
+    ],
+)
+def test_messages_name_flags(message, told):
+    assert with_flags(message) == (told or message)
+
+
+def test_the_flags_in_messages_exist():
+    known = set()
+    for name in IMAGE_COMMANDS:
+        known |= {flag for argument in make_app()[name].assemble_argument_collection() for flag in argument.names}
+    assert {flag.rpartition(" ")[2] for flag in FLAGS.values()} <= known
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_installed(run, tmp_path, monkeypatch, shell):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, _, err = run("--install-completion", "--shell", shell, "--output", tmp_path / "completion")
+    assert (code, err) == (0, [])
+    script = (tmp_path / "completion").read_text()
+    assert all(word in script for word in ("generate", "guidance-scale", "optimizer.learning", "float16"))

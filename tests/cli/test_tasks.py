@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import CLASSES, PALETTE
 
 from latentdiff import DiffusionPipeline, ImageToImagePipeline, Windows
-from latentdiff.cli.commands.images import IMAGE_COMMANDS
+from latentdiff.cli.commands import IMAGE_COMMANDS
 from latentdiff.io.png import read_parameters
 
 SIZE = (18, 13)
@@ -224,6 +224,9 @@ CALLED = ("class", "inpaint", "upscale", "layout", "semantic", "img2img", "sampl
 
 WRONG = {
     "required: --model": ["upscale", "a.png"],
+    "unknown argument '--modle'; did you mean '--model'": ["upscale", "a.png", "--modle", "x"],
+    "required: --model; unknown argument '--modle'": ["sample", "--modle", "x"],
+    "--label: it takes 1 value, 0 given": ["sample", "--label", "--model", "x"],
     "required: --mask": ["inpaint", "a.png", "--model", "x"],
     "nothing.png is no file and no folder": ["upscale", "nothing.png", "--model", "x"],
     "empty holds no file of a known kind; known: .png": ["upscale", "empty", "--model", "x"],
@@ -280,8 +283,8 @@ UNFIT = {
     "needs --prompt; say what to show": ["img2img", "generate", "a.png"],
     "needs --label; say what to show": ["img2img", "class", "a.png"],
     "has no use for --prompt": ["img2img", "class", "a.png", "--prompt", "a dog"],
-    "strength 0.1 of 2 steps": ["img2img", "sample", "a.png", "--strength", "0.1"],
-    "windows: size 15": ["upscale", "upscale", "a.png", "--window", "15"],
+    "--strength 0.1 of 2 steps": ["img2img", "sample", "a.png", "--strength", "0.1"],
+    "--window: size 15": ["upscale", "upscale", "a.png", "--window", "15"],
 }
 
 

@@ -5,7 +5,8 @@ import yaml
 from PIL import Image
 
 from latentdiff.cli.commands.train import STAGES
-from latentdiff.config import options_of
+from latentdiff.cli.main import make_app
+from latentdiff.config import json_schema, options_of
 
 
 @pytest.fixture
@@ -23,12 +24,8 @@ def data(tmp_path):
 @pytest.fixture
 def recipe(data, tmp_path):
     def write(**options):
-        values = {
-            "data": {"train_data_dir": str(data), "resolution": 16},
-            "output_dir": str(tmp_path / "out"),
-            **options,
-        }
-        values |= {"train_batch_size": 2, "optimizer": {"learning_rate": "1e-4"}}
+        values = {"data": {"train_data_dir": str(data), "resolution": 16}, "output_dir": str(tmp_path / "out")}
+        values |= {"train_batch_size": 2, "optimizer": {"learning_rate": "1e-4"}, **options}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
         return tmp_path / "recipe.yaml"
 
@@ -85,15 +82,18 @@ def test_quiet(run, recipe, text_model):
         ("max_train_steps is 'few'; it must be an integer of at least 1", ["--max_train_steps", "few"]),
         ("max_train_steps is 0; it must be at least 1", ["--max_train_steps", "0"]),
         ("data.random_flip is 'maybe'; it must be true or false", ["--data.random_flip", "maybe"]),
+        ("optimizer.learning_rate is -1; it must be above 0", ["--optimizer.learning_rate", "-1"]),
         ("mixed_precision is 'fp8'; it must be 'no' or 'bf16' or 'fp16'", ["--mixed_precision", "fp8"]),
         ("did you mean '--max_train_steps'", ["--max_train_step", "3"]),
+        ("did you mean '--optimizer.learning_rate'", ["--optimizer.learning_rat", "3"]),
+        ("did you mean '--optimizer.learning_rate'", ["--learning_rate", "3"]),
+        ("--max_train_steps: it takes 1 value, 0 given", ["--max_train_steps"]),
+        ("put values together", ["--max_train_steps", "1", "2"]),
         ("model is '3'; it must be a mapping", ["--model", "3"]),
         ("model is '{'; it must be a mapping", ["--model", "{"]),
         ("data.value_range is '0,1'; it must be a list of 2 numbers or null", ["--data.value_range", "0,1"]),
         ("data.value_range is ['a', 'b']; it must be", ["--data.value_range", '["a", "b"]']),
         ("data.value_range is (1.0, 0.0); the first number must be below", ["--data.value_range", "[1, 0]"]),
-        ("did you mean '--optimizer.learning_rate'", ["--optimizer.learning_rat", "3"]),
-        ("learning_rate is 'fast'; it must be a number above 0", ["--optimizer.learning_rate", "fast"]),
         ("model does not fit AutoencoderKL", ["--model", '{"colour": 1}']),
     ],
 )
@@ -111,41 +111,50 @@ def test_wrong_recipes_are_one_line(fails, recipe, tmp_path):
 
 def test_flags_alone_will_do(run, fails, data, text_model, tmp_path):
     model = json.dumps({"pretrained_model_name_or_path": f"{text_model}/vae"})
-    flags = {"data.train_data_dir": data, "data.resolution": 16, "output_dir": tmp_path / "out", "max_train_steps": 1}
+    flags = {"data.train_data_dir": data, "output_dir": tmp_path / "out", "data.resolution": 16, "max_train_steps": 1}
     argv = [part for name, value in flags.items() for part in (f"--{name}", value)]
     assert run("train", "first-stage", *argv, "--model", model) == (0, [str(tmp_path / "out")], [])
     fails("options: output_dir is missing; it must be text", "train", "first-stage", "--data.train_data_dir", data)
 
 
-def test_the_help_has_the_choices(run):
-    _, out, _ = run("train", "diffusion", "--help")
-    kinds = dict(line.split()[:2] for line in out if line.startswith("  --") and len(line.split()) > 1)
-    wanted = {"--data.box_format": "xywh|xyxy", "--data.random_flip": "true|false", "--unet": "JSON", "--seed": "VALUE"}
-    wanted |= {"--data.value_range": "JSON", "--validation.prompts": "JSON", "--data.annotations": "VALUE|JSON"}
-    assert {flag: kinds[flag] for flag in wanted} == wanted
+def test_a_flag_wins_over_the_file_and_dashes_are_underscores(fails, recipe):
+    flags = ["--optimizer.learning-rate", "fast"]
+    fails("optimizer.learning_rate is 'fast'; it must be a number above 0", "train", "first-stage", recipe(), *flags)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_field_is_a_flag_with_a_text(run, stage):
-    _, out, _ = run("train", stage, "--help")
-    recipe, _, _ = STAGES[stage]
-    for option in options_of(recipe):
-        assert any(line.startswith(f"  --{option.name} ") for line in out)
-        assert option.description
+def test_the_schema_is_that_of_the_recipe(run, stage):
+    code, out, err = run("train", stage, "--schema")
+    assert (code, json.loads("\n".join(out)), err) == (0, json_schema(STAGES[stage].recipe), [])
 
 
-def test_the_help_is_that_of_the_classes(run):
-    text = " ".join(" ".join(run("train", "diffusion", "--help")[1]).split())
-    assert "--checkpoint.steps VALUE Steps between checkpoints. (default: 1000)" in text
-    assert "--vae VALUE Folder of the trained first stage." in text
-
-
-def test_the_schema_is_that_of_the_recipes(run):
-    code, out, err = run("train", "diffusion", "--schema")
-    schema = json.loads("\n".join(out))
-    assert (code, err) == (0, []) and schema["additionalProperties"] is False
+def test_the_schema_of_diffusion(run):
+    schema = json.loads("\n".join(run("train", "diffusion", "--schema")[1]))
+    assert schema["additionalProperties"] is False
     assert {"output_dir", "data", "optimizer", "conditioning", "unet"} <= schema["properties"].keys()
     _, tasks, _ = schema["properties"]["conditioning"]["anyOf"]
     assert len(tasks["oneOf"]) == 7 and tasks["discriminator"]["propertyName"] == "type"
+
+
+def test_the_schema_of_all_recipes(run):
     code, out, err = run("train", "--schema")
     assert (code, err) == (0, []) and len(json.loads("\n".join(out))["anyOf"]) == len(STAGES)
+
+
+def test_the_help_has_the_texts_and_choices(run):
+    _, out, _ = run("train", "diffusion", "--help")
+    text = " ".join(" ".join(out).replace("│", " ").split())
+    assert "--data.box_format xywh|xyxy Of the objects' boxes" in text
+    assert "--checkpoint.steps VALUE Steps between checkpoints. [default: 1000]" in text
+    assert "--vae VALUE Folder of the trained first stage." in text
+    wanted = {"--data.box_format": "xywh|xyxy", "--data.random_flip": "true|false", "--unet": "JSON", "--seed": "VALUE"}
+    wanted |= {"--data.value_range": "JSON", "--validation.prompts": "JSON", "--data.annotations": "VALUE|JSON"}
+    arguments = make_app()["train"]["diffusion"].assemble_argument_collection()
+    assert {flag: arguments[flag].parameter.metavar for flag in wanted} == wanted
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_option_is_a_flag_with_the_text_of_its_class(stage):
+    arguments = make_app()["train"][stage].assemble_argument_collection(parse_docstring=True)
+    for option in options_of(STAGES[stage].recipe):
+        assert option.description and option.description in arguments[f"--{option.name}"].parameter.help

@@ -1,41 +1,66 @@
-"""Where the command `latentdiff` starts and ends: dispatch, and errors as one line and an exit code."""
+"""Where the command `latentdiff` starts and ends: the table of commands, and errors as one line and an exit code."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
-from latentdiff.cli.commands import convert, data, info, train
-from latentdiff.cli.commands.images import add_parsers
-from latentdiff.cli.parser import Parser, parse
-from latentdiff.errors import LatentDiffError, TrainingInterrupted
+from cyclopts import App, CycloptsError, Group, Parameter
 
-COMMANDS = (
-    add_parsers,
-    convert.add_parser,
-    info.add_parser,
-    train.add_parser,
-    data.add_parser,
-)
+from latentdiff import __version__
+from latentdiff.cli.commands import DATA_COMMANDS, IMAGE_COMMANDS, MODEL_COMMANDS, SCHEMA_COMMAND, TRAIN_COMMANDS
+from latentdiff.cli.messages import commands_of, explain
+from latentdiff.errors import InputError, LatentDiffError, TrainingInterrupted
 
 EXIT_FAILED = 1
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 
-
-def make_parser() -> Parser:
-    """The parser of all commands."""
-    from latentdiff import __version__
-
-    parser = Parser(prog="latentdiff", description="Latent diffusion models: sample, inspect and train them.")
-    parser.add_argument("--version", action="version", version=f"latentdiff {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add_parser in COMMANDS:
-        add_parser(commands)
-    return parser
+HELP_FLAGS = ("--help", "-h")
+IMAGE_NOTE = (
+    "Images are PNG files that carry the parameters of their generation (`latentdiff info IMAGE.png` shows them). "
+    "Under `accelerate launch -m latentdiff COMMAND ...` several processes share the work and make the same files."
+)
+TRAIN_NOTE = (
+    "A flag wins over the recipe's file, and flags alone will do. "
+    "Under `accelerate launch -m latentdiff train ...` several processes share the work."
+)
 
 
-def main(argv: list[str] | None = None) -> int:
+def make_app() -> App:
+    """All commands, whose flags and texts are those of their functions."""
+    app = App(
+        "latentdiff",
+        help="Latent diffusion models: sample, inspect and train them.",
+        version=f"latentdiff {__version__}",
+        version_format="plaintext",
+        help_flags=HELP_FLAGS,
+        group_parameters=Group.create_default_parameters("Options"),
+        default_parameter=Parameter(negative=(), allow_repeating=True),
+    )
+    for name, command in IMAGE_COMMANDS.items():
+        app.command(command, name=name, help_epilogue=IMAGE_NOTE)
+    for name, command in MODEL_COMMANDS.items():
+        app.command(command, name=name)
+    train = App("train", help="Train a first stage, diffusion model or classifier on your own images.")
+    for name, (command, trained) in TRAIN_COMMANDS.items():
+        usage = f"Usage: latentdiff train {name} [RECIPE.yaml] [--OPTION VALUE ...]"
+        how = {"usage": usage, "help_format": "plaintext", "help_epilogue": TRAIN_NOTE}  # markdown would take longer
+        train.command(command, name=name, help=f"Train {trained}.", **how)
+    train.command(SCHEMA_COMMAND, name="--schema", help="Print the JSON schema of the recipes of all stages.")
+    data = App("data", help="Look at training data before training.")
+    for name, command in DATA_COMMANDS.items():
+        data.command(command, name=name)
+    app.command(train)
+    app.command(data)
+    app.register_install_completion_command(help="Install completion for this shell.")
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
@@ -43,26 +68,52 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 after a wrong option or input, told in one line on stderr; 1 where the system failed, such
-        as by a full disk; 130 after an interrupt; 143 where SIGTERM ended a training run.
+        as by a full disk, or where a check found faults; 130 after an interrupt; 143 where SIGTERM ended a training
+        run.
     """
     try:
-        args = parse(make_parser(), sys.argv[1:] if argv is None else argv)
-        args.run(args)
+        code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
-    except SystemExit as stop:  # --help and --version
-        return int(stop.code or 0)
+        return code
     except TrainingInterrupted as stop:
         print(f"latentdiff: {stop}", file=sys.stderr)
         return 128 + stop.number
-    except LatentDiffError as error:
-        return _fail(str(error), EXIT_WRONG_INPUT)
+    except (CycloptsError, LatentDiffError) as error:
+        return _fail(explain(error) if isinstance(error, CycloptsError) else str(error), EXIT_WRONG_INPUT)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         return _fail(str(error), EXIT_FAILED)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    return 0
+
+
+def script() -> NoReturn:
+    """What a shell runs: `main`, whose result is the exit code.
+
+    Python's collector of garbage would take a quarter of the time of --help: before a command runs there is none, and
+    at exit it would go through all modules once more.
+    """
+    gc.disable()
+    code = main()
+    if "torch" not in sys.modules:
+        gc.freeze()
+    sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    """Parse the words and call what they name; its exit code."""
+    app = make_app()
+    command, bound, _ = app.parse_args(list(words), print_error=False, exit_on_error=False)
+    if command != app.help_print:
+        gc.enable()
+    elif not set(HELP_FLAGS) & set(words):
+        for word in words:
+            app = app[word]
+        known, called = ", ".join(commands_of(app)), " ".join(["latentdiff", *words])
+        raise InputError(f"required: COMMAND; known: {known} (see {called} --help)")
+    return command(*bound.args, **bound.kwargs) or 0
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,157 +1,201 @@
-"""Options that commands share, each defined once: the model, sampling, guidance, windows, output."""
+"""Options that commands share, each defined once: the model, sampling, guidance, output.
+
+A flag is a field's name, its text in --help is the field's line under "Attributes" or `Parameter(help=...)`.
+"""
 
 from __future__ import annotations
 
-import argparse
-import re
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal
 
-from latentdiff.cli.batch.plan import DEFAULT_FOLDER, MAX_PIXELS
-from latentdiff.cli.parser import Parser, number, registered_scheduler, whole_number
+from cyclopts import Group, Parameter
+
+from latentdiff.cli.values import MAX_PIXELS, number, registered_scheduler
+from latentdiff.cli.values import size as convert_size
 from latentdiff.errors import InputError
 from latentdiff.registry import SCHEDULERS
-from latentdiff.tasks import NUM_INFERENCE_STEPS
+from latentdiff.tasks import CLASS_GUIDANCE_SCALE, NUM_INFERENCE_STEPS, TEXT_GUIDANCE_SCALE
 
-GUIDANCE_OPTIONS = ("guidance_scale", "guidance_interval", "guidance_rescale", "negative_prompt")
+DEFAULT_FOLDER = "images"
+DEFAULT_MODEL = "builtin:emoji"
 
+MODEL, SAMPLING, GUIDANCE, OUTPUT = map(Group.create_ordered, ("Model", "Sampling", "Guidance", "Output"))
 
-def add_model_options(parser: Parser, default: str | None) -> None:
-    """Which model, in what precision, where; without a default the model must be given."""
-    add = parser.add_argument_group("model").add_argument
-    text = "builtin:NAME, a folder, or a hub id owner/name"
-    add("--model", default=default, required=default is None, help=f"{text} (default: {default})" if default else text)
-    add("--revision", help="branch, tag or commit of a hub model")
-    add(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="precision of the networks: float32, bfloat16 or float16 (default: %(default)s)",
-        metavar="DTYPE",
-    )
-    add("--device", help="such as cuda, cuda:1, mps or cpu (default: an accelerator if there is one)")
+Flag = Annotated[bool, Parameter(show_default=False)]
+Count = Annotated[int, Parameter(validator=number(1), metavar="N")]
+Share = Annotated[float, Parameter(validator=number(0, 1), metavar="SHARE")]
+DType = Literal["float32", "bfloat16", "float16"]
 
-
-def add_sampling_options(parser: Parser, *, per: str, seed: str | None, size: bool) -> Any:
-    """Seeds, solver and windows; returns the group.
-
-    Args:
-        parser: Of the command.
-        per: What has images of its own for each seed, such as "prompt".
-        seed: The default; None for a random one.
-        size: Whether the size of the result can be chosen.
-    """
-    group = parser.add_argument_group("sampling")
-    add = group.add_argument
-    each = f"of each {per} " if per else ""
-    add(
-        "--seed",
-        default=seed,
-        metavar="SEED",
-        help=f'"7", or "0-7" for one image {each}per seed (default: {seed or "random"})',
-    )
-    help_text = f"images{f' per {per}' if per else ''}, of seeds SEED to SEED+N-1"
-    add("-n", "--num-images", type=whole_number(1), metavar="N", help=help_text)
-    add(
-        "--steps",
-        type=whole_number(1),
-        default=NUM_INFERENCE_STEPS,
-        metavar="N",
-        help="steps of the solver (default: %(default)s)",
-    )
-    add(
-        "--scheduler",
-        type=registered_scheduler,
-        metavar="NAME",
-        help=f"the solver (default: the model's own): {', '.join(SCHEDULERS.names())}",
-    )
-    add("--eta", type=number(0, 1), default=0.0, metavar="ETA", help="share of fresh noise in a DDIM step, 0 to 1")
-    if size:
-        add("--size", type=_size, metavar="SIZE", help='in pixels, "64" or "WIDTHxHEIGHT" (default: the model\'s own)')
-    add(
-        "--batch-size",
-        type=whole_number(1),
-        default=8,
-        metavar="N",
-        help="images computed at once; bounds the memory (default: %(default)s)",
-    )
-    add(
-        "--window",
-        type=whole_number(1),
+Size = Annotated[
+    tuple[int, int] | None,
+    Parameter(
+        converter=convert_size,
+        n_tokens=1,
         metavar="SIZE",
-        help="see large images in overlapped windows of SIZE pixels, best the size that the model was trained on",
-    )
-    add("--window-overlap", type=whole_number(0), metavar="N", help="pixels that windows share (default: a quarter)")
-    add("--wrap", action="store_true", help="join the left and right edges, as in a panorama; needs --window")
-    return group
+        group=SAMPLING,
+        help=f'Size in pixels, "64" or "WIDTHxHEIGHT", {MAX_PIXELS} pixels at most (default: the model\'s own).',
+    ),
+]
+Grid = Annotated[
+    bool,
+    Parameter(
+        show_default=False,
+        group=OUTPUT,
+        help="Write one image: a row for each input, a column for each seed.",
+    ),
+]
 
 
-def add_guidance_options(parser: Parser, default: str, *, negative_prompt: bool = False) -> None:
-    """Classifier-free guidance; `default` is the text about the default scale."""
-    add = parser.add_argument_group("guidance").add_argument
-    add(
-        "--guidance-scale",
-        type=number(),
-        metavar="SCALE",
-        help=f"strength of classifier-free guidance, 1 is none (default: {default})",
-    )
-    add(
-        "--guidance-interval",
-        type=number(0, 1),
-        nargs=2,
-        metavar=("START", "END"),
-        help="part of the steps in which guidance acts, as fractions (default: 0 1)",
-    )
-    add(
-        "--guidance-rescale", type=number(0, 1), metavar="SHARE", help="correction of overexposure, 0 to 1 (default: 0)"
-    )
-    if negative_prompt:
-        add("--negative-prompt", metavar="TEXT", help="what to lead away from")
+@Parameter(name="*", group=MODEL)
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model is used, in what precision and where.
+
+    Attributes:
+        model: "builtin:NAME", a folder, or a hub id "owner/name".
+        revision: Branch, tag or commit of a hub model.
+        dtype: Precision of the networks.
+        device: Device, such as cuda, cuda:1, mps or cpu (default: an accelerator if there is one).
+    """
+
+    model: str
+    revision: str | None = None
+    dtype: DType = "float32"
+    device: str | None = None
 
 
-def add_output_options(parser: Parser, names: str, *, grid: str | None = None) -> None:
-    """Where images go; `names` tells how files in a folder are called, `grid` what a grid shows if there can be one."""
-    add = parser.add_argument_group("output").add_argument
-    single = "one image or a grid" if grid else "one image"
-    add(
-        "-o",
-        "--output",
-        metavar="PATH",
-        help=f"a .png file for {single}, else a folder for files {names}, in which what exists is kept "
-        f"(default: NAME-seedSEED.png for one image, the folder {DEFAULT_FOLDER}/ for several)",
-    )
-    if grid:
-        add("--grid", action="store_true", help=f"write one image: {grid}")
-    add("--overwrite", action="store_true", help="make and replace files that exist")
-    add("--quiet", action="store_true", help="print nothing but errors")
+@dataclass(frozen=True, kw_only=True)
+class DefaultModelOptions(ModelOptions):
+    """Model options of commands that the built-in model serves."""
+
+    model: str = DEFAULT_MODEL
 
 
-def check_sampling_flags(args: argparse.Namespace) -> None:
-    """InputError for options that contradict each other, as far as that can be told without the model."""
-    given = [name for name in GUIDANCE_OPTIONS[1:] if getattr(args, name, None) is not None]
-    if getattr(args, "guidance_scale", None) == 1 and given:
-        raise InputError(f"{flag(given[0])} has no effect at --guidance-scale 1; drop one of them")
-    start, end = getattr(args, "guidance_interval", None) or (0, 1)
-    if start >= end:
-        raise InputError(f"--guidance-interval is {start} {end}; it must start before it ends")
-    if args.window is None:
-        unused = [name for name in ("window_overlap", "wrap") if getattr(args, name) not in (None, False)]
-        if unused:
-            raise InputError(f"{flag(unused[0])} is given without --window SIZE; give both or none")
-    elif args.window_overlap is not None and args.window_overlap > args.window // 2:
-        raise InputError(
-            f"--window-overlap is {args.window_overlap}; it must be at most half of --window, {args.window // 2}"
-        )
+@Parameter(name="*", group=SAMPLING)
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """Seeds, the solver, and how much is computed at once.
+
+    Attributes:
+        seed: A seed such as "7", or a range of them such as "0-7", for one image of each input per seed.
+        num_images: Images of each input, of seeds SEED to SEED+N-1.
+        steps: Steps of the solver.
+        eta: Share of fresh noise in a step of DDIM, 0 to 1.
+        batch_size: Images that are computed at once, which bounds the memory.
+        window: See large images in overlapped windows of N pixels, best the size that the model was trained on.
+        window_overlap: Pixels that windows share (default: a quarter).
+        wrap: Join the left and right edges, as in a panorama; needs --window.
+
+    Raises:
+        InputError: If options contradict each other.
+    """
+
+    seed: Annotated[str | None, Parameter(show_default=lambda seed: seed or "random")] = None
+    num_images: Annotated[Count | None, Parameter(alias="-n")] = None
+    steps: Count = NUM_INFERENCE_STEPS
+    scheduler: Annotated[
+        str | None,
+        Parameter(
+            validator=registered_scheduler,
+            metavar="NAME",
+            help=f"The solver (default: the model's own): {', '.join(SCHEDULERS.names())}.",
+        ),
+    ] = None
+    eta: Share = 0.0
+    batch_size: Count = 8
+    window: Count | None = None
+    window_overlap: Annotated[int | None, Parameter(validator=number(0), metavar="N")] = None
+    wrap: Flag = False
+
+    def __post_init__(self) -> None:
+        if self.window is None:
+            unused = [name for name in ("window_overlap", "wrap") if getattr(self, name) not in (None, False)]
+            if unused:
+                raise InputError(f"{flag(unused[0])} is given without --window N; give both or none")
+        elif self.window_overlap is not None and self.window_overlap > self.window // 2:
+            limit = f"at most half of --window, {self.window // 2}"
+            raise InputError(f"--window-overlap is {self.window_overlap}; it must be {limit}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstSeedOptions(SamplingOptions):
+    """Sampling options whose seeds begin at 0, so that runs fill one folder."""
+
+    seed: Annotated[str | None, Parameter(show_default=True)] = "0"
+
+
+@Parameter(name="*", group=GUIDANCE)
+@dataclass(frozen=True, kw_only=True)
+class GuidanceOptions:
+    """Classifier-free guidance.
+
+    Attributes:
+        guidance_interval: Part of the steps in which guidance acts, START END as fractions (default: 0 1).
+        guidance_rescale: Correction of overexposure, 0 to 1 (default: 0).
+
+    Raises:
+        InputError: If options contradict each other.
+    """
+
+    guidance_scale: Annotated[
+        float | None,
+        Parameter(
+            validator=number(),
+            metavar="SCALE",
+            help=f"Strength of classifier-free guidance, 1 is none (default: {TEXT_GUIDANCE_SCALE:g} for prompts, "
+            f"{CLASS_GUIDANCE_SCALE:g} for classes if the model has a null class, else 1).",
+        ),
+    ] = None
+    guidance_interval: Annotated[tuple[Share, Share] | None, Parameter(validator=number(0, 1))] = None
+    guidance_rescale: Share | None = None
+
+    def __post_init__(self) -> None:
+        others = [name for name in self.given() if name != "--guidance-scale"]
+        if self.guidance_scale == 1 and others:
+            raise InputError(f"{others[0]} has no effect at --guidance-scale 1; drop one of them")
+        start, end = self.guidance_interval or (0, 1)
+        if start >= end:
+            raise InputError(f"--guidance-interval is {start:g} {end:g}; it must start before it ends")
+
+    def given(self) -> list[str]:
+        """The flags of the options that are given."""
+        return [flag(field.name) for field in fields(self) if getattr(self, field.name) is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextGuidanceOptions(GuidanceOptions):
+    """Guidance options of commands that take a prompt.
+
+    Attributes:
+        negative_prompt: What to lead away from.
+    """
+
+    negative_prompt: Annotated[str | None, Parameter(metavar="TEXT")] = None
+
+
+@Parameter(name="*", group=OUTPUT)
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Where images go.
+
+    Attributes:
+        overwrite: Make and replace files that exist.
+        quiet: Print nothing but errors.
+    """
+
+    output: Annotated[
+        str | None,
+        Parameter(
+            alias="-o",
+            metavar="PATH",
+            help="A .png file for one image, else a folder, in which files that exist are kept "
+            f"(default: NAME-seedSEED.png for one image, the folder {DEFAULT_FOLDER}/ for several).",
+        ),
+    ] = None
+    overwrite: Flag = False
+    quiet: Flag = False
 
 
 def flag(name: str) -> str:
     """The option as it is typed."""
     return f"--{name.replace('_', '-')}"
-
-
-def _size(text: str) -> tuple[int, int]:
-    """ "WIDTHxHEIGHT" or one number for both, as (width, height)."""
-    match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text)
-    width, height = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not 0 < width * height <= MAX_PIXELS:
-        raise argparse.ArgumentTypeError(f"{text!r} is given; it must be like 64 or 96x64, {MAX_PIXELS} pixels at most")
-    return width, height

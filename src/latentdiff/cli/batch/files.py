@@ -4,41 +4,43 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from latentdiff.cli.batch.plan import DEFAULT_FOLDER, Item
-from latentdiff.cli.commands.base import Command
-from latentdiff.cli.parser import Parser
+from cyclopts import Parameter
+
+from latentdiff.cli.batch.command import ImageCommand
+from latentdiff.cli.batch.plan import Item, Job
+from latentdiff.cli.options import DEFAULT_FOLDER
 from latentdiff.errors import InputError
+from latentdiff.types import JSON
+
+if TYPE_CHECKING:
+    import numpy as np
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
+ImagePaths = Annotated[list[str], Parameter(name="PATH", help="Image files, or folders of them.")]
 
-class FileCommand(Command):
+
+@dataclass(eq=False, kw_only=True)
+class FileCommand(ImageCommand):
     """Base of the commands that read files, and name their outputs after them.
 
     Attributes:
-        argument: The name of the argument that takes the files.
-        what: What the files are, for its help.
-        suffixes: Of the files that are searched for in folders.
+        inputs: The field that has the files and folders.
+        suffixes: What the names of files end in that are searched for in folders.
     """
 
-    argument = "image"
-    what = "image files, or folders of them"
-    suffixes: tuple[str, ...] = IMAGE_SUFFIXES
-    names = "of the inputs' names (NAME.png, NAME-seedSEED.png for several seeds; sub-folders are kept)"
-
-    @classmethod
-    def add_inputs(cls, parser: Parser) -> None:
-        """The files."""
-        parser.add_argument(cls.argument, nargs="+", metavar="PATH", help=cls.what)
+    inputs: ClassVar[str] = "image"
+    suffixes: ClassVar[tuple[str, ...]] = IMAGE_SUFFIXES
 
     def items(self) -> Sequence[Item]:
         """An item for each file."""
-        output = Path(self.args.output or DEFAULT_FOLDER)
-        return find_files(getattr(self.args, self.argument), self.suffixes, output, self.other_folders())
+        output = Path(self.output.output or DEFAULT_FOLDER)
+        return find_files(getattr(self, self.inputs), self.suffixes, output, self.other_folders())
 
     def other_folders(self) -> Sequence[Path]:
         """Paths that hold no inputs of this kind, though they may lie inside a folder of them."""
@@ -48,9 +50,19 @@ class FileCommand(Command):
         """The input's name."""
         return f"{item.name}-seed{seed}.png" if several else f"{item.name}.png"
 
-    def record(self, job: Any) -> dict[str, Any]:
+    def record(self, job: Job) -> dict[str, object]:
         """The file's name."""
-        return {self.argument: job.item.file}
+        return {self.inputs: job.item.file}
+
+
+def read_pixels(job: Job) -> np.ndarray:
+    """The pixels (H, W, 3) of a job's image file."""
+    import numpy as np
+
+    from latentdiff.io.images import load_image
+
+    assert job.item.path is not None
+    return np.asarray(load_image(job.item.path))
 
 
 def find_files(
@@ -96,23 +108,13 @@ def _refuse(error: OSError) -> None:
     raise InputError(f"{error.filename} cannot be searched ({error.strerror}); make it readable, or give another")
 
 
-def find_partner(item: Item, given: str, option: str) -> Path | InputError:
-    """The file that belongs to an item: `given` itself, or the file in that folder that bears the item's name."""
-    path = Path(given)
-    if not path.is_dir():
-        return path if path.exists() else InputError(f"{option} is {given}, which doesn't exist; give another path")
-    names = [item.file, *(f"{item.name}{suffix}" for suffix in IMAGE_SUFFIXES)]
-    found = next((path / name for name in names if (path / name).is_file()), None)
-    return found or InputError(f"{item.path}: {given} holds no {item.file} for it, nor one of another kind; add it")
-
-
-def read_json(path: str | Path, check: Callable[[Any], bool], what: str) -> Any:
-    """The value in a JSON file that passes `check`; InputError, which says that it must be `what`, else."""
+def read_json(path: str | Path, kinds: tuple[type, ...], what: str) -> JSON | list[object]:
+    """The value in a JSON file, of one of `kinds`; InputError, which says that it must be `what`, else."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        value: JSON | list[object] = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path} cannot be read as JSON ({reason}); it must be {what}") from None
-    if not check(value):
+    if not isinstance(value, kinds):
         raise InputError(f"{path} is other JSON than needed; it must be {what}")
     return value

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from latentdiff.cli.batch import processes
+from latentdiff.cli.options import DEFAULT_FOLDER, OutputOptions, SamplingOptions
 from latentdiff.errors import InputError
 from latentdiff.io.files import check_writable
 
 MAX_IMAGES = 100_000
-MAX_PIXELS = 2**26
-DEFAULT_FOLDER = "images"
 OTHER_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 
 
@@ -31,7 +28,7 @@ class Item:
     """
 
     name: str
-    source: Any
+    source: object
     path: Path | None = None
 
     @property
@@ -83,36 +80,43 @@ class BatchPlan:
 
 
 def make_batch_plan(
-    args: argparse.Namespace, items: Sequence[Item], file_name: Callable[[int, Item, int, bool], str]
+    sampling: SamplingOptions,
+    output_options: OutputOptions,
+    items: Sequence[Item],
+    file_name: Callable[[int, Item, int, bool], str],
+    grid: bool,
 ) -> BatchPlan:
     """The plan of a command.
 
     Args:
-        args: Its options.
+        sampling: Seeds.
+        output_options: Where images go.
         items: Its inputs.
         file_name: The name in a folder of an image, by its number, item and seed, and whether there are several seeds.
+        grid: Whether all images go into one.
 
     Raises:
         InputError: If seeds or output path are not valid; nothing has been written.
     """
-    seeds = choose_seeds(args.seed, args.num_images)
+    output, overwrite = output_options.output, output_options.overwrite
+    seeds = choose_seeds(sampling.seed, sampling.num_images)
     if len(items) * (seeds.stop - seeds.start) > MAX_IMAGES:
         raise InputError(f"{len(items)} inputs times the seeds are over {MAX_IMAGES} images; split them into runs")
     pairs = [(item, seed) for item in items for seed in seeds]
-    if getattr(args, "grid", False):
-        path = Path(args.output or f"{items[0].name}-seed{seeds.start}-grid.png")
+    if grid:
+        path = Path(output or f"{items[0].name}-seed{seeds.start}-grid.png")
         if path.suffix.lower() != ".png":
-            raise InputError(f"--output is {args.output!r}; a grid is one PNG file, give a name that ends in .png")
+            raise InputError(f"--output is {output!r}; a grid is one PNG file, give a name that ends in .png")
         if processes.count() > 1:
             raise InputError("--grid is given to several processes; let one make it")
-        _check_new(path, args.overwrite)
+        _check_new(path, overwrite)
         return BatchPlan(items, seeds, [Job(*pair, None) for pair in pairs], grid=path)
-    single = _single_file(args.output, pairs)
+    single = _single_file(output, pairs)
     if single is not None:
         _check_outputs([single], items)
-        _check_new(single, args.overwrite)
+        _check_new(single, overwrite)
         return BatchPlan(items, seeds, [Job(*pairs[0], single)])
-    folder = Path(args.output or DEFAULT_FOLDER)
+    folder = Path(output or DEFAULT_FOLDER)
     paths = [folder / file_name(number, *pair, len(seeds) > 1) for number, pair in enumerate(pairs)]
     _check_outputs(paths, items)
     jobs = [Job(*pair, path) for pair, path in zip(pairs, paths, strict=True)]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+
+from PIL.Image import Image
 
 from latentdiff.cli.batch import processes
+from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import BatchPlan, Item, Job
 from latentdiff.cli.batch.sampler import Sampler, shapes
-from latentdiff.cli.commands.base import Command
 from latentdiff.errors import InputError, LatentDiffError, TooLargeError
 from latentdiff.io.png import write_png
 from latentdiff.viz.grid import image_grid
 
-Inputs = dict[Job, dict[str, Any]]
+Inputs = dict[Job, Arguments]
 
 
 class Runner:
@@ -28,12 +29,12 @@ class Runner:
         complain: Prints an error of one input, after which the others are made.
     """
 
-    def __init__(self, command: Command, plan: BatchPlan, complain: Callable[[str], None]) -> None:
+    def __init__(self, command: ImageCommand, plan: BatchPlan, complain: Callable[[str], None]) -> None:
         self.command, self.plan, self.complain = command, plan, complain
         self.sampler: Sampler | None = None
         self.failed: set[Item] = set()
         self.made = self.kept = 0
-        self.cells: list[Any] = []
+        self.cells: list[Image] = []
 
     def lines(self) -> Iterator[str]:
         """Do it; yields a line for each file written, and how many were kept.
@@ -41,7 +42,7 @@ class Runner:
         Raises:
             InputError: If an option or the only input is not valid; at the end, if some inputs were not.
         """
-        batches = processes.share(self.plan.batches(self.command.args.batch_size))
+        batches = processes.share(self.plan.batches(self.command.sampling.batch_size))
         for jobs in batches:
             yield from self._batch(jobs)
         if self.plan.grid is not None:
@@ -54,7 +55,7 @@ class Runner:
             raise InputError(f"{len(self.failed)} of {len(items)} files failed")
 
     def _batch(self, jobs: Sequence[Job]) -> Iterator[str]:
-        overwrite = self.command.args.overwrite
+        overwrite = self.command.output.overwrite
         wanted = {job for job in jobs if job.path is None or overwrite or not job.path.exists()}
         self.kept += len(jobs) - len(wanted)
         inputs: Inputs = {job: {} for job in jobs} if wanted else {}
@@ -67,7 +68,7 @@ class Runner:
                 if wanted & group.keys():
                     yield from self._write(sampler, group, wanted)
 
-    def _read(self, job: Job) -> dict[str, Any]:
+    def _read(self, job: Job) -> Arguments:
         if isinstance(job.item.source, InputError):
             raise job.item.source
         return self.command.read(job)
@@ -77,7 +78,7 @@ class Runner:
         self.sampler = self.sampler or Sampler(self.command)
         return self.sampler
 
-    def _each(self, inputs: Inputs, function: Callable[[Job, dict[str, Any]], dict[str, Any]]) -> Inputs:
+    def _each(self, inputs: Inputs, function: Callable[[Job, Arguments], Arguments]) -> Inputs:
         """The function's results, without those jobs whose input is not valid."""
         results = {}
         for job, given in inputs.items():
@@ -115,7 +116,9 @@ class Runner:
         plan, sampler = self.plan, self._loaded()
         assert plan.grid is not None
         records = [self.command.record(job) for job in plan.jobs[:: len(plan.seeds)]]
-        record = records[0] if len(records) == 1 else {name: [r[name] for r in records] for name in records[0]}
+        record = records[0]
+        if len(records) > 1:
+            record = {name: [values[name] for values in records] for name in record}
         parameters = sampler.parameters(self.cells[0], record, plan.seed_text)
         write_png(image_grid(self.cells, columns=len(plan.seeds)), plan.grid, {**parameters, "grid": True})
         return f"{plan.grid}\tseed {plan.seed_text}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from PIL import Image
 
 from latentdiff import __version__
 from latentdiff.cli.batch import processes
+from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import Job
-from latentdiff.cli.commands.base import Command
-from latentdiff.cli.options import GUIDANCE_OPTIONS, flag
+from latentdiff.cli.options import ModelOptions
 from latentdiff.errors import InputError, TooLargeError
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.registry import PIPELINES, SCHEDULERS
@@ -32,69 +32,72 @@ class Sampler:
         LatentDiffError: If the device or the model is not valid, or the options don't fit the model.
     """
 
-    def __init__(self, command: Command) -> None:
-        self.command, self.args = command, command.args
-        device = find_device(self.args.device)
-        loaded = load(self.args.model, self.args.revision, self.args.dtype)
+    def __init__(self, command: ImageCommand) -> None:
+        self.command, self.sampling, self.name = command, command.sampling, command.model.model
+        device = find_device(command.model.device)
+        loaded = load(command.model)
         self._check_task(loaded)
         self._check_guidance(loaded)
         self.pipeline = command.prepare(loaded)
         self.guidance, self.windows = self._guidance(), self._windows()
-        if self.args.scheduler is not None:
-            self.pipeline.set_scheduler(self.args.scheduler)
+        if self.sampling.scheduler is not None:
+            self.pipeline.set_scheduler(self.sampling.scheduler)
         self.pipeline.set_progress_bar_config(leave=False)
         self.pipeline.to(device)
 
     def _check_task(self, loaded: DiffusionPipeline) -> None:
-        classes = [PIPELINES.get(task) for task in self.command.tasks]
+        classes = [PIPELINES.get(task) for task in self.command.takes or (self.command.task,)]
         if not isinstance(loaded, tuple(classes)):
             name, known = type(loaded).__name__, " or ".join(cls.__name__ for cls in classes)
-            raise InputError(f"{self.args.model} is a {name}, latentdiff {self.command.name} needs a {known}")
+            raise InputError(f"{self.name} is a {name}, latentdiff {self.command.name} needs a {known}")
 
     def _check_guidance(self, loaded: DiffusionPipeline) -> None:
-        given = [name for name in GUIDANCE_OPTIONS if getattr(self.args, name, None) is not None]
+        given = self.command.guidance.given() if self.command.guidance else []
         if given and default_scale(loaded) is None:
-            raise InputError(f"{self.args.model} is unconditional and has no use for {flag(given[0])}; leave it out")
+            raise InputError(f"{self.name} is unconditional and has no use for {given[0]}; leave it out")
+        embedder = loaded.components.get("class_embedder")
+        scaled = self.command.guidance is not None and self.command.guidance.guidance_scale not in (None, 1)
+        if scaled and embedder is not None and embedder.config.null_class is None:
+            raise InputError(f"{self.name} has no null class and no use for --guidance-scale; leave it out")
 
-    def _guidance(self) -> dict[str, Any]:
+    def _guidance(self) -> Arguments:
         """The options of classifier-free guidance, their defaults filled in; none for a command or model without."""
-        default = default_scale(self.pipeline)
-        if default is None or not hasattr(self.args, "guidance_scale"):
+        guidance, default = self.command.guidance, default_scale(self.pipeline)
+        if guidance is None or default is None:
             return {}
-        options = {
-            "guidance_scale": default if self.args.guidance_scale is None else self.args.guidance_scale,
-            "guidance_interval": tuple(self.args.guidance_interval or (0.0, 1.0)),
-            "guidance_rescale": self.args.guidance_rescale or 0.0,
+        filled = {
+            **dataclasses.asdict(guidance),
+            "guidance_scale": default if guidance.guidance_scale is None else guidance.guidance_scale,
+            "guidance_interval": guidance.guidance_interval or (0.0, 1.0),
+            "guidance_rescale": guidance.guidance_rescale or 0.0,
         }
-        negative = getattr(self.args, "negative_prompt", None)
-        return options if negative is None else {**options, "negative_prompt": negative}
+        return {name: value for name, value in filled.items() if value is not None}
 
     def _windows(self) -> Windows | None:
-        size, unit = self.args.window, self.pipeline.vae_scale_factor
-        if size is None:
+        sampling, unit = self.sampling, self.pipeline.vae_scale_factor
+        if sampling.window is None:
             return None
-        overlap = size // 4 // unit * unit if self.args.window_overlap is None else self.args.window_overlap
-        return Windows(size, overlap, self.args.wrap)
+        overlap = sampling.window // 4 // unit * unit if sampling.window_overlap is None else sampling.window_overlap
+        return Windows(sampling.window, overlap, sampling.wrap)
 
-    def images(self, jobs: Sequence[Job], inputs: Sequence[dict[str, Any]]) -> list[Image.Image]:
+    def images(self, jobs: Sequence[Job], inputs: Sequence[Arguments]) -> list[Image.Image]:
         """The images of some jobs, computed as one batch; each depends on its own job alone.
 
         Raises:
             TooLargeError: If there isn't memory for one image.
             InputError: If there isn't for so many, or an option is not valid.
         """
-        batch: dict[str, Any] = {name: [values[name] for values in inputs] for name in inputs[0]}
+        batch: Arguments = {name: [values[name] for values in inputs] for name in inputs[0]}
         batch = batch or {"batch_size": len(jobs)}
-        width, height = getattr(self.args, "size", None) or (None, None)
-        size = {name: value for name, value in (("width", width), ("height", height)) if value is not None}
+        size = {} if self.command.size is None else dict(zip(("width", "height"), self.command.size, strict=True))
         try:
             images: list[Image.Image] = self.pipeline(
                 **batch,
-                **self.command.options(),
+                **self.command.arguments(),
                 **self.guidance,
                 **size,
-                num_inference_steps=self.args.steps,
-                eta=self.args.eta,
+                num_inference_steps=self.sampling.steps,
+                eta=self.sampling.eta,
                 windows=self.windows,
                 seed=[job.seed for job in jobs],
             ).images
@@ -106,7 +109,7 @@ class Sampler:
             raise InputError(f"no memory for {len(jobs)} images at once; lower --batch-size") from None
         return images
 
-    def parameters(self, image: Image.Image, record: dict[str, Any], seed: int | str) -> dict[str, Any]:
+    def parameters(self, image: Image.Image, record: Arguments, seed: int | str) -> dict[str, object]:
         """All that is needed to make `image` of an input and a seed again, as JSON values.
 
         Args:
@@ -114,28 +117,28 @@ class Sampler:
             record: What is said of the input.
             seed: One, or those of a grid as --seed takes them.
         """
-        windows = self.windows
+        windows, model, sampling = self.windows, self.command.model, self.sampling
         values = {
             "command": self.command.name,
             **record,
-            **self.command.options(),
-            "model": self.args.model,
-            "revision": self.args.revision,
-            "dtype": self.args.dtype,
+            **self.command.arguments(),
+            "model": model.model,
+            "revision": model.revision,
+            "dtype": model.dtype,
             "seed": seed,
-            "steps": self.args.steps,
+            "steps": sampling.steps,
             "scheduler": scheduler_name(self.pipeline.scheduler),
-            "eta": self.args.eta,
+            "eta": sampling.eta,
             **self.guidance,
             **({"window": windows.size, "window_overlap": windows.overlap} if windows else {}),
-            "wrap": self.args.wrap or None,
+            "wrap": sampling.wrap or None,
             "size": f"{image.width}x{image.height}",
             "version": __version__,
         }
         return {name: value for name, value in values.items() if value is not None}
 
 
-def shapes(inputs: dict[str, Any]) -> tuple[tuple[int, ...], ...]:
+def shapes(inputs: Arguments) -> tuple[tuple[int, ...], ...]:
     """The shapes of the arrays among a job's inputs: what must be equal within a batch."""
     return tuple(value.shape for value in inputs.values() if isinstance(value, np.ndarray))
 
@@ -150,12 +153,13 @@ def default_scale(pipeline: DiffusionPipeline) -> float | None:
     return 1.0 if "layout_encoder" in parts else None
 
 
-def load(model: str, revision: str | None, dtype: str) -> DiffusionPipeline:
-    """The pipeline of a model, in the named dtype."""
+def load(options: ModelOptions) -> DiffusionPipeline:
+    """The pipeline of a model, in the named precision."""
+    model, revision = options.model, options.revision
     if revision is not None and (model.startswith("builtin:") or Path(model).is_dir()):
         raise InputError(f"--revision is {revision!r}, but {model} is not on the hub; leave it out")
     pipeline: DiffusionPipeline = DiffusionPipeline.from_pretrained(
-        model, revision=revision, dtype=getattr(torch, dtype)
+        model, revision=revision, dtype=getattr(torch, options.dtype)
     )
     return pipeline
 
@@ -176,7 +180,7 @@ def find_device(name: str | None) -> torch.device:
     return device
 
 
-def scheduler_name(scheduler: Any) -> str:
+def scheduler_name(scheduler: object) -> str:
     """The scheduler's name in the registry; for others, their class's."""
     known = [name for name in SCHEDULERS.names() if type(scheduler) is SCHEDULERS.get(name)]
     return known[0] if known else type(scheduler).__name__

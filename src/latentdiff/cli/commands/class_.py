@@ -3,51 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
+from latentdiff.cli.batch.command import Arguments, ImageCommand
+from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.plan import Item, Job, slug
-from latentdiff.cli.commands.base import Command
 from latentdiff.cli.commands.labels import check_labels, parse_labels
-from latentdiff.cli.options import add_guidance_options
-from latentdiff.cli.parser import Parser
+from latentdiff.cli.options import (
+    Grid,
+    GuidanceOptions,
+    Size,
+)
+
+if TYPE_CHECKING:
+    from latentdiff.pipelines.base import DiffusionPipeline
 
 
-class Classes(Command):
-    """Classes, with a class-conditional model."""
+@dataclass(eq=False, kw_only=True)
+class Classes(ImageCommand):
+    """Make images of classes.
 
-    name = "class"
-    help = "make images of classes"
-    description = "Make images of classes. Each depends on its class, its seed and the options alone."
-    tasks = ("class-to-image",)
-    per = "class"
-    sized = True
-    names = "NUMBER-CLASS-seedSEED.png"
-    grid = "a row for each class, a column for each seed"
+    Each image depends on its class, its seed and the options alone. Files in a folder are called
+    NUMBER-CLASS-seedSEED.png.
 
-    @classmethod
-    def add_inputs(cls, parser: Parser) -> None:
-        """The classes."""
-        parser.add_argument("label", nargs="+", metavar="CLASS", help='a name, a number, or a range such as "0-999"')
+    Attributes:
+        label: A name, a number, or a range such as "0-999".
+    """
 
-    @classmethod
-    def add_own_options(cls, parser: Parser, sampling: Any) -> None:
-        """Guidance."""
-        add_guidance_options(parser, "3 if the model has a null class, else 1")
+    label: Annotated[list[str], Parameter(name="CLASS")] = field(kw_only=False)
+    size: Size = None
+    guidance: GuidanceOptions = GuidanceOptions()
+    grid: Grid = False
+    task = "class-to-image"
+
+    def __post_init__(self) -> None:
+        self.labels = parse_labels(self.label)
 
     def items(self) -> Sequence[Item]:
         """An item for each class."""
-        labels = parse_labels(self.args.label)
-        return [Item(slug(label if isinstance(label, str) else f"class {label}"), label) for label in labels]
+        return [Item(slug(label if isinstance(label, str) else f"class {label}"), label) for label in self.labels]
 
-    def prepare(self, pipe: Any) -> Any:
+    def prepare(self, pipe: DiffusionPipeline) -> DiffusionPipeline:
         """The pipeline, if it knows all classes."""
-        check_labels(pipe, [item.source for item in self.items()])
+        check_labels(pipe, self.labels)
         return pipe
 
-    def read(self, job: Job) -> dict[str, Any]:
+    def read(self, job: Job) -> Arguments:
         """The class."""
         return {"class_labels": job.item.source}
 
-    def record(self, job: Job) -> dict[str, Any]:
+    def record(self, job: Job) -> dict[str, object]:
         """The class."""
         return {"label": job.item.source}
+
+
+class_ = image_command(Classes)

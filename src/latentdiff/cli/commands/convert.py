@@ -2,52 +2,65 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+from cyclopts import Parameter
 
 from latentdiff.cli import console
-from latentdiff.cli.parser import Parser
+from latentdiff.cli.options import DType, Flag, flag
 from latentdiff.errors import InputError
 from latentdiff.io.files import atomic_folder, check_writable
-
-DESCRIPTION = """Convert a model. SOURCE is a checkpoint of the original code or of Stable Diffusion 1.x or 2.x (.ckpt,
-.safetensors), a model folder, a hub id, or builtin:NAME; OUT is the folder to make. "latentdiff" folders load with
-latentdiff.DiffusionPipeline, "diffusers" folders with plain diffusers, and "original" is config.yaml and model.ckpt."""
-FORMS = ("latentdiff", "diffusers", "original")
-DTYPES = ("float32", "float16", "bfloat16")
+from latentdiff.types import Tokenizer
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the subparsers."""
-    parser: Parser = commands.add_parser("convert", help="convert between checkpoint forms", description=DESCRIPTION)
-    parser.set_defaults(run=run, parser=parser)
-    parser.add_argument("source", metavar="SOURCE", help="what to convert")
-    parser.add_argument("out", metavar="OUT", help="the folder to make")
-    parser.add_argument("--to", choices=FORMS, default=FORMS[0], help="the form to convert to (default: latentdiff)")
-    parser.add_argument(
-        "--config", help="YAML of an original checkpoint, or its name in the zoo; recognised if left out"
-    )
-    parser.add_argument("--dtype", choices=DTYPES, help="precision of the weights (default: as they are)")
-    parser.add_argument("--no-ema", action="store_true", help="use the raw weights instead of the averaged ones")
-    parser.add_argument("--tokenizer", help="folder or hub id of the text encoder's tokenizer, saved along with it")
-    parser.add_argument("--quiet", action="store_true", help="show no progress and print nothing but errors")
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """How a model is converted.
+
+    Attributes:
+        to: The form to convert to.
+        config: YAML of an original checkpoint, or its name in the zoo; recognised if left out.
+        dtype: Precision of the weights (default: as they are).
+        no_ema: Use the raw weights instead of the averaged ones.
+        tokenizer: Folder or hub id of the text encoder's tokenizer, saved along with it.
+        quiet: Show no progress and print nothing but errors.
+    """
+
+    to: Literal["latentdiff", "diffusers", "original"] = "latentdiff"
+    config: str | None = None
+    dtype: DType | None = None
+    no_ema: Flag = False
+    tokenizer: str | None = None
+    quiet: Flag = False
 
 
-def run(args: argparse.Namespace) -> None:
-    """Convert, and say what was made and what was left out."""
+def convert(source: str, out: str, /, *, options: ConvertOptions = ConvertOptions()) -> None:
+    """Convert between checkpoint forms.
+
+    "latentdiff" folders load with latentdiff.DiffusionPipeline, "diffusers" folders with plain diffusers, and
+    "original" is config.yaml and model.ckpt. What was left out is said.
+
+    Args:
+        source: A checkpoint of the original code or of Stable Diffusion 1.x or 2.x (.ckpt, .safetensors), a model
+            folder, a hub id, or builtin:NAME.
+        out: The folder to make.
+    """
     from latentdiff.conversion.convert import check_new
 
-    out = check_writable(args.out)
-    check_new(out)
-    with console.quiet_libraries(args.quiet):
-        notes = from_file(args, out) if Path(args.source).is_file() else from_folder(args, out)
-    if not args.quiet:
-        for line in [*notes, f"{out}: {args.to}"]:
+    folder = check_writable(out)
+    check_new(folder)
+    with console.quiet_libraries(options.quiet):
+        made = from_file if Path(source).is_file() else from_folder
+        notes = made(source, folder, options)
+    if not options.quiet:
+        for line in [*notes, f"{folder}: {options.to}"]:
             console.say(line)
 
 
-def from_file(args: argparse.Namespace, out: Path) -> tuple[str, ...]:
+def from_file(source: str, out: Path, options: ConvertOptions) -> tuple[str, ...]:
     """Convert an original checkpoint; returns what was left out."""
     import torch
 
@@ -55,30 +68,30 @@ def from_file(args: argparse.Namespace, out: Path) -> tuple[str, ...]:
     from latentdiff.conversion.original import load_original
     from latentdiff.conversion.to_diffusers import save_diffusers
 
-    dtype = getattr(torch, args.dtype) if args.dtype else None
-    tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
-    with Progress(args.quiet) as progress:
-        if args.to == "latentdiff":
+    dtype = getattr(torch, options.dtype) if options.dtype else None
+    tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
+    with Progress(options.quiet) as progress:
+        if options.to == "latentdiff":
             opened = convert_original(
-                args.source,
+                source,
                 out,
-                args.config,
-                ema=not args.no_ema,
+                options.config,
+                ema=not options.no_ema,
                 dtype=dtype,
                 tokenizer=tokenizer,
                 progress=progress.update,
             )
             return tuple(opened.notes)
-        loaded = load_original(args.source, args.config, ema=not args.no_ema, dtype=dtype)
+        loaded = load_original(source, options.config, ema=not options.no_ema, dtype=dtype)
         components = loaded.components if tokenizer is None else {**loaded.components, "tokenizer": tokenizer}
-        if args.to == "original":
+        if options.to == "original":
             save_original(components, out)
         else:
             save_diffusers(loaded.task, components, out)
     return loaded.notes
 
 
-def from_folder(args: argparse.Namespace, out: Path) -> tuple[str, ...]:
+def from_folder(source: str, out: Path, options: ConvertOptions) -> tuple[str, ...]:
     """Convert a folder of a pipeline or a first stage; a stock one becomes ours by loading and saving it."""
     import torch
 
@@ -86,14 +99,13 @@ def from_folder(args: argparse.Namespace, out: Path) -> tuple[str, ...]:
     from latentdiff.conversion.to_diffusers import save_diffusers
     from latentdiff.inspection.folder import load_folder
 
-    for option in ("config", "tokenizer", "no_ema"):
-        if getattr(args, option):
-            flag = option.replace("_", "-")
-            raise InputError(f"--{flag} is given, but {args.source} is no checkpoint file; leave it out")
-    whole, task, components = load_folder(args.source, getattr(torch, args.dtype) if args.dtype else None)
-    if args.to == "original":
+    for name in ("config", "tokenizer", "no_ema"):
+        if getattr(options, name):
+            raise InputError(f"{flag(name)} is given, but {source} is no checkpoint file; leave it out")
+    whole, task, components = load_folder(source, getattr(torch, options.dtype) if options.dtype else None)
+    if options.to == "original":
         save_original(components, out)
-    elif args.to == "diffusers":
+    elif options.to == "diffusers":
         save_diffusers(task, components, out)
     else:
         with atomic_folder(out) as aside:
@@ -101,14 +113,15 @@ def from_folder(args: argparse.Namespace, out: Path) -> tuple[str, ...]:
     return ()
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str) -> Tokenizer:
     """A tokenizer of transformers from a folder or the hub."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise InputError(f"tokenizer {name!r} cannot be loaded ({str(error).split(chr(10))[0]})") from None
+    return tokenizer
 
 
 class Progress:

@@ -3,70 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
+from latentdiff.cli.batch.command import Arguments, ImageCommand
+from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.plan import Item, Job, slug
-from latentdiff.cli.commands.base import Command
-from latentdiff.cli.options import add_guidance_options
-from latentdiff.cli.parser import Parser
+from latentdiff.cli.options import (
+    DefaultModelOptions,
+    Grid,
+    Size,
+    TextGuidanceOptions,
+)
 from latentdiff.errors import InputError
 
-DEFAULT_MODEL = "builtin:emoji"
+if TYPE_CHECKING:
+    from latentdiff.pipelines.base import DiffusionPipeline
 
 
-class Generate(Command):
-    """Prompts, with a text model; none with an unconditional one."""
+@dataclass(eq=False, kw_only=True)
+class Generate(ImageCommand):
+    """Make images of prompts.
 
-    name = "generate"
-    help = "make images of prompts"
-    description = "Make images of prompts. Each depends on its prompt, its seed and the options alone."
-    tasks = ("text-to-image", "unconditional")
-    model = DEFAULT_MODEL
-    per = "prompt"
-    sized = True
-    names = "NUMBER-PROMPT-seedSEED.png"
-    grid = "a row for each prompt, a column for each seed"
+    Each image depends on its prompt, its seed and the options alone. Files in a folder are called
+    NUMBER-PROMPT-seedSEED.png.
 
-    @classmethod
-    def add_inputs(cls, parser: Parser) -> None:
-        """Prompts, or a file of them."""
-        parser.add_argument("prompt", nargs="*", metavar="PROMPT", help="what to show; none for an unconditional model")
-        parser.add_argument(
-            "--prompts", metavar="FILE", help="read prompts from a UTF-8 file, one a line; # begins a comment"
-        )
+    Attributes:
+        prompt: What to show; none for an unconditional model.
+        prompts: Read prompts from a UTF-8 file, one a line; # begins a comment.
+    """
 
-    @classmethod
-    def add_own_options(cls, parser: Parser, sampling: Any) -> None:
-        """Guidance."""
-        add_guidance_options(parser, "5", negative_prompt=True)
+    prompt: Annotated[tuple[str, ...], Parameter(show_default=False)] = field(default=(), kw_only=False)
+    prompts: Annotated[str | None, Parameter(metavar="FILE")] = None
+    model: DefaultModelOptions = DefaultModelOptions()
+    size: Size = None
+    guidance: TextGuidanceOptions = TextGuidanceOptions()
+    grid: Grid = False
+    task = "text-to-image"
+    takes = ("text-to-image", "unconditional")
+
+    def __post_init__(self) -> None:
+        self.texts = read_prompts(self.prompt, self.prompts)
 
     def items(self) -> Sequence[Item]:
         """An item for each prompt, one without any."""
-        prompts = read_prompts(self.args.prompt, self.args.prompts)
-        if not prompts:
+        if not self.texts:
             return [Item("image", None)]
         from latentdiff.pipelines.prompts import as_list
 
-        return [Item(slug(prompt), prompt) for prompt in as_list(prompts)]
+        return [Item(slug(prompt), prompt) for prompt in as_list(self.texts)]
 
-    def prepare(self, pipe: Any) -> Any:
+    def prepare(self, pipe: DiffusionPipeline) -> DiffusionPipeline:
         """The pipeline, if it takes prompts where some are given, and none else."""
         conditional = "text_encoder" in pipe.components
-        given = bool(self.args.prompt or self.args.prompts)
-        if conditional and not given:
-            raise InputError(f"{self.args.model} makes images of prompts; give a PROMPT, or --prompts FILE")
-        if given and not conditional:
-            raise InputError(f"{self.args.model} is unconditional and has no use for a prompt; leave it out")
+        if conditional and not self.texts:
+            raise InputError(f"{self.model.model} makes images of prompts; give a PROMPT, or --prompts FILE")
+        if self.texts and not conditional:
+            raise InputError(f"{self.model.model} is unconditional and has no use for a prompt; leave it out")
         return pipe
 
-    def read(self, job: Job) -> dict[str, Any]:
+    def read(self, job: Job) -> Arguments:
         """The prompt."""
         return {} if job.item.source is None else {"prompt": job.item.source}
 
-    def record(self, job: Job) -> dict[str, Any]:
+    def record(self, job: Job) -> dict[str, object]:
         """The prompt."""
         return self.read(job)
+
+
+generate = image_command(Generate)
 
 
 def read_prompts(given: Sequence[str], file: str | None) -> list[str]:

@@ -3,83 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
+from latentdiff.cli.batch.command import Arguments
+from latentdiff.cli.batch.make import image_command
+from latentdiff.cli.batch.masks import MaskedCommand
 from latentdiff.cli.batch.plan import Item, Job
-from latentdiff.cli.commands.generate import DEFAULT_MODEL
-from latentdiff.cli.commands.inpaint import MaskedCommand
 from latentdiff.cli.commands.labels import check_labels, parse_label
-from latentdiff.cli.options import add_guidance_options
-from latentdiff.cli.parser import Parser, number
+from latentdiff.cli.options import (
+    SAMPLING,
+    DefaultModelOptions,
+    TextGuidanceOptions,
+)
+from latentdiff.cli.values import number
 from latentdiff.errors import InputError
 
+if TYPE_CHECKING:
+    from latentdiff.pipelines.base import DiffusionPipeline
 
+
+@dataclass(eq=False, kw_only=True)
 class ImageToImage(MaskedCommand):
-    """Images and maybe masks, with a text, class-conditional or unconditional model."""
+    """Change images, all of each or under a mask.
 
-    name = "img2img"
-    help = "change images, all of each or under a mask"
-    description = "Change images: noise is added to them and removed again, with what the model is told to show."
-    tasks = ("text-to-image", "class-to-image", "unconditional", "image-to-image")
-    model = DEFAULT_MODEL
+    Noise is added to them and removed again, with what the model is told to show.
 
-    @classmethod
-    def add_inputs(cls, parser: Parser) -> None:
-        """Images, masks, and what to show."""
-        super().add_inputs(parser)
-        parser.add_argument("--prompt", metavar="TEXT", help="what to show, for a text model")
-        parser.add_argument(
-            "--label",
-            type=parse_label,
-            metavar="CLASS",
-            help="the name or number of the class to show, for a class-conditional model",
-        )
+    Attributes:
+        prompt: What to show, for a text model.
+        label: Name or number of the class to show, for a class-conditional model.
+        strength: How far results may go from the images, up to 1.
+    """
 
-    @classmethod
-    def add_own_options(cls, parser: Parser, sampling: Any) -> None:
-        """Strength and guidance."""
-        sampling.add_argument(
-            "--strength",
-            type=number(0.001, 1),
-            default=0.8,
-            metavar="SHARE",
-            help="how far results may go from the images, up to 1 (default: %(default)s)",
-        )
-        add_guidance_options(parser, "5 for prompts, 3 for classes if the model has a null class", negative_prompt=True)
+    prompt: Annotated[str | None, Parameter(metavar="TEXT")] = None
+    label: Annotated[str | None, Parameter(metavar="CLASS")] = None
+    model: DefaultModelOptions = DefaultModelOptions()
+    strength: Annotated[float, Parameter(validator=number(0.001, 1), metavar="SHARE", group=SAMPLING)] = 0.8
+    guidance: TextGuidanceOptions = TextGuidanceOptions()
+    task = "image-to-image"
+    takes = ("text-to-image", "class-to-image", "unconditional", "image-to-image")
+
+    def __post_init__(self) -> None:
+        self.class_label = None if self.label is None else parse_label(self.label)
 
     def items(self) -> Sequence[Item]:
         """Images; the prompt is checked, too."""
-        if self.args.prompt is not None:
+        if self.prompt is not None:
             from latentdiff.pipelines.prompts import as_list
 
-            as_list(self.args.prompt)
+            as_list(self.prompt)
         return super().items()
 
-    def prepare(self, pipe: Any) -> Any:
+    def prepare(self, pipe: DiffusionPipeline) -> DiffusionPipeline:
         """The components of the model as the pipeline for images, if they fit what is given."""
         from latentdiff.pipelines.image_to_image import ImageToImagePipeline
 
-        parts = {"prompt": "text_encoder", "label": "class_embedder"}
-        for option, part in parts.items():
-            needed, given = pipe.components.get(part) is not None, getattr(self.args, option) is not None
-            if needed != given:
+        for option, given, part in (("prompt", self.prompt, "text_encoder"), ("label", self.label, "class_embedder")):
+            needed = pipe.components.get(part) is not None
+            if needed != (given is not None):
                 text = f"needs --{option}; say what to show" if needed else f"has no use for --{option}; leave it out"
-                raise InputError(f"{self.args.model} {text}")
-        if self.args.negative_prompt is not None and pipe.components.get("text_encoder") is None:
-            raise InputError(f"{self.args.model} has no use for --negative-prompt; leave it out")
-        if self.args.label is not None:
-            check_labels(pipe, [self.args.label])
+                raise InputError(f"{self.model.model} {text}")
+        if self.guidance.negative_prompt is not None and pipe.components.get("text_encoder") is None:
+            raise InputError(f"{self.model.model} has no use for --negative-prompt; leave it out")
+        if self.class_label is not None:
+            check_labels(pipe, [self.class_label])
         return pipe if isinstance(pipe, ImageToImagePipeline) else ImageToImagePipeline.from_pipe(pipe)
 
-    def read(self, job: Job) -> dict[str, Any]:
+    def read(self, job: Job) -> Arguments:
         """The image, its mask, and what to show."""
-        shown = {"prompt": self.args.prompt, "class_labels": self.args.label}
+        shown = {"prompt": self.prompt, "class_labels": self.class_label}
         return {**super().read(job), **{name: value for name, value in shown.items() if value is not None}}
 
-    def options(self) -> dict[str, Any]:
+    def arguments(self) -> Arguments:
         """The strength."""
-        return {"strength": self.args.strength}
+        return {"strength": self.strength}
 
-    def record(self, job: Job) -> dict[str, Any]:
+    def record(self, job: Job) -> dict[str, object]:
         """The files' names, and what is shown."""
-        return {**super().record(job), "prompt": self.args.prompt, "label": self.args.label}
+        return {**super().record(job), "prompt": self.prompt, "label": self.class_label}
+
+
+img2img = image_command(ImageToImage)

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from json import dumps
 
 from latentdiff.cli import console
-from latentdiff.cli.parser import Parser
+from latentdiff.cli.options import Flag
 from latentdiff.cli.replay import command
+from latentdiff.types import JSON
 
-DESCRIPTION = """Show what a model consists of, or how a PNG file of `latentdiff generate` was made.
-Weights are not loaded; a hub model is downloaded into the hub's cache first."""
+Describe = Callable[[str], JSON]
 
-Describe = Callable[[str], dict[str, Any]]
+
+def info(target: str, /, *, json: Flag = False) -> None:
+    """Show what a model or an image is.
+
+    A model is told by its components, a PNG file of `latentdiff generate` by how it was made. Weights are not loaded;
+    a hub model is downloaded into the hub's cache first.
+
+    Args:
+        target: A model folder, a checkpoint file, builtin:NAME, a hub id, or a generated PNG file.
+        json: Print JSON.
+    """
+    with console.quiet_libraries(quiet=False):
+        describe = next(describe for recognise, describe in targets() if recognise(target))
+        facts = describe(target)
+        if isinstance(facts.get("parameters"), Mapping):  # of a generated picture
+            facts["command"] = command(facts["parameters"])
+    for line in [dumps(facts, indent=2)] if json else render(facts):
+        console.say(line)
 
 
 def targets() -> list[tuple[Callable[[str], bool], Describe]]:
@@ -31,31 +46,7 @@ def targets() -> list[tuple[Callable[[str], bool], Describe]]:
     ]
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the subparsers."""
-    parser: Parser = commands.add_parser("info", help="show what a model or an image is", description=DESCRIPTION)
-    parser.set_defaults(run=run, parser=parser)
-    parser.add_argument(
-        "target",
-        metavar="TARGET",
-        help="a model folder, a checkpoint file, builtin:NAME, a hub id, or a generated PNG file",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def run(args: argparse.Namespace) -> None:
-    """Print the description of the target."""
-    with console.quiet_libraries(quiet=False):
-        describe = next(describe for recognise, describe in targets() if recognise(args.target))
-        facts = describe(args.target)
-        if isinstance(facts.get("parameters"), Mapping):  # of a generated picture
-            facts["command"] = command(facts["parameters"])
-    lines = [json.dumps(facts, indent=2)] if args.json else render(facts)
-    for line in lines:
-        console.say(line)
-
-
-def render(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+def render(facts: Mapping[str, object], indent: str = "") -> Iterator[str]:
     """Lines of "name: value", mappings indented below their name; what is None is left out."""
     for name, value in facts.items():
         label = name.replace("_", " ")
@@ -66,9 +57,9 @@ def render(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{label}: {_text(name, value)}"
 
 
-def _text(name: str, value: Any) -> str:
+def _text(name: str, value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    if name == "bytes":
+    if isinstance(value, int) and name == "bytes":
         return f"{value / 2**20:,.2f} MiB"
-    return f"{value:,}" if name == "parameters" else str(value)
+    return f"{value:,}" if isinstance(value, int) and name == "parameters" else str(value)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from latentdiff.cli.batch.plan import MAX_IMAGES
 from latentdiff.errors import InputError
 from latentdiff.labels import class_number
+
+if TYPE_CHECKING:
+    from latentdiff.pipelines.base import DiffusionPipeline
 
 Label = int | str
 
@@ -36,7 +39,7 @@ def parse_labels(texts: Sequence[str]) -> list[Label]:
     return labels
 
 
-def check_labels(pipe: Any, labels: Sequence[Label]) -> None:
+def check_labels(pipe: DiffusionPipeline, labels: Sequence[Label]) -> None:
     """InputError unless a pipeline knows all classes."""
     config = pipe.class_embedder.config
     for label in labels:

@@ -3,78 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
+from latentdiff.cli.batch.command import Arguments
 from latentdiff.cli.batch.files import FileCommand, read_json
+from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.plan import Item, Job
-from latentdiff.cli.options import add_guidance_options
-from latentdiff.cli.parser import Parser
+from latentdiff.cli.options import (
+    SAMPLING,
+    GuidanceOptions,
+    Size,
+)
 from latentdiff.errors import InputError
+from latentdiff.types import JSON
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from latentdiff.pipelines.base import DiffusionPipeline
 
 KINDS = 'COCO annotations, or {"objects": [{"class": "dog", "box": [x, y, width, height]}]} in parts of the sides'
 LEAST_SIDE = 256  # of a picture with boxes, so that their labels can be read
 
 
+@dataclass(eq=False, kw_only=True)
 class Layout(FileCommand):
-    """Layouts, with a model of layouts."""
+    """Make images of objects in boxes.
 
-    name = "layout"
-    help = "make images of objects in boxes"
-    description = f'Make images of objects where their boxes are. A JSON file holds {KINDS}; with "width" and "height"'
-    description += " beside the objects, boxes are in pixels. Of COCO annotations, each image is a layout."
-    tasks = ("layout-to-image",)
-    sized = True
-    argument = "layout"
-    what = "JSON files, or folders of them"
+    A JSON file holds COCO annotations, of which each image is a layout, or
+    {"objects": [{"class": "dog", "box": [x, y, width, height]}]} in parts of the sides; with "width" and "height"
+    beside the objects, boxes are in pixels.
+
+    Attributes:
+        layout: JSON files, or folders of them.
+        draw: Show each image again, with its boxes, beside it.
+    """
+
+    layout: Annotated[list[str], Parameter(name="PATH")] = field(kw_only=False)
+    draw: Annotated[bool, Parameter(show_default=False, group=SAMPLING)] = False
+    size: Size = None
+    guidance: GuidanceOptions = GuidanceOptions()
+    task = "layout-to-image"
+    inputs = "layout"
     suffixes = (".json",)
-
-    @classmethod
-    def add_own_options(cls, parser: Parser, sampling: Any) -> None:
-        """Drawing and guidance."""
-        sampling.add_argument("--draw", action="store_true", help="show each image again, with its boxes, beside it")
-        add_guidance_options(parser, "1")
 
     def items(self) -> Sequence[Item]:
         """An item for each layout: one of a file, or one for each image of COCO annotations."""
         return [layout for item in super().items() for layout in read_layouts(item)]
 
-    def read(self, job: Job) -> dict[str, Any]:
+    def read(self, job: Job) -> Arguments:
         """Objects with boxes relative to the image, as corners."""
-        return {"layouts": read_objects(job.item.source)}
+        return {"layouts": read_objects(job.item)}
 
-    def fit(self, pipe: Any, job: Job, inputs: dict[str, Any]) -> dict[str, Any]:
+    def fit(self, pipe: DiffusionPipeline, job: Job, inputs: Arguments) -> Arguments:
         """The objects, if the model knows their classes and takes so many."""
-        pipe.tokenizer(inputs["layouts"], **self.options())
+        pipe.tokenizer(inputs["layouts"], **self.arguments())
         return inputs
 
-    def options(self) -> dict[str, Any]:
+    def arguments(self) -> Arguments:
         """How boxes are given."""
         return {"box_format": "xyxy"}
 
-    def record(self, job: Job) -> dict[str, Any]:
+    def record(self, job: Job) -> dict[str, object]:
         """The file's name, and what it says."""
         assert job.item.path is not None
-        draw = {"draw": True} if self.args.draw else {}
-        return {"layout": job.item.path.name, "objects": read_objects(job.item.source), **draw}
+        draw = {"draw": True} if self.draw else {}
+        return {"layout": job.item.path.name, "objects": read_objects(job.item), **draw}
 
-    def finish(self, job: Job, image: Any) -> Any:
+    def finish(self, job: Job, image: Image) -> Image:
         """The image, or it and its boxes."""
-        if not self.args.draw:
+        if not self.draw:
             return image
         from latentdiff.viz.boxes import draw_boxes
         from latentdiff.viz.grid import image_grid
 
         large = image_grid([image], scale=max(1, -(-LEAST_SIDE // min(image.size))))
-        objects = read_objects(job.item.source)
-        return image_grid([large, draw_boxes(large, objects, **self.options())], columns=2)
+        return image_grid([large, draw_boxes(large, read_objects(job.item), box_format="xyxy")], columns=2)
+
+
+layout = image_command(Layout)
 
 
 def read_layouts(item: Item) -> list[Item]:
     """The layouts of a file: what `read_objects` takes, or the error of a file that holds none."""
     assert item.path is not None
     try:
-        content = read_json(item.path, lambda value: isinstance(value, Mapping), KINDS)
+        content = read_json(item.path, (dict,), KINDS)
+        assert isinstance(content, dict)
         if "annotations" in content:
             return _coco(item, content)
         if not isinstance(content.get("objects"), list):
@@ -84,11 +103,11 @@ def read_layouts(item: Item) -> list[Item]:
     return [Item(item.name, content, item.path)]
 
 
-def _coco(item: Item, content: Mapping[str, Any]) -> list[Item]:
+def _coco(item: Item, content: JSON) -> list[Item]:
     """The layouts of COCO annotations, named after their images."""
     try:
         classes = {entry["id"]: entry["name"] for entry in content["categories"]}
-        layouts: dict[Any, dict[str, Any]] = {}
+        layouts: dict[object, JSON] = {}
         for entry in content["images"]:
             layouts[entry["id"]] = {"width": entry["width"], "height": entry["height"], "objects": []}
         for entry in content["annotations"]:
@@ -110,7 +129,7 @@ def _coco(item: Item, content: Mapping[str, Any]) -> list[Item]:
     ]
 
 
-def read_objects(layout: Mapping[str, Any]) -> list[dict[str, Any]]:
+def read_objects(item: Item) -> list[JSON]:
     """The objects of a layout, their boxes as corners relative to the image.
 
     Raises:
@@ -118,12 +137,14 @@ def read_objects(layout: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     from latentdiff.io.boxes import parse_box
 
+    layout = item.source
+    assert isinstance(layout, Mapping)
     sides = (layout.get("height"), layout.get("width"))
     size = None if sides == (None, None) else sides
     objects = []
-    for number, item in enumerate(layout["objects"]):
-        if not isinstance(item, Mapping) or not {"class", "box"} <= item.keys():
-            raise InputError(f"object {number} is {item!r}; give {{'class': ..., 'box': ...}}")
-        box = parse_box(item["box"], "xywh", size, name=f"box of object {number}")  # type: ignore[arg-type]
-        objects.append({**item, "box": box})
+    for number, shown in enumerate(layout["objects"]):
+        if not isinstance(shown, Mapping) or not {"class", "box"} <= shown.keys():
+            raise InputError(f"object {number} is {shown!r}; give {{'class': ..., 'box': ...}}")
+        box = parse_box(shown["box"], "xywh", size, name=f"box of object {number}")  # type: ignore[arg-type]
+        objects.append({**shown, "box": box})
     return objects

@@ -3,71 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
+from latentdiff.cli.batch.command import Arguments, ImageCommand
+from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.plan import Item, Job
-from latentdiff.cli.commands.base import Command
 from latentdiff.cli.commands.labels import Label, check_labels, parse_labels
-from latentdiff.cli.options import add_guidance_options
-from latentdiff.cli.parser import Parser
+from latentdiff.cli.options import (
+    FirstSeedOptions,
+    GuidanceOptions,
+    Size,
+)
 from latentdiff.errors import InputError
 
+if TYPE_CHECKING:
+    from latentdiff.pipelines.base import DiffusionPipeline
 
-class Sample(Command):
-    """Seeds, with an unconditional or class-conditional model."""
 
-    name = "sample"
-    help = "make many images by seed, such as 50000 for FID"
-    description = """Make the images of a range of seeds, such as the 50000 from which FID is computed. Those that exist
-    are kept, so an interrupted run goes on. With a class-conditional model, seeds take the classes in turn."""
-    tasks = ("unconditional", "class-to-image")
-    per = ""
-    seed = "0"
-    sized = True
-    names = "SEED.png, of six digits"
+@dataclass(eq=False, kw_only=True)
+class Sample(ImageCommand):
+    """Make many images by seed, such as 50000 for FID.
 
-    @classmethod
-    def add_inputs(cls, parser: Parser) -> None:
-        """The classes to take."""
-        parser.add_argument(
-            "--label",
-            nargs="+",
-            metavar="CLASS",
-            help='names, numbers, or ranges such as "0-999": seed s shows number s modulo their count (default: all)',
-        )
+    Those that exist are kept, so an interrupted run goes on. With a class-conditional model, seeds take the classes
+    in turn. Files in a folder are called SEED.png, of six digits.
 
-    @classmethod
-    def add_own_options(cls, parser: Parser, sampling: Any) -> None:
-        """Guidance."""
-        add_guidance_options(parser, "3 if the model has a null class, else 1; none if unconditional")
+    Attributes:
+        label: Names, numbers, or ranges such as "0-999": seed s shows number s modulo their count (default: all).
+    """
+
+    label: Annotated[list[str] | None, Parameter(consume_multiple=1, metavar="CLASS")] = None
+    sampling: FirstSeedOptions = FirstSeedOptions()
+    size: Size = None
+    guidance: GuidanceOptions = GuidanceOptions()
+    task = "unconditional"
+    takes = ("unconditional", "class-to-image")
+
+    def __post_init__(self) -> None:
+        self.labels = parse_labels(self.label or [])
 
     def items(self) -> Sequence[Item]:
         """One, which has all seeds."""
-        self.labels: list[Label] = parse_labels(self.args.label or [])
         return [Item("sample", None)]
 
     def file_name(self, number: int, item: Item, seed: int, several: bool) -> str:
         """The seed, by which several runs fill one folder."""
         return f"{seed:06d}.png"
 
-    def prepare(self, pipe: Any) -> Any:
+    def prepare(self, pipe: DiffusionPipeline) -> DiffusionPipeline:
         """The pipeline, if it knows all classes; by default all but the null class are taken."""
         embedder = pipe.components.get("class_embedder")
         if embedder is None and self.labels:
-            raise InputError(f"{self.args.model} is unconditional and has no use for --label; leave it out")
+            raise InputError(f"{self.model.model} is unconditional and has no use for --label; leave it out")
         if embedder is not None:
             config = embedder.config
             self.labels = self.labels or [n for n in range(config.num_classes) if n != config.null_class]
             check_labels(pipe, self.labels)
         return pipe
 
-    def fit(self, pipe: Any, job: Job, inputs: dict[str, Any]) -> dict[str, Any]:
+    def fit(self, pipe: DiffusionPipeline, job: Job, inputs: Arguments) -> Arguments:
         """The seed's class, if the model has classes."""
         return {"class_labels": self._label(job)} if self.labels else {}
 
-    def record(self, job: Job) -> dict[str, Any]:
+    def record(self, job: Job) -> dict[str, object]:
         """The seed's class."""
         return {"label": self._label(job)} if self.labels else {}
 
     def _label(self, job: Job) -> Label:
         return self.labels[job.seed % len(self.labels)]
+
+
+sample = image_command(Sample)

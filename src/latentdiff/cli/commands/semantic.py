@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
+from latentdiff.cli.batch.command import Arguments
 from latentdiff.cli.batch.files import FileCommand, read_json
-from latentdiff.cli.batch.plan import Item, Job
-from latentdiff.cli.parser import Parser
+from latentdiff.cli.batch.make import image_command
+from latentdiff.cli.batch.plan import Job
+from latentdiff.cli.options import Size
+
+if TYPE_CHECKING:
+    from latentdiff.pipelines.base import DiffusionPipeline
 
 
+@dataclass(eq=False, kw_only=True)
 class Semantic(FileCommand):
-    """Label maps, with a model of semantic maps."""
+    """Make images of label maps, which have a class at every pixel.
 
-    name = "semantic"
-    help = "make images of label maps"
-    description = """Make images with a class at every pixel. A grey value or the index of an indexed image is a class
-    number; coloured maps are read by the model's palette or by --palette."""
-    tasks = ("semantic-to-image",)
-    sized = True
-    argument = "label_map"
-    what = "PNG label maps, or folders of them"
+    A grey value or the index of an indexed image is a class number; coloured maps are read by the model's palette or
+    by --palette.
+
+    Attributes:
+        label_map: PNG label maps, or folders of them.
+        palette: Colours of classes: {"grass": "#00ff00"} or [[0, 255, 0], ...].
+        ignore_index: The number of pixels of no class, such as 255.
+    """
+
+    label_map: Annotated[list[str], Parameter(name="PATH")] = field(kw_only=False)
+    palette: Annotated[str | None, Parameter(metavar="FILE.json")] = None
+    ignore_index: Annotated[int | None, Parameter(metavar="N")] = None
+    size: Size = None
+    task = "semantic-to-image"
+    inputs = "label_map"
     suffixes = (".png",)
 
-    @classmethod
-    def add_inputs(cls, parser: Parser) -> None:
-        """Label maps, and how to read them."""
-        super().add_inputs(parser)
-        parser.add_argument(
-            "--palette", metavar="FILE.json", help='colours of classes: {"grass": "#00ff00"} or [[0, 255, 0], ...]'
-        )
-        parser.add_argument("--ignore-index", type=int, metavar="N", help="the number of pixels of no class, e.g. 255")
+    def __post_init__(self) -> None:
+        given = self.palette
+        self.colours = None if given is None else read_json(given, (dict, list), "a map of colours")
 
-    def items(self) -> Sequence[Item]:
-        """The maps; the palette is read, too."""
-        given = self.args.palette
-        self.palette = given and read_json(given, lambda value: isinstance(value, (dict, list)), "a map of colours")
-        return super().items()
-
-    def fit(self, pipe: Any, job: Job, inputs: dict[str, Any]) -> dict[str, Any]:
+    def fit(self, pipe: DiffusionPipeline, job: Job, inputs: Arguments) -> Arguments:
         """The map's class numbers (H, W)."""
         from latentdiff.io.label_maps import read_label_map
 
@@ -46,12 +50,15 @@ class Semantic(FileCommand):
         numbers = read_label_map(
             job.item.source,
             config.in_channels,
-            palette=self.palette or config.palette,
+            palette=self.colours or config.palette,
             class_names=config.class_names,
-            ignore_index=self.args.ignore_index,
+            ignore_index=self.ignore_index,
         )
         return {"label_map": numbers.numpy()}
 
-    def options(self) -> dict[str, Any]:
+    def arguments(self) -> Arguments:
         """The number of pixels to ignore."""
-        return {"ignore_index": self.args.ignore_index}
+        return {"ignore_index": self.ignore_index}
+
+
+semantic = image_command(Semantic)

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
 
-from latentdiff.cli.batch.files import FileCommand
+from latentdiff.cli.batch.command import Arguments
+from latentdiff.cli.batch.files import FileCommand, ImagePaths, read_pixels
+from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.plan import Job
 
 
+@dataclass(eq=False, kw_only=True)
 class Upscale(FileCommand):
-    """Images, with a super-resolution model."""
+    """Enlarge images with a super-resolution model."""
 
-    name = "upscale"
-    help = "enlarge images by what the model says"
-    description = "Enlarge images with a super-resolution model."
-    tasks = ("super-resolution",)
+    image: ImagePaths = field(kw_only=False)
+    task = "super-resolution"
 
-    def read(self, job: Job) -> dict[str, Any]:
+    def read(self, job: Job) -> Arguments:
         """The image."""
         return {"image": read_pixels(job)}
 
 
-def read_pixels(job: Job) -> Any:
-    """The pixels (H, W, 3) of a job's image file."""
-    import numpy as np
-
-    from latentdiff.io.images import load_image
-
-    assert job.item.path is not None
-    return np.asarray(load_image(job.item.path))
+upscale = image_command(Upscale)

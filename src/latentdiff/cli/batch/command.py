@@ -1,0 +1,94 @@
+"""What a command that makes images consists of: what it reads, and how that becomes the call of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from cyclopts import Parameter
+
+from latentdiff.cli.batch.plan import BatchPlan, Item, Job, make_batch_plan
+from latentdiff.cli.options import Grid, GuidanceOptions, ModelOptions, OutputOptions, SamplingOptions, Size
+from latentdiff.tasks import TASKS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from latentdiff.pipelines.base import DiffusionPipeline
+
+Arguments = dict[str, object]
+"""Arguments of a pipeline for one image, by their names."""
+
+
+@dataclass(eq=False, kw_only=True)
+class ImageCommand:
+    """Base of the commands that make images. Importing one imports no torch.
+
+    Its fields are the command's flags, those that aren't `kw_only` what is given without one, and its docstring is the
+    text of its --help.
+
+    Attributes:
+        model: Which model is used, and how.
+        sampling: Seeds and the solver.
+        output: Where images go.
+        size: Width and height in pixels; None is the model's own.
+        guidance: Classifier-free guidance; None for a command that has none.
+        grid: Whether all images go into one.
+        task: The command's own task, by which it is named.
+        takes: The tasks of the models that it takes; its own by default.
+    """
+
+    model: ModelOptions
+    sampling: SamplingOptions = SamplingOptions()
+    output: OutputOptions = OutputOptions()
+    size: Annotated[Size, Parameter(parse=False)] = None  # a flag of those commands that say so
+    guidance: Annotated[GuidanceOptions | None, Parameter(parse=False)] = None
+    grid: Annotated[Grid, Parameter(parse=False)] = False
+    task: ClassVar[str]
+    takes: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def name(self) -> str:
+        """The command's name."""
+        return TASKS[self.task].command
+
+    def plan(self) -> BatchPlan:
+        """All that will be made; InputError for what can be told to be wrong without the model."""
+        return make_batch_plan(self.sampling, self.output, self.items(), self.file_name, self.grid)
+
+    def items(self) -> Sequence[Item]:
+        """The inputs; every one is used with every seed."""
+        raise NotImplementedError
+
+    def file_name(self, number: int, item: Item, seed: int, several: bool) -> str:
+        """The name of image `number` in the output folder; `several` if there is more than one seed."""
+        return f"{number:05d}-{item.name}-seed{seed}.png"
+
+    def read(self, job: Job) -> Arguments:
+        """A job's arguments of the pipeline as far as they can be read without it; arrays are grouped by shape.
+
+        Raises:
+            InputError: If the input is not valid; the others are made nevertheless.
+        """
+        return {}
+
+    def prepare(self, pipe: DiffusionPipeline) -> DiffusionPipeline:
+        """The pipeline to call, of the loaded one; InputError if options don't fit it."""
+        return pipe
+
+    def fit(self, pipe: DiffusionPipeline, job: Job, inputs: Arguments) -> Arguments:
+        """What was read, checked against the model; raises as `read`."""
+        return inputs
+
+    def arguments(self) -> Arguments:
+        """Further arguments of every call; those that aren't None are told in the PNG file, too."""
+        return {}
+
+    def record(self, job: Job) -> dict[str, object]:
+        """What a PNG file says of the job's input, under the names of the command's own parameters."""
+        return {}
+
+    def finish(self, job: Job, image: Image) -> Image:
+        """What is written of an image."""
+        return image
