@@ -144,7 +144,7 @@ def test_the_schema_of_all_recipes(run):
 def test_the_help_has_the_texts_and_choices(run):
     _, out, _ = run("train", "diffusion", "--help")
     text = " ".join(" ".join(out).replace("│", " ").split())
-    assert "--data.box_format xywh|xyxy Of the objects' boxes" in text
+    assert "--data.box_format xywh|xyxy Format of the objects' boxes" in text
     assert "--checkpoint.steps VALUE Steps between checkpoints. [default: 1000]" in text
     assert "--vae VALUE Folder of the trained first stage." in text
     wanted = {"--data.box_format": "xywh|xyxy", "--data.random_flip": "true|false", "--unet": "JSON", "--seed": "VALUE"}
