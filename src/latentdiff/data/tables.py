@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from latentdiff.compat import dataset_fingerprint
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Records, check_known
 from latentdiff.errors import BadFileError, ConfigError, InputError
@@ -42,7 +43,7 @@ def read_table(options: DataOptions) -> Records:
     if not files:
         raise InputError(f"{root} holds no images; the data set is empty")
     pictures = [name for name in features if _is_image(features[name]) or name == image]
-    identity = f"{table._fingerprint} {image}"
+    identity = f"{dataset_fingerprint(table)} {image}"
     return check_known(Records(root, files, known, table.remove_columns(pictures), identity=identity))
 
 

@@ -17,12 +17,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import httpx
 
 from latentdiff.errors import CheckpointError, HubError, LatentDiffError
 from latentdiff.hub.index import one_line
 
-# What the client raises when the network fails, whichever HTTP library it is built on.
-NETWORK_ERRORS = HfHubHTTPError.__bases__
+# What the client raises when the network fails. It hands on the HTTP library that it is built on, which has changed.
+NETWORK_ERRORS = (httpx.HTTPError, OSError)
 
 OFFLINE = "{name} is not in the cache, and offline mode or local_files_only keeps from the hub; allow the network"
 

@@ -8,7 +8,6 @@ torch writes archives, and be wrong for one that another program has written ane
 
 from __future__ import annotations
 
-import io
 import pickle
 import pickletools
 import struct
@@ -16,11 +15,11 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import torch
-from torch._weights_only_unpickler import Unpickler
 
+from latentdiff.compat import meta_storage, read_tensor_pickle
 from latentdiff.errors import CheckpointError, UnsafeCheckpointError
 from latentdiff.io.pickle_work import Work
 
@@ -165,9 +164,7 @@ class _Archive:
 
     def load(self) -> Any:
         """The content, with tensors on the meta device whose storages know their place in the file."""
-        reader: Any = Unpickler(io.BytesIO(self.content), encoding="utf-8")
-        reader.persistent_load = self._storage
-        return reader.load()
+        return read_tensor_pickle(self.content, self._storage)
 
     def _storage(self, saved: Any) -> Any:
         """What stands in a pickle for a storage: ("storage", its class, the name of its record, device, elements)."""
@@ -176,10 +173,7 @@ class _Archive:
         start, size = self.places[key]
         if not 0 <= count * dtype.itemsize <= size:
             raise ValueError(f"data/{key} has {size} bytes, {count} x {dtype.itemsize} are asked for")
-        untyped, typed = cast(Any, torch.UntypedStorage), cast(Any, torch.storage.TypedStorage)
-        storage = untyped(count * dtype.itemsize, device="meta")
-        storage._checkpoint_offset = start
-        return typed(wrap_storage=storage, dtype=dtype, _internal=True)
+        return meta_storage(count, dtype, start)
 
 
 def _start(file: IO[bytes], record: zipfile.ZipInfo) -> int:

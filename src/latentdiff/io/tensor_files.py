@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentdiff.compat import storage_offset
 from latentdiff.errors import CheckpointError
 from latentdiff.io.headers import DTYPES, read_header
 from latentdiff.io.pickles import find_state_dict, load_pickle
@@ -112,8 +113,8 @@ def _span(tensor: Tensor) -> tuple[int, int]:
     if tensor.numel() == 0:
         return 0, 0
     last = sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    start: int = getattr(tensor.untyped_storage(), "_checkpoint_offset", -1)
-    if start < 0:
+    start = storage_offset(tensor)
+    if start is None:
         raise CheckpointError("a tensor of the file has no storage in it; fetch it again")
     return start + int(tensor.storage_offset()) * tensor.itemsize, (last + 1) * tensor.itemsize
 

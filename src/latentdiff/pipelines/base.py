@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline as StockPipeline
 from typing_extensions import Self
 
+from latentdiff.compat import progress_bar_config, register_component_bases
 from latentdiff.errors import ConfigError
+from latentdiff.hub.components import BASES
 from latentdiff.hub.folder import ModelFolder, check_load_options, library_errors
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.pipelines.generation import Generation
@@ -24,13 +25,7 @@ from latentdiff.schedulers.select import make_scheduler
 from latentdiff.tasks import TASKS
 from latentdiff.types import Scheduler, Tokenizer
 
-# The private names of diffusers that are needed: without the first our components would load from disk but not from the
-# hub, and without the second only those whose base class diffusers has too.
-OWN_BASES = {
-    name: ["save_pretrained", "from_pretrained"] for name in ("ModelMixin", "SchedulerMixin", "LayoutTokenizer")
-}
-LOADABLE_CLASSES.setdefault("latentdiff", OWN_BASES)
-ALL_IMPORTABLE_CLASSES.update(OWN_BASES)
+register_component_bases(BASES["latentdiff"])
 
 
 class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
@@ -194,7 +189,7 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
                 f"{cls.__name__} gives its network {gets} channels, but this one takes {takes}, being of another task; "
                 "take a model of that task"
             )
-        made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
+        made.set_progress_bar_config(**progress_bar_config(pipeline))
         return made
 
     def _network_channels(self) -> int | None:

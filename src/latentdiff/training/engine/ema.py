@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from latentdiff.compat import lerp_all_
 from latentdiff.training.engine.sharding import sharded_like
 
 
@@ -30,7 +31,7 @@ class EMA:
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         live = [p if p.dtype == torch.float32 else p.float() for p in self._live.values()]
-        torch._foreach_lerp_(list(self.shadow.values()), live, 1 - decay)
+        lerp_all_(list(self.shadow.values()), live, 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

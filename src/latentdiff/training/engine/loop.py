@@ -13,11 +13,11 @@ from typing import Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 from torch.utils.data import Dataset
 
+from latentdiff.compat import forget_accelerate_settings
 from latentdiff.config import check
 from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
 from latentdiff.seeding import generator
@@ -63,8 +63,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     for kind in ("FSDP", "DEEPSPEED"):
         ignored = cpu and os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() == "true"
         check(not ignored, f"accelerate is configured for {kind}, which it does not do on CPUs; leave it out")
-    # accelerate keeps the first run's precision for the life of the process; a second run may want another.
-    AcceleratorState._reset_state()
+    forget_accelerate_settings()  # a second run of this process may want another precision
     accelerator = Accelerator(
         cpu=cpu,  # unless told, processes on CPUs would not know of each other
         mixed_precision=recipe.mixed_precision,

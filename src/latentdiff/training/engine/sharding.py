@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils._pytree import tree_map
 
 from latentdiff.config import check
 from latentdiff.training.engine import zero
@@ -50,15 +49,15 @@ def whole(tree: T, kept: bool) -> T:
         tree: The tree, in which other values stay as they are.
         kept: Whether this process needs the tensors; it gets empty ones else.
     """
-
-    def make(value: object) -> object:
-        if not isinstance(value, DTensor):
-            return value
-        found = value.full_tensor()
-        return found.cpu() if kept else torch.empty(0)
-
-    made: T = tree_map(make, tree)
-    return made
+    made: object = tree
+    if isinstance(tree, dict):
+        made = {name: whole(value, kept) for name, value in tree.items()}
+    elif isinstance(tree, list):
+        made = [whole(value, kept) for value in tree]
+    elif isinstance(tree, DTensor):
+        full_tensor = tree.full_tensor()  # all processes take part, whoever keeps it
+        made = full_tensor.cpu() if kept else torch.empty(0)
+    return cast(T, made)
 
 
 def sharded_like(value: T, reference: torch.Tensor) -> T:

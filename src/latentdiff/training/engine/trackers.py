@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
 from PIL import Image
 
 from latentdiff.config import flat
@@ -40,8 +41,9 @@ def tracker_options(report_to: str, output_dir: str) -> JSON:
             warnings.warn(LatentDiffWarning(line), stacklevel=2)
     if name == "none":
         return {}
-    if name not in LOGGER_TYPE_TO_CLASS:
-        raise ConfigError(f"report_to is {name!r}; {nearest(name, ['auto', 'none', *LOGGER_TYPE_TO_CLASS])}")
+    known = [tracker.value for tracker in LoggerType if tracker != LoggerType.ALL]
+    if name not in known:
+        raise ConfigError(f"report_to is {name!r}; {nearest(name, ['auto', 'none', *known])}")
     if name not in installed:
         raise ConfigError(f"report_to is {name!r}, whose package is not installed; install it, or give 'none'")
     return {"log_with": name, "project_dir": Path(output_dir) / FOLDER}

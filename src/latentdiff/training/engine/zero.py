@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from latentdiff.compat import link_optimizer_state
 from latentdiff.config import check
 from latentdiff.training.engine.options import Recipe
 from latentdiff.types import JSON
@@ -106,7 +107,7 @@ def load_state(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Paramet
     empty = {name: torch.zeros_like(flat) if name in parts else value for name, value in values.items()}
     groups = [{**group, "params": [0]} for group in saved["param_groups"]]
     zero.optimizer.load_state_dict({"state": {0: empty}, "param_groups": groups})
-    zero._lazy_init_hp_params_optimizer_state()  # tells parameters where their parts of the new state are
+    link_optimizer_state(zero)
     for number, values in saved["state"].items():
         for name in parts:
             safe_set_full_optimizer_state(parameters[number], values[name], name)

@@ -1,0 +1,122 @@
+"""Private names of other libraries: all that this package uses, each with why it is needed.
+
+What a library documents is used where it is needed; what it may drop in any release is used here and nowhere else.
+`tests/test_compat.py` has a test for each name that fails when the name goes or comes to mean something else, and one
+that finds private names anywhere else in the package. Two kinds are no such names: those that diffusers documents for
+subclasses (`_optional_components`, `_execution_device` and a few more), which the test lists, and those that stand in
+files, such as `torch._utils._rebuild_tensor_v2` in a checkpoint, which are a format.
+
+Libraries are imported when a function is called, so that this module costs nothing to import.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+class _HasFingerprint(Protocol):
+    """A data set of Hugging Face's `datasets`."""
+
+    _fingerprint: str
+
+
+class _ZeroOptimizer(Protocol):
+    """DeepSpeed's optimizer of the ZeRO stages 1 and 2."""
+
+    def _lazy_init_hp_params_optimizer_state(self) -> None: ...
+
+
+def register_component_bases(names: Iterable[str]) -> None:
+    """Make diffusers load and save components of this package whose base classes bear these names.
+
+    diffusers keeps two tables of base classes: that of a library's components in a folder, and that of all libraries
+    in one, which it looks into for what it has downloaded. No public call adds to either. Without them a component
+    would load from a folder but not from the hub, and one that is no network, such as `LayoutTokenizer`, not at all.
+    """
+    from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
+
+    bases = {name: ["save_pretrained", "from_pretrained"] for name in names}
+    LOADABLE_CLASSES.setdefault("latentdiff", bases)
+    ALL_IMPORTABLE_CLASSES.update(bases)
+
+
+def progress_bar_config(pipeline: object) -> dict[str, object]:
+    """What a pipeline was last told by `set_progress_bar_config`, which has no counterpart that reads it."""
+    return getattr(pipeline, "_progress_bar_config", {})
+
+
+def read_tensor_pickle(content: bytes, storage: Callable[[tuple[object, ...]], object]) -> object:
+    """The value of a pickle of `torch.save`, read by torch's reader that makes tensors and runs nothing.
+
+    `torch.load(weights_only=True)` uses the same reader, but finds the storages by itself and, for the meta device, in
+    places that it computes from how torch writes archives, which are wrong for an archive of another program.
+
+    Args:
+        content: The pickle.
+        storage: Makes the storage that a record of the pickle stands for.
+    """
+    from torch._weights_only_unpickler import Unpickler
+
+    class Reader(Unpickler):
+        def persistent_load(self, pid: tuple[object, ...]) -> object:
+            return storage(pid)
+
+    return Reader(io.BytesIO(content), encoding="utf-8").load()  # type: ignore[no-untyped-call]
+
+
+def meta_storage(count: int, dtype: torch.dtype, offset: int) -> torch.storage.TypedStorage:
+    """A storage without memory that knows where in a file its data is, as torch's reader takes it.
+
+    torch itself notes the place in this attribute when it loads to the meta device. Its reader takes a typed storage,
+    which users can no longer make without a warning of its end.
+
+    Args:
+        count: Elements.
+        dtype: Of the elements.
+        offset: Of the first byte in the file.
+    """
+    import torch
+
+    storage = torch.UntypedStorage(count * dtype.itemsize, device="meta")  # type: ignore[no-untyped-call]
+    storage._checkpoint_offset = offset
+    return torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
+
+
+def storage_offset(tensor: torch.Tensor) -> int | None:
+    """Where the data of a tensor's `meta_storage` begins in its file; None if it has another storage."""
+    return tensor.untyped_storage()._checkpoint_offset
+
+
+def lerp_all_(targets: list[torch.Tensor], sources: list[torch.Tensor], weight: float) -> None:
+    """`target.lerp_(source, weight)` for all pairs, in a few kernels on a GPU where the public call takes one each."""
+    import torch
+
+    torch._foreach_lerp_(targets, sources, weight)
+
+
+def forget_accelerate_settings() -> None:
+    """Let the next `Accelerator` of this process have another precision than the one before.
+
+    accelerate keeps the first one's settings for the life of the process, and refuses others. The process group stays.
+    """
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+
+
+def link_optimizer_state(optimizer: _ZeroOptimizer) -> None:
+    """Tell the parameters under DeepSpeed's ZeRO where their parts of a state are that was loaded into the optimizer.
+
+    DeepSpeed does so by itself at its first step only; its public `safe_set_full_optimizer_state` needs it before.
+    """
+    optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def dataset_fingerprint(table: _HasFingerprint) -> str:
+    """A hash that changes with the content of a data set of Hugging Face's `datasets`; there is no public way to it."""
+    return table._fingerprint
