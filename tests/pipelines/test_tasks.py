@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from no_float64 import DEVICE, NoFloat64
 
 from latentdiff import DiffusionPipeline, InputError, SamplingOptions, Windows
 from latentdiff.registry import PIPELINES
@@ -121,3 +122,12 @@ def test_impossible_sizes(pipes, task):
         InputError, match=r"an image of 200000x200000 needs about .* GiB, .* GiB are free; make it smaller"
     ):
         pipes[task](*inputs, height=200_000, width=200_000)
+
+
+def test_devices_without_float64_will_do(task, tmp_path):
+    make, inputs, _ = TASKS[task]
+    pipe = tiny._quiet(DiffusionPipeline.from_pretrained(make(tmp_path))).to(DEVICE)
+    unguided = {"guidance_scale": 1.0} if "guidance_scale" in inspect.signature(pipe.__call__).parameters else {}
+    with NoFloat64():
+        latents = pipe(*inputs, **unguided, num_inference_steps=3, output_type="latent", seed=0).images
+    assert latents.device == DEVICE and len(latents) == 3

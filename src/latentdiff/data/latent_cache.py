@@ -36,10 +36,13 @@ class LatentCache(Dataset[torch.Tensor]):
     """
 
     def __init__(self, folder: Path, images: int) -> None:
-        self.images = images
+        self.folder, self.images = folder, images
         self.moments = np.load(folder / "moments.npy", mmap_mode="r")
         bad = json.loads((folder / "meta.json").read_text())["bad"]
         self.bad = {int(image): reason for image, reason in bad.items()}
+
+    def __reduce__(self) -> tuple[type[LatentCache], tuple[Path, int]]:
+        return LatentCache, (self.folder, self.images)  # a process that starts afresh maps the file, too, not a copy
 
     def __len__(self) -> int:
         return len(self.moments)

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from latentdiff.errors import LatentDiffError
+from latentdiff.io.system import delay_sigterm
 from latentdiff.seeding import generator
 
 GRACE = 300  # seconds that a worker goes on after SIGTERM
@@ -116,5 +117,4 @@ def _leave_signals_to_parent(_: int) -> None:
     A SIGTERM may also come from the run, to a worker that would not end; so it ends one, after a while.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+    delay_sigterm(GRACE)

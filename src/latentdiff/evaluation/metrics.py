@@ -62,10 +62,11 @@ def frechet_distance(features: Tensor, targets: Tensor) -> float:
     """
     if min(len(features), len(targets)) < 2:
         raise InputError(f"{len(features)} and {len(targets)} features are given; a covariance needs at least 2 each")
-    means = [values.double().mean(dim=0) for values in (features, targets)]
+    features, targets = (values.cpu().double() for values in (features, targets))  # some devices have no float64
+    means = [values.mean(dim=0) for values in (features, targets)]
     # With x^T x and y^T y for the covariances, tr (x^T x y^T y)^(1/2) is the sum of the singular values of x y^T.
     x, y = (
-        torch.linalg.qr((values.double() - mean) / (len(values) - 1) ** 0.5, mode="r")[1]
+        torch.linalg.qr((values - mean) / (len(values) - 1) ** 0.5, mode="r")[1]
         for values, mean in zip((features, targets), means, strict=True)
     )
     shared = torch.linalg.svdvals(x @ y.T).sum()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from latentdiff.errors import InputError
 from latentdiff.hub import weight_files
 from latentdiff.hub.index import INDEX
 from latentdiff.io.files import atomic_folder, check_writable
+from latentdiff.io.system import link_or_copy
 from latentdiff.registry import nearest
 
 HUB_OPTIONS = ("commit_message", "create_pr", "private", "repo_id", "revision", "subfolder", "token")
@@ -84,10 +84,7 @@ def _keep(old: Path, new: Path, components: Collection[str], variant: str | None
             weights = weight_files.parse(name) if inside.as_posix() in components else None
             if target.exists() or (weights is not None and weights.variant == variant):
                 continue
-            try:
-                os.link(Path(folder) / name, target, follow_symlinks=False)
-            except OSError:  # a file system without links
-                shutil.copy2(Path(folder) / name, target, follow_symlinks=False)
+            link_or_copy(Path(folder) / name, target)
 
 
 def drop_origins(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -12,10 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latentdiff.errors import InputError
+from latentdiff.io.system import NO_ROOM, errno_of, sync
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ASIDE, OLD = "aside-", "old-"  # in the names of what is being written, or replaced
-FOLDERS_NOT_SYNCED = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)  # by some systems; their renames need no help
 
 
 def check_writable(path: str | Path) -> Path:
@@ -48,7 +46,7 @@ def _room_for(path: Path) -> Iterator[None]:
 
 
 def system_errno(error: BaseException | None) -> int:
-    """The system's number of an error: its own, that of the one behind it (torch), or in its text (safetensors).
+    """C's number of an error of the system: its own, that of the one behind it (torch), or in its text (safetensors).
 
     0 if the system had nothing to do with it.
     """
@@ -57,7 +55,7 @@ def system_errno(error: BaseException | None) -> int:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else system_errno(error.__context__)
+    return errno_of(int(found[1])) if found else system_errno(error.__context__)
 
 
 @contextmanager
@@ -73,10 +71,10 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     try:
         with _room_for(path):
             yield Path(name)
-            _sync(Path(name))
+            sync(Path(name))
         os.chmod(name, 0o644)
         os.replace(name, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -91,7 +89,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         with _room_for(path):
             yield aside
             for part in (*aside.rglob("*"), aside):
-                _sync(part)
+                sync(part)
         aside.chmod(0o755)
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{OLD}"))
@@ -105,7 +103,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 shutil.rmtree(old)
         else:
             os.replace(aside, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -126,15 +124,3 @@ def clear_asides(folder: Path) -> None:
         shutil.rmtree(old)
     for aside in folder.glob(f".*.{ASIDE}*"):
         shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
-
-
-def _sync(path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno not in FOLDERS_NOT_SYNCED or not path.is_dir():
-            raise

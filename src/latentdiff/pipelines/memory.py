@@ -36,12 +36,13 @@ def estimate(vae: FirstStage, unet: DenoisingNetwork, height: int, width: int, w
 
 def available(device: torch.device) -> int | None:
     """Ask for the free bytes of a device; None where it can't be asked."""
-    if device.type == "cpu":
+    if device.type in ("cpu", "mps"):  # MPS computes in the memory of the CPU
         return int(psutil.virtual_memory().available)
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, for reuse
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
-    return None
+    library = getattr(torch, device.type, None)  # torch.cuda and torch.xpu can be asked
+    if not hasattr(library, "mem_get_info"):
+        return None
+    kept = library.memory_reserved(device) - library.memory_allocated(device)  # torch's own, for reuse
+    return int(library.mem_get_info(device)[0]) + int(kept)
 
 
 def check(vae: FirstStage, unet: DenoisingNetwork, height: int, width: int, windows: Windows | None) -> None:

@@ -74,7 +74,7 @@ def open_to_check(data: DataOptions, recipe: Recipe | None = None) -> Images:
     channels = data.channels if isinstance(data, FirstStageDataOptions) else None
     if isinstance(recipe, DiffusionRecipe) and recipe.vae is not None:
         config = Path(recipe.vae) / "config.json"
-        channels = json.loads(config.read_text())["in_channels"] if config.exists() else 3
+        channels = json.loads(config.read_text(encoding="utf-8"))["in_channels"] if config.exists() else 3
     records = read_records(data, None if recipe is None else recipe.output_dir)
     return Images(records, data.resolution, channels or channels_of(records.files), data.value_range)
 

@@ -51,5 +51,6 @@ def cached_states(folder: Path, encoder: LDMTextEncoder, ids: torch.Tensor) -> N
                     rows[start : start + len(states)] = states
                 assert rows is not None
                 rows.flush()
+                del rows  # Windows renames no file that is mapped
             encoder.to(device)
     return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]

@@ -89,4 +89,4 @@ class Interrupts:
             self.number, self.time = number, time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self.time > FORWARDED_S:
             signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)

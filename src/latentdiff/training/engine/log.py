@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from latentdiff.io.files import atomic_file
+from latentdiff.io.system import sync_open
 from latentdiff.training.engine.failures import tolerate_os_errors
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.trackers import track_values
@@ -125,7 +125,7 @@ class Log:
                 file.truncate(self.size)  # of a line that was written in part
                 file.write(self.waiting)
                 file.flush()
-                os.fsync(file.fileno())
+                sync_open(file.fileno())
             self.size, self.waiting = self.size + len(self.waiting), b""
         track_values(self.accelerator, values, step)
 

@@ -20,8 +20,9 @@ Batch = TypeVar("Batch", torch.Tensor, dict[str, torch.Tensor])
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on `device`."""
     if isinstance(batch, dict):
-        return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-    return batch.to(device, non_blocking=True)
+        return {name: to_device(value, device) for name, value in batch.items()}
+    # On MPS such a copy may read memory that has been freed meanwhile (pytorch issue 189690).
+    return batch.to(device, non_blocking=device.type != "mps")
 
 
 class Task(nn.Module, ABC, Generic[Batch]):

@@ -1,0 +1,73 @@
+"""What systems do in different ways. Linux is what is tested; the fallbacks for macOS and Windows stand here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# Errors of systems, such as Windows, that don't open or sync folders; their renames need no help.
+FOLDERS_NOT_SYNCED = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
+
+# Windows syncs only files that are open for writing; elsewhere a file can be synced that only reading is allowed of.
+SYNCED_AS = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk itself, so that they outlast a loss of power."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else SYNCED_AS)
+        try:
+            sync_open(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in FOLDERS_NOT_SYNCED or not path.is_dir():
+            raise
+
+
+def sync_open(descriptor: int) -> None:
+    """Have what was written to an open file on the disk itself."""
+    thorough = getattr(fcntl, "F_FULLFSYNC", None)
+    if thorough is not None:  # macOS, whose fsync leaves data in the cache of the drive
+        try:
+            fcntl.fcntl(descriptor, thorough)
+            return
+        except OSError:  # a file system without it, such as one of a network
+            pass
+    os.fsync(descriptor)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or a copy where there are no hard links. A symbolic link stays one."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except (OSError, NotImplementedError, AttributeError):  # of file system, Windows' os.link, a system without os.link
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def delay_sigterm(seconds: int) -> None:
+    """Let a SIGTERM end this process only so many seconds after it came.
+
+    Windows has no alarms. It ends processes without a signal, so there is nothing to delay.
+    """
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(seconds))
+
+
+def errno_of(code: int) -> int:
+    """C's number of an error that a library has by the system's number, which is another one on Windows."""
+    if sys.platform == "win32":
+        return OSError(0, "", None, code).errno or 0
+    return code
