@@ -39,7 +39,7 @@ def available(device: torch.device) -> int | None:
     if device.type in ("cpu", "mps"):  # MPS computes in the memory of the CPU
         return int(psutil.virtual_memory().available)
     library = getattr(torch, device.type, None)  # torch.cuda and torch.xpu can be asked
-    if not hasattr(library, "mem_get_info"):
+    if library is None or not hasattr(library, "mem_get_info"):
         return None
     kept = library.memory_reserved(device) - library.memory_allocated(device)  # torch's own, for reuse
     return int(library.mem_get_info(device)[0]) + int(kept)
