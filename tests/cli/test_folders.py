@@ -140,24 +140,19 @@ def test_an_image_that_is_too_large_is_reported(run, models, photos, tmp_path, m
     assert err[0].startswith("latentdiff: error: photos/large.png: an image of 128x128 needs about")
 
 
-def environment(rank=None, count=2):
-    """The variables that launchers set, and nothing of this process's that changes results."""
-    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launched = {} if rank is None else {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-    return {**variables, **launched}
-
-
-def start(command, folder, env):
+def start(command, folder, rank, count=2):
+    """The command as a launcher starts it."""
     argv = [sys.executable, "-m", "latentdiff", *map(str, command)]
+    env = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
     return subprocess.Popen(argv, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_two_processes_make_the_files_of_one(models, tmp_path):
+def test_two_processes_make_the_files_of_one(run, models, tmp_path):
     options = ("--model", models["class"], "--steps", 2, "-n", 7, "--batch-size", 2)
-    started = [start(("sample", *options, "-o", "two"), tmp_path, environment(rank)) for rank in (0, 1)]
+    started = [start(("sample", *options, "-o", "two"), tmp_path, rank) for rank in (0, 1)]
     results = [(*process.communicate(), process.returncode) for process in started]
-    alone = start(("sample", *options, "-o", "one"), tmp_path, environment())
-    assert (alone.wait(), [code for _, _, code in results]) == (0, [0, 0])
+    alone, _, _ = run("sample", *options, "-o", "one")
+    assert (alone, [code for _, _, code in results]) == (0, [0, 0])
     shares = [[line.split("\t")[0] for line in out.splitlines()] for out, _, _ in results]
     assert [len(share) for share in shares] == [4, 3]
     assert not set(shares[0]) & set(shares[1])
@@ -165,18 +160,18 @@ def test_two_processes_make_the_files_of_one(models, tmp_path):
     assert len(files(tmp_path / "one")) == 7
 
 
-def test_a_launcher_does_not_stop_the_others_for_bad_files(models, photos, tmp_path):
+def test_a_launcher_does_not_stop_the_others_for_bad_files(run, models, photos, tmp_path):
     """The launcher is the one that `accelerate launch` runs for several devices."""
     for number in range(5):  # all that the first process has to do; the second takes much longer
         (photos / f"0{number}.png").write_bytes(b"")
     options = ("--model", models["upscale"], "--batch-size", 5, "--steps", 300, "--seed", 0)
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
     argv = [sys.executable, *map(str, (*launch, "-m", "latentdiff", "upscale", "photos", "-o", "two", *options))]
-    done = subprocess.run(argv, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "latentdiff: error: 5 of 5 files failed" in done.stderr
-    alone = start(("upscale", "photos", "-o", "one", *options), tmp_path, environment())
-    assert (alone.wait(), len(files(tmp_path / "one"))) == (2, 5)
+    alone, _, _ = run("upscale", "photos", "-o", "one", *options)
+    assert (alone, len(files(tmp_path / "one"))) == (2, 5)
     assert files(tmp_path / "two") == files(tmp_path / "one")
 
 

@@ -113,7 +113,7 @@ def test_aliases_in_a_config(tmp_path):
     ("content", "message"),
     [
         (b"\xff\xfe", "cannot be read"),
-        (b"[" * 10_000, "is not YAML"),
+        (b"[" * 2_000, "is not YAML"),
         (b"model: {target: [", "is not YAML"),
         (b"model: 3", "has no model with a target"),
         (b"model: {target: evil.Model, params: {}}", "the model has the class 'Model'"),

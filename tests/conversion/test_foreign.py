@@ -6,12 +6,12 @@ import re
 import pytest
 import torch
 from safetensors.torch import save_file
+from twins import zoo_plan
 
 from latentdiff.cli.main import main
 from latentdiff.conversion import load_original
 from latentdiff.conversion.foreign import KINDS
-from latentdiff.conversion.plan import make_conversion_plan
-from latentdiff.conversion.zoo import zoo_config, zoo_names
+from latentdiff.conversion.zoo import zoo_names
 from latentdiff.errors import CheckpointError
 
 # Names as they stand in published files.
@@ -63,7 +63,7 @@ def test_all_kinds_are_tested():
 
 @pytest.mark.parametrize("name", zoo_names())
 def test_no_model_of_the_zoo_is_taken_for_one(name):
-    plan = make_conversion_plan(zoo_config(name))
+    plan = zoo_plan(name)
     names = [key for part in plan.parts.values() for key in part.map.original_shapes]
     names += ["loss.discriminator.main.0.weight", "model_ema.decay", "cond_stage_model.transformer.to_logits.weight"]
     assert not [key for key in names for kind in KINDS if re.search(kind.names, key)]

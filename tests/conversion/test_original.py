@@ -28,17 +28,17 @@ def files(name):
     return GOLDEN / name / "model.safetensors", GOLDEN / name / "config.yaml"
 
 
-@pytest.fixture(params=TASKS)
+@pytest.fixture(scope="module", params=TASKS)
 def name(request):
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def io(name):
     return load_file(GOLDEN / name / "io.safetensors")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def loaded(name):
     return load_original(*files(name), ema=False)
 
@@ -108,7 +108,7 @@ def test_unet(name, loaded, io):
     torch.testing.assert_close(found, io["unet.eps"], **EXACT)
 
 
-@pytest.mark.parametrize("name", EMA_CASES)
+@pytest.mark.parametrize("name", EMA_CASES, scope="module")
 @torch.no_grad()
 def test_averaged_weights_are_the_default(name, io):
     unet = load_original(*files(name)).components["unet"]

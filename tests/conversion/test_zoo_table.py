@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from twins import zoo_plan
 
 from latentdiff.conversion.inventory import EMA, account_for
-from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, UNET, make_conversion_plan
+from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, UNET
 from latentdiff.conversion.zoo import ONE_NETWORK, recognise, zoo_config, zoo_names
 from latentdiff.errors import CheckpointError, ConfigError
 
@@ -58,7 +59,7 @@ def test_table_is_the_zoo():
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_names_shapes_and_counts(name):
-    plan = make_conversion_plan(zoo_config(name))
+    plan = zoo_plan(name)
     assert {part: sum(p.numel() for p in plan.parts[part].model.parameters()) for part in plan.parts} == PARAMETERS[
         name
     ]
@@ -80,13 +81,13 @@ def test_names_shapes_and_counts(name):
 
 
 def test_wrong_config_names_the_first_tensors():
-    plan = make_conversion_plan(zoo_config("cin256"))
+    plan = zoo_plan("cin256")
     with pytest.raises(CheckpointError, match=r"does not fit its config: \d+ missing \(.*give the config"):
-        account_for(plan, shapes_of(make_conversion_plan(zoo_config("celeba256"))), ema=True)
+        account_for(plan, shapes_of(zoo_plan("celeba256")), ema=True)
 
 
 def test_averages_must_be_whole():
-    plan = make_conversion_plan(zoo_config("celeba256"))
+    plan = zoo_plan("celeba256")
     shapes = shapes_of(plan)
     names = [key for key in shapes if key.startswith(UNET)]
     averages = {EMA + key.removeprefix("model.").replace(".", ""): shapes[key] for key in names}
@@ -107,7 +108,7 @@ def test_documentation_has_the_table():
     """Each row of docs/conversion.md is what the networks say."""
     text = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text(encoding="utf-8")
     for name in zoo_names():
-        plan = make_conversion_plan(zoo_config(name))
+        plan = zoo_plan(name)
         counts = {part: sum(p.numel() for p in plan.parts[part].model.parameters()) for part in plan.parts}
         vae, unet = counts.pop("vae"), counts.pop("unet", None)
         rest = ", ".join(f"{count:,}" for count in counts.values()) or "-"

@@ -1,6 +1,7 @@
 """Small twins of the zoo's models: their structure at the narrowest widths, and checkpoints of them as published."""
 
 import copy
+from functools import cache
 
 import numpy as np
 import torch
@@ -85,6 +86,12 @@ def buffers(params):
         "posterior_mean_coef2": (1.0 - before) * np.sqrt(1.0 - betas) / (1.0 - alphas),
     }
     return {name: torch.tensor(array, dtype=torch.float32) for name, array in tensors.items()}
+
+
+@cache
+def zoo_plan(name):
+    """The plan of a model of the zoo at its full size, on the meta device."""
+    return make_conversion_plan(zoo_config(name))
 
 
 class Twin:

@@ -57,7 +57,8 @@ class FakeHub(ThreadingHTTPServer):
         self.on_request = None
         self.down = False
         self.cache = None  # folder of the client that is tested
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        # `shutdown` waits for the next poll; by default they are half a second apart.
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def url(self):

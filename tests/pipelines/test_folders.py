@@ -22,9 +22,15 @@ def make(pipe, **options):
     return pipe("a cat", num_inference_steps=3, seed=0, output_type="np", **options).images
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return tiny_text_to_image(tmp_path_factory.mktemp("original"))
+
+
 @pytest.fixture
-def folder(tmp_path):
-    return tiny_text_to_image(tmp_path)
+def folder(original, tmp_path):
+    """A copy, which tests may change."""
+    return shutil.copytree(original, tmp_path / original.name)
 
 
 def test_round_trip_through_the_base_class(folder, tmp_path):
