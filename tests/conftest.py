@@ -3,9 +3,20 @@
 import gc
 import os
 
+import pytest
+
 # Before torch is imported: processes that test beside one another would fight for the cores, and tests that compare
 # this process with those that it starts need the same number of threads in all of them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+MAX_WORKERS = 8  # each takes some gigabytes, and ten seconds of imports before its first test
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """What `-n auto` means: as many processes as there are cores for this one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_WORKERS)
 
 
 def pytest_collection_finish():
