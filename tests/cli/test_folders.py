@@ -147,6 +147,7 @@ def start(command, folder, rank, count=2):
     return subprocess.Popen(argv, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.thorough
 def test_two_processes_make_the_files_of_one(run, models, tmp_path):
     options = ("--model", models["class"], "--steps", 2, "-n", 7, "--batch-size", 2)
     started = [start(("sample", *options, "-o", "two"), tmp_path, rank) for rank in (0, 1)]
@@ -160,6 +161,7 @@ def test_two_processes_make_the_files_of_one(run, models, tmp_path):
     assert len(files(tmp_path / "one")) == 7
 
 
+@pytest.mark.thorough
 def test_a_launcher_does_not_stop_the_others_for_bad_files(run, models, photos, tmp_path):
     """The launcher is the one that `accelerate launch` runs for several devices."""
     for number in range(5):  # all that the first process has to do; the second takes much longer

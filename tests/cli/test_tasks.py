@@ -172,6 +172,7 @@ def test_sample_takes_classes_in_turn_but_for_the_null_class(run, models, loaded
     assert [read_parameters(f"some/{seed:06d}.png")["label"] for seed in (5, 6)] == [2, "dog"]
 
 
+@pytest.mark.thorough
 def test_windows(made, loaded, tmp_path):
     image = noise_image(tmp_path / "a.png", (24, 16))
     made("upscale", "a.png", "-o", "plain.png")

@@ -61,6 +61,7 @@ def test_all_kinds_are_tested():
     assert len(FILES) == len(KINDS)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", zoo_names())
 def test_no_model_of_the_zoo_is_taken_for_one(name):
     plan = zoo_plan(name)

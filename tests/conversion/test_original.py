@@ -120,6 +120,7 @@ def twin(key):
     return "model_ema." + key.removeprefix("model.").replace(".", "") if key.startswith("model.") else key
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ema", [False, True])
 def test_way_back_is_byte_identical(name, ema):
     stored = load_file(files(name)[0])

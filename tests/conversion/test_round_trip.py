@@ -16,6 +16,8 @@ from latentdiff.conversion.zoo import ONE_NETWORK, zoo_names
 from latentdiff.io.tensor_files import open_tensors
 from latentdiff.tasks import TASKS
 
+pytestmark = pytest.mark.thorough
+
 SAME = {name for group in ONE_NETWORK for name in sorted(group)[1:]}  # as the first of their group
 NAMES = [name for name in zoo_names() if name not in SAME]
 

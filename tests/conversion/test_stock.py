@@ -13,6 +13,8 @@ from latentdiff.conversion.to_diffusers import save_diffusers
 from latentdiff.conversion.zoo import FIRST_STAGES, MODELS
 from latentdiff.errors import ConfigError
 
+pytestmark = pytest.mark.thorough
+
 REFUSED = {
     "lsun_churches256": "heads of one width",
     "inpainting_big": "heads of one width",

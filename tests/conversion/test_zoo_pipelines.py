@@ -11,6 +11,8 @@ from latentdiff.conversion.zoo import FIRST_STAGES, MODELS
 from latentdiff.errors import CheckpointError, ConfigError
 from latentdiff.tasks import TASKS
 
+pytestmark = pytest.mark.thorough
+
 PADDING = {"sd-1": 49407, "sd-2-base": 0, "sd-2-v": 0}
 
 

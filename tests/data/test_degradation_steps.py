@@ -197,6 +197,7 @@ def features(plan):
     }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("degradation", [BSR_LIGHT, BSR_FULL], ids=["light", "full"])
 def test_distribution_of_plans(degradation):
     n, rng = 12000, np.random.default_rng(0)

@@ -44,6 +44,7 @@ def test_a_size_is_enough_for_strokes_and_boxes(name):
 
 
 # LaMa's ranges and order of draws with OpenCV 5.0.0's lines, 256x256, 3000 masks: mean and standard deviation.
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "strokes, mean, deviation", [(THIN, 0.292, 0.13), (MEDIUM.first, 0.298, 0.086), (THICK.first, 0.459, 0.21)]
 )

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 from PIL import Image
 from tiny import unconditional
@@ -14,6 +15,7 @@ from latentdiff.training.recipes import ClassifierRecipe
 TEXT = (Path(__file__).parents[2] / "docs" / "guidance.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.thorough
 def test_snippets_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     unconditional(tmp_path).save_pretrained("my-model")

@@ -76,6 +76,7 @@ def guides(pipe, classifier, labels, target):
     ]
 
 
+@pytest.mark.thorough
 def test_all_kinds_together_and_images_do_not_depend_on_their_batch(pipe, classifier):
     targets = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     both = make(pipe, guidance=guides(pipe, classifier, ["dog", "star"], targets))
@@ -147,6 +148,7 @@ CASES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CASES)
 def test_distance_falls_with_the_scale(name, decoder):
     """Latents of N(0, 1), whose perfect network is known, and the decoder of a real first stage."""

@@ -60,6 +60,7 @@ def test_texts_are_no_templates(tmp_path):
     assert str(card).endswith("|\n") and "\n\n\n" not in str(card)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [text_to_image, unconditional])
 def test_snippet_runs(tmp_path, monkeypatch, make):
     make(tmp_path).save_pretrained(tmp_path / "model")

@@ -180,6 +180,7 @@ def test_local_files_only(model):
     refused(CheckpointError, "variant 'ema'", local_files_only=True, variant="ema")
 
 
+@pytest.mark.thorough
 def test_by_environment(model):
     """The client as users start it: nothing is patched, first with a network, then without."""
     code = f"import latentdiff; print(type(latentdiff.DiffusionPipeline.from_pretrained({NAME!r})).__name__)"

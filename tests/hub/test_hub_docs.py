@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from fake_hub import LFS_BYTES
 
 from latentdiff import DiffusionPipeline
@@ -10,6 +11,7 @@ from latentdiff import DiffusionPipeline
 TEXT = (Path(__file__).parents[2] / "docs" / "hub.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.thorough
 def test_snippets_run(hub, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pipe = DiffusionPipeline.from_pretrained(folder)

@@ -83,6 +83,7 @@ def test_pull_request_against_a_branch_is_refused(hub, folder):
     assert not hub.asked("POST", "")
 
 
+@pytest.mark.thorough
 def test_revisions(hub, folder):
     pipe = load(folder)
     first = pipe.push_to_hub(f"{OWNER}/tiny").oid

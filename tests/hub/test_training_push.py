@@ -17,6 +17,7 @@ def train(root, **options):
     return toy.train("class-to-image", data, vae, root / "run", **values)
 
 
+@pytest.mark.thorough
 def test_it_is_pushed_with_a_filled_card(hub, tmp_path):
     output = train(tmp_path)
     files = hub.repos[f"{OWNER}/trained"].commits[-1][1]
@@ -37,6 +38,7 @@ def test_it_is_pushed_with_a_filled_card(hub, tmp_path):
     )
 
 
+@pytest.mark.thorough
 def test_a_failed_upload_loses_nothing(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(HubError):

@@ -10,6 +10,7 @@ import pytest
 SCRIPT = Path(__file__).with_name("fuzz.py")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [20_000, pytest.param(500_000, marks=pytest.mark.slow)])
 def test_damaged_files(count):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -43,6 +43,7 @@ def test_what_is_only_held_may_lie_deep():
     check(pickle.dumps({"deep": deep}, 2))
 
 
+@pytest.mark.thorough
 def test_number_of_operations():
     with pytest.raises(ValueError, match="more than 600000 operations"):
         check(b"\x80\x02" + b"]" * MAX_OPERATIONS + b".")

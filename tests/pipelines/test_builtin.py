@@ -29,6 +29,7 @@ def test_size_and_card():
     assert all(word in card for word in ("apache-2.0", "Noto", "recipes/emoji", "## Figures", "## Limits"))
 
 
+@pytest.mark.thorough
 def test_background_follows_the_prompt(pipe):
     colours = {"red": (0.9, 0.2, 0.2), "green": (0.3, 0.7, 0.3), "blue": (0.2, 0.45, 0.9), "yellow": (1.0, 0.9, 0.3)}
     found = images(pipe, [f"a cat on a {colour} background" for colour in colours])

@@ -17,6 +17,7 @@ def pipe(tmp_path_factory):
     return text_to_image(tmp_path_factory.mktemp("pipe"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scheduler", SCHEDULERS.names())
 def test_image_does_not_depend_on_its_batch(pipe, scheduler):
     pipe.set_scheduler(scheduler)

@@ -76,6 +76,7 @@ def test_several_images_of_each_input(pipes, task):
     assert np.abs(images[2:4] - second).max() <= 1 / 255
 
 
+@pytest.mark.thorough
 def test_windows_make_large_images(pipes, task):
     _, inputs, options = TASKS[task]
     if task in ("text-to-image", "class-to-image", "layout-to-image"):

@@ -33,6 +33,7 @@ def test_wrong_images_are_not_found(judge):
     assert (outcome["top1"], outcome["background"], outcome["colour"]) == (0.0, 0.0, 0.0)
 
 
+@pytest.mark.thorough
 def test_pairs_are_found_where_asked_and_noticed_when_swapped(judge):
     asked = [Scene("pair", (Thing("cactus"), Thing("banana")), relation=relation) for relation in RELATIONS]
     swapped = [Scene("pair", scene.things[::-1], relation=scene.relation) for scene in asked]

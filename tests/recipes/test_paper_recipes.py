@@ -62,6 +62,7 @@ def test_every_released_model_has_a_recipe():
     assert set(zoo_names()) - ELSEWHERE <= set(table.names())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", sorted(set(table.names()) & set(zoo_names())))
 def test_networks_and_noise_of_released_models(name):
     recipe, plan = table.load(name), make_conversion_plan(zoo_config(name))

@@ -61,6 +61,7 @@ def test_a_run_is_one_cuda_graph(name):
     torch.testing.assert_close(captured, expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_compiles_to_one_graph(name):
     scheduler, start, noise = ready(name), torch.ones(1, 4, 8, 8), torch.randn(1, 4, 8, 8)

@@ -41,6 +41,7 @@ def check(folder, images):
     assert pipe(num_inference_steps=1, seed=0).images[0].size == (toy.SIDE, toy.SIDE)
 
 
+@pytest.mark.thorough
 def test_alone(options, tmp_path, monkeypatch):
     for script, argv in options.items():
         monkeypatch.setattr(sys, "argv", [script, *argv])

@@ -13,6 +13,8 @@ from tiny import tiny_class_to_image, tiny_text_to_image, tiny_unconditional
 from latentdiff import CheckpointError, ConfigError, DiffusionPipeline
 from latentdiff.viz.grid import image_grid
 
+pytestmark = pytest.mark.thorough
+
 LORA = {"lora": {"rank": 2, "alpha": 6}, "unet": {}}
 STARTS = {
     "text-to-image": (tiny_text_to_image, {"conditioning.vocabulary": None, "conditioning.text_encoder": {}}),

@@ -18,6 +18,8 @@ from latentdiff.errors import BadFileError, LatentDiffWarning
 from latentdiff.training.first_stage.task import train_first_stage
 from latentdiff.training.recipes import FirstStageRecipe
 
+pytestmark = pytest.mark.thorough
+
 
 class Numbers(torch.utils.data.Dataset):
     """Numbers of which some are bad, and which of them were asked for."""

@@ -25,6 +25,8 @@ from latentdiff.sampling import sample
 from latentdiff.training.classifier import train_classifier
 from latentdiff.training.recipes import ClassifierRecipe
 
+pytestmark = pytest.mark.thorough
+
 COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220)}
 CLASSIFIER = {
     "block_out_channels": [16, 16],

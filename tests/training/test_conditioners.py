@@ -59,6 +59,7 @@ def test_a_folder_becomes_a_pipeline(task, data, vae, tmp_path):
     assert changed == {"unet", *CONDITIONERS.get(task).trains}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", toy.TASKS)
 def test_resuming_is_bit_for_bit(task, data, vae, tmp_path):
     whole = toy.train(task, data, vae, tmp_path / "whole", **{"data.random_flip": True})
@@ -70,6 +71,7 @@ def test_resuming_is_bit_for_bit(task, data, vae, tmp_path):
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", ["layout-to-image", "inpaint"])
 def test_worker_processes_change_nothing(task, data, vae, tmp_path):
     runs = [toy.train(task, data, vae, tmp_path / str(n), max_train_steps=2, **{"data.num_workers": n}) for n in (0, 2)]
@@ -216,6 +218,7 @@ def test_masks_are_drawn_by_their_weights(data, vae):
         assert 0 < holes.float().mean() <= 0.5
 
 
+@pytest.mark.thorough
 def test_a_vq_first_stage(data, tmp_path):
     """Latents are learned before quantisation, scaled to unit variance."""
     torch.manual_seed(0)

@@ -24,6 +24,8 @@ from latentdiff.training.first_stage.autoencoder import load_first_stage
 from latentdiff.training.first_stage.task import train_first_stage
 from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
 
+pytestmark = pytest.mark.thorough
+
 KL = toy.VAE
 VQ = {**KL, "_class_name": "VQModel", "num_vq_embeddings": 64}
 MEAN_COLOUR = 13.87  # dB of drawn images painted over with their mean colour

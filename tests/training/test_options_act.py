@@ -14,6 +14,8 @@ from latentdiff.config import load_recipe
 from latentdiff.training.first_stage.task import train_first_stage
 from latentdiff.training.recipes import FirstStageRecipe
 
+pytestmark = pytest.mark.thorough
+
 
 def trained(data, vae, output, **options):
     toy.train("unconditional", data, vae, output, **{"max_train_steps": 2, "ema.decay": 0, **options})

@@ -15,6 +15,8 @@ from latentdiff.seeding import array_generator
 from latentdiff.training.data import open_images
 from latentdiff.training.diffusion.build import make_conditioner
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

@@ -20,6 +20,8 @@ from tiny_run import assert_same_run, log, weights
 from latentdiff import DiffusionPipeline
 from latentdiff.training.engine import checkpoint
 
+pytestmark = pytest.mark.thorough
+
 KILLS = 200
 
 

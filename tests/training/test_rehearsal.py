@@ -56,6 +56,7 @@ def test_it_counts_what_a_run_has(data, vae, tmp_path, monkeypatch):
     assert speed > 0
 
 
+@pytest.mark.thorough
 def test_activations_follow_the_levers(data, vae, tmp_path, monkeypatch):
     """Twice the micro-batch takes twice as much, checkpointing less, accumulation nothing."""
     monkeypatch.setattr(rehearsal, "GIB", 1)

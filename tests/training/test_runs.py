@@ -16,6 +16,8 @@ from latentdiff.config import load_recipe
 from latentdiff.training.first_stage.task import train_first_stage
 from latentdiff.training.recipes import FirstStageRecipe
 
+pytestmark = pytest.mark.thorough
+
 COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220)}
 UNET = {**toy.UNET, "sample_size": 8, "cross_attention_dim": 16}
 TEXT = toy.TASKS["text-to-image"]["text_encoder"]

@@ -10,6 +10,8 @@ from PIL import Image
 from latentdiff import ConfigError, DiffusionPipeline, InputError
 from latentdiff.viz.grid import image_grid
 
+pytestmark = pytest.mark.thorough
+
 VALIDATION = {"validation.steps": 2, "validation.inference_steps": 3, "max_train_steps": 4, "seed": 5}
 
 

@@ -13,6 +13,8 @@ from latentdiff.seeding import SampleGenerators, array_generator
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.task import DiffusionTask
 
+pytestmark = pytest.mark.thorough
+
 CONCATENATED = ("super-resolution", "inpaint", "semantic-to-image")
 
 

@@ -29,6 +29,8 @@ from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.loop import make_accelerator, train
 from latentdiff.training.recipes import Recipe
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
