@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Self
 
     import numpy as np
     import torch
     from numpy.typing import NDArray
     from PIL import Image
     from torch import Tensor
-    from typing_extensions import Self
 
 JSON = dict[str, Any]
 """A JSON object, as configurations and indices are."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_type
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from numpy.typing import NDArray
 from PIL import Image
-from typing_extensions import Unpack, assert_type
+from typing_extensions import Unpack
 
 from latentdiff import (
     AutoPipeline,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 import yaml
 from pydantic import (
@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic.json_schema import models_json_schema
-from typing_extensions import Self, dataclass_transform
+from typing_extensions import dataclass_transform
 
 from latentdiff.config.messages import first_wrong
 from latentdiff.config.values import allowed, members, read, trait

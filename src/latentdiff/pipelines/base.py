@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline as StockPipeline
-from typing_extensions import Self
 
 from latentdiff.compat import progress_bar_config, register_component_bases
 from latentdiff.errors import ConfigError

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import model_validator
-from typing_extensions import Self
 
 from latentdiff.config import check, option
 from latentdiff.training.diffusion.conditioners.options import Conditioning, TextOptions
