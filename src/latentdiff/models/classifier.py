@@ -15,7 +15,7 @@ from latentdiff.errors import ConfigError, InputError
 from latentdiff.labels import check_class_names, class_number
 from latentdiff.models.unet_config import check_numbers, check_sample, levels_of
 from latentdiff.nn.blocks import BlockStyle, DownBlock, MidBlock
-from latentdiff.nn.embeddings import TimestepEmbedding, timestep_embedding
+from latentdiff.nn.layers import TimestepEmbedding, timestep_embedding
 from latentdiff.nn.pooling import AttentionPool, MeanPool
 
 

@@ -17,8 +17,7 @@ from latentdiff.models.unet_config import check_numbers, check_sample, levels_of
 from latentdiff.nn.attention import CrossAttention
 from latentdiff.nn.blocks import BlockStyle, Context, DownBlock, Level, MidBlock, UpBlock
 from latentdiff.nn.context import ContextCache
-from latentdiff.nn.embeddings import TimestepEmbedding, timestep_embedding
-from latentdiff.nn.init import zero_init
+from latentdiff.nn.layers import TimestepEmbedding, timestep_embedding, zero_init
 
 
 class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]
