@@ -14,9 +14,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.schedulers.parametrization import Parametrization
+from latentdiff.seeding import Generators
 from latentdiff.windows import Windows
 
-Generators = torch.Generator | list[torch.Generator] | None
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 

@@ -1,4 +1,4 @@
-"""Stateless randomness: every draw comes from the numbers that name it, such as (seed, image) or (seed, sample)."""
+"""Stateless randomness: a draw is a function of the numbers that identify it, such as (seed, image number)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ import torch
 from latentdiff.errors import InputError
 
 MAX_SEED = 2**63 - 1
+Generators = torch.Generator | list[torch.Generator] | None
+"""The source of a batch's noise: one generator for all images, one per image, or None for torch's global one."""
 
 
 def check_seed(seed: object, name: str = "seed") -> int:
-    """`seed` as an int, or an InputError, which calls it `name`, when it isn't an integer of 0 to 2**63 - 1."""
+    """Return `seed` if it is an integer from 0 to 2**63 - 1.
+
+    Raises:
+        InputError: If it isn't; the message calls it `name`.
+    """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise InputError(f"{name} is {seed!r}; it must be an integer from 0 to 2**63 - 1, choose another")
     return seed
@@ -31,13 +37,14 @@ def array_generator(*numbers: int) -> np.random.Generator:
 
 
 class SampleGenerators:
-    """What is drawn for a batch: each row from its own generator of (seed, number of the row's sample).
+    """The generators of a batch, one for each row, made from (seed, number of the row's sample).
 
-    So a sample meets the same noise in whichever batch and process it is, which costs some 20 microseconds a sample.
+    A sample therefore meets the same noise in whichever batch and process it is. This costs about 20 microseconds a
+    sample.
 
     Args:
-        seed: Of the run.
-        samples: The numbers of the batch's samples in the run.
+        seed: The seed of the run.
+        samples: The number in the run of each sample of the batch.
     """
 
     def __init__(self, seed: int, samples: Sequence[int]) -> None:

@@ -23,7 +23,7 @@ def merge_heads(tokens: Tensor) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """`scaled_dot_product_attention` of queries (B, heads, L, d) to keys and values (B, heads, M, d).
 
-    Training on a CPU under autocast, it is computed in float32: the bfloat16 kernel's backward pass takes twice the time.
+    Training under autocast on a CPU, it is computed in float32: backward, the bfloat16 kernel takes twice as long.
     """
     if query.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled():
         with torch.autocast("cpu", enabled=False):

@@ -24,8 +24,9 @@ from latentdiff.pipelines.options import DEFAULTS, SamplingOptions, image_genera
 from latentdiff.pipelines.publishing import PublishingMixin
 from latentdiff.pipelines.start import StartPoint
 from latentdiff.registry import nearest
-from latentdiff.sampling import Callback, Denoiser, Generators, Guidance, sample
+from latentdiff.sampling import Callback, Denoiser, Guidance, sample
 from latentdiff.schedulers.select import make_scheduler
+from latentdiff.seeding import Generators
 from latentdiff.windows import Windows
 
 # The private names of diffusers that are needed: without the first our components would load from disk but not from the

@@ -12,8 +12,8 @@ import torch
 from latentdiff.errors import InputError
 from latentdiff.pipelines.outputs import check_output_type
 from latentdiff.registry import nearest
-from latentdiff.sampling import Generators, Guidance
-from latentdiff.seeding import check_seed, generator
+from latentdiff.sampling import Guidance
+from latentdiff.seeding import Generators, check_seed, generator
 from latentdiff.tasks import NUM_INFERENCE_STEPS
 from latentdiff.windows import Windows
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from latentdiff.errors import InputError
-from latentdiff.sampling import Generators, KnownRegion
+from latentdiff.sampling import KnownRegion
+from latentdiff.seeding import Generators
 
 
 @dataclass(frozen=True)
