@@ -107,7 +107,7 @@ def test_a_folder_of_arrays(tmp_path):
     [
         ("x.npy", b"\x93NUMPY\x01\x00broken", "cannot be read as an array"),
         ("x.npy", np.array(["text"]), "numbers of shape"),
-        ("x.npy", np.full((2, 2, 5), np.nan), "no numbers"),
+        ("x.npy", np.full((2, 2, 5), np.nan), "infinite or not numbers"),
         ("x.npy", stack(EIGHT, 2), "has 2 channels where 5 are needed"),
         ("x.png", EIGHT, "has 1 channels where 5 are needed"),
         ("x.png", b"nonsense", "not an image of a known kind"),

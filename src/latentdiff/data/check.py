@@ -19,7 +19,7 @@ from latentdiff.errors import LatentDiffError
 from latentdiff.io.arrays import kind_of, read_values
 from latentdiff.io.boxes import clip, parse_box
 from latentdiff.io.images import centre_box, load_image
-from latentdiff.io.stored import Stored, load
+from latentdiff.io.stored import Stored, read_into_memory
 
 AT_ONCE = 1024  # images handed to the workers together
 ANY_CLASS = IGNORE_INDEX  # of label maps whose number of classes nobody has said
@@ -125,7 +125,7 @@ def _look(images: Images, number: int, meant: Meant) -> Look:
 
 def _decode(images: Images, file: Stored, look: Look) -> tuple[int, int]:
     """Height and width of an image that was decoded as training would."""
-    file = loaded = load(file)
+    file = loaded = read_into_memory(file)
     look.digest = hashlib.sha256(loaded.content).hexdigest()
     if images.channels == 3 and kind_of(file) == "pillow":
         width, height = load_image(file, str(file)).size

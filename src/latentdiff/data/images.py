@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from latentdiff.data.records import Records
 from latentdiff.io.arrays import kind_of, read_values, resize_square
 from latentdiff.io.images import centre_square, load_image, to_picture, to_tensor
-from latentdiff.io.stored import Stored, load
+from latentdiff.io.stored import Stored, read_into_memory
 
 
 class Images(Dataset[torch.Tensor]):
@@ -78,10 +78,10 @@ class Images(Dataset[torch.Tensor]):
 
     def square(self, index: int) -> Image.Image:
         """Image `index` as RGB pixels: the centre square, resized."""
-        return self._square(load(self.files[index]))
+        return self._square(read_into_memory(self.files[index]))
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        file = load(self.files[index])
+        file = read_into_memory(self.files[index])
         if self.channels == 3 and kind_of(file) == "pillow":
             return to_tensor(self._square(file))
         return self._values(file)
