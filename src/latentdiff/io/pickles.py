@@ -123,8 +123,7 @@ def load_pickle(path: Path) -> object:
             raise
         raise CheckpointError(f"{path} is damaged or no checkpoint ({one_line(error)}); {FETCH}") from None
     _refuse(path, names)
-    # Each name gets a class of its own, since torch keeps one name for a class.
-    stubs: list[Any] = [(type("Stub", (Stub,), {}), name) for name in sorted(names & STUB_NAMES)]
+    stubs: list[Any] = [(Stub, name) for name in sorted(names & STUB_NAMES)]
     try:
         with torch.serialization.safe_globals(stubs), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of old protocols, but what the pickle does has been checked
@@ -193,7 +192,7 @@ class _Archive:
 
 
 def _start(file: IO[bytes], record: zipfile.ZipInfo) -> int:
-    """The first byte of a record's data, which follows its own header; the directory's header may be longer."""
+    """The first byte of a record's data. It follows the record's own header, whose length the directory doesn't say."""
     file.seek(record.header_offset)
     header = file.read(LOCAL_HEADER.size)
     signature, name, extra = LOCAL_HEADER.unpack(header)
@@ -228,7 +227,7 @@ def _names(path: Path, operations: Iterator[tuple[pickletools.OpcodeInfo, Any, i
     longest, work = 0, Work()
     for operation, argument, _ in operations:
         if isinstance(argument, str) and operation.name not in ("GLOBAL", "INST"):
-            strings = [*strings[-1:], argument]
+            strings = [*strings[-1:], argument]  # the last two, which STACK_GLOBAL joins
             longest = max(longest, len(argument))
         if operation.name in ("GLOBAL", "INST"):
             names.add(".".join(argument.split(" ", 1)))
