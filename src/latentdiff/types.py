@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 """A JSON object, as configurations and indices are."""
 
+Components = dict[str, Any]
+"""The components of a model by their names in a pipeline: networks, the scheduler, a tokenizer."""
+
 # These are text at run time, so that this module imports neither numpy nor torch.
 Array: TypeAlias = "npt.NDArray[Any]"
 """A numpy array of any type of number."""

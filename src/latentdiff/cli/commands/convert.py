@@ -36,10 +36,10 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and say what was made and what was left out."""
-    from latentdiff.conversion.convert import check_new
+    from latentdiff.conversion.convert import check_output_is_new
 
     out = check_writable(args.out)
-    check_new(out)
+    check_output_is_new(out)
     with console.quiet_libraries(args.quiet):
         notes = from_file(args, out) if Path(args.source).is_file() else from_folder(args, out)
     if not args.quiet:
