@@ -108,7 +108,7 @@ PIPELINES: Registry[type] = Registry("pipeline", {name: spec.pipeline for name, 
 DEGRADATIONS: Registry[Degradation] = Registry(
     "degradation",
     {
-        "bicubic": "latentdiff.data.degradations.bicubic:bicubic",
+        "bicubic": "latentdiff.data.degradations.resize:bicubic",
         "bsr": "latentdiff.data.degradations.bsr:BSR_FULL",
         "bsr_light": "latentdiff.data.degradations.bsr:BSR_LIGHT",
     },
