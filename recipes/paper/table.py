@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import ImageFolder
 from latentdiff.models.tokenizer import BERT_VOCABULARY
 from latentdiff.training.diffusion.build import new_pipeline
 from latentdiff.training.first_stage.autoencoder import make_first_stage

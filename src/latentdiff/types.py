@@ -6,7 +6,7 @@ user's own fulfil them alike; where any component of a kind will do, it is annot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ class Component(Protocol):
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """The weights."""
+        ...
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """The weights and buffers by their names."""
         ...
 
 

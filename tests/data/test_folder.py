@@ -7,7 +7,8 @@ from PIL import Image
 
 from latentdiff import InputError
 from latentdiff.config import from_mapping
-from latentdiff.data.folder import ImageFolder, read_folder
+from latentdiff.data.folder import read_folder
+from latentdiff.data.images import ImageFolder
 from latentdiff.data.options import DataOptions
 from latentdiff.training.recipes.stages import Recipe
 

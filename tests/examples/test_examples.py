@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import ImageFolder
 from latentdiff.registry import CONDITIONERS
 from latentdiff.training.recipes.stages import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, load_recipe
 

@@ -6,8 +6,7 @@ import tifffile
 from PIL import Image
 
 from latentdiff import BadFileError, InputError
-from latentdiff.data.folder import ImageFolder
-from latentdiff.data.images import Images
+from latentdiff.data.images import ImageFolder, Images
 from latentdiff.data.records import Records
 from latentdiff.io.arrays import count_channels, read_values, resize_square, size_of, write_values
 from latentdiff.io.inputs import read_image

@@ -20,7 +20,7 @@ from latentdiff import (
     UnconditionalPipeline,
 )
 from latentdiff.config import from_mapping
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import ImageFolder
 from latentdiff.sampling import sample
 from latentdiff.training.classifier import train_classifier
 from latentdiff.training.recipes.stages import ClassifierRecipe

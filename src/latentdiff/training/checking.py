@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from latentdiff.data.check import Meant
-from latentdiff.data.images import Images
+from latentdiff.data.check import AnnotationFormat
+from latentdiff.data.images import Images, read_records
 from latentdiff.data.label_maps import indexed_palette
-from latentdiff.data.layouts import boxes_meant
+from latentdiff.data.layouts import resolve_box_format
 from latentdiff.data.options import DataOptions, FolderOptions
-from latentdiff.data.sources import read_records
 from latentdiff.training.data import channels_of
 from latentdiff.training.recipes.stages import DiffusionRecipe, FirstStageRecipe
 
@@ -29,15 +28,15 @@ def open_to_check(options: DataOptions) -> Images:
     return Images(records, options.resolution, channels or channels_of(records.files), options.value_range)
 
 
-def meaning_of(options: DataOptions, images: Images) -> tuple[Meant, list[str] | None]:
+def meaning_of(options: DataOptions, images: Images) -> tuple[AnnotationFormat, list[str] | None]:
     """How boxes and label maps are meant, and the names of the maps' classes."""
     recipe = options if isinstance(options, DiffusionRecipe) else None
     said = options if isinstance(options, (DiffusionRecipe, FolderOptions)) else FolderOptions(train_data_dir="-")
-    box_format, pixels = boxes_meant(images, said.box_format, said.box_units)
+    box_format, pixels = resolve_box_format(images, said.box_format, said.box_units)
     section = recipe.segmentation_encoder if recipe is not None else {}
     names, palette = section.get("class_names"), section.get("palette")
     known = names or palette
     count = section.get("in_channels") or (None if known is None else len(known))
     if palette is None and count is not None and images.label_maps is not None:
         palette = indexed_palette(images.label_maps, count)
-    return Meant(box_format, pixels, count, palette), names
+    return AnnotationFormat(box_format, pixels, count, palette), names

@@ -13,9 +13,8 @@ from accelerate import Accelerator
 
 from latentdiff.config import check
 from latentdiff.data.bad_files import BadFiles
-from latentdiff.data.images import Images
+from latentdiff.data.images import Images, read_records
 from latentdiff.data.options import DataOptions
-from latentdiff.data.sources import read_records
 from latentdiff.errors import BadFileError, LatentDiffWarning
 from latentdiff.io.arrays import count_channels, size_of
 from latentdiff.training.recipes.stages import Recipe

@@ -20,7 +20,7 @@ SHIFTED_SIZE = 25  # of the kernel that blurs before every sf-th pixel is taken
 
 
 def anisotropic_kernel(size: int, theta: float, l1: float, l2: float) -> Float64Array:
-    """Gaussian kernel (size, size) with sum 1, of variance `l1` along a direction and `l2` across; `theta` in radians."""
+    """Gaussian kernel (size, size) of variance `l1` along `theta` (radians) and `l2` across; it sums to 1."""
     x = np.arange(size) - (size - 1) / 2
     y = x[:, None]
     along, across = x * np.cos(theta) + y * np.sin(theta), x * np.sin(theta) - y * np.cos(theta)

@@ -11,7 +11,7 @@ import torch
 from latentdiff.conditioning import Conditioning
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
-from latentdiff.data.layouts import boxes_meant, classes_of, read_layouts
+from latentdiff.data.layouts import classes_of, read_layouts, resolve_box_format
 from latentdiff.errors import InputError
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.models.text_encoder import LDMTextEncoder
@@ -87,4 +87,4 @@ class _Shuffled:
 
 
 def _layouts(recipe: DiffusionRecipe, images: Images) -> list[list[dict[str, Any]]]:
-    return read_layouts(images, *boxes_meant(images, recipe.box_format, recipe.box_units))
+    return read_layouts(images, *resolve_box_format(images, recipe.box_format, recipe.box_units))
