@@ -29,7 +29,7 @@ def resolve_box_format(images: Images, box_format: str | None, box_units: str | 
     """
     if images.boxes is not None:
         given = [name for name, value in (("box_format", box_format), ("box_units", box_units)) if value is not None]
-        check(not given, f"{' and '.join(given)} is given, but annotations have a format of their own; leave it out")
+        check(not given, f"{' and '.join(given)} is given, but annotations say how their boxes are meant; leave it out")
         return images.boxes
     boxes = [item.get("box") for objects in images.objects or [] for item in objects if isinstance(item, Mapping)]
     numbers = [number for box in boxes if isinstance(box, (list, tuple)) for number in box]
