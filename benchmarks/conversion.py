@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save_file
 
 from latentdiff.conversion.convert import convert_original
-from latentdiff.conversion.plan import make_plan
+from latentdiff.conversion.plan import make_conversion_plan
 from latentdiff.conversion.zoo import zoo_config
 
 
@@ -35,7 +35,7 @@ def peak() -> int:
 def make(name: str, path: Path) -> None:
     """A checkpoint of a zoo model with random weights, as Lightning stores it."""
     state: dict[str, torch.Tensor] = {}
-    for part in make_plan(zoo_config(name)).parts.values():
+    for part in make_conversion_plan(zoo_config(name)).parts.values():
         state |= {key: torch.randn(shape) * 0.02 for key, shape in part.map.original_shapes.items()}
     torch.save({"state_dict": state, "global_step": 0}, path)
 
@@ -61,7 +61,7 @@ SIDES: dict[str, Callable[[str, Path, Path], None]] = {"convert": convert, "conv
 
 def measure(side: str, name: str, path: Path, out: Path) -> None:
     """Run one side in this process and print seconds, memory and the output's size."""
-    make_plan(zoo_config("vq-f8"))  # imports what is imported lazily
+    make_conversion_plan(zoo_config("vq-f8"))  # imports what is imported lazily
     before, began = peak(), time.perf_counter()
     SIDES[side](name, path, out)
     seconds, memory = time.perf_counter() - began, peak() - before

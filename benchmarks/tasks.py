@@ -19,7 +19,7 @@ import torch
 
 import latentdiff
 from latentdiff import DDIMScheduler, UNet2DConditionModel, VQModel
-from latentdiff.conversion.plan import make_plan
+from latentdiff.conversion.plan import make_conversion_plan
 from latentdiff.conversion.zoo import zoo_config
 from latentdiff.registry import PIPELINES
 
@@ -44,7 +44,7 @@ INPUTS = {
 
 def build(name: str):
     """The pipeline of a model of the zoo, with random weights."""
-    plan = make_plan(zoo_config(name))
+    plan = make_conversion_plan(zoo_config(name))
     torch.manual_seed(0)
     parts = {}
     for part, made in plan.parts.items():

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from latentdiff.cli.console import quiet_libraries
 from latentdiff.data.bad_files import BadFiles
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import ImageFolder
 from latentdiff.data.latent_cache import Columns, LatentRows, cache_latents
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.task import DiffusionTask

@@ -6,7 +6,7 @@ import torch
 
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.labels import check_class_names, class_number
-from latentdiff.registry import LISTED, nearest
+from latentdiff.registry import MAX_LISTED, nearest
 
 NAMES = ["cat", "dog", "crane", "Egyptian cat, Felis catus", "crane"]
 
@@ -25,7 +25,7 @@ def test_names_and_integers(label):
         ("DOG", r"unknown class 'DOG'; did you mean 'dog'\?"),
         ("Felis", r"unknown class 'Felis'; did you mean 'Egyptian cat, Felis catus'\?"),
         ("", "unknown class ''; known: Egyptian cat, Felis catus, cat, crane"),
-        ("crane", "class 'crane' is the name of 2 and 4; give a number"),
+        ("crane", "class 'crane' is the name of classes 2 and 4; give a number"),
         (5, "class 5 is given; allowed: a name or a number from 0 to 4"),
         (-1, "class -1 is given"),
         (True, "class True is given"),
@@ -46,7 +46,7 @@ def test_a_model_without_names():
 
 def test_many_names_stay_one_short_line():
     message = nearest("???", [f"class {i:04}" for i in range(1000)])
-    assert message.endswith(f"class {LISTED - 1:04} and {1000 - LISTED} more")
+    assert message.endswith(f"class {MAX_LISTED - 1:04} and {1000 - MAX_LISTED} more")
 
 
 @pytest.mark.parametrize("names", ["cat", 3, ["a", "b"], ["a", "", "c"], ["a", 2, "c"], {"a": 0, "b": 1, "c": 2}])

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from latentdiff.config import load_recipe
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import ImageFolder
 from latentdiff.models.tokenizer import BERT_VOCABULARY
 from latentdiff.training.diffusion.build import new_pipeline
 from latentdiff.training.diffusion.conditioners.options import TextOptions

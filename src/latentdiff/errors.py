@@ -1,28 +1,35 @@
 """Errors that a user can cause. Each message is one line: what was given, what is allowed, what to do."""
 
-LONGEST = 2000
+MAX_CHARACTERS = 2000  # in a message; what is longer loses its middle
+
+
+def one_line(error: BaseException) -> str:
+    """The text of a library's error in one line of at most 200 characters; the name of its class if it has no text."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class LatentDiffError(Exception):
     """Base of every error that latentdiff raises on purpose.
 
     Args:
-        message: Made one line of printable characters, since names in a file may hold line breaks and escape codes.
+        message: The message. It is made one line of printable characters, since names that come from a file may hold
+            line breaks and terminal escape codes.
     """
 
     def __init__(self, message: str = "") -> None:
         line = " ".join(message.split())
-        if len(line) > LONGEST:
-            line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+        if len(line) > MAX_CHARACTERS:
+            half = MAX_CHARACTERS // 2
+            line = f"{line[:half]} ... {line[-half:]}"
         super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
 
 
 class ConfigError(LatentDiffError, ValueError):
-    """A recipe, component configuration or option is not valid."""
+    """A recipe, a component's configuration or an option is not valid."""
 
 
 class InputError(LatentDiffError, ValueError):
-    """A prompt, image, size, seed or other call argument is not valid."""
+    """A prompt, image, size, seed or other argument of a call is not valid."""
 
 
 class BadFileError(InputError):
@@ -30,7 +37,7 @@ class BadFileError(InputError):
 
 
 class TooLargeError(InputError):
-    """There is not enough memory for an image."""
+    """An image needs more memory than there is."""
 
 
 class CheckpointError(LatentDiffError, OSError):
@@ -38,7 +45,7 @@ class CheckpointError(LatentDiffError, OSError):
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A file would have to run code to be read; it is refused."""
+    """A file can't be read without running code that it brings, so it is refused."""
 
 
 class HubError(LatentDiffError, OSError):
@@ -49,8 +56,8 @@ class TrainingInterrupted(LatentDiffError):
     """A signal ended a training run, whose state is saved.
 
     Args:
-        message: Says how to go on.
-        number: Of the signal.
+        message: The message, which says how to resume the run.
+        number: The number of the signal.
     """
 
     def __init__(self, message: str, number: int) -> None:
@@ -59,4 +66,4 @@ class TrainingInterrupted(LatentDiffError):
 
 
 class LatentDiffWarning(UserWarning):
-    """What a user should know though work goes on, in one line."""
+    """A warning in one line: something that a user should know although work goes on."""

@@ -1,4 +1,4 @@
-"""Names of classes, as a component's configuration has them, and which class a user's name or number means."""
+"""Class names in a component's configuration, and the class that a user's name or number stands for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from latentdiff.registry import nearest
 
 
 def check_class_names(class_names: Sequence[str] | None, count: int) -> None:
-    """ConfigError unless `class_names` is None or has a name that isn't empty for each of `count` labels."""
+    """Check the class names of a configuration.
+
+    Raises:
+        ConfigError: Unless `class_names` is None or a list of `count` names that aren't empty.
+    """
     if class_names is None:
         return
     if isinstance(class_names, str) or not isinstance(class_names, Sequence):
@@ -26,12 +30,12 @@ def class_number(label: object, num_classes: int, class_names: Sequence[str] | N
     """The number of a class that is given by its name or its number.
 
     Args:
-        label: A name of `class_names`, or an integer (Python's, numpy's, or a tensor of one) from 0 on.
+        label: One of `class_names`, or an integer of Python, numpy or torch from 0 to `num_classes - 1`.
         num_classes: Number of classes.
-        class_names: The name of each class, if they have any.
+        class_names: The name of each class; None if they have no names.
 
     Raises:
-        InputError: If there is no such class, or several have the name.
+        InputError: If there is no such class, or several classes have this name.
     """
     allowed = f"{'a number' if class_names is None else 'a name or a number'} from 0 to {num_classes - 1}"
     if isinstance(label, str):
@@ -41,7 +45,7 @@ def class_number(label: object, num_classes: int, class_names: Sequence[str] | N
         if not numbers:
             raise InputError(f"unknown class {label!r}; {nearest(label, class_names)}")
         if len(numbers) > 1:
-            raise InputError(f"class {label!r} is the name of {' and '.join(map(str, numbers))}; give a number")
+            raise InputError(f"class {label!r} is the name of classes {' and '.join(map(str, numbers))}; give a number")
         return numbers[0]
     try:
         number = operator.index(label)  # type: ignore[arg-type]

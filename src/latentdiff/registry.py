@@ -1,6 +1,6 @@
-"""Names to classes.
+"""The registries: names of schedulers, pipelines, degradations, masks and conditionings, and what they stand for.
 
-Names in files are registry names, never import paths, so loading a model runs no code that it brings.
+Files hold names of a registry and never import paths, so loading a model runs no code that it brings.
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ from typing import Any, Generic, TypeVar
 
 from latentdiff.errors import ConfigError
 from latentdiff.tasks import TASKS
+from latentdiff.types import Degradation, MaskGenerator
 
 T = TypeVar("T")
-LISTED = 20  # names in a message
+MAX_LISTED = 20  # names in a message
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """The tail of an error message about an unknown `name`: its nearest neighbours, else what is known."""
+    """The end of an error message about an unknown `name`: its nearest neighbours or else the known names."""
     text, known = str(name), sorted(known)
     close = difflib.get_close_matches(text, known, n=3, cutoff=0.5)
     close = close or [entry for entry in known if text and text.lower() in entry.lower()][:3]
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
-    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
-    return f"known: {', '.join(known[:LISTED]) or 'none'}{more}"
+    more = f" and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
+    return f"known: {', '.join(known[:MAX_LISTED]) or 'none'}{more}"
 
 
 class Registry(Generic[T]):
-    """A table of one kind of thing.
+    """A table from names to entries of one kind.
 
     Args:
-        kind: What the entries are, for messages ("scheduler").
-        builtin: Name to "module:attribute" of the package's own entries, imported when first asked for.
+        kind: The word for an entry in messages, such as "scheduler".
+        builtin: The package's own entries: names to "module:attribute", which is imported when it is first needed.
     """
 
     def __init__(self, kind: str, builtin: Mapping[str, str] | None = None) -> None:
@@ -42,7 +43,11 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that adds an entry; a name that is taken is a ConfigError."""
+        """A decorator that adds an entry.
+
+        Raises:
+            ConfigError: When it is applied, if the name is taken.
+        """
 
         def add(entry: T) -> T:
             if name in self:
@@ -53,7 +58,11 @@ class Registry(Generic[T]):
         return add
 
     def get(self, name: str) -> T:
-        """The entry called `name`; an unknown name is a ConfigError that lists its nearest neighbours."""
+        """The entry called `name`.
+
+        Raises:
+            ConfigError: If the name is unknown; the message has its nearest neighbours.
+        """
         if name not in self._entries:
             if name not in self._builtin:
                 raise ConfigError(f"unknown {self.kind} {name!r}; {nearest(name, self.names())}")
@@ -62,7 +71,7 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def names(self) -> list[str]:
-        """All names, sorted; imports nothing."""
+        """All names, sorted. Nothing is imported for it."""
         return sorted({*self._builtin, *self._entries})
 
     def __contains__(self, name: object) -> bool:
@@ -70,7 +79,7 @@ class Registry(Generic[T]):
 
 
 def load_plugins() -> list[str]:
-    """Import what is installed in the entry-point group `latentdiff.plugins`; returns the names of the entry points."""
+    """Import the installed plugins, the entry-point group `latentdiff.plugins`, and return the names in that group."""
     import importlib.metadata  # takes a tenth of the time of `latentdiff --help`
 
     points = list(importlib.metadata.entry_points(group="latentdiff.plugins"))
@@ -97,16 +106,16 @@ SCHEDULERS: Registry[type] = Registry(
 
 PIPELINES: Registry[type] = Registry("pipeline", {name: spec.pipeline for name, spec in TASKS.items()})
 
-DEGRADATIONS: Registry[Callable[..., Any]] = Registry(
+DEGRADATIONS: Registry[Degradation] = Registry(
     "degradation",
     {
-        "bicubic": "latentdiff.data.degradations.bicubic:bicubic",
+        "bicubic": "latentdiff.data.degradations.resize:bicubic",
         "bsr": "latentdiff.data.degradations.bsr:BSR_FULL",
         "bsr_light": "latentdiff.data.degradations.bsr:BSR_LIGHT",
     },
 )
 
-MASKS: Registry[Callable[..., Any]] = Registry(
+MASKS: Registry[MaskGenerator] = Registry(
     "mask generator",
     {
         "box": "latentdiff.data.masks:BOX",

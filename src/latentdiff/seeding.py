@@ -1,4 +1,4 @@
-"""Stateless randomness: every draw comes from the numbers that name it, such as (seed, image) or (seed, sample)."""
+"""Stateless randomness: a draw is a function of the numbers that identify it, such as (seed, image number)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import torch
 from latentdiff.errors import InputError
 
 MAX_SEED = 2**63 - 1
-
 Seed = int | Sequence[int] | None
 Generators = torch.Generator | list[torch.Generator] | None
-"""torch's generators as diffusers' functions take them: one for a batch, one for each image, or None."""
+"""The source of a batch's noise: one generator for all images, one for each, or None for torch's global one."""
 
 
 def check_seed(seed: object, name: str = "seed") -> int:
-    """Return `seed` as an int; InputError, which calls it `name`, unless it is an integer from 0 to 2**63 - 1."""
+    """Return `seed` if it is an integer from 0 to 2**63 - 1.
+
+    Raises:
+        InputError: If it isn't; the message calls it `name`.
+    """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise InputError(f"{name} is {seed!r}; it must be an integer from 0 to 2**63 - 1, choose another")
     return seed
@@ -62,13 +65,14 @@ def image_generators(seed: Seed, given: Generators, batch_size: int) -> Generato
 
 
 class SampleGenerators:
-    """The random numbers of a training batch, each row's from a generator of (seed, number of the row's sample).
+    """The generators of a batch, one for each row, made from (seed, number of the row's sample).
 
-    So a sample meets the same noise in whichever batch and process it is. This costs some 20 microseconds a sample.
+    A sample therefore meets the same noise in whichever batch and process it is. This costs about 20 microseconds a
+    sample.
 
     Args:
         seed: The seed of the run.
-        samples: The numbers of the batch's samples in the run.
+        samples: The number in the run of each sample of the batch.
     """
 
     def __init__(self, seed: int, samples: Sequence[int]) -> None:

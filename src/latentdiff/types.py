@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 """A JSON object, as configurations and indices are."""
 
+# These are text at run time, so that this module imports neither numpy nor torch.
+Array: TypeAlias = "NDArray[Any]"
+"""A numpy array of any type of number."""
+
+Float32Array: TypeAlias = "NDArray[np.float32]"
+Float64Array: TypeAlias = "NDArray[np.float64]"
+
+Components = dict[str, Any]
+"""The components of a model by their names in a pipeline: networks, the scheduler, a tokenizer."""
+
 ImageLike: TypeAlias = "str | Path | Image.Image | NDArray[np.generic] | Tensor"
 """An image, mask or label map: a file, a Pillow image, an array (H, W, C) or (H, W), a tensor (C, H, W) or (H, W)."""
 
@@ -40,8 +50,16 @@ Timestep: TypeAlias = Any
 """A tensor, 0-d or (B,); stock schedulers are annotated with int, float or IntTensor, though they take any of them."""
 
 
+class Config(Protocol):
+    """A component's configuration: its entries are attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        """The entry `name`."""
+        ...
+
+
 class HasSample(Protocol):
-    """The output of a network."""
+    """The output of a network that makes latents or images."""
 
     sample: Tensor
 
@@ -68,7 +86,7 @@ class Component(Configured, Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the weights."""
+        """The data type of the weights."""
         ...
 
     @property
@@ -84,13 +102,17 @@ class Component(Configured, Protocol):
         """The component itself, on another device."""
         ...
 
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """The weights and buffers by their names."""
+        ...
+
 
 @runtime_checkable
 class FirstStage(Component, Protocol):
-    """The autoencoder, KL or VQ, between images (B, C, H, W) in [-1, 1] and latents (B, c, h, w)."""
+    """An autoencoder, KL or VQ, between images (B, C, H, W) in [-1, 1] and latents (B, c, h, w)."""
 
     def encode(self, x: Tensor) -> Any:
-        """An output with `latent_dist`, a posterior (KL), or `latents`, those before quantisation (VQ)."""
+        """An output with `latent_dist`, the posterior (KL), or with `latents` before quantisation (VQ)."""
         ...
 
     def decode(self, latents: Any, /) -> Any:
@@ -104,7 +126,7 @@ class FirstStage(Component, Protocol):
 
 @runtime_checkable
 class DenoisingNetwork(Component, Protocol):
-    """The network that predicts noise, velocity or x0 of noised latents."""
+    """A network that predicts the noise, the velocity or x0 from noisy latents."""
 
     def __call__(self, sample: Tensor, timestep: Tensor, **inputs: object) -> HasSample:
         """The prediction (B, C, H, W); `inputs` has `encoder_hidden_states` (B, M, d) where there is a context."""
@@ -122,7 +144,7 @@ class TextEncoder(Component, Protocol):
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What makes token ids of texts, as transformers' tokenizers do."""
+    """A tokenizer of texts, as those of transformers."""
 
     @property
     def all_special_ids(self) -> Sequence[int]:
@@ -138,7 +160,7 @@ class Tokenizer(Protocol):
         ...
 
     def num_special_tokens_to_add(self) -> int:
-        """How many ids a text gets beside its own."""
+        """The number of special tokens that are added to every text."""
         ...
 
 
@@ -175,4 +197,46 @@ class Scheduler(Configured, Protocol):
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Timestep) -> Tensor:
         """Latents noised to the levels of timesteps (B,)."""
+        ...
+
+
+class Degradation(Protocol):
+    """Makes a low-resolution image; all randomness comes from `rng`, so equal generators give equal images."""
+
+    def __call__(self, image: Array, rng: np.random.Generator, sf: int = 4) -> Array:
+        """Degrade one image.
+
+        Args:
+            image: RGB, uint8 (H, W, 3), with H and W multiples of `sf`.
+            rng: Source of every draw; `latentdiff.seeding.array_generator(seed, index)` makes one.
+            sf: Scale factor.
+
+        Returns:
+            uint8 (H / sf, W / sf, 3).
+
+        Raises:
+            InputError: If the image or the scale factor is not one that this degradation takes.
+        """
+        ...
+
+
+class MaskGenerator(Protocol):
+    """Draws inpainting masks; all randomness comes from `rng`, so equal generators give equal masks."""
+
+    def __call__(
+        self, canvas: tuple[int, int] | Array, rng: np.random.Generator, coverage: tuple[float, float] = (0.0, 0.5)
+    ) -> Array:
+        """Draw one mask.
+
+        Args:
+            canvas: Height and width of the mask, or a map (H, W) of integers that number the segments of an image.
+            rng: Source of every draw.
+            coverage: Least and greatest share of the image that may be hole.
+
+        Returns:
+            bool (H, W), True where the image is to be filled.
+
+        Raises:
+            InputError: If the canvas or the bounds are not valid, or no mask falls within the bounds.
+        """
         ...

@@ -10,7 +10,7 @@ from twins import zoo_plan
 
 from latentdiff.cli.main import main
 from latentdiff.conversion import load_original
-from latentdiff.conversion.foreign import KINDS
+from latentdiff.conversion.foreign import FOREIGN_KINDS
 from latentdiff.conversion.zoo import zoo_names
 from latentdiff.errors import CheckpointError
 
@@ -57,8 +57,8 @@ def test_each_is_called_by_its_name(what, names, config):
 
 
 def test_all_kinds_are_tested():
-    assert all(any(kind.what.startswith(what) for what in FILES) for kind in KINDS)
-    assert len(FILES) == len(KINDS)
+    assert all(any(kind.what.startswith(what) for what in FILES) for kind in FOREIGN_KINDS)
+    assert len(FILES) == len(FOREIGN_KINDS)
 
 
 @pytest.mark.thorough
@@ -67,7 +67,7 @@ def test_no_model_of_the_zoo_is_taken_for_one(name):
     plan = zoo_plan(name)
     names = [key for part in plan.parts.values() for key in part.map.original_shapes]
     names += ["loss.discriminator.main.0.weight", "model_ema.decay", "cond_stage_model.transformer.to_logits.weight"]
-    assert not [key for key in names for kind in KINDS if re.search(kind.names, key)]
+    assert not [key for key in names for kind in FOREIGN_KINDS if re.search(kind.names, key)]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from twins import CONTEXT, Twin, narrow_clip
 from latentdiff import TextToImagePipeline
 from latentdiff.conversion import load_original, networks
 from latentdiff.conversion.to_diffusers import save_diffusers
-from latentdiff.conversion.zoo import FIRST_STAGES, MODELS
+from latentdiff.conversion.zoo import ZOO_FIRST_STAGES, ZOO_MODELS
 from latentdiff.errors import ConfigError
 
 pytestmark = pytest.mark.thorough
@@ -53,16 +53,16 @@ def check_first_stage(ours, theirs):
     assert theirs.config.scaling_factor == ours.config.scaling_factor
 
 
-@pytest.mark.parametrize("name", FIRST_STAGES)
+@pytest.mark.parametrize("name", ZOO_FIRST_STAGES)
 @torch.no_grad()
 def test_first_stages(tmp_path, name):
     vae = loaded(name).components["vae"]
     save_diffusers(None, {"vae": vae}, tmp_path / "vae")
-    stock = diffusers.VQModel if FIRST_STAGES[name].codes else diffusers.AutoencoderKL
+    stock = diffusers.VQModel if ZOO_FIRST_STAGES[name].codes else diffusers.AutoencoderKL
     check_first_stage(vae, stock.from_pretrained(tmp_path / "vae"))
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in REFUSED])
+@pytest.mark.parametrize("name", [name for name in ZOO_MODELS if name not in REFUSED])
 @torch.no_grad()
 def test_models(tmp_path, name):
     model = loaded(name)

@@ -7,7 +7,7 @@ from twins import Twin, narrow_clip
 from latentdiff import DiffusionPipeline, LayoutTokenizer
 from latentdiff.conversion import networks
 from latentdiff.conversion.convert import convert_original
-from latentdiff.conversion.zoo import FIRST_STAGES, MODELS
+from latentdiff.conversion.zoo import ZOO_FIRST_STAGES, ZOO_MODELS
 from latentdiff.errors import CheckpointError, ConfigError
 from latentdiff.tasks import TASKS
 
@@ -53,12 +53,12 @@ LACKING = {
 }
 
 
-@pytest.mark.parametrize("name", [*FIRST_STAGES, *MODELS])
+@pytest.mark.parametrize("name", [*ZOO_FIRST_STAGES, *ZOO_MODELS])
 def test_every_family_makes_its_pipeline_or_says_why_not(monkeypatch, tmp_path, name):
     monkeypatch.setattr(networks, "make_clip", narrow_clip(networks.make_clip, vocab_size=60))
     twin = Twin(name)
     torch.save(twin.state, tmp_path / "model.ckpt")
-    reason = "holds a first stage alone" if name in FIRST_STAGES else LACKING.get(name)
+    reason = "holds a first stage alone" if name in ZOO_FIRST_STAGES else LACKING.get(name)
     if reason is None:
         pipe = DiffusionPipeline.from_original(tmp_path / "model.ckpt", twin.node)
         assert type(pipe).__name__ == TASKS[twin.plan.task].pipeline_class

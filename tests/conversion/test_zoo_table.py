@@ -6,8 +6,8 @@ import pytest
 import torch
 from twins import zoo_plan
 
-from latentdiff.conversion.inventory import EMA, account_for
-from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, UNET
+from latentdiff.conversion.inventory import EMA_PREFIX, account_for
+from latentdiff.conversion.plan import COND_STAGE_PREFIX, FIRST_STAGE_PREFIX, UNET_PREFIX
 from latentdiff.conversion.zoo import ONE_NETWORK, recognise, zoo_config, zoo_names
 from latentdiff.errors import CheckpointError, ConfigError
 
@@ -48,8 +48,8 @@ def shapes_of(plan):
     for part in plan.parts.values():
         shapes |= part.map.original_shapes
     if plan.shared_first_stage:
-        first = {key: shape for key, shape in shapes.items() if key.startswith(FIRST_STAGE)}
-        shapes |= {COND_STAGE + key.removeprefix(FIRST_STAGE): shape for key, shape in first.items()}
+        first = {key: shape for key, shape in shapes.items() if key.startswith(FIRST_STAGE_PREFIX)}
+        shapes |= {COND_STAGE_PREFIX + key.removeprefix(FIRST_STAGE_PREFIX): shape for key, shape in first.items()}
     return shapes
 
 
@@ -89,8 +89,8 @@ def test_wrong_config_names_the_first_tensors():
 def test_averages_must_be_whole():
     plan = zoo_plan("celeba256")
     shapes = shapes_of(plan)
-    names = [key for key in shapes if key.startswith(UNET)]
-    averages = {EMA + key.removeprefix("model.").replace(".", ""): shapes[key] for key in names}
+    names = [key for key in shapes if key.startswith(UNET_PREFIX)]
+    averages = {EMA_PREFIX + key.removeprefix("model.").replace(".", ""): shapes[key] for key in names}
     assert len(account_for(plan, {**shapes, **averages}, ema=True).sources) == len(names)
     averages.popitem()
     with pytest.raises(CheckpointError, match="unet does not fit its config: 1 missing"):

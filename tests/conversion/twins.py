@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, UNET, make_conversion_plan
+from latentdiff.conversion.plan import COND_STAGE_PREFIX, FIRST_STAGE_PREFIX, UNET_PREFIX, make_conversion_plan
 from latentdiff.conversion.zoo import zoo_config
 
 WIDTH = 32  # of the finest level; all normalisations have 32 groups
@@ -114,14 +114,15 @@ class Twin:
             for key, shape in part.map.original_shapes.items():
                 self.kept[key] = self.state[key] = self.random(shape)
             for start in part.network.dropped:
-                self.state[part.place + start + "weight" * start.endswith(".")] = self.random((3, 5))
+                name = f"{start}weight" if start.endswith(".") else start
+                self.state[part.prefix + name] = self.random((3, 5))
         if "unet" not in self.plan.parts:
             self.state["loss.logvar"] = self.random(())
             self.state["loss.discriminator.main.0.weight"] = self.random((4, 3))
             return
         if self.plan.shared_first_stage:
-            for key in [key for key in self.kept if key.startswith(FIRST_STAGE)]:
-                copied = COND_STAGE + key.removeprefix(FIRST_STAGE)
+            for key in [key for key in self.kept if key.startswith(FIRST_STAGE_PREFIX)]:
+                copied = COND_STAGE_PREFIX + key.removeprefix(FIRST_STAGE_PREFIX)
                 self.kept[copied] = self.state[copied] = self.state[key]
         if params.get("use_ema", True):
             self.add_averages()
@@ -142,7 +143,7 @@ class Twin:
     def add_averages(self):
         """The averaged weights of the UNet; with them, they are what comes back under the raw names."""
         self.state |= {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(7)}
-        for key in [key for key in self.kept if key.startswith(UNET)]:
+        for key in [key for key in self.kept if key.startswith(UNET_PREFIX)]:
             average = self.random(self.state[key].shape)
             self.state["model_ema." + key.removeprefix("model.").replace(".", "")] = average
             if self.ema:

@@ -12,18 +12,22 @@ import pytest
 from safetensors.numpy import load_file
 
 from latentdiff.data.degradations.base import to_float, to_uint8
-from latentdiff.data.degradations.blur import (
+from latentdiff.data.degradations.bsr import BSR_FULL, BSR_LIGHT
+from latentdiff.data.degradations.resize import resize
+from latentdiff.data.degradations.steps import (
     AnisotropicBlur,
     BlurredStride,
     GaussianBlur,
+    GaussianNoise,
+    Jpeg,
+    Resize,
+    add_noise,
     anisotropic_kernel,
     convolve,
+    correlated_mixing,
     gaussian_kernel,
     shift_kernel,
 )
-from latentdiff.data.degradations.bsr import BSR_FULL, BSR_LIGHT
-from latentdiff.data.degradations.noise import GaussianNoise, Jpeg, add_noise, correlated_mixing
-from latentdiff.data.degradations.resize import Resize, resize
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "aux_bsrgan_light" / "io.safetensors")
 IMAGE = to_float(GOLDEN["image_u8"])

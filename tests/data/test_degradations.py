@@ -5,9 +5,8 @@ import pytest
 from PIL import Image
 
 from latentdiff.data.degradations import degrade
-from latentdiff.data.degradations.bicubic import bicubic
 from latentdiff.data.degradations.bsr import BSR_LIGHT
-from latentdiff.data.degradations.resize import bicubic_weights, cubic_kernel
+from latentdiff.data.degradations.resize import bicubic, bicubic_weights, cubic_kernel
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.registry import DEGRADATIONS
 from latentdiff.seeding import array_generator

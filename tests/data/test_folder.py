@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from latentdiff import InputError
-from latentdiff.data.folder import ImageFolder, read_folder
+from latentdiff.data.folder import read_folder
+from latentdiff.data.images import ImageFolder
 from latentdiff.data.options import DataOptions
 
 NAMES = ("b/2.png", "a/1.png", "a/c/3.png")

@@ -13,9 +13,8 @@ from PIL import Image
 
 from latentdiff import BadFileError, ConfigError, InputError
 from latentdiff.config import from_mapping
-from latentdiff.data.images import Images
+from latentdiff.data.images import Images, read_records
 from latentdiff.data.options import DataOptions
-from latentdiff.data.sources import read_records
 
 COUNT, SIDE = 4, 8
 CAPTIONS = [f"picture {i}" for i in range(COUNT)]

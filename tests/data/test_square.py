@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from latentdiff import InputError
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import ImageFolder
 from latentdiff.data.label_maps import LabelMaps, colours_of, count_classes, indexed_palette
 from latentdiff.data.layouts import read_layouts
 from latentdiff.io.images import upright_size

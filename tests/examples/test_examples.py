@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from latentdiff.config import load_recipe
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import ImageFolder
 from latentdiff.registry import CONDITIONERS
 from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe
 

@@ -6,8 +6,7 @@ import tifffile
 from PIL import Image
 
 from latentdiff import BadFileError, InputError
-from latentdiff.data.folder import ImageFolder
-from latentdiff.data.images import Images
+from latentdiff.data.images import ImageFolder, Images
 from latentdiff.data.records import Records
 from latentdiff.io.arrays import count_channels, read_values, resize_square, size_of, write_values
 from latentdiff.io.inputs import read_image
@@ -107,7 +106,7 @@ def test_a_folder_of_arrays(tmp_path):
     [
         ("x.npy", b"\x93NUMPY\x01\x00broken", "cannot be read as an array"),
         ("x.npy", np.array(["text"]), "numbers of shape"),
-        ("x.npy", np.full((2, 2, 5), np.nan), "no numbers"),
+        ("x.npy", np.full((2, 2, 5), np.nan), "infinite or not numbers"),
         ("x.npy", stack(EIGHT, 2), "has 2 channels where 5 are needed"),
         ("x.png", EIGHT, "has 1 channels where 5 are needed"),
         ("x.png", b"nonsense", "not an image of a known kind"),

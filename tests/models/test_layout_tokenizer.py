@@ -97,7 +97,7 @@ BOX = (0, 0, 1, 1)
     ("layout", "message"),
     [
         ([{"class": "dgo", "box": BOX}], r"unknown class 'dgo'; did you mean 'dog'\?"),
-        ([{"class": "crane", "box": BOX}], "is the name of 3 and 4"),
+        ([{"class": "crane", "box": BOX}], "is the name of classes 3 and 4"),
         ([{"class": 5, "box": BOX}], "class 5 is given; allowed: a name or a number from 0 to 4"),
         (
             [{"class": 0, "box": (0.5, 0, 0.6, 1)}],

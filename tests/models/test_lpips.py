@@ -7,12 +7,12 @@ from golden_models import GOLDEN
 from safetensors.torch import load_file, save_file
 
 from latentdiff import LPIPS, CheckpointError, ConfigError, InputError, PerceptualDistance
-from latentdiff.models.lpips import STAGES, WIDTHS
+from latentdiff.models.lpips import VGG_STAGES, WIDTHS
 
-SLICES = {number: i + 1 for i, stage in enumerate(STAGES) for number in stage}
+SLICES = {number: i + 1 for i, stage in enumerate(VGG_STAGES) for number in stage}
 SHAPES = {
-    **{f"net.slice{SLICES[n]}.{n}.bias": (shape[1],) for stage in STAGES for n, shape in stage.items()},
-    **{f"net.slice{SLICES[n]}.{n}.weight": (*shape[::-1], 3, 3) for stage in STAGES for n, shape in stage.items()},
+    **{f"net.slice{SLICES[n]}.{n}.bias": (shape[1],) for stage in VGG_STAGES for n, shape in stage.items()},
+    **{f"net.slice{SLICES[n]}.{n}.weight": (*shape[::-1], 3, 3) for stage in VGG_STAGES for n, shape in stage.items()},
     **{f"lin{i}.model.1.weight": (1, width, 1, 1) for i, width in enumerate(WIDTHS)},
 }
 

@@ -114,7 +114,12 @@ def test_mixed_resampling_is_refused():
 
 @pytest.mark.parametrize("stock", [StockConditionModel, StockModel])
 def test_every_stock_option_is_considered(stock):
-    known = {*stock_config.COPIED, *stock_config.TRANSLATED, *stock_config.FIXED, *stock_config.WITHOUT_EFFECT}
+    known = {
+        *stock_config.COPIED,
+        *stock_config.TRANSLATED,
+        *stock_config.REQUIRED_VALUES,
+        *stock_config.WITHOUT_EFFECT,
+    }
     assert set(inspect.signature(stock.__init__).parameters) - {"self"} <= known
 
 

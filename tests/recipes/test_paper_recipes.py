@@ -8,7 +8,7 @@ import torch
 
 from latentdiff import DDIMScheduler
 from latentdiff.conversion.plan import make_conversion_plan
-from latentdiff.conversion.zoo import MODELS, zoo_config, zoo_names
+from latentdiff.conversion.zoo import ZOO_MODELS, zoo_config, zoo_names
 from latentdiff.training.first_stage.task import FirstStageTask
 
 PAPER = Path(__file__).parents[2] / "recipes" / "paper"
@@ -72,10 +72,10 @@ def test_networks_and_noise_of_released_models(name):
         assert configuration(network) == configuration(plan.parts[part].model), part
         shapes = {key: value.shape for key, value in plan.parts[part].model.state_dict().items()}
         assert {key: value.shape for key, value in network.state_dict().items()} == shapes, part
-    if name in MODELS:
+    if name in ZOO_MODELS:
         ours, theirs = DDIMScheduler(**recipe.noise_schedule), DDIMScheduler(**plan.scheduler)
         assert torch.equal(ours.alphas_cumprod, theirs.alphas_cumprod)
-        params = MODELS[name].params
+        params = ZOO_MODELS[name].params
         assert recipe.loss.type == params.get("loss_type", "l2")
         assert recipe.latent_scale == (None if params.get("scale_by_std") else params.get("scale_factor", 1.0))
 

@@ -6,7 +6,7 @@ import torch
 from counterparts import COUNTERPARTS, KARRAS, MODEL
 
 from latentdiff.registry import SCHEDULERS
-from latentdiff.testing.gaussian import GaussianData, level, run
+from latentdiff.testing.gaussian import GaussianData, noise_level, run_scheduler
 
 CASES = [
     (name, kind, spacing, karras)
@@ -147,7 +147,7 @@ def test_uneven_steps_reach_the_next_timestep():
     for scheduler in pair("ddim", timestep_spacing="linspace"):
         scheduler.set_timesteps(150)  # 6 for T // steps, 6.7 between the timesteps
         x = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-        x = run(scheduler, data.model(scheduler), (x - x.mean()) / x.std())
+        x = run_scheduler(scheduler, data.model(scheduler), (x - x.mean()) / x.std())
         errors.append(abs(float(x.std()) - data.std) / data.std)
     assert errors[0] < 0.04 and errors[1] > 0.1
 
@@ -161,8 +161,10 @@ def test_plms_on_v():
             scheduler.set_timesteps(steps)
             timesteps = scheduler.timesteps[: scheduler.timesteps.tolist().index(199)]
             x = torch.linspace(-1, 2, 4, dtype=torch.float64).reshape(1, 1, 2, 2)
-            exact = data.flow(x, level(scheduler, 999), level(scheduler, 199))
-            errors.append(float((run(scheduler, data.model(scheduler), x, timesteps=timesteps) - exact).abs().max()))
+            exact = data.flow(x, noise_level(scheduler, 999), noise_level(scheduler, 199))
+            errors.append(
+                float((run_scheduler(scheduler, data.model(scheduler), x, timesteps=timesteps) - exact).abs().max())
+            )
     assert ours[0] / ours[1] > 2**1.7 and stock[0] / stock[1] < 2**1.3
     assert ours[1] < stock[1] / 10
 

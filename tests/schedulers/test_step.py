@@ -7,7 +7,7 @@ from device_reads import CountReads
 
 from latentdiff import ConfigError
 from latentdiff.registry import SCHEDULERS
-from latentdiff.testing.gaussian import run
+from latentdiff.testing.gaussian import run_scheduler
 
 NAMES = SCHEDULERS.names()
 
@@ -26,7 +26,7 @@ def ready(name, steps=6, **options):
 def test_no_step_reads_a_tensor(name):
     scheduler, generator = ready(name), torch.Generator().manual_seed(0)
     with CountReads() as counter:
-        run(scheduler, model, torch.ones(2, 4, 8, 8), generator=generator)
+        run_scheduler(scheduler, model, torch.ones(2, 4, 8, 8), generator=generator)
     assert counter.reads == []
 
 
@@ -38,7 +38,7 @@ def test_no_step_waits_for_the_gpu(name):
     x, generator = torch.ones(2, 4, 8, 8, device="cuda"), torch.Generator("cuda").manual_seed(0)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        x = run(scheduler, model, x, generator=generator)
+        x = run_scheduler(scheduler, model, x, generator=generator)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert x.isfinite().all()
@@ -52,11 +52,11 @@ def test_a_run_is_one_cuda_graph(name):
     start = torch.ones(2, 4, 8, 8, device="cuda")
     if any("noise" in dict(row["prev"]) for row in scheduler._rows(0.0)):
         pytest.skip("draws noise")
-    expected = run(scheduler, model, start)
+    expected = run_scheduler(scheduler, model, start)
     scheduler.set_begin_index(0)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = run(scheduler, model, start)
+        captured = run_scheduler(scheduler, model, start)
     graph.replay()
     torch.testing.assert_close(captured, expected)
 
@@ -82,7 +82,7 @@ def test_a_run_compiles_to_one_graph(name):
 def test_the_sample_is_left_alone(name):
     scheduler, x = ready(name), torch.ones(2, 4, 8, 8)
     before, version = x.clone(), x._version
-    run(scheduler, model, x, generator=torch.Generator().manual_seed(0))
+    run_scheduler(scheduler, model, x, generator=torch.Generator().manual_seed(0))
     assert x._version == version and torch.equal(x, before)
 
 
@@ -93,7 +93,9 @@ def test_timesteps_may_be_elements_numbers_or_copies(name):
         scheduler = ready(name)
         generator = torch.Generator().manual_seed(0)
         results.append(
-            run(scheduler, model, torch.ones(1, 4, 8, 8), generator=generator, timesteps=timesteps(scheduler.timesteps))
+            run_scheduler(
+                scheduler, model, torch.ones(1, 4, 8, 8), generator=generator, timesteps=timesteps(scheduler.timesteps)
+            )
         )
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
@@ -106,7 +108,7 @@ def test_a_later_start_needs_no_begin_index(name):
         if begin is not None:
             scheduler.set_begin_index(begin)
         generator = torch.Generator().manual_seed(0)
-        results.append(run(scheduler, model, x, generator=generator, timesteps=scheduler.timesteps[4:]))
+        results.append(run_scheduler(scheduler, model, x, generator=generator, timesteps=scheduler.timesteps[4:]))
     assert torch.equal(*results)
 
 
@@ -114,7 +116,9 @@ def test_a_later_start_needs_no_begin_index(name):
 def test_a_second_run_equals_the_first(name):
     scheduler, results = ready(name), []
     for _ in range(2):
-        results.append(run(scheduler, model, torch.ones(1, 4, 8, 8), generator=torch.Generator().manual_seed(0)))
+        results.append(
+            run_scheduler(scheduler, model, torch.ones(1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+        )
     assert torch.equal(*results)
 
 
@@ -127,7 +131,7 @@ def test_start_between_the_two_calls_of_a_step(name, begin):
     image = torch.full((1, 1, 2, 2), 0.5)
     noise = torch.randn(1, 1, 2, 2)
     x = scheduler.add_noise(image, noise, scheduler.timesteps[begin : begin + 1])
-    x = run(scheduler, lambda y, t: image, x, timesteps=scheduler.timesteps[begin:])
+    x = run_scheduler(scheduler, lambda y, t: image, x, timesteps=scheduler.timesteps[begin:])
     expected = scheduler.grid.alpha[-1] * image + scheduler.grid.sigma[-1] * noise
     torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-5)
 

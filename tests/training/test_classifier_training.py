@@ -20,7 +20,7 @@ from latentdiff import (
     UnconditionalPipeline,
 )
 from latentdiff.config import load_recipe
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import ImageFolder
 from latentdiff.sampling import sample
 from latentdiff.training.classifier import train_classifier
 from latentdiff.training.recipes import ClassifierRecipe

@@ -299,7 +299,7 @@ def test_refused_before_the_first_step(images, tmp_path, name):
 RANK = """
 import json, sys, torch
 from latentdiff.config import load_recipe
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import ImageFolder
 from latentdiff.training.first_stage.autoencoder import make_first_stage
 from latentdiff.training.first_stage.task import FirstStageTask
 from latentdiff.training.engine.loop import make_accelerator, train

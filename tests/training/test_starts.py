@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from tiny import tiny_class_to_image, unconditional
 
 from latentdiff import ConfigError, DiffusionPipeline
-from latentdiff.data.folder import ImageFolder
+from latentdiff.data.images import ImageFolder
 from latentdiff.errors import LatentDiffWarning
 from latentdiff.seeding import SampleGenerators, array_generator
 from latentdiff.training.diffusion.build import make_conditioner

@@ -6,8 +6,7 @@ from PIL import Image
 
 from latentdiff.errors import InputError
 from latentdiff.viz import class_colour, draw_boxes, draw_label_map, image_grid, side_by_side
-from latentdiff.viz.colours import readable_on
-from latentdiff.viz.text import fit, text_width, wrap
+from latentdiff.viz.drawing import shorten, text_colour, text_width, wrap
 
 WHITE = (255, 255, 255)
 
@@ -53,7 +52,7 @@ def test_text_fits_its_width():
     lines = wrap(words, 90, 12)
     assert all(0 < text_width(line, 12) <= 90 for line in lines) and lines[-1].endswith("…")
     assert " ".join(lines[:-1]) == words.rsplit(" ", 1)[0]
-    assert fit("word", 90, 12) == "word" and wrap("", 90, 12) == []
+    assert shorten("word", 90, 12) == "word" and wrap("", 90, 12) == []
 
 
 def test_side_by_side_shows_the_difference():
@@ -125,7 +124,7 @@ def test_colours_keep_classes_apart():
     distances = [np.abs(np.subtract(a, b)).max() for i, a in enumerate(colours) for b in colours[:i]]
     assert min(distances) >= 24
     assert class_colour("dog") == class_colour("dog") != class_colour("cat")
-    assert readable_on((255, 255, 0)) == "black" and readable_on((0, 0, 128)) == "white"
+    assert text_colour((255, 255, 0)) == "black" and text_colour((0, 0, 128)) == "white"
 
 
 LABELS = np.array([[0, 1, 1], [2, 255, 0]])

@@ -1,4 +1,4 @@
-"""The 2022 checkpoints: the original code's layout to ours and back."""
+"""Conversion between the checkpoints of the original code of 2022 and the components of this package."""
 
 from latentdiff.conversion.original import LoadedOriginal, load_original
 

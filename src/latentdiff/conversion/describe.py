@@ -1,25 +1,28 @@
-"""Components in the original's terms: the YAML with which the original code would make them."""
+"""From components to the original's configuration: the YAML with which the original code would make them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from latentdiff.conversion.plan import BETA_SCHEDULES, ORIGINAL_PREDICTION_TYPES
-from latentdiff.conversion.zoo import AUTOENCODER, ENCODERS, LDM, UNET, VQ
+from latentdiff.conversion.plan import ORIGINAL_BETA_SCHEDULES, ORIGINAL_PREDICTION_TYPES
+from latentdiff.conversion.zoo import (
+    ENCODER_MODULE,
+    KL_TARGET,
+    LDM_TARGET,
+    UNET_TARGET,
+    VQ_INTERFACE_TARGET,
+    VQ_TARGET,
+)
 from latentdiff.errors import ConfigError
+from latentdiff.types import JSON, Components, Config, FirstStage, TextEncoder
 
-Config = Mapping[str, Any]
 
-
-def model_node(components: Mapping[str, Any]) -> dict[str, Any]:
+def model_node(components: Components) -> JSON:
     """The model node of a pipeline's components, or of a first stage alone.
 
     Args:
-        components: As `load_original` and pipelines name them.
+        components: The components, with the names of `load_original` and pipelines.
 
     Raises:
-        ConfigError: If the original code can't make one of them; it says which and why.
+        ConfigError: If the original code can't make one of them; the message says which and why.
     """
     if "vae" not in components:
         raise ConfigError(f"no first stage is in {', '.join(components)}; only models with one go back to the original")
@@ -28,7 +31,7 @@ def model_node(components: Mapping[str, Any]) -> dict[str, Any]:
         return first_stage_node(vae, interface=False)
     unet, schedule = unet_node(components["unet"].config), schedule_params(components["scheduler"].config)
     return {
-        "target": LDM,
+        "target": LDM_TARGET,
         "params": {
             **schedule,
             "image_size": unet["params"]["image_size"],
@@ -42,25 +45,27 @@ def model_node(components: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def unet_node(config: Config) -> dict[str, Any]:
-    """`unet_config` of our UNet's configuration."""
+def unet_node(config: JSON) -> JSON:
+    """The node `unet_config` for the configuration of our UNet."""
     channels, heads = list(config["block_out_channels"]), config["num_attention_heads"]
     width, depth = channels[0], config["transformer_layers_per_block"]
     if any(channel % width for channel in channels):
-        raise _refusal("unet", f"block_out_channels {channels}", "multiples of the first")
+        raise _impossible("unet", f"block_out_channels {channels}", "multiples of the first")
     if not (heads is None or isinstance(heads, int)) or not isinstance(depth, int):
-        raise _refusal("unet", f"heads {heads} and depth {depth} that differ between levels", "one number each")
+        raise _impossible("unet", f"heads {heads} and depth {depth} that differ between levels", "one number each")
     if config["norm_num_groups"] != 32 or not config["mid_block_attention"]:
-        raise _refusal("unet", "other norm_num_groups than 32 or a middle without attention", "32 groups and attention")
-    crossed = config["cross_attention_dim"] is not None
-    transformer = {
-        "use_spatial_transformer": True,
-        "transformer_depth": depth,
-        "context_dim": config["cross_attention_dim"],
-        "use_linear_in_transformer": config["use_linear_projection"],
-    }
-    if not config["use_linear_projection"]:
-        del transformer["use_linear_in_transformer"]  # the 2022 code doesn't know it; that of SD 2.x does
+        raise _impossible(
+            "unet", "other norm_num_groups than 32 or a middle without attention", "32 groups and attention"
+        )
+    transformer = {}
+    if config["cross_attention_dim"] is not None:
+        transformer = {
+            "use_spatial_transformer": True,
+            "transformer_depth": depth,
+            "context_dim": config["cross_attention_dim"],
+        }
+        if config["use_linear_projection"]:  # the code of SD 2.x has this parameter, that of 2022 has not
+            transformer["use_linear_in_transformer"] = True
     params = {
         "image_size": config["sample_size"],
         "in_channels": config["in_channels"],
@@ -72,17 +77,17 @@ def unet_node(config: Config) -> dict[str, Any]:
         **({"num_heads": heads} if heads is not None else {"num_head_channels": config["num_head_channels"]}),
         "use_scale_shift_norm": config["resnet_time_scale_shift"] == "scale_shift",
         "resblock_updown": config["resnet_resampling"],
-        **(transformer if crossed else {}),
+        **transformer,
     }
-    return {"target": UNET, "params": params}
+    return {"target": UNET_TARGET, "params": params}
 
 
-def first_stage_node(vae: Any, *, interface: bool) -> dict[str, Any]:
-    """`first_stage_config` of an autoencoder, KL or VQ."""
+def first_stage_node(vae: FirstStage, *, interface: bool) -> JSON:
+    """The node `first_stage_config` of an autoencoder, KL or VQ; `interface` is True within a diffusion model."""
     config = vae.config
     channels = list(config.block_out_channels)
     if any(channel % channels[0] for channel in channels) or config.norm_num_groups != 32:
-        raise _refusal(
+        raise _impossible(
             "vae", f"block_out_channels {channels} in {config.norm_num_groups} groups", "multiples, 32 groups"
         )
     quantised = hasattr(config, "num_vq_embeddings")
@@ -103,19 +108,19 @@ def first_stage_node(vae: Any, *, interface: bool) -> dict[str, Any]:
     }
     params = {"embed_dim": config.latent_channels, "ddconfig": network, "lossconfig": {"target": "torch.nn.Identity"}}
     if not quantised:
-        return {"target": AUTOENCODER, "params": params}
+        return {"target": KL_TARGET, "params": params}
     params |= {"embed_dim": config.vq_embed_dim or config.latent_channels, "n_embed": config.num_vq_embeddings}
-    return {"target": VQ + "Interface" * interface, "params": params}
+    return {"target": VQ_INTERFACE_TARGET if interface else VQ_TARGET, "params": params}
 
 
-def schedule_params(config: Config) -> dict[str, Any]:
-    """The noise schedule of a scheduler's configuration."""
-    betas = {ours: theirs for theirs, ours in BETA_SCHEDULES.items()}
+def schedule_params(config: JSON) -> JSON:
+    """The original's parameters of the noise schedule in a scheduler's configuration."""
+    betas = {ours: theirs for theirs, ours in ORIGINAL_BETA_SCHEDULES.items()}
     predictions = {ours: theirs for theirs, ours in ORIGINAL_PREDICTION_TYPES.items()}
     if config["beta_schedule"] not in betas or config.get("trained_betas") is not None:
-        raise _refusal("scheduler", f"beta_schedule {config['beta_schedule']!r}", ", ".join(betas))
+        raise _impossible("scheduler", f"beta_schedule {config['beta_schedule']!r}", ", ".join(betas))
     if config.get("rescale_betas_zero_snr"):
-        raise _refusal("scheduler", "rescale_betas_zero_snr", "betas as they are")
+        raise _impossible("scheduler", "rescale_betas_zero_snr", "betas as they are")
     kind = {} if config["beta_schedule"] == "scaled_linear" else {"beta_schedule": betas[config["beta_schedule"]]}
     prediction = predictions[config.get("prediction_type", "epsilon")]
     return {
@@ -127,9 +132,9 @@ def schedule_params(config: Config) -> dict[str, Any]:
     }
 
 
-def cond_stage_params(components: Mapping[str, Any]) -> dict[str, Any]:
-    """The conditioning stage: what is beside the UNet, the first stage and the scheduler."""
-    node: str | dict[str, Any]
+def cond_stage_params(components: Components) -> JSON:
+    """The original's parameters of the conditioning stage, which is what is beside UNet, first stage and scheduler."""
+    node: str | JSON
     if "class_embedder" in components:
         config = components["class_embedder"].config
         params = {"n_classes": config.num_classes, "embed_dim": config.embed_dim, "key": "class_label"}
@@ -139,7 +144,7 @@ def cond_stage_params(components: Mapping[str, Any]) -> dict[str, Any]:
         params = {"n_stages": config.num_stages, "in_channels": config.in_channels, "out_channels": config.out_channels}
         key, node = "segmentation", _encoder("SpatialRescaler", params)
     elif "layout_encoder" in components:
-        params = {**_bert(components["layout_encoder"].config), "use_tokenizer": False}
+        params = {**_bert_params(components["layout_encoder"].config), "use_tokenizer": False}
         key, node = "coordinates_bbox", _encoder("BERTEmbedder", params)
     elif "text_encoder" in components:
         key, node = "caption", _text(components["text_encoder"])
@@ -150,8 +155,8 @@ def cond_stage_params(components: Mapping[str, Any]) -> dict[str, Any]:
     return {**mode, "cond_stage_key": key, "cond_stage_config": node}
 
 
-def _without_encoder(unet: Any, latents: int) -> tuple[str, str | dict[str, Any]]:
-    """Key and node of a conditioning that no network makes; the number of channels beside the latents tells which."""
+def _without_encoder(unet: Config, latents: int) -> tuple[str, str | JSON]:
+    """The key and node of a conditioning without a network, by the number of channels beside the latents."""
     extra = unet.in_channels - latents
     if unet.cross_attention_dim is None and extra == 0:
         return "class_label", "__is_unconditional__"
@@ -160,18 +165,20 @@ def _without_encoder(unet: Any, latents: int) -> tuple[str, str | dict[str, Any]
     return "LR_image" if extra else "nix", {"target": "torch.nn.Identity"}
 
 
-def _text(encoder: Any) -> dict[str, Any]:
+def _text(encoder: TextEncoder) -> JSON:
+    """The node of a text encoder."""
     if type(encoder).__name__ == "LDMTextEncoder":
-        return _encoder("BERTEmbedder", _bert(encoder.config))
+        return _encoder("BERTEmbedder", _bert_params(encoder.config))
     if encoder.config.hidden_act == "quick_gelu":  # OpenAI trained with it, OpenCLIP without
         return _encoder("FrozenCLIPEmbedder", {})
     return _encoder("FrozenOpenCLIPEmbedder", {"freeze": True, "layer": "penultimate"})
 
 
-def _bert(config: Any) -> dict[str, Any]:
+def _bert_params(config: Config) -> JSON:
+    """The parameters of the original's text transformer, "BERT"."""
     if (config.num_attention_heads, config.attention_head_dim) != (8, 64):
         heads = f"{config.num_attention_heads} heads of {config.attention_head_dim}"
-        raise _refusal("text_encoder", heads, "8 heads of 64")
+        raise _impossible("text_encoder", heads, "8 heads of 64")
     return {
         "n_embed": config.hidden_size,
         "n_layer": config.num_hidden_layers,
@@ -180,9 +187,9 @@ def _bert(config: Any) -> dict[str, Any]:
     }
 
 
-def _encoder(name: str, params: dict[str, Any]) -> dict[str, Any]:
-    return {"target": ENCODERS + name, "params": params}
+def _encoder(name: str, params: JSON) -> JSON:
+    return {"target": ENCODER_MODULE + name, "params": params}
 
 
-def _refusal(component: str, given: str, allowed: str) -> ConfigError:
+def _impossible(component: str, given: str, allowed: str) -> ConfigError:
     return ConfigError(f"{component} has {given}; the original code can make {allowed}, so it can't be converted to it")

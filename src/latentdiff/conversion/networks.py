@@ -1,15 +1,14 @@
-"""The original's network parameters in our terms: what each component is, and which rules it follows."""
+"""From the original's parameters of each network to our component: its class, its configuration and its rules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from torch import nn
 
-from latentdiff.conversion.nodes import class_of, number, numbers, params_of, take
+from latentdiff.conversion.nodes import REQUIRED, class_of, integer_list, params_of, positive_integer, take_params
 from latentdiff.conversion.rules import (
     CLIP_RULES,
     OPEN_CLIP_RULES,
@@ -21,6 +20,7 @@ from latentdiff.conversion.rules import (
     unet_rules,
 )
 from latentdiff.errors import ConfigError
+from latentdiff.types import JSON, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -30,27 +30,30 @@ class Network:
     Attributes:
         component: Its class, or a function that makes it.
         config: Its constructor arguments.
-        rules: Where its tensors stand.
-        prefix: What all original names start with, below the component's own place in the checkpoint.
-        dropped: What original names, below the same place, start with that this component doesn't need.
-        tokenizer: Makes the tokenizer of a text encoder, which no checkpoint holds, where the package has it.
+        rules: The rules for the names of its tensors.
+        prefix: The prefix of all its names in the original, after the component's own prefix in the checkpoint.
+        dropped: Prefixes, after the component's own, of tensors that this component doesn't need.
+        tokenizer: The function that makes the tokenizer of a text encoder, which no checkpoint holds; None if the
+            package doesn't have it.
     """
 
     component: Callable[..., nn.Module]
-    config: Mapping[str, Any]
+    config: JSON
     rules: Rules
     prefix: str = ""
     dropped: tuple[str, ...] = ()
-    tokenizer: Callable[[], Any] | None = None
+    tokenizer: Callable[[], Tokenizer] | None = None
 
 
-UNET_KNOWN: dict[str, Any] = {
+# For each kind of network: the parameters that we translate, those that must have a certain value, and those that
+# don't change the network.
+UNET_KNOWN: dict[str, object] = {
     "image_size": None,
-    "in_channels": ...,
-    "out_channels": ...,
-    "model_channels": ...,
-    "attention_resolutions": ...,
-    "num_res_blocks": ...,
+    "in_channels": REQUIRED,
+    "out_channels": REQUIRED,
+    "model_channels": REQUIRED,
+    "attention_resolutions": REQUIRED,
+    "num_res_blocks": REQUIRED,
     "channel_mult": (1, 2, 4, 8),
     "num_heads": -1,
     "num_head_channels": -1,
@@ -62,7 +65,7 @@ UNET_KNOWN: dict[str, Any] = {
     "use_linear_in_transformer": False,
     "dropout": 0.0,
 }
-UNET_FIXED: dict[str, tuple[Any, ...]] = {
+UNET_FIXED: dict[str, tuple[object, ...]] = {
     "dims": (2,),
     "conv_resample": (True,),
     "num_classes": (None,),
@@ -74,10 +77,10 @@ UNET_IGNORED = ("use_checkpoint", "use_fp16", "use_bf16", "legacy")
 
 
 def unet(node: object, sample_size: int | None) -> Network:
-    """The UNet of `unet_config`; `sample_size` is the latents' side.
+    """The UNet of the node `unet_config`, for latents of `sample_size` pixels a side.
 
     Raises:
-        ConfigError: If it is another class, or a network that ours can't be.
+        ConfigError: If it has another class, or is a network that our UNet can't be.
     """
     from latentdiff.models.unet import UNet2DConditionModel
 
@@ -85,7 +88,7 @@ def unet(node: object, sample_size: int | None) -> Network:
         raise ConfigError(
             f"unet_config has the class {class_of(node, 'unet_config')!r}; only UNetModel can be converted"
         )
-    given = take(
+    given = take_params(
         params_of(node, "unet_config"), "unet_config", known=UNET_KNOWN, fixed=UNET_FIXED, ignored=UNET_IGNORED
     )
     context = given["context_dim"] if given["use_spatial_transformer"] else None
@@ -93,7 +96,7 @@ def unet(node: object, sample_size: int | None) -> Network:
         raise ConfigError("unet_config lacks context_dim, which use_spatial_transformer needs; add it")
     config = {
         "sample_size": sample_size or given["image_size"],
-        "out_channels": number(given["out_channels"], "unet_config.out_channels"),
+        "out_channels": positive_integer(given["out_channels"], "unet_config.out_channels"),
         "cross_attention_dim": context,
         "transformer_layers_per_block": given["transformer_depth"],
         "use_linear_projection": bool(given["use_linear_in_transformer"]),
@@ -103,48 +106,48 @@ def unet(node: object, sample_size: int | None) -> Network:
     return Network(UNet2DConditionModel, config, rules)
 
 
-def _levels(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What UNets and classifiers have in common."""
-    width = number(given["model_channels"], f"{where}.model_channels")
-    multipliers = numbers(given["channel_mult"], f"{where}.channel_mult")
-    factors = numbers(given["attention_resolutions"], f"{where}.attention_resolutions")
+def _levels(given: JSON, where: str) -> JSON:
+    """The options that UNets and classifiers share; `where` is what messages call the node."""
+    width = positive_integer(given["model_channels"], f"{where}.model_channels")
+    multipliers = integer_list(given["channel_mult"], f"{where}.channel_mult")
+    factors = integer_list(given["attention_resolutions"], f"{where}.attention_resolutions")
     heads = {"num_attention_heads": given["num_heads"]}
     if given["num_head_channels"] != -1:
         heads = {"num_head_channels": given["num_head_channels"]}
     return {
-        "in_channels": number(given["in_channels"], f"{where}.in_channels"),
+        "in_channels": positive_integer(given["in_channels"], f"{where}.in_channels"),
         "block_out_channels": tuple(width * factor for factor in multipliers),
-        "layers_per_block": number(given["num_res_blocks"], f"{where}.num_res_blocks"),
+        "layers_per_block": positive_integer(given["num_res_blocks"], f"{where}.num_res_blocks"),
         "attention_levels": tuple(2**level in factors for level in range(len(multipliers))),
         "resnet_time_scale_shift": "scale_shift" if given["use_scale_shift_norm"] else "default",
         "resnet_resampling": bool(given["resblock_updown"]),
         "dropout": float(given["dropout"]),
-        **{name: number(value, f"{where}'s {name}") for name, value in heads.items()},
+        **{name: positive_integer(value, f"{where}'s {name}") for name, value in heads.items()},
     }
 
 
 CLASSIFIER_CLASSES = ("EncoderUNetModel",)
 CLASSIFIER_KNOWN = {
     **{name: UNET_KNOWN[name] for name in UNET_KNOWN if "transformer" not in name and name != "context_dim"},
-    "image_size": ...,
+    "image_size": REQUIRED,
     "num_heads": 1,
     "pool": "adaptive",
 }
 
 
 def classifier(node: object) -> Network:
-    """`EncoderUNetModel`, the network of the original's `NoisyLatentImageClassifier`.
+    """The noisy-latent classifier of a node of `EncoderUNetModel`, the network of `NoisyLatentImageClassifier`.
 
     Raises:
-        ConfigError: If it is a network that ours can't be.
+        ConfigError: If it is a network that our classifier can't be.
     """
     from latentdiff.models.classifier import NoisyLatentClassifier
 
     where = "the classifier"
-    given = take(params_of(node, where), where, known=CLASSIFIER_KNOWN, fixed=UNET_FIXED, ignored=UNET_IGNORED)
+    given = take_params(params_of(node, where), where, known=CLASSIFIER_KNOWN, fixed=UNET_FIXED, ignored=UNET_IGNORED)
     config = {
-        "sample_size": number(given["image_size"], f"{where}.image_size"),
-        "num_classes": number(given["out_channels"], f"{where}.out_channels"),
+        "sample_size": positive_integer(given["image_size"], f"{where}.image_size"),
+        "num_classes": positive_integer(given["out_channels"], f"{where}.out_channels"),
         "pool": given["pool"],
         **_levels(given, where),
     }
@@ -152,27 +155,27 @@ def classifier(node: object) -> Network:
     return Network(NoisyLatentClassifier, config, rules)
 
 
-DDCONFIG_KNOWN: dict[str, Any] = {
+DDCONFIG_KNOWN: dict[str, object] = {
     "double_z": True,
-    "z_channels": ...,
-    "resolution": ...,
-    "in_channels": ...,
-    "out_ch": ...,
-    "ch": ...,
+    "z_channels": REQUIRED,
+    "resolution": REQUIRED,
+    "in_channels": REQUIRED,
+    "out_ch": REQUIRED,
+    "ch": REQUIRED,
     "ch_mult": (1, 2, 4, 8),
-    "num_res_blocks": ...,
-    "attn_resolutions": ...,
+    "num_res_blocks": REQUIRED,
+    "attn_resolutions": REQUIRED,
     "attn_type": "vanilla",
 }
-DDCONFIG_FIXED: dict[str, tuple[Any, ...]] = {
+DDCONFIG_FIXED: dict[str, tuple[object, ...]] = {
     "resamp_with_conv": (True,),
     "give_pre_end": (False,),
     "tanh_out": (False,),
     "use_linear_attn": (False,),
     "attn_type": ("vanilla", "none", "vanilla-xformers"),
 }
-FIRST_STAGE_KNOWN: dict[str, Any] = {"embed_dim": ..., "ddconfig": ..., "n_embed": None}
-FIRST_STAGE_FIXED: dict[str, tuple[Any, ...]] = {"remap": (None,), "sane_index_shape": (False, True)}
+FIRST_STAGE_KNOWN: dict[str, object] = {"embed_dim": REQUIRED, "ddconfig": REQUIRED, "n_embed": None}
+FIRST_STAGE_FIXED: dict[str, tuple[object, ...]] = {"remap": (None,), "sane_index_shape": (False, True)}
 FIRST_STAGE_IGNORED = (
     "lossconfig",
     "monitor",
@@ -188,12 +191,16 @@ FIRST_STAGE_IGNORED = (
 KL_CLASSES = ("AutoencoderKL",)
 VQ_CLASSES = ("VQModel", "VQModelInterface")
 
+# diffusers' block types of a level, by whether it has attention.
+ENCODER_BLOCKS = {False: "DownEncoderBlock2D", True: "AttnDownEncoderBlock2D"}
+DECODER_BLOCKS = {False: "UpDecoderBlock2D", True: "AttnUpDecoderBlock2D"}
+
 
 def first_stage(node: object, scale_factor: float = 1.0) -> Network:
-    """The autoencoder of `first_stage_config`, or of a first stage's own YAML.
+    """The autoencoder of the node `first_stage_config`, or of a first stage's own YAML.
 
     Raises:
-        ConfigError: If it is another class, or a network that diffusers' autoencoders can't be.
+        ConfigError: If it has another class, or is a network that diffusers' autoencoders can't be.
     """
     from diffusers import AutoencoderKL
 
@@ -203,19 +210,19 @@ def first_stage(node: object, scale_factor: float = 1.0) -> Network:
     if name not in KL_CLASSES + VQ_CLASSES:
         allowed = ", ".join(KL_CLASSES + VQ_CLASSES)
         raise ConfigError(f"{where} has the class {name!r}; these can be converted: {allowed}")
-    given = take(
+    given = take_params(
         params_of(node, where), where, known=FIRST_STAGE_KNOWN, fixed=FIRST_STAGE_FIXED, ignored=FIRST_STAGE_IGNORED
     )
     inner = params_of({"params": given["ddconfig"]}, f"{where}.ddconfig")
-    network = take(inner, f"{where}.ddconfig", known=DDCONFIG_KNOWN, fixed=DDCONFIG_FIXED, ignored=("dropout",))
-    latents = number(network["z_channels"], "ddconfig.z_channels")
+    network = take_params(inner, f"{where}.ddconfig", known=DDCONFIG_KNOWN, fixed=DDCONFIG_FIXED, ignored=("dropout",))
+    latents = positive_integer(network["z_channels"], "ddconfig.z_channels")
     config = _autoencoder(network, latents)
     config["scaling_factor"] = scale_factor
     rules = first_stage_rules(len(config["block_out_channels"]))
     if name in VQ_CLASSES:
         config |= {
-            "num_vq_embeddings": number(given["n_embed"], f"{where}.n_embed"),
-            "vq_embed_dim": number(given["embed_dim"], f"{where}.embed_dim"),
+            "num_vq_embeddings": positive_integer(given["n_embed"], f"{where}.n_embed"),
+            "vq_embed_dim": positive_integer(given["embed_dim"], f"{where}.embed_dim"),
         }
         return Network(VQModel, config, rules)
     if given["embed_dim"] != latents or not network["double_z"]:
@@ -226,22 +233,25 @@ def first_stage(node: object, scale_factor: float = 1.0) -> Network:
     return Network(AutoencoderKL, config, rules)
 
 
-def _autoencoder(network: Mapping[str, Any], latents: int) -> dict[str, Any]:
-    """What KL and VQ autoencoders have in common; a level attends where its nominal side is listed."""
-    channels = numbers(network["ch_mult"], "ddconfig.ch_mult")
-    side = number(network["resolution"], "ddconfig.resolution")
-    listed = numbers(network["attn_resolutions"], "ddconfig.attn_resolutions")
+def _autoencoder(network: JSON, latents: int) -> JSON:
+    """The options that KL and VQ autoencoders share.
+
+    A level has attention if its side, for training images, is among the `attn_resolutions`.
+    """
+    channels = integer_list(network["ch_mult"], "ddconfig.ch_mult")
+    side = positive_integer(network["resolution"], "ddconfig.resolution")
+    listed = integer_list(network["attn_resolutions"], "ddconfig.attn_resolutions")
     attends = [network["attn_type"] != "none" and side // 2**i in listed for i in range(len(channels))]
-    width = number(network["ch"], "ddconfig.ch")
+    width = positive_integer(network["ch"], "ddconfig.ch")
     return {
-        "in_channels": number(network["in_channels"], "ddconfig.in_channels"),
-        "out_channels": number(network["out_ch"], "ddconfig.out_ch"),
+        "in_channels": positive_integer(network["in_channels"], "ddconfig.in_channels"),
+        "out_channels": positive_integer(network["out_ch"], "ddconfig.out_ch"),
         "block_out_channels": tuple(width * factor for factor in channels),
-        "layers_per_block": number(network["num_res_blocks"], "ddconfig.num_res_blocks"),
+        "layers_per_block": positive_integer(network["num_res_blocks"], "ddconfig.num_res_blocks"),
         "latent_channels": latents,
         "sample_size": side,
-        "down_block_types": tuple(f"{'Attn' * yes}DownEncoderBlock2D" for yes in attends),
-        "up_block_types": tuple(f"{'Attn' * yes}UpDecoderBlock2D" for yes in reversed(attends)),
+        "down_block_types": tuple(ENCODER_BLOCKS[attend] for attend in attends),
+        "up_block_types": tuple(DECODER_BLOCKS[attend] for attend in reversed(attends)),
         "mid_block_add_attention": network["attn_type"] != "none",
     }
 
@@ -250,12 +260,18 @@ BERT_TOKENS = 30522
 
 
 def text_transformer(node: object) -> Network:
-    """`BERTEmbedder`, with a tokenizer (text) or without (layout tokens)."""
+    """The text encoder of a node of `BERTEmbedder`, with a tokenizer for text or without one for layouts."""
     from latentdiff.models.text_encoder import LDMTextEncoder
     from latentdiff.models.tokenizer import BERT_VOCABULARY, load_tokenizer
 
-    known = {"n_embed": ..., "n_layer": ..., "vocab_size": BERT_TOKENS, "max_seq_len": 77, "use_tokenizer": True}
-    given = take(
+    known = {
+        "n_embed": REQUIRED,
+        "n_layer": REQUIRED,
+        "vocab_size": BERT_TOKENS,
+        "max_seq_len": 77,
+        "use_tokenizer": True,
+    }
+    given = take_params(
         params_of(node, "cond_stage_config"),
         "cond_stage_config",
         known=known,
@@ -263,44 +279,44 @@ def text_transformer(node: object) -> Network:
         ignored=("device", "embedding_dropout"),
     )
     config = {
-        "vocab_size": number(given["vocab_size"], "cond_stage_config.vocab_size"),
-        "max_position_embeddings": number(given["max_seq_len"], "cond_stage_config.max_seq_len"),
-        "hidden_size": number(given["n_embed"], "cond_stage_config.n_embed"),
-        "num_hidden_layers": number(given["n_layer"], "cond_stage_config.n_layer"),
+        "vocab_size": positive_integer(given["vocab_size"], "cond_stage_config.vocab_size"),
+        "max_position_embeddings": positive_integer(given["max_seq_len"], "cond_stage_config.max_seq_len"),
+        "hidden_size": positive_integer(given["n_embed"], "cond_stage_config.n_embed"),
+        "num_hidden_layers": positive_integer(given["n_layer"], "cond_stage_config.n_layer"),
     }
-    of_bert = given["use_tokenizer"] and config["vocab_size"] == BERT_TOKENS
-    tokenizer = partial(load_tokenizer, BERT_VOCABULARY, config["max_position_embeddings"]) if of_bert else None
+    has_vocabulary = given["use_tokenizer"] and config["vocab_size"] == BERT_TOKENS
+    tokenizer = partial(load_tokenizer, BERT_VOCABULARY, config["max_position_embeddings"]) if has_vocabulary else None
     return Network(LDMTextEncoder, config, TEXT_RULES, "transformer.", ("transformer.to_logits.",), tokenizer)
 
 
 NULL_CLASSES = {1001: 1000}
-"""By number of classes: cin256-v2 has a thousand of ImageNet and the null class of guidance."""
+"""The null class of guidance, by the number of classes: cin256-v2 has it after the thousand of ImageNet."""
 
 
 def class_embedder(node: object) -> Network:
-    """`ClassEmbedder`."""
+    """The class embedder of a node of `ClassEmbedder`."""
     from latentdiff.models.class_embedder import ClassEmbedder
 
-    given = take(
+    given = take_params(
         params_of(node, "cond_stage_config"),
         "cond_stage_config",
-        known={"embed_dim": ..., "n_classes": 1000},
+        known={"embed_dim": REQUIRED, "n_classes": 1000},
         fixed={},
         ignored=("key",),
     )
-    count = number(given["n_classes"], "cond_stage_config.n_classes")
+    count = positive_integer(given["n_classes"], "cond_stage_config.n_classes")
     config = {"num_classes": count, "embed_dim": given["embed_dim"], "null_class": NULL_CLASSES.get(count)}
     return Network(ClassEmbedder, config, SAME_RULES)
 
 
 def segmentation_encoder(node: object) -> Network:
-    """`SpatialRescaler`."""
+    """The segmentation encoder of a node of `SpatialRescaler`."""
     from latentdiff.models.segmentation_encoder import SegmentationEncoder
 
-    given = take(
+    given = take_params(
         params_of(node, "cond_stage_config"),
         "cond_stage_config",
-        known={"n_stages": 1, "in_channels": ..., "out_channels": ...},
+        known={"n_stages": 1, "in_channels": REQUIRED, "out_channels": REQUIRED},
         fixed={"method": ("bilinear",), "multiplier": (0.5,), "bias": (False,)},
         ignored=(),
     )
@@ -312,8 +328,8 @@ def segmentation_encoder(node: object) -> Network:
     return Network(SegmentationEncoder, config, SAME_RULES)
 
 
-def clip(node: object) -> Network:
-    """`FrozenCLIPEmbedder` of SD 1.x: the text half of CLIP ViT-L/14."""
+def clip_text_encoder(node: object) -> Network:
+    """The text encoder of a node of `FrozenCLIPEmbedder`, in SD 1.x: CLIP ViT-L/14."""
     from latentdiff.models.tokenizer import clip_tokenizer
 
     fixed = {"version": ("openai/clip-vit-large-patch14",), "layer": ("last",), "layer_idx": (None,)}
@@ -323,29 +339,31 @@ def clip(node: object) -> Network:
     return Network(make_clip, config, CLIP_RULES, "transformer.", dropped, clip_tokenizer)
 
 
-def open_clip(node: object) -> Network:
-    """`FrozenOpenCLIPEmbedder` of SD 2.x: the text half of OpenCLIP ViT-H/14, without its last layer."""
+def open_clip_text_encoder(node: object) -> Network:
+    """The text encoder of a node of `FrozenOpenCLIPEmbedder`, in SD 2.x: OpenCLIP ViT-H/14 without its last layer."""
     from latentdiff.models.tokenizer import open_clip_tokenizer
 
     _only_fixed(node, {"arch": ("ViT-H-14",), "layer": ("penultimate",), "max_length": (77,)})
-    config: dict[str, Any] = {
+    config = {
         "hidden_size": 1024,
         "intermediate_size": 4096,
         "num_hidden_layers": 23,
         "num_attention_heads": 16,
+        "hidden_act": "gelu",
+        "projection_dim": 1024,
     }
-    config |= {"hidden_act": "gelu", "projection_dim": 1024}
     last = ("model.transformer.resblocks.23.", "model.text_projection", "model.logit_scale", "model.attn_mask")
     return Network(make_clip, config, OPEN_CLIP_RULES, "model.", last, open_clip_tokenizer)
 
 
-def _only_fixed(node: object, fixed: Mapping[str, tuple[Any, ...]]) -> None:
+def _only_fixed(node: object, fixed: Mapping[str, tuple[object, ...]]) -> None:
+    """ConfigError unless a conditioning stage has no parameters but these, at these values."""
     ignored = ("device", "freeze", "use_fp16")
-    take(params_of(node, "cond_stage_config"), "cond_stage_config", known={}, fixed=fixed, ignored=ignored)
+    take_params(params_of(node, "cond_stage_config"), "cond_stage_config", known={}, fixed=fixed, ignored=ignored)
 
 
-def make_clip(**config: Any) -> nn.Module:
-    """transformers' CLIP text model, of CLIP's vocabulary of 49408 tokens and prompts of 77."""
+def make_clip(**config: object) -> nn.Module:
+    """Make transformers' CLIP text model for CLIP's vocabulary of 49408 tokens and prompts of 77 tokens."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     common = {"vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 2}

@@ -1,27 +1,28 @@
-"""Reading the original code's YAML: nodes of a target and its parameters; nothing is passed over in silence."""
+"""Reading the original code's YAML, whose nodes have a target (a class) and its parameters; no parameter is ignored."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from latentdiff.errors import ConfigError
+from latentdiff.errors import ConfigError, one_line
 from latentdiff.registry import nearest
+from latentdiff.types import JSON
 
-Params = Mapping[str, Any]
+REQUIRED = object()
+"""In place of a default, in a table of parameters: the parameter must be given."""
 
 
-def read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """The model node `{"target": ..., "params": ...}` of a YAML file, or of what stood in one.
+def read_config(config: str | Path | Mapping[str, object]) -> JSON:
+    """The model node `{"target": ..., "params": ...}` of a YAML file, or of the content of one.
 
     Raises:
         ConfigError: If the file can't be read or has no model.
     """
     source = "config" if isinstance(config, Mapping) else str(config)
-    values: Any = config
+    values: object = config
     if not isinstance(config, Mapping):
         try:
             text = Path(config).read_text(encoding="utf-8")
@@ -33,7 +34,7 @@ def read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"config {config} cannot be read ({error}); give the model's YAML file") from None
         except (yaml.YAMLError, RecursionError) as error:
-            raise ConfigError(f"config {config} is not YAML: {' '.join(str(error).split())[:200]}") from None
+            raise ConfigError(f"config {config} is not YAML: {one_line(error)}") from None
     node = values.get("model", values) if isinstance(values, Mapping) else None
     if not isinstance(node, Mapping) or not isinstance(node.get("target"), str):
         raise ConfigError(f"{source} has no model with a target; give the YAML that the model was trained with")
@@ -41,9 +42,12 @@ def read_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def class_of(node: object, where: str) -> str:
-    """The class name that a node's target ends with, or the node itself where it is a word (`__is_first_stage__`).
+    """The class name at the end of a node's target, or the node itself if it is a word such as `__is_first_stage__`.
 
-    Names are looked up in tables only: nothing of the target is imported.
+    The name is looked up in tables only; nothing of the target is imported.
+
+    Raises:
+        ConfigError: If the node has no target.
     """
     if isinstance(node, str):
         return node
@@ -52,8 +56,12 @@ def class_of(node: object, where: str) -> str:
     return str(node["target"]).rsplit(".", 1)[-1]
 
 
-def params_of(node: object, where: str) -> dict[str, Any]:
-    """The parameters of a node; none is an empty dict."""
+def params_of(node: object, where: str) -> JSON:
+    """The parameters of a node, an empty dict if it has none.
+
+    Raises:
+        ConfigError: If they are no mapping.
+    """
     params = node.get("params") if isinstance(node, Mapping) else None
     if params is None:
         return {}
@@ -62,25 +70,25 @@ def params_of(node: object, where: str) -> dict[str, Any]:
     return dict(params)
 
 
-def take(
-    params: Params,
+def take_params(
+    params: JSON,
     where: str,
     *,
-    known: Mapping[str, Any],
-    fixed: Mapping[str, tuple[Any, ...]],
+    known: Mapping[str, object],
+    fixed: Mapping[str, tuple[object, ...]],
     ignored: tuple[str, ...],
-) -> dict[str, Any]:
-    """The parameters of `known`, with its defaults where they are left out.
+) -> JSON:
+    """The parameters in `known`, with their defaults where they are left out.
 
     Args:
-        params: As the YAML has them.
-        where: What they belong to, for messages.
-        known: Names that matter, and defaults; `...` for those that must be there.
-        fixed: Names that must have one of these values where they are given.
-        ignored: Names that don't change the network.
+        params: The parameters in the YAML.
+        where: The name, in messages, of what they belong to.
+        known: The parameters that matter, with their defaults, or `REQUIRED` for those that must be given.
+        fixed: Parameters that must have one of these values if they are given.
+        ignored: Parameters that don't change the network.
 
     Raises:
-        ConfigError: On a missing or unknown parameter, or a value outside of what can be represented.
+        ConfigError: If a parameter is missing or unknown, or has a value that can't be converted.
     """
     for name, value in params.items():
         if name not in known and name not in fixed and name not in ignored:
@@ -91,20 +99,20 @@ def take(
             allowed = " or ".join(map(repr, fixed[name]))
             raise ConfigError(f"{where} has {name}={value!r}; only {allowed} can be converted")
     for name, default in known.items():
-        if default is ... and name not in params:
+        if default is REQUIRED and name not in params:
             raise ConfigError(f"{where} lacks {name!r}; give the YAML that the model was trained with")
     return {name: params.get(name, default) for name, default in known.items()}
 
 
-def numbers(value: Any, where: str) -> tuple[int, ...]:
-    """A list of whole numbers from 0 on, or a ConfigError."""
+def integer_list(value: object, where: str) -> tuple[int, ...]:
+    """Check that a parameter is a list of integers from 0 to 2**31 - 1, and return it; else raise a ConfigError."""
     if not isinstance(value, (list, tuple)) or not all(type(entry) is int and 0 <= entry < 2**31 for entry in value):
         raise ConfigError(f"{where} is {value!r}; it must be a list of whole numbers")
     return tuple(value)
 
 
-def number(value: Any, where: str) -> int:
-    """A positive whole number, or a ConfigError."""
+def positive_integer(value: object, where: str) -> int:
+    """Check that a parameter is an integer from 1 to 2**31 - 1, and return it; else raise a ConfigError."""
     if type(value) is not int or not 0 < value < 2**31:
         raise ConfigError(f"{where} is {value!r}; it must be a positive whole number")
     return value

@@ -1,8 +1,8 @@
-"""Where each tensor of a component stands in an original checkpoint: the rules, as data.
+"""The rules, as data, that turn the names of a component's tensors into those of an original checkpoint.
 
 A rule rewrites one piece of our name; all rules of a component are applied in their order. Names are only ever
-rewritten in this direction: the map of a component is made of its own parameter names, so its inverse is that map read
-backwards.
+rewritten in this direction: the map of a component is made from its own parameter names, so its inverse is that map
+read backwards.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Rule = tuple[str, Callable[..., str]]
-"""A pattern in our name, and the original's piece, made of the numbers that the pattern matched."""
+"""A pattern in our name, and a function that makes the original's piece from the numbers that the pattern matched."""
 
 IN_RESNET = r"(?:(?<=resnets\.\d\.)|(?<=samplers\.0\.))"
 RESNET: tuple[Rule, ...] = (
@@ -31,12 +31,12 @@ PLAIN_ATTENTION: tuple[Rule, ...] = (
 
 @dataclass(frozen=True)
 class Joined:
-    """Several projections of ours that are one tensor in the original, whose rows run over (heads, parts, width).
+    """Projections that are separate here and one tensor in the original, one below the other.
 
     Attributes:
-        parts: Pieces of our names, in the order of the rows.
-        original: The piece that stands for them there.
-        per_head: Whether each head holds all parts; otherwise each part holds all heads.
+        parts: The pieces of our names, in the order of the original's rows.
+        original: The piece of the original's name.
+        per_head: Whether the original's rows run over (heads, parts, width); otherwise over (parts, heads, width).
     """
 
     parts: tuple[str, ...]
@@ -49,10 +49,10 @@ class Rules:
     """The rules of one kind of component.
 
     Attributes:
-        names: Rewritten in this order.
-        joined: Projections that are one tensor there; their pieces must survive `names`.
-        trailing: Layers that are 1x1 convolutions there and linear here, as a pattern of original names and the number
-            of dimensions of size 1 that their weights end with.
+        names: The rules for names, in the order in which they are applied.
+        joined: The projections that are one tensor in the original; `names` must leave their pieces as they are.
+        trailing: The layers that are convolutions of kernel size 1 in the original and linear here: a pattern of
+            original names, and the number of dimensions of size 1 at the end of their weights' shape.
     """
 
     names: tuple[Rule, ...] = ()
@@ -60,22 +60,22 @@ class Rules:
     trailing: tuple[str, int] | None = None
 
     def original_name(self, name: str) -> str:
-        """The original's name of our tensor `name`, parts of joined tensors left apart."""
+        """The original's name of our tensor `name`, before projections are joined."""
         for pattern, piece in self.names:
             name = re.sub(pattern, lambda match, piece=piece: piece(*map(int, match.groups())), name)  # type: ignore[misc]
         return name
 
 
 def unet_rules(layers: int, attention_levels: Sequence[bool], mid_attention: bool, plain: bool) -> Rules:
-    """The UNet: flat lists of blocks there, levels of blocks here.
+    """The rules of the UNet, whose blocks are flat lists in the original and levels of blocks here.
 
     Args:
-        layers: Residual blocks of a level on the way down.
-        attention_levels: Whether a level attends, fine to coarse.
-        mid_attention: Whether the middle attends.
-        plain: Whether attention is plain, without a context.
+        layers: Number of residual blocks in a level on the way down.
+        attention_levels: For every level, fine to coarse, whether it has attention.
+        mid_attention: Whether the middle has attention.
+        plain: Whether attention is self-attention without a context.
     """
-    each = layers + 1
+    each = layers + 1  # blocks of a level in the original's lists, with the one that resamples
     coarse_first = attention_levels[::-1]
     places: tuple[Rule, ...] = (
         (r"^conv_in\.", lambda: "input_blocks.0.0."),
@@ -86,13 +86,13 @@ def unet_rules(layers: int, attention_levels: Sequence[bool], mid_attention: boo
         (r"^down_blocks\.(\d+)\.attentions\.(\d+)\.", lambda i, j: f"input_blocks.{1 + i * each + j}.1."),
         (r"^down_blocks\.(\d+)\.downsamplers\.0\.conv\.", lambda i: f"input_blocks.{(i + 1) * each}.0.op."),
         (r"^down_blocks\.(\d+)\.downsamplers\.0\.", lambda i: f"input_blocks.{(i + 1) * each}.0."),
-        (r"^mid_block\.resnets\.(\d)\.", lambda j: f"middle_block.{j * (1 + mid_attention)}."),
+        (r"^mid_block\.resnets\.(\d)\.", lambda j: f"middle_block.{2 * j if mid_attention else j}."),
         (r"^mid_block\.attentions\.0\.", lambda: "middle_block.1."),
         (r"^up_blocks\.(\d+)\.resnets\.(\d+)\.", lambda i, j: f"output_blocks.{i * each + j}.0."),
         (r"^up_blocks\.(\d+)\.attentions\.(\d+)\.", lambda i, j: f"output_blocks.{i * each + j}.1."),
         (
             r"^up_blocks\.(\d+)\.upsamplers\.0\.",
-            lambda i: f"output_blocks.{i * each + layers}.{1 + coarse_first[i]}.",
+            lambda i: f"output_blocks.{i * each + layers}.{2 if coarse_first[i] else 1}.",
         ),
     )
     if not plain:
@@ -105,11 +105,11 @@ def unet_rules(layers: int, attention_levels: Sequence[bool], mid_attention: boo
 
 
 def classifier_rules(layers: int, attention_levels: Sequence[bool]) -> Rules:
-    """The noisy-latent classifier: the UNet's way down, and a pooling layer in the place of its output.
+    """The rules of the noisy-latent classifier: the UNet's way down, and a pooling layer in place of its output.
 
     Args:
-        layers: Residual blocks of a level.
-        attention_levels: Whether a level attends, fine to coarse.
+        layers: Number of residual blocks in a level.
+        attention_levels: For every level, fine to coarse, whether it has attention.
     """
     unet = unet_rules(layers, attention_levels, True, plain=True)
     pool: tuple[Rule, ...] = (
@@ -122,7 +122,7 @@ def classifier_rules(layers: int, attention_levels: Sequence[bool]) -> Rules:
 
 
 def first_stage_rules(levels: int) -> Rules:
-    """Autoencoders, KL or VQ: the original counts the decoder's levels from fine to coarse.
+    """The rules of autoencoders, KL or VQ; the original counts the decoder's levels from fine to coarse.
 
     Args:
         levels: Number of levels.
@@ -164,13 +164,13 @@ TEXT_RULES = Rules(
         (r"\.out_proj\.", lambda: ".to_out."),
     )
 )
-"""The LDM text transformer ("BERT"): attention and feed-forward alternate in one list there."""
+"""The rules of the LDM text transformer ("BERT"): in the original, attention and feed-forward alternate in one list."""
 
 SAME_RULES = Rules()
-"""Components whose names are equal on both sides: class embedder, segmentation encoder."""
+"""The rules of components whose names are equal on both sides: class embedder and segmentation encoder."""
 
 CLIP_RULES = Rules(((r"^", lambda: "text_model."),))
-"""The CLIP text model of SD 1.x, which already was transformers' class."""
+"""The rules of the CLIP text model of SD 1.x, which is transformers' class in the original code, too."""
 
 OPEN_CLIP_RULES = Rules(
     (
@@ -185,4 +185,4 @@ OPEN_CLIP_RULES = Rules(
     ),
     Joined((".q_proj.", ".k_proj.", ".v_proj."), ".in_proj_", per_head=False),
 )
-"""The OpenCLIP text model of SD 2.x."""
+"""The rules of the OpenCLIP text model of SD 2.x."""

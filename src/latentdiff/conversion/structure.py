@@ -1,21 +1,21 @@
-"""What the names and shapes of a checkpoint tell about its networks, in the original's own terms.
+"""The structure of a checkpoint's networks, read from the names and shapes of its tensors or from a configuration.
 
-They tell everything but the number of attention heads, the noise schedule, the latent scale and the image size.
+Names and shapes determine everything but the number of attention heads, the noise schedule, the latent scale and the
+image size. `zoo.recognise` compares the structures of both origins.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from latentdiff.conversion.nodes import class_of, params_of
-from latentdiff.conversion.plan import COND_STAGE, FIRST_STAGE, UNET
+from latentdiff.conversion.plan import COND_STAGE_PREFIX, FIRST_STAGE_PREFIX, UNET_PREFIX
+from latentdiff.conversion.tensor_map import Shapes
+from latentdiff.types import JSON
 
-Shapes = Mapping[str, tuple[int, ...]]
-Structure = dict[str, Any]
+Structure = dict[str, object]
 
-# Tensors that only one kind of conditioning stage has.
+# A tensor that only this class of conditioning stage has.
 COND_TENSORS = {
     "embedding.weight": "ClassEmbedder",
     "transformer.token_emb.weight": "BERTEmbedder",
@@ -26,24 +26,24 @@ COND_TENSORS = {
 }
 
 
-def below(shapes: Shapes, prefix: str) -> Shapes:
-    """The entries whose names start with `prefix`, without it."""
+def without_prefix(shapes: Shapes, prefix: str) -> Shapes:
+    """The entries whose names start with `prefix`, without the prefix."""
     return {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
 
 
 def structure_of_shapes(shapes: Shapes) -> Structure:
-    """The structure of a checkpoint; empty if it holds no network of the original code."""
-    if any(key.startswith(UNET) for key in shapes):
+    """The structure of a checkpoint; empty if it holds no network that the original code makes."""
+    if any(key.startswith(UNET_PREFIX) for key in shapes):
         return {
-            "unet": unet_of_shapes(below(shapes, UNET)),
-            "first_stage": first_stage_of_shapes(below(shapes, FIRST_STAGE)),
-            "cond_stage": cond_stage_of_shapes(below(shapes, COND_STAGE)),
+            "unet": unet_of_shapes(without_prefix(shapes, UNET_PREFIX)),
+            "first_stage": first_stage_of_shapes(without_prefix(shapes, FIRST_STAGE_PREFIX)),
+            "cond_stage": cond_stage_of_shapes(without_prefix(shapes, COND_STAGE_PREFIX)),
         }
     return {"first_stage": first_stage_of_shapes(shapes)} if "encoder.conv_in.weight" in shapes else {}
 
 
-def structure_of_config(node: Mapping[str, Any]) -> Structure:
-    """The structure that a model node would have."""
+def structure_of_config(node: JSON) -> Structure:
+    """The structure of the networks that a model node describes."""
     params = params_of(node, "model")
     if "unet_config" not in params:
         return {"first_stage": first_stage_of_config(node)}
@@ -55,10 +55,10 @@ def structure_of_config(node: Mapping[str, Any]) -> Structure:
 
 
 def unet_of_shapes(shapes: Shapes) -> Structure:
-    """Widths and attention of every block of the flat lists."""
+    """The structure of a UNet: among others the widths and the attention of every block of its flat lists."""
     widths, attends, depth, context = [], [], 0, None
     for side in ("input_blocks", "output_blocks"):
-        for block in range(count(shapes, rf"{side}\.(\d+)\.")):
+        for block in range(count_blocks(shapes, rf"{side}\.(\d+)\.")):
             first = f"{side}.{block}.0."
             names = (first + "weight", first + "op.weight", first + "in_layers.2.weight")
             widths.append(next((shapes[name][:2] for name in names if name in shapes), ()))
@@ -78,8 +78,8 @@ def unet_of_shapes(shapes: Shapes) -> Structure:
     }
 
 
-def unet_of_config(params: Mapping[str, Any]) -> Structure:
-    """The same of `unet_config`'s parameters."""
+def unet_of_config(params: JSON) -> Structure:
+    """The structure of the UNet that the parameters of `unet_config` describe."""
     width, layers = params["model_channels"], params["num_res_blocks"]
     channels = [width * factor for factor in params["channel_mult"]]
     crossed = params.get("use_spatial_transformer", False)
@@ -112,11 +112,11 @@ def unet_of_config(params: Mapping[str, Any]) -> Structure:
 
 
 def first_stage_of_shapes(shapes: Shapes) -> Structure:
-    """Widths of the encoder's levels, and what tells the kinds of autoencoders apart."""
-    levels = count(shapes, r"encoder\.down\.(\d+)\.")
+    """The structure of an autoencoder: the widths of the encoder's levels, its attention, its latents and its codes."""
+    levels = count_blocks(shapes, r"encoder\.down\.(\d+)\.")
     return {
         "widths": tuple(shapes.get(f"encoder.down.{i}.block.0.conv2.weight", ())[:1] for i in range(levels)),
-        "blocks": count(shapes, r"encoder\.down\.0\.block\.(\d+)\."),
+        "blocks": count_blocks(shapes, r"encoder\.down\.0\.block\.(\d+)\."),
         "attends": tuple(f"encoder.down.{i}.attn.0.q.weight" in shapes for i in range(levels)),
         "middle": "encoder.mid.attn_1.q.weight" in shapes,
         "latents": shapes.get("encoder.conv_out.weight", ())[:1],
@@ -125,7 +125,7 @@ def first_stage_of_shapes(shapes: Shapes) -> Structure:
 
 
 def first_stage_of_config(node: object) -> Structure:
-    """The same of a first stage's node."""
+    """The structure of the autoencoder that a first stage's node describes."""
     params = params_of(node, "first_stage_config")
     network = params["ddconfig"]
     vanilla = network.get("attn_type", "vanilla") != "none"
@@ -142,17 +142,17 @@ def first_stage_of_config(node: object) -> Structure:
 
 
 def cond_stage_of_shapes(shapes: Shapes) -> str | None:
-    """The class of the conditioning stage; None where it has no tensors."""
+    """The class of the conditioning stage; None if it has no tensors."""
     return next((name for tensor, name in COND_TENSORS.items() if tensor in shapes), None)
 
 
 def cond_stage_of_config(node: object) -> str | None:
-    """The same of a conditioning stage's node."""
+    """The class in a conditioning stage's node; None if it has no tensors."""
     name = class_of(node, "cond_stage_config")
     return name if name in COND_TENSORS.values() else None
 
 
-def count(shapes: Shapes, pattern: str) -> int:
-    """One more than the largest number that the pattern matches; 0 if it matches nothing."""
+def count_blocks(shapes: Shapes, pattern: str) -> int:
+    """The number of blocks: one more than the largest number that the pattern matches in a name, 0 without a match."""
     numbers = (int(found[1]) for key in shapes if (found := re.match(pattern, key)))
     return 1 + max(numbers, default=-1)

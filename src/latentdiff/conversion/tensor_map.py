@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from latentdiff.conversion.rules import Rules
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shapes of tensors by their names."""
+
 
 @dataclass(frozen=True)
 class Place:
-    """Where one tensor of ours stands in the original.
+    """The place of one of our tensors in the original checkpoint.
 
     Attributes:
-        key: The original's name.
-        shape: The original's shape.
-        part: Which of the joined projections it is; None if the original tensor is ours alone.
-        parts: How many are joined.
-        heads: Heads that the joined rows run over first.
+        key: The name of the original's tensor.
+        shape: The shape of the original's tensor.
+        part: The number of our tensor among those that are joined there; None if the original's tensor is ours alone.
+        parts: The number of tensors that are joined.
+        heads: The number of attention heads that the joined rows run over first.
     """
 
     key: str
@@ -33,12 +35,17 @@ class Place:
 
 
 class TensorMap:
-    """The map of one component, made of its own parameter names.
+    """The map of one component, made from its own parameter names.
 
     Args:
         model: The component; its tensors may be on the meta device.
-        rules: Of its kind.
-        prefix: What all its names start with in the original.
+        rules: The rules of components of its kind.
+        prefix: The prefix of all its names in the original checkpoint.
+
+    Attributes:
+        shapes: The shapes of our tensors.
+        places: The place of each of our tensors in the original.
+        sources: The original's names, with the names of our tensors that are made from each.
     """
 
     def __init__(self, model: nn.Module, rules: Rules, prefix: str) -> None:
@@ -50,18 +57,18 @@ class TensorMap:
 
     @property
     def original_shapes(self) -> dict[str, tuple[int, ...]]:
-        """All tensors of the original that the component is made of."""
+        """The shapes of the original's tensors that the component is made from."""
         return {place.key: place.shape for place in self.places.values()}
 
     def to_ours(self, read: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Our tensors, one after the other, out of the original's, each of which is read once."""
+        """Our names and tensors, one after the other, made from the original's, each of which is read once."""
         for key, names in self.sources.items():
             tensor = read(key)
             for name in names:
                 yield name, _cut(tensor, self.places[name]).reshape(self.shapes[name])
 
     def to_original(self, read: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """The original's tensors, one after the other, out of ours."""
+        """The original's names and tensors, one after the other, made from ours."""
         for key, names in self.sources.items():
             place = self.places[names[0]]
             if place.part is None:
@@ -73,6 +80,7 @@ class TensorMap:
 
 
 def _place(model: nn.Module, rules: Rules, prefix: str, name: str, shape: tuple[int, ...]) -> Place:
+    """The place of our tensor `name`, of shape `shape`."""
     key = prefix + rules.original_name(name)
     part, parts, heads = None, 1, 1
     if rules.joined is not None:
@@ -81,8 +89,8 @@ def _place(model: nn.Module, rules: Rules, prefix: str, name: str, shape: tuple[
                 key = key.replace(piece, rules.joined.original)
                 part, parts = index, len(rules.joined.parts)
                 if rules.joined.per_head:
-                    layer: Any = model.get_submodule(name.rsplit(".", 2)[0])
-                    heads = layer.heads
+                    attention = model.get_submodule(name.rsplit(".", 2)[0])
+                    heads = getattr(attention, "heads")  # noqa: B009 (its class is one of several)
                 shape = (parts * shape[0], *shape[1:])
     if rules.trailing is not None and re.search(rules.trailing[0], key):
         shape += (1,) * rules.trailing[1]
@@ -90,12 +98,12 @@ def _place(model: nn.Module, rules: Rules, prefix: str, name: str, shape: tuple[
 
 
 def _cut(tensor: Tensor, place: Place) -> Tensor:
-    """The part of a joined tensor, or the tensor itself."""
+    """The part of a joined tensor that is ours, or the tensor itself if nothing is joined."""
     if place.part is None:
         return tensor
     return _split_rows(tensor, place.heads, place.parts)[:, place.part].flatten(0, 1)
 
 
 def _split_rows(tensor: Tensor, *sizes: int) -> Tensor:
-    """The rows of (n, ...) as (*sizes, rest, ...)."""
+    """Reshape (n, ...) to (*sizes, n / product of sizes, ...)."""
     return tensor.reshape(*sizes, -1, *tensor.shape[1:])

@@ -1,55 +1,63 @@
-"""Folders that plain diffusers loads, for the models that its own classes can represent exactly."""
+"""Writing folders that plain diffusers loads, for the models that its own classes can represent exactly."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import diffusers
 import torch
 from torch import nn
 
-from latentdiff.conversion.convert import check_new
+from latentdiff.conversion.convert import check_output_is_new
 from latentdiff.errors import ConfigError
 from latentdiff.io.files import atomic_folder
 from latentdiff.io.safetensors_writer import write_safetensors
+from latentdiff.types import JSON, Components, FirstStage, Scheduler
 
-Config = Mapping[str, Any]
+# Components that a Stable Diffusion pipeline may have, and that no model here has.
+STABLE_DIFFUSION_OPTIONAL = {name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")}
 
-STABLE_DIFFUSION = {"safety_checker": [None, None], "feature_extractor": [None, None], "image_encoder": [None, None]}
+# diffusers' pipelines of tasks other than text-to-image.
+STOCK_PIPELINES = {"unconditional": "LDMPipeline", "super-resolution": "LDMSuperResolutionPipeline"}
+
+# diffusers' block types of a UNet's level, by whether it has attention.
+CROSS_DOWN_BLOCKS = {False: "DownBlock2D", True: "CrossAttnDownBlock2D"}
+CROSS_UP_BLOCKS = {False: "UpBlock2D", True: "CrossAttnUpBlock2D"}
+PLAIN_DOWN_BLOCKS = {False: "DownBlock2D", True: "AttnDownBlock2D"}
+PLAIN_UP_BLOCKS = {False: "UpBlock2D", True: "AttnUpBlock2D"}
+RESNET_DOWN_BLOCKS = {False: "ResnetDownsampleBlock2D", True: "AttnDownBlock2D"}
+RESNET_UP_BLOCKS = {False: "ResnetUpsampleBlock2D", True: "AttnUpBlock2D"}
 
 
-def save_diffusers(
-    task: str | None, components: Mapping[str, Any], out: str | Path, dtype: torch.dtype | None = None
-) -> None:
+def save_diffusers(task: str | None, components: Components, out: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write a model as a folder of diffusers' own classes.
 
     Args:
-        task: As `load_original` names it; None for a first stage alone.
-        components: As `load_original` and pipelines name them.
+        task: The task, as in `load_original`; None for a first stage alone.
+        components: The components, with the names of `load_original` and pipelines.
         out: The folder to make; it must not exist.
-        dtype: Of the weights; None keeps theirs.
+        dtype: The data type of the weights; None keeps theirs.
 
     Raises:
-        ConfigError: Where those classes can't represent the model; it says why.
+        ConfigError: If diffusers' classes can't represent the model; the message says why.
         InputError: If `out` exists.
     """
     out = Path(out)
-    check_new(out)
+    check_output_is_new(out)
     if task is None:
         if "vae" not in components:
             raise ConfigError(f"diffusers has no class for {', '.join(components)}; keep it as a latentdiff folder")
-        config = stock_vae_config(components["vae"])
+        vae = StockPart(components["vae"], stock_vae_config(components["vae"]))
         with atomic_folder(out) as aside:
-            _write(aside, components["vae"], config, "diffusion_pytorch_model.safetensors", dtype)
+            _write(aside, vae, dtype)
         return
     index, parts = _pipeline(task, components)
     with atomic_folder(out) as aside:
-        for name, (model, config, file) in parts.items():
+        for name, part in parts.items():
             (aside / name).mkdir()
-            _write(aside / name, model, config, file, dtype)
+            _write(aside / name, part, dtype)
         stock_scheduler(components["scheduler"]).save_pretrained(aside / "scheduler")
         if components.get("tokenizer") is not None:
             components["tokenizer"].save_pretrained(aside / "tokenizer")
@@ -57,8 +65,8 @@ def save_diffusers(
         (aside / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def refusal(task: str | None, components: Mapping[str, Any]) -> str | None:
-    """Why `save_diffusers` would refuse a model, or None."""
+def refusal(task: str | None, components: Components) -> str | None:
+    """The reason why `save_diffusers` would refuse a model, or None if it would not."""
     try:
         if task is not None:
             _pipeline(task, components)
@@ -67,64 +75,75 @@ def refusal(task: str | None, components: Mapping[str, Any]) -> str | None:
     return None
 
 
-Parts = dict[str, tuple[nn.Module, dict[str, Any], str]]
+class StockPart(NamedTuple):
+    """A component in a folder of plain diffusers.
+
+    Attributes:
+        model: The component, whose weights are written.
+        config: The configuration of the stock class that it is there.
+        file: The name of the file of weights.
+    """
+
+    model: nn.Module
+    config: JSON
+    file: str = "diffusion_pytorch_model.safetensors"
 
 
-def _pipeline(task: str, components: Mapping[str, Any]) -> tuple[dict[str, Any], Parts]:
-    """The index, and for every folder of weights the model, its stock configuration and the name of its file."""
-    weights = "diffusion_pytorch_model.safetensors"
-    unet = components["unet"], stock_unet_config(components["unet"].config), weights
-    vae = components["vae"], stock_vae_config(components["vae"]), weights
-    classes = {"unet": unet[1]["_class_name"], "vae": vae[1]["_class_name"]}
+def _pipeline(task: str, components: Components) -> tuple[JSON, dict[str, StockPart]]:
+    """The index of the folder, and the components in it, by the names that diffusers' pipeline has for them."""
+    unet = StockPart(components["unet"], stock_unet_config(components["unet"].config))
+    vae = StockPart(components["vae"], stock_vae_config(components["vae"]))
+    unet_class, vae_class = ["diffusers", unet.config["_class_name"]], ["diffusers", vae.config["_class_name"]]
     common = {"_diffusers_version": diffusers.__version__, "scheduler": ["diffusers", "DDIMScheduler"]}
     if task == "text-to-image" and type(components["text_encoder"]).__name__ == "LDMTextEncoder":
         if len(components["vae"].config.block_out_channels) != 4:
-            raise _refusal("LDMTextToImagePipeline makes latents of an eighth of the image's sides, this model others")
-        bert = components["text_encoder"], ldm_bert_config(components["text_encoder"].config), "model.safetensors"
+            raise _refuse("LDMTextToImagePipeline makes latents of an eighth of the image's sides, this model others")
+        text = components["text_encoder"]
         index = {
             "_class_name": "LDMTextToImagePipeline",
             "bert": ["latent_diffusion", "LDMBertModel"],
-            "unet": ["diffusers", classes["unet"]],
-            "vqvae": ["diffusers", classes["vae"]],
+            "unet": unet_class,
+            "vqvae": vae_class,
         }
+        bert = StockPart(text, ldm_bert_config(text.config), "model.safetensors")
         return {**index, **common}, {"unet": unet, "vqvae": vae, "bert": bert}
     if task == "text-to-image":
         text = components["text_encoder"]
         index = {
             "_class_name": "StableDiffusionPipeline",
             "text_encoder": ["transformers", type(text).__name__],
-            "unet": ["diffusers", classes["unet"]],
-            "vae": ["diffusers", classes["vae"]],
-            **STABLE_DIFFUSION,
+            "unet": unet_class,
+            "vae": vae_class,
+            **STABLE_DIFFUSION_OPTIONAL,
         }
         config = {**text.config.to_diff_dict(), "architectures": [type(text).__name__]}
-        return {**index, **common}, {"unet": unet, "vae": vae, "text_encoder": (text, config, "model.safetensors")}
-    pipelines = {"unconditional": "LDMPipeline", "super-resolution": "LDMSuperResolutionPipeline"}
-    if task not in pipelines:
-        raise _refusal(f"diffusers has no pipeline for {task}")
-    if classes["vae"] != "VQModel":
-        raise _refusal(f"{pipelines[task]} takes a VQModel, this model has a KL autoencoder")
-    index = {
-        "_class_name": pipelines[task],
-        "unet": ["diffusers", classes["unet"]],
-        "vqvae": ["diffusers", classes["vae"]],
-    }
+        encoder = StockPart(text, config, "model.safetensors")
+        return {**index, **common}, {"unet": unet, "vae": vae, "text_encoder": encoder}
+    if task not in STOCK_PIPELINES:
+        raise _refuse(f"diffusers has no pipeline for {task}")
+    if vae.config["_class_name"] != "VQModel":
+        raise _refuse(f"{STOCK_PIPELINES[task]} takes a VQModel, this model has a KL autoencoder")
+    index = {"_class_name": STOCK_PIPELINES[task], "unet": unet_class, "vqvae": vae_class}
     return {**index, **common}, {"unet": unet, "vqvae": vae}
 
 
-def stock_unet_config(config: Config) -> dict[str, Any]:
+def stock_unet_config(config: JSON) -> JSON:
     """The configuration of diffusers' `UNet2DConditionModel` or `UNet2DModel` that is this network.
 
     Raises:
         ConfigError: If neither class can be this network.
     """
-    stock = _crossed(config) if config["cross_attention_dim"] is not None else _plain(config)
-    stock |= {
-        name: config[name] for name in ("sample_size", "in_channels", "out_channels", "layers_per_block", "dropout")
-    }
-    stock |= {name: config[name] for name in ("block_out_channels", "norm_num_groups", "resnet_time_scale_shift")}
+    attention = _cross_attention if config["cross_attention_dim"] is not None else _plain_attention
     return {
-        **stock,
+        **attention(config),
+        "sample_size": config["sample_size"],
+        "in_channels": config["in_channels"],
+        "out_channels": config["out_channels"],
+        "layers_per_block": config["layers_per_block"],
+        "dropout": config["dropout"],
+        "block_out_channels": config["block_out_channels"],
+        "norm_num_groups": config["norm_num_groups"],
+        "resnet_time_scale_shift": config["resnet_time_scale_shift"],
         "flip_sin_to_cos": True,
         "freq_shift": 0,
         "downsample_padding": 1,
@@ -133,40 +152,44 @@ def stock_unet_config(config: Config) -> dict[str, Any]:
     }
 
 
-def _crossed(config: Config) -> dict[str, Any]:
+def _cross_attention(config: JSON) -> JSON:
+    """The options of attention and resampling in a `UNet2DConditionModel`."""
     if config["resnet_resampling"] or not config["mid_block_attention"]:
-        raise _refusal("UNet2DConditionModel joins its levels by convolutions and attends in the middle")
+        raise _refuse("UNet2DConditionModel joins its levels by convolutions and attends in the middle")
     attends, width = config["attention_levels"], config["num_head_channels"]
     heads = config["num_attention_heads"]
     if width is not None:
         heads = [max(1, channels // width) for channels in config["block_out_channels"]]
     return {
         "_class_name": "UNet2DConditionModel",
-        "down_block_types": [f"{'CrossAttn' * yes}DownBlock2D" for yes in attends],
-        "up_block_types": [f"{'CrossAttn' * yes}UpBlock2D" for yes in reversed(attends)],
+        "down_block_types": [CROSS_DOWN_BLOCKS[attend] for attend in attends],
+        "up_block_types": [CROSS_UP_BLOCKS[attend] for attend in reversed(attends)],
         "cross_attention_dim": config["cross_attention_dim"],
         "transformer_layers_per_block": config["transformer_layers_per_block"],
-        "attention_head_dim": heads,  # this class calls the number of heads so
+        "attention_head_dim": heads,  # in this class, the option of this name is the number of heads
         "use_linear_projection": config["use_linear_projection"],
     }
 
 
-def _plain(config: Config) -> dict[str, Any]:
+def _plain_attention(config: JSON) -> JSON:
+    """The options of attention and resampling in a `UNet2DModel`."""
     attends, resnets = config["attention_levels"], config["resnet_resampling"]
     channels, heads = config["block_out_channels"], config["num_attention_heads"]
     width = config["num_head_channels"]
     if width is None:
-        levels = [channels[i] for i, yes in enumerate(attends) if yes] + [channels[-1]] * config["mid_block_attention"]
-        numbers = [heads] * len(channels) if isinstance(heads, int) else heads
-        widths = {level // number for level, number in zip(levels, numbers, strict=False)}
+        attended = [channel for channel, attend in zip(channels, attends, strict=True) if attend]
+        if config["mid_block_attention"]:
+            attended.append(channels[-1])
+        numbers = [heads] * len(attended) if isinstance(heads, int) else heads
+        widths = {channel // number for channel, number in zip(attended, numbers, strict=False)}
         if len(widths) > 1:
-            raise _refusal(f"UNet2DModel has heads of one width, this network {heads} of them at every width")
+            raise _refuse(f"UNet2DModel has heads of one width, this network {heads} of them at every width")
         width = widths.pop() if widths else None
-    down, up = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if resnets else ("DownBlock2D", "UpBlock2D")
+    down, up = (RESNET_DOWN_BLOCKS, RESNET_UP_BLOCKS) if resnets else (PLAIN_DOWN_BLOCKS, PLAIN_UP_BLOCKS)
     return {
         "_class_name": "UNet2DModel",
-        "down_block_types": ["AttnDownBlock2D" if yes else down for yes in attends],
-        "up_block_types": ["AttnUpBlock2D" if yes else up for yes in reversed(attends)],
+        "down_block_types": [down[attend] for attend in attends],
+        "up_block_types": [up[attend] for attend in reversed(attends)],
         "attention_head_dim": width,
         "add_attention": config["mid_block_attention"],
         "attn_norm_num_groups": config["norm_num_groups"],
@@ -175,14 +198,14 @@ def _plain(config: Config) -> dict[str, Any]:
     }
 
 
-def stock_vae_config(vae: Any) -> dict[str, Any]:
-    """The configuration of diffusers' `AutoencoderKL` or `VQModel`."""
+def stock_vae_config(vae: FirstStage) -> JSON:
+    """The configuration of diffusers' `AutoencoderKL` or `VQModel` that is this first stage."""
     options = {name: value for name, value in vae.config.items() if not name.startswith("_")}
     return {"_class_name": "VQModel" if "num_vq_embeddings" in options else "AutoencoderKL", **options}
 
 
-def ldm_bert_config(config: Config) -> dict[str, Any]:
-    """The configuration of diffusers' `LDMBertModel`; `translate_ldm_bert_config` is its inverse."""
+def ldm_bert_config(config: JSON) -> JSON:
+    """The configuration of diffusers' `LDMBertModel`; `translate_ldm_bert_config` is the inverse."""
     return {
         "model_type": "ldmbert",
         "architectures": ["LDMBertModel"],
@@ -199,23 +222,24 @@ def ldm_bert_config(config: Config) -> dict[str, Any]:
     }
 
 
-def stock_scheduler(scheduler: Any) -> Any:
-    """diffusers' DDIMScheduler with the model's noise schedule."""
+def stock_scheduler(scheduler: Scheduler) -> diffusers.DDIMScheduler:
+    """diffusers' `DDIMScheduler` with the model's noise schedule."""
     from latentdiff.schedulers.select import make_scheduler
 
     config = {"set_alpha_to_one": False, "steps_offset": 1, "clip_sample": False}
     return make_scheduler(diffusers.DDIMScheduler, scheduler.config, **config)
 
 
-def _write(folder: Path, model: nn.Module, config: dict[str, Any], file: str, dtype: torch.dtype | None) -> None:
-    (folder / "config.json").write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
+def _write(folder: Path, part: StockPart, dtype: torch.dtype | None) -> None:
+    """Write the configuration and the weights of a component."""
+    (folder / "config.json").write_text(json.dumps(part.config, indent=2, default=list) + "\n", encoding="utf-8")
     state = {
         name: tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
-        for name, tensor in model.state_dict().items()
+        for name, tensor in part.model.state_dict().items()
     }
     layout = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()]
-    write_safetensors(folder / file, layout, state.items())
+    write_safetensors(folder / part.file, layout, state.items())
 
 
-def _refusal(reason: str) -> ConfigError:
+def _refuse(reason: str) -> ConfigError:
     return ConfigError(f"this model can't be a folder of plain diffusers: {reason}; use --to latentdiff")

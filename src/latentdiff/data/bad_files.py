@@ -1,29 +1,29 @@
-"""Files that can't be decoded never end a run: each is said once, and another sample takes its place."""
+"""Files that can't be decoded: each is reported once, and another sample takes its place, so that the run goes on."""
 
 from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch.utils.data import Dataset
 
-from latentdiff.data.stream import Visited
+from latentdiff.data.stream import ItemT_co, VisitedDataset
 from latentdiff.errors import BadFileError, InputError, LatentDiffWarning
 from latentdiff.seeding import array_generator
 
-TRIES = 20
+TRIES = 20  # items that are tried in place of a bad one
 
 
 class BadFiles:
-    """The files of a run that can't be decoded, a JSON line each in `bad_files.jsonl`.
+    """The files of a run that can't be decoded, each of which is a line of JSON in `bad_files.jsonl`.
 
     Args:
-        folder: Of the run.
+        folder: The folder of the run.
         total: The number of images.
-        max_share: More than this share of them, and more than one, ends the run.
-        fresh: Whether to forget those of an earlier run.
+        max_share: The share of bad images, of all, above which the run ends (one bad image is always allowed).
+        fresh: Whether to forget the bad files of an earlier run in this folder.
     """
 
     def __init__(self, folder: Path, total: int, max_share: float, *, fresh: bool = True) -> None:
@@ -33,10 +33,10 @@ class BadFiles:
             self.path.unlink(missing_ok=True)
 
     def add(self, file: str, reason: str) -> None:
-        """Say that a file is bad, unless this or another process of the run has.
+        """Report a bad file, unless this or another process of the run has reported it.
 
         Raises:
-            InputError: If there are now too many.
+            InputError: If there are now too many bad files.
         """
         if file not in self.known:
             self.known = self._read()
@@ -59,31 +59,35 @@ class BadFiles:
         return {json.loads(line)["file"] for line in self.path.read_text(encoding="utf-8").splitlines()}
 
 
-class SkipBadFiles(Visited):
-    """Items of which bad ones are replaced; by which others depends on the seed and the sample's number alone.
+class SkipBadFiles(VisitedDataset[ItemT_co]):
+    """A data set in which bad items are replaced by others, chosen by the seed and the number of the sample alone.
 
     Args:
-        items: Raise BadFileError for a bad one.
-        files: What the item of each index is called.
-        bad_files: Where bad ones are said.
-        seed: Of the run.
+        items: The data set, which raises BadFileError for a bad item.
+        files: The name of each item, or of each image where there are several items of an image.
+        bad_files: The reporter of bad files.
+        seed: The seed of the run.
     """
 
-    def __init__(self, items: Dataset[Any], files: Any, bad_files: BadFiles, seed: int) -> None:
+    def __init__(self, items: Dataset[ItemT_co], files: Sequence[object], bad_files: BadFiles, seed: int) -> None:
         self.items, self.files, self.bad_files, self.seed = items, files, bad_files, seed
 
     def __len__(self) -> int:
-        return len(self.items)  # type: ignore[arg-type]
+        return len(self.items)  # type: ignore[arg-type]  # Dataset itself has no length, all data sets here have one
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> ItemT_co:
         return self.visit(index, index)
 
-    def visit(self, index: int, number: int) -> Any:
-        """Item `index`, or the next of a row of draws that can be read, as sample `number` of the run."""
+    def visit(self, index: int, number: int) -> ItemT_co:
+        """Item `index`, or if it is bad the first readable one of a sequence of draws, as sample `number` of the run.
+
+        Raises:
+            InputError: If none of the draws can be read either.
+        """
         draws = array_generator(self.seed, number, TRIES)
         for _ in range(TRIES):
             try:
-                return self.items.visit(index, number) if isinstance(self.items, Visited) else self.items[index]
+                return self.items.visit(index, number) if isinstance(self.items, VisitedDataset) else self.items[index]
             except BadFileError as error:
                 reason = str(error)
                 self.bad_files.add(str(self.files[index % len(self.files)]), reason)

@@ -1,4 +1,4 @@
-"""Reading all of a data set once: what is in it, and every file that training could not use."""
+"""Checking a data set: all of it is read once, and the report has its content and every file that can't be used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -17,23 +17,25 @@ from latentdiff.data.images import Images
 from latentdiff.data.label_maps import IGNORE_INDEX, read_training_map
 from latentdiff.errors import LatentDiffError
 from latentdiff.io.arrays import kind_of, read_values
-from latentdiff.io.boxes import clip, parse_box
+from latentdiff.io.boxes import Corners, clip, parse_box
 from latentdiff.io.images import centre_box, load_image
-from latentdiff.io.stored import Stored, load
+from latentdiff.io.stored import Stored, read_into_memory
+from latentdiff.types import JSON
 
-AT_ONCE = 1024  # images handed to the workers together
-ANY_CLASS = IGNORE_INDEX  # of label maps whose number of classes nobody has said
+AT_ONCE = 1024  # images that the workers are given together
+MAX_CLASSES = IGNORE_INDEX  # of label maps for which nobody has said the number of classes
+R = TypeVar("R")
 
 
 @dataclass
-class Meant:
-    """How training would read what is known of the images.
+class AnnotationFormat:
+    """The format in which training would read boxes and label maps.
 
     Attributes:
-        box_format: "xywh" or "xyxy".
-        pixels: Whether boxes are in pixels.
-        num_classes: Classes of label maps; None if nobody has said.
-        palette: Their colours, or None.
+        box_format: The format of the boxes, "xywh" or "xyxy".
+        pixels: Whether boxes are in pixels; otherwise they are relative to the image.
+        num_classes: The number of classes in label maps; None if nobody has said it.
+        palette: The colours of these classes; None if there are none.
     """
 
     box_format: str = "xywh"
@@ -43,34 +45,45 @@ class Meant:
 
 
 @dataclass
-class Look:
-    """What was found at one image."""
+class ImageCheck:
+    """The result of checking one image.
+
+    Attributes:
+        bad: The files that can't be used, each with the reason.
+        digest: The SHA-256 of the image file; empty if it can't be read.
+        size: Height and width of the image; None if it can't be decoded.
+        outside: The number of boxes that are outside the centre square.
+        classes: The number of pixels of each class in the label map.
+    """
 
     bad: list[tuple[str, str]] = field(default_factory=list)
     digest: str = ""
     size: tuple[int, int] | None = None
-    outside: int = 0  # boxes that the centre square leaves nothing of
-    classes: Counter[int] = field(default_factory=Counter)  # pixels of a label map
+    outside: int = 0
+    classes: Counter[int] = field(default_factory=Counter)
 
 
-def check_data(images: Images, meant: Meant, workers: int) -> dict[str, Any]:
-    """A report of plain values: `images`, `bad_files`, and a section for whatever is known of the images.
+def check_data(images: Images, annotations: AnnotationFormat, workers: int) -> JSON:
+    """Check a data set.
 
     Args:
-        images: Their resolution and channels are those of training.
-        meant: How boxes and label maps are meant.
-        workers: Threads that read.
+        images: The images, with the resolution and the channels of training.
+        annotations: The format of boxes and label maps.
+        workers: The number of threads that read.
+
+    Returns:
+        A report of plain values: `images`, `bad_files`, and a section for each thing that is known of the images.
     """
     records = images.records
-    looks = list(_looks(images, meant, workers))
-    bad = [*records.damaged, *(found for look in looks for found in look.bad)]
-    report: dict[str, Any] = {
+    checks = list(_check_all(images, annotations, workers))
+    bad = [*records.damaged, *(found for check in checks for found in check.bad)]
+    report: JSON = {
         "source": str(images.root),
         "images": len(images),
         "bad_files": [{"file": file, "reason": reason} for file, reason in bad],
         "notes": list(records.notes),
-        "sizes": _sizes([look.size for look in looks if look.size], images.resolution),
-        "duplicates": _duplicates(images.files, [look.digest for look in looks]),
+        "sizes": _sizes([check.size for check in checks if check.size], images.resolution),
+        "duplicates": _duplicates(images.files, [check.digest for check in checks]),
     }
     if images.labels is not None:
         names = images.class_names
@@ -78,68 +91,74 @@ def check_data(images: Images, meant: Meant, workers: int) -> dict[str, Any]:
     if images.captions is not None:
         report["captions"] = _captions(images.captions)
     if images.objects is not None:
-        report["objects"] = _objects(images.objects, sum(look.outside for look in looks))
+        report["objects"] = _objects(images.objects, sum(check.outside for check in checks))
     if images.label_maps is not None:
-        report["label_maps"] = _maps(sum((look.classes for look in looks), Counter()))
+        report["label_maps"] = _maps(sum((check.classes for check in checks), Counter()))
     return report
 
 
-def _looks(images: Images, meant: Meant, workers: int) -> Iterator[Look]:
+def _check_all(images: Images, annotations: AnnotationFormat, workers: int) -> Iterator[ImageCheck]:
+    """The results of all images in their order, with a progress bar."""
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(images), desc="reading", unit="image") as progress:
         for start in range(0, len(images), AT_ONCE):
             numbers = range(start, min(start + AT_ONCE, len(images)))
-            for look in pool.map(lambda number: _look(images, number, meant), numbers):
+            for check in pool.map(lambda number: _check_image(images, number, annotations), numbers):
                 progress.update()
-                yield look
+                yield check
 
 
-def _look(images: Images, number: int, meant: Meant) -> Look:
-    file, look = images.files[number], Look()
+def _check_image(images: Images, number: int, annotations: AnnotationFormat) -> ImageCheck:
+    """Check one image with its boxes and its label map."""
+    file, check = images.files[number], ImageCheck()
 
-    def attempt(what: Stored | str, read: Callable[[], Any]) -> Any:
+    def attempt(what: Stored | str, read: Callable[[], R]) -> R | None:
+        """The result of `read`, or None if it raises an error, which is then noted for the file `what`."""
         try:
             return read()
         except LatentDiffError as error:
-            look.bad.append((str(what), str(error)))
+            check.bad.append((str(what), str(error)))
             return None
 
-    look.size = attempt(file, lambda: _decode(images, file, look))
-    if images.objects is not None and look.size is not None:
-        height, width = look.size
+    check.size = attempt(file, lambda: _decode(images, file, check))
+    if images.objects is not None and check.size is not None:
+        height, width = check.size
         left, top, right, bottom = centre_box(height, width)
         square = (left / width, top / height, right / width, bottom / height)
         for place, item in enumerate(images.objects[number]):
-            box = attempt(file, partial(_box, item, meant, look.size, f"box of object {place}"))
-            look.outside += box is not None and clip(box, square) is None
+            box = attempt(file, partial(_box, item, annotations, check.size, f"box of object {place}"))
+            if box is not None and clip(box, square) is None:
+                check.outside += 1
     if images.label_maps is not None:
-        path = images.label_maps[number]
-        found = attempt(path, lambda: read_training_map(path, meant.num_classes or ANY_CLASS, meant.palette))
+        path, num_classes = images.label_maps[number], annotations.num_classes or MAX_CLASSES
+        found = attempt(path, lambda: read_training_map(path, num_classes, annotations.palette))
         if found is not None:
             values, pixels = np.unique(found.numpy(), return_counts=True)
-            look.classes.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
-            if look.size is not None and tuple(found.shape) != look.size:
-                sizes = f"{found.shape[1]}x{found.shape[0]} pixels, its image {look.size[1]}x{look.size[0]}"
-                look.bad.append((str(path), f"label map {path} is {sizes}; give a map of the image's size"))
-    return look
+            check.classes.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
+            if check.size is not None and tuple(found.shape) != check.size:
+                sizes = f"{found.shape[1]}x{found.shape[0]} pixels, its image {check.size[1]}x{check.size[0]}"
+                check.bad.append((str(path), f"label map {path} is {sizes}; give a map of the image's size"))
+    return check
 
 
-def _decode(images: Images, file: Stored, look: Look) -> tuple[int, int]:
-    """Height and width of an image that was decoded as training would."""
-    file = loaded = load(file)
-    look.digest = hashlib.sha256(loaded.content).hexdigest()
-    if images.channels == 3 and kind_of(file) == "pillow":
-        width, height = load_image(file, str(file)).size
+def _decode(images: Images, file: Stored, check: ImageCheck) -> tuple[int, int]:
+    """Decode an image as training would, note its digest, and return its height and width."""
+    loaded = read_into_memory(file)
+    check.digest = hashlib.sha256(loaded.content).hexdigest()
+    if images.channels == 3 and kind_of(loaded) == "pillow":
+        width, height = load_image(loaded, str(loaded)).size
     else:
-        height, width = read_values(file, images.channels, images.value_range).shape[:2]
+        height, width = read_values(loaded, images.channels, images.value_range).shape[:2]
     return height, width
 
 
-def _box(item: Any, meant: Meant, size: tuple[int, int], name: str) -> Any:
+def _box(item: object, annotations: AnnotationFormat, size: tuple[int, int], name: str) -> Corners:
+    """The box of an object in an image of `size`, height and width."""
     box = item.get("box") if isinstance(item, dict) else None
-    return parse_box(box, meant.box_format, size if meant.pixels else None, name=name)
+    return parse_box(box, annotations.box_format, size if annotations.pixels else None, name=name)
 
 
-def _sizes(sizes: list[tuple[int, int]], resolution: int) -> dict[str, Any]:
+def _sizes(sizes: list[tuple[int, int]], resolution: int) -> JSON:
+    """The spread of widths and heights, and the number of images with a side shorter than the resolution."""
     if not sizes:
         return {}
     heights, widths = np.array(sizes).T
@@ -152,7 +171,7 @@ def _sizes(sizes: list[tuple[int, int]], resolution: int) -> dict[str, Any]:
 
 
 def _duplicates(files: Sequence[Stored], digests: Sequence[str]) -> list[list[str]]:
-    """Groups of files with the same bytes."""
+    """The groups of files that have the same bytes."""
     groups = defaultdict(list)
     for file, digest in zip(files, digests, strict=True):
         groups[digest].append(str(file))
@@ -160,6 +179,7 @@ def _duplicates(files: Sequence[Stored], digests: Sequence[str]) -> list[list[st
 
 
 def _counted(names: Iterable[str]) -> dict[str, int]:
+    """How often each name occurs, the most frequent first."""
     return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -167,7 +187,8 @@ def _spread(numbers: Sequence[int]) -> dict[str, float]:
     return {"least": min(numbers), "mean": round(sum(numbers) / len(numbers), 2), "most": max(numbers)}
 
 
-def _captions(captions: Sequence[Any]) -> dict[str, Any]:
+def _captions(captions: Sequence[str | list[str]]) -> JSON:
+    """The section of the report on captions."""
     several = [text if isinstance(text, list) else [text] for text in captions]
     flat = [str(text) for texts in several for text in texts]
     return {
@@ -178,13 +199,15 @@ def _captions(captions: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _objects(objects: Sequence[Any], outside: int) -> dict[str, Any]:
+def _objects(objects: Sequence[Sequence[JSON]], outside: int) -> JSON:
+    """The section of the report on objects."""
     names = [str(item.get("class")) for items in objects for item in items if isinstance(item, dict)]
     per_image = _spread([len(items) for items in objects])
     return {"number": len(names), "per_image": per_image, "outside_the_square": outside, "classes": _counted(names)}
 
 
-def _maps(pixels: Counter[int]) -> dict[str, Any]:
+def _maps(pixels: Counter[int]) -> JSON:
+    """The section of the report on label maps: the share of each class in all pixels."""
     total = sum(pixels.values()) or 1
     shares = {
         str(number): round(count / total, 6) for number, count in sorted(pixels.items()) if number != IGNORE_INDEX

@@ -1,40 +1,70 @@
-"""Images of any source as tensors, with what is known of them."""
+"""The images of a data set as tensors, with what is known of them; `read_records` finds the reader of any source."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from latentdiff.data.annotations import annotate
+from latentdiff.data.folder import read_folder
+from latentdiff.data.options import DataOptions
 from latentdiff.data.records import Records
+from latentdiff.data.shards import is_shards, read_shards
+from latentdiff.data.tables import is_table, read_table
+from latentdiff.errors import ConfigError
 from latentdiff.io.arrays import kind_of, read_values, resize_square
 from latentdiff.io.images import centre_square, load_image, to_picture, to_tensor
-from latentdiff.io.stored import Stored, load
+from latentdiff.io.stored import Stored, read_into_memory
+from latentdiff.types import JSON
+
+
+def read_records(options: DataOptions, output_dir: str | Path | None = None) -> Records:
+    """The records of the data that a recipe names, whatever kind of source it is; no image is opened.
+
+    Args:
+        options: The options of the data.
+        output_dir: Where a run writes; its images are no data.
+
+    Raises:
+        InputError: If the data isn't there, holds no images, or something is known of some of them only.
+        ConfigError: If an option does not go with this source, or an extra of the package is needed and missing.
+    """
+    source = Path(options.train_data_dir or "")
+    if options.dataset_name is None and options.dataset_config_name is not None:
+        raise ConfigError("dataset_config_name is given without dataset_name; give both, or neither")
+    if options.dataset_name is None and not is_table(source) and options.given_split():
+        raise ConfigError(f"dataset_split is given, but {source} is no data set of Hugging Face; leave it out")
+    if options.dataset_name is None and not is_shards(source) and not is_table(source):
+        return annotate(read_folder(options, output_dir), options)
+    for name in ("annotations", "label_maps"):
+        if getattr(options, name) is not None:
+            raise ConfigError(f"{name} is given, but goes with a folder of images alone; use a column of the data")
+    return read_shards(options) if options.dataset_name is None and is_shards(source) else read_table(options)
 
 
 class Images(Dataset[torch.Tensor]):
     """Images as tensors (channels, resolution, resolution) in [-1, 1]: the centre square, resized.
 
     Args:
-        records: Of any source.
+        records: The records of the images, from any source.
         resolution: Side of the tensors in pixels.
-        channels: Of the tensors; 3 are RGB, 1 is grey.
-        value_range: What becomes -1 and 1, see `latentdiff.io.arrays`.
+        channels: Channels of the tensors; 3 is RGB, 1 is grey.
+        value_range: The values that become -1 and 1, see `latentdiff.io.arrays`.
 
     Attributes:
-        root: What errors call the data.
-        files: The images; of a folder they are paths.
-        metadata: The lines of the metadata, none without it.
-        captions: One caption an image, or a list of them; None if there are none.
-        labels: The number of each image's class, or None.
-        class_names: Names of the classes, sorted, by number; None where the data has numbers.
-        objects: The objects in each image as the data has them, or None.
-        boxes: The format of their boxes where the source has its own, and whether they are in pixels.
-        label_maps: The file of each image's label map, or None.
+        root: The name of the data in errors.
+        files: The images; those of a folder are paths.
+        metadata: All else that the source says of each image; may be empty.
+        captions: A caption, or a list of captions, for each image; None if there are none.
+        labels: The class number of each image; None if there are none.
+        class_names: The names of the classes, sorted, by number; None if the data has numbers.
+        objects: The objects in each image, as the data has them; None if there are none.
+        boxes: The format of the objects' boxes, and whether they are in pixels; None if the source doesn't say it.
+        label_maps: The file of each image's label map; None if there are none.
     """
 
     def __init__(
@@ -44,32 +74,37 @@ class Images(Dataset[torch.Tensor]):
         channels: int = 3,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        self.records, self.resolution, self.channels, self.value_range = records, resolution, channels, value_range
-        self.root, self.files, self.boxes = records.root, records.files, records.boxes
-        self.metadata: Sequence[Mapping[str, Any]] = records.metadata
-        self.captions: list[Any] | None = records.known.get("text")
-        self.objects: list[Any] | None = records.known.get("objects")
-        self.label_maps: list[Stored] | None = records.known.get("label_map")
-        self.labels: list[int] | None = None
+        self.records = records
+        self.resolution = resolution
+        self.channels = channels
+        self.value_range = value_range
+        self.root = records.root
+        self.files = records.files
+        self.metadata = records.metadata
+        self.captions: list[str | list[str]] | None = records.columns.get("text")
+        self.objects: list[list[JSON]] | None = records.columns.get("objects")
+        self.boxes = records.boxes
+        self.label_maps: list[Stored] | None = records.columns.get("label_map")
+        self.labels: list[int] | None = records.columns.get("label") or None
         self.class_names: list[str] | None = None
-        if classes := records.known.get("label"):
-            self.class_names = sorted(set(classes)) if isinstance(classes[0], str) else None
-            numbers = {name: number for number, name in enumerate(self.class_names or ())}
-            self.labels = [numbers[name] for name in classes] if self.class_names else classes
+        if self.labels and isinstance(self.labels[0], str):
+            self.class_names = sorted(set(records.columns["label"]))
+            numbers = {name: number for number, name in enumerate(self.class_names)}
+            self.labels = [numbers[name] for name in records.columns["label"]]
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; those of numbers alone end with the largest. 0 where there are none."""
+        """The number of classes, 0 if there are none; where the data has numbers, the largest is that of the last."""
         return max(self.labels) + 1 if self.labels else 0
 
     def first(self, count: int | None) -> Images:
-        """The first `count` images alone, or all."""
+        """The first `count` images, or all of them for None."""
         if count is None or count >= len(self):
             return self
-        return Images(self.records.chosen(range(count)), self.resolution, self.channels, self.value_range)
+        return Images(self.records.subset(range(count)), self.resolution, self.channels, self.value_range)
 
     def fingerprint(self) -> str:
-        """Changes with the files and how they are read."""
+        """A text that changes with the files and with the way in which they are read."""
         how = f"{self.resolution} {self.channels} {self.value_range} {self.records.fingerprint()}"
         return hashlib.sha256(how.encode()).hexdigest()
 
@@ -77,20 +112,39 @@ class Images(Dataset[torch.Tensor]):
         return len(self.files)
 
     def square(self, index: int) -> Image.Image:
-        """Image `index` as RGB pixels: the centre square, resized."""
-        return self._square(load(self.files[index]))
+        """The centre square of image `index` as RGB pixels, resized."""
+        return self._square(read_into_memory(self.files[index]))
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        file = load(self.files[index])
+        file = read_into_memory(self.files[index])
         if self.channels == 3 and kind_of(file) == "pillow":
             return to_tensor(self._square(file))
         return self._values(file)
 
     def _square(self, file: Stored) -> Image.Image:
-        if kind_of(file) == "pillow":  # 8 bits all the way, as sampling reads images
+        if kind_of(file) == "pillow":  # 8 bits all the way, which is how sampling reads images
             return centre_square(load_image(file, str(file)), self.resolution)
         return to_picture(self._values(file))
 
     def _values(self, file: Stored) -> torch.Tensor:
         values = read_values(file, self.channels, self.value_range)
         return torch.from_numpy(resize_square(values, self.resolution)).permute(2, 0, 1).contiguous()
+
+
+class ImageFolder(Images):
+    """The RGB images of a folder, without a recipe.
+
+    Args:
+        root: The folder. `metadata.jsonl` in it names the images (`file_name`) and what is known of them: captions
+            (`text`), classes (`label`, all names or all numbers from 0), objects (`objects`, a list of
+            `{"class": ..., "box": ...}`) and label maps (`label_map`, a file). Without this file every image in the
+            folder counts, and if all of them are in sub-folders, those are the classes.
+        resolution: Side of the tensors in pixels.
+
+    Raises:
+        InputError: If the folder is missing, holds no image, or the metadata names a missing file or has a column that
+            isn't filled in every line.
+    """
+
+    def __init__(self, root: str | Path, resolution: int) -> None:
+        super().__init__(read_folder(DataOptions(train_data_dir=str(root), resolution=resolution)), resolution)

@@ -1,10 +1,9 @@
-"""The label maps of a data set, as they lie on disk: indexed or grey, 255 for pixels of no class."""
+"""The label maps of a data set: indexed, grey or coloured files, in which 255 stands for pixels of no class."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,17 +20,19 @@ IGNORE_INDEX = 255
 
 
 class LabelMaps:
-    """`Rows` of the images' label maps, cut and mirrored as the images are: `maps`, int64 (H, W).
+    """`Rows` with the label maps of images as `maps`, int64 (H, W), cut and mirrored as the images are.
+
+    All maps are read once when it is made.
 
     Args:
-        images: Whose maps they are.
+        images: The images.
         num_classes: Number of classes.
-        palette: The colour of each class, if they have any: an indexed file has to agree with it, and coloured ones are
-            read by it.
+        palette: The colour of each class, by which coloured files are read and with which indexed files must agree;
+            None if the classes have no colours.
 
     Raises:
-        InputError: If there are no maps, or one can't be read, has another size than its image, a number or colour of
-            no class, or indices in other colours. All of them are read to see it.
+        InputError: If there are no maps, or one has another size than its image, a number or colour of no class, or
+            indices in other colours.
     """
 
     def __init__(self, images: Images, num_classes: int, palette: Sequence[Sequence[int]] | None) -> None:
@@ -40,7 +41,7 @@ class LabelMaps:
         for path, image in zip(self.paths, images.files, strict=True):
             try:
                 (height, width), (rows, columns) = size_of(image), upright_size(path)
-            except BadFileError:  # another sample takes its place
+            except BadFileError:  # in training, another sample takes its place
                 continue
             if (height, width) != (rows, columns):
                 given = f"label map {path} is {columns}x{rows} pixels, its image {width}x{height}"
@@ -49,7 +50,7 @@ class LabelMaps:
                 read_training_map(path, num_classes, palette)
 
     def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """See `Rows`."""
+        """The map of an image at one visit, as the protocol `Rows` describes."""
         label_map = read_training_map(self.paths[image], self.num_classes, self.palette)
         left, top, right, bottom = centre_box(*label_map.shape)
         square = resize_label_map(label_map[top:bottom, left:right], (self.resolution, self.resolution))
@@ -57,7 +58,14 @@ class LabelMaps:
 
 
 def read_training_map(path: Stored, num_classes: int, palette: Sequence[Sequence[int]] | None) -> torch.Tensor:
-    """A whole map, int64 (H, W): an index counts, so it must be in the colour by which sampling would read the file.
+    """Read a label map of a data set as int64 (H, W).
+
+    An indexed file is read by its indices. Sampling reads it by its colours, so these must be those of the palette.
+
+    Args:
+        path: The file.
+        num_classes: Number of classes.
+        palette: The colour of each class; None if the classes have no colours.
 
     Raises:
         BadFileError: If it can't be decoded.
@@ -65,8 +73,8 @@ def read_training_map(path: Stored, num_classes: int, palette: Sequence[Sequence
     """
     image, name = read_pixels(path, lambda image: image), f"label map {path}"
     colours = None if palette is None else [tuple(colour) for colour in palette]
-    options: dict[str, Any] = {"palette": colours if image.mode.startswith("RGB") else None, "name": name}
-    label_map = read_label_map(image, num_classes, ignore_index=IGNORE_INDEX, **options)
+    read_by = colours if image.mode.startswith("RGB") else None
+    label_map = read_label_map(image, num_classes, palette=read_by, ignore_index=IGNORE_INDEX, name=name)
     if image.mode == "P" and colours is not None:
         own = colours_of(image)
         for number in _classes_in(label_map):
@@ -79,7 +87,11 @@ def read_training_map(path: Stored, num_classes: int, palette: Sequence[Sequence
 
 
 def paths_of(images: Images) -> list[Stored]:
-    """The files of the maps, or an InputError if the images have none."""
+    """The files of the images' label maps.
+
+    Raises:
+        InputError: If the images have none.
+    """
     if images.label_maps is None:
         raise InputError(
             f"{images.root} has no label maps; give 'label_map' in metadata.jsonl, or their folder as label_maps"
@@ -88,7 +100,11 @@ def paths_of(images: Images) -> list[Stored]:
 
 
 def count_classes(paths: Sequence[Stored]) -> int:
-    """One more than the largest number in the maps, those to ignore aside; the maps are indexed or grey."""
+    """The number of classes in indexed or grey label maps: one more than the largest number in them but 255.
+
+    Raises:
+        InputError: If no pixel has a class.
+    """
     largest = -1
     for path in paths:
         with suppress(BadFileError):
@@ -101,11 +117,12 @@ def count_classes(paths: Sequence[Stored]) -> int:
 
 
 def _classes_in(label_map: torch.Tensor) -> list[int]:
+    """The class numbers that occur in a map."""
     return [int(number) for number in np.unique(label_map.numpy()) if number != IGNORE_INDEX]
 
 
 def indexed_palette(paths: Sequence[Stored], num_classes: int) -> list[tuple[int, ...]] | None:
-    """The colours of the classes in the first map that can be read; None if it isn't indexed, or two have the same."""
+    """The colours of the classes in the first map that can be read; None if it isn't indexed or two have one colour."""
     for path in paths:
         with suppress(BadFileError):
             image = read_pixels(path, lambda image: image)
@@ -115,7 +132,7 @@ def indexed_palette(paths: Sequence[Stored], num_classes: int) -> list[tuple[int
 
 
 def colours_of(image: Image.Image) -> list[tuple[int, ...]]:
-    """The palette of an indexed image, 256 colours; what the file leaves out is black."""
+    """The 256 colours of an indexed image's palette; those that the file leaves out are black."""
     flat = (image.convert("P").getpalette("RGB") or [])[: 3 * 256]
     flat = [*flat, *[0] * (3 * 256 - len(flat))]
     return [tuple(flat[start : start + 3]) for start in range(0, 3 * 256, 3)]

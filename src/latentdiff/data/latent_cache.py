@@ -1,38 +1,38 @@
-"""First-stage posteriors of a whole data set, encoded once and read from disk as they are needed."""
+"""The latent cache: the first-stage posteriors of a whole data set, encoded once and read from disk when needed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.images import Images
-from latentdiff.data.stream import Visited
+from latentdiff.data.stream import VisitedDataset
 from latentdiff.errors import BadFileError, ConfigError, InputError
 from latentdiff.io.files import atomic_folder
 from latentdiff.seeding import array_generator
+from latentdiff.types import JSON, Component, FirstStage
 
 
 class LatentCache(Dataset[torch.Tensor]):
-    """What the first stage makes of each image, unscaled, stored as float16.
+    """The unscaled latents of each image, stored as float16.
 
-    That is (2c, h, w) of a KL posterior, means and then log variances, or the unquantised latents (c, h, w) of a VQ
-    model. Row i is image i; with `random_flip`, row N + i is its mirror image.
+    A row is the posterior (2c, h, w) of a KL model, the means and then the log variances, or the unquantised latents
+    (c, h, w) of a VQ model. Row i is image i; with `random_flip`, row N + i is its mirror image.
 
     Args:
-        folder: Made by `cache_latents`.
+        folder: The folder that `cache_latents` made.
         images: The number N of images.
 
     Attributes:
-        bad: Numbers of images that couldn't be decoded, to the reason.
+        bad: The numbers of images that can't be decoded, with the reasons.
     """
 
     def __init__(self, folder: Path, images: int) -> None:
@@ -54,30 +54,36 @@ class LatentCache(Dataset[torch.Tensor]):
 
 
 class Rows(Protocol):
-    """What goes into a batch beside an image's latents."""
+    """What a batch has beside the latents: the tensors that belong to an image, such as its class or its mask."""
 
     def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Names to tensors for image number `image`, or its mirror image, at one visit; all draws come from `rng`."""
+        """The tensors of an image at one visit, by their names in the batch.
+
+        Args:
+            image: The number of the image.
+            mirrored: Whether the visit is to its mirror image.
+            rng: Source of all randomness.
+        """
 
 
 class Columns:
-    """Rows of tensors (N, ...) that mirror images have too; small integers are made int64."""
+    """`Rows` of integer tensors (N, ...), which are the same for an image and its mirror image; rows are int64."""
 
     def __init__(self, **columns: torch.Tensor) -> None:
         self.columns = columns
 
     def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """See `Rows`."""
+        """The row of an image in each tensor, as the protocol `Rows` describes."""
         return {name: column[image].long() for name, column in self.columns.items()}
 
 
-class LatentRows(Visited):
-    """Rows of a latent cache as `moments`, with what is known of each image beside them.
+class LatentRows(VisitedDataset[dict[str, torch.Tensor]]):
+    """The rows of a latent cache, as `moments`, with the tensors that belong to each image.
 
     Args:
         latents: The cache.
-        rows: What is known.
-        seed: The generator of a visit depends on it and the number of the visit.
+        rows: The source of the other tensors.
+        seed: The seed of the run; the generator of a visit depends on it and on the number of the sample.
     """
 
     def __init__(self, latents: LatentCache, rows: Rows, seed: int = 0) -> None:
@@ -93,8 +99,8 @@ class LatentRows(Visited):
         return {"moments": self.latents[index], **self.rows(image, bool(mirrored), rng)}
 
 
-class _Attempts(Dataset[Any]):
-    """Images, or the reasons why they can't be decoded."""
+class _ImagesOrReasons(Dataset[torch.Tensor | str]):
+    """Images, or for those that can't be decoded the reason."""
 
     def __init__(self, images: Images) -> None:
         self.images = images
@@ -109,8 +115,8 @@ class _Attempts(Dataset[Any]):
             return str(error)
 
 
-def weights_of(network: nn.Module) -> str:
-    """Changes with the weights of a network."""
+def weights_fingerprint(network: Component) -> str:
+    """A text that changes with the weights of a network."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
@@ -120,7 +126,7 @@ def weights_of(network: nn.Module) -> str:
 @torch.no_grad()
 def cache_latents(
     folder: Path,
-    vae: Any,
+    vae: FirstStage,
     images: Images,
     bad_files: BadFiles,
     *,
@@ -129,23 +135,23 @@ def cache_latents(
     autocast: bool = False,
     resuming: bool = False,
 ) -> LatentCache:
-    """The cache of `images` in `folder`, encoded now unless it is there for these very weights and files.
+    """The latent cache in a folder, which is made unless there is one of the same weights and the same files.
 
     Args:
-        folder: Of the cache.
-        vae: The first stage, where it is to encode.
-        images: To encode.
-        bad_files: Where images that can't be decoded are said; the cache raises BadFileError for them.
+        folder: The folder of the cache.
+        vae: The first stage, on the device that encodes.
+        images: The images to encode.
+        bad_files: The reporter of images that can't be decoded; for these, the cache raises BadFileError.
         random_flip: Whether mirror images are encoded, too.
-        batch_size: Images encoded at once.
+        batch_size: The number of images that are encoded at once.
         autocast: Whether to encode in bfloat16.
-        resuming: Whether a run goes on, whose latents have to be the same first stage's.
+        resuming: Whether a run is resumed, which needs the latents of the first stage that it began with.
 
     Raises:
-        ConfigError: If they aren't.
+        ConfigError: If a run is resumed with another first stage.
         InputError: If too many images can't be decoded.
     """
-    stamp = {"first_stage": weights_of(vae), "images": images.fingerprint(), "random_flip": random_flip}
+    stamp = {"first_stage": weights_fingerprint(vae), "images": images.fingerprint(), "random_flip": random_flip}
     there = _stamp_of(folder)
     if stamp.items() <= there.items():
         cache = LatentCache(folder, len(images))
@@ -158,29 +164,34 @@ def cache_latents(
             "or begin anew in another output_dir"
         )
     with atomic_folder(folder) as aside:
-        bad = _encode(aside / "moments.npy", vae, images, bad_files, 1 + random_flip, batch_size, autocast)
+        copies = 2 if random_flip else 1
+        bad = _encode(aside / "moments.npy", vae, images, bad_files, copies, batch_size, autocast)
         (aside / "meta.json").write_text(json.dumps({**stamp, "bad": bad}))
     return LatentCache(folder, len(images))
 
 
-def _stamp_of(folder: Path) -> dict[str, Any]:
-    """What the cache in a folder was made of; empty if there is none."""
+def _stamp_of(folder: Path) -> JSON:
+    """The stamp of the cache in a folder, which says what it was made from; empty if there is no cache."""
     try:
-        stamp: dict[str, Any] = json.loads((folder / "meta.json").read_text())
+        stamp: JSON = json.loads((folder / "meta.json").read_text())
         return stamp
     except (OSError, ValueError):
         return {}
 
 
 def _encode(
-    file: Path, vae: Any, images: Images, bad_files: BadFiles, copies: int, batch_size: int, autocast: bool
+    file: Path, vae: FirstStage, images: Images, bad_files: BadFiles, copies: int, batch_size: int, autocast: bool
 ) -> dict[int, str]:
-    """Write the moments; returns the numbers of the images that can't be decoded, with the reasons."""
+    """Encode images into a file; for `copies` of 2, their mirror images follow.
+
+    Returns:
+        The numbers of the images that can't be decoded, with the reasons.
+    """
     device = next(vae.parameters()).device
     bad: dict[int, str] = {}
-    rows: np.memmap[Any, np.dtype[np.float16]] | None = None
+    rows: np.memmap[tuple[int, ...], np.dtype[np.float16]] | None = None
     start = 0
-    for batch in tqdm(DataLoader(_Attempts(images), batch_size, collate_fn=list), desc="encoding images"):
+    for batch in tqdm(DataLoader(_ImagesOrReasons(images), batch_size, collate_fn=list), desc="encoding images"):
         for place, item in enumerate(batch, start):
             if isinstance(item, str):
                 bad[place] = item
@@ -193,7 +204,7 @@ def _encode(
         for copy in range(copies):
             pixels = (whole.flip(-1) if copy else whole).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                moments = _moments(vae.encode(pixels)).float().cpu().numpy()
+                moments = _moments(vae, pixels).float().cpu().numpy()
             if rows is None:
                 shape = (copies * len(images), *moments.shape[1:])
                 rows = np.lib.format.open_memmap(file, "w+", np.float16, shape)
@@ -204,24 +215,33 @@ def _encode(
     return bad
 
 
-def _moments(encoded: Any) -> torch.Tensor:
+def _moments(vae: FirstStage, pixels: torch.Tensor) -> torch.Tensor:
+    """The row of the cache for each image, as `LatentCache` describes it."""
+    encoded = vae.encode(pixels)
     moments: torch.Tensor = encoded.latent_dist.parameters if hasattr(encoded, "latent_dist") else encoded.latents
     return moments
 
 
 def measure_scale(cache: LatentCache, channels: int, images: int, rng: torch.Generator) -> float:
-    """The latent scale 1 / std over `images` images (appendix G of the paper); latents have `channels` channels.
+    """The latent scale 1 / std (appendix G of the paper).
+
+    Args:
+        cache: The latent cache.
+        channels: The number of channels c of the latents.
+        images: The number of images over which it is measured.
+        rng: The generator that chooses these images.
 
     Raises:
-        ConfigError: If they are all alike, or not finite.
+        ConfigError: If all latents are equal, or some are not finite.
     """
     order = torch.randperm(len(cache), generator=rng).numpy()
     chosen = np.sort(order[~np.isin(order % cache.images, list(cache.bad))][:images])
-    sums = np.zeros(3)  # of means, of their squares, of variances
+    sums = np.zeros(3)  # of the means, of their squares, and of the posteriors' variances
     for start in range(0, len(chosen), 64):
         moments = cache.moments[chosen[start : start + 64]].astype(np.float64)
         mean, logvar = moments[:, :channels], moments[:, channels:]
-        sums += mean.sum(), np.square(mean).sum(), np.exp(np.clip(logvar, -30, 20)).sum() if logvar.size else 0
+        variances = np.exp(np.clip(logvar, -30, 20))  # empty for a VQ model
+        sums += [mean.sum(), np.square(mean).sum(), variances.sum()]
     first, second, posterior = sums / (len(chosen) * np.prod(cache.moments.shape[2:]) * channels)
     variance = second - first**2 + posterior
     if not 0 < variance < np.inf:

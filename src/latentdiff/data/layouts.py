@@ -1,9 +1,8 @@
-"""The objects of a data set's images, as a layout tokenizer takes them: relative to the square that is trained on."""
+"""The objects in a data set's images as layouts, relative to the centre square that training sees."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from latentdiff.config import check
 from latentdiff.data.images import Images
@@ -11,16 +10,22 @@ from latentdiff.errors import BadFileError, InputError
 from latentdiff.io.arrays import size_of
 from latentdiff.io.boxes import clip, parse_box
 from latentdiff.io.images import centre_box
+from latentdiff.types import JSON
 
-MIN_AREA = 1e-4  # of the square: what is left of a box at its edge may be too little to see
+MIN_AREA = 1e-4  # share of the square below which the rest of a clipped box is too small to be seen
 
 
-def boxes_meant(images: Images, box_format: str | None, box_units: str | None) -> tuple[str, bool]:
-    """The format of the boxes, and whether they are in pixels, as the data say or, for it, the user.
+def resolve_box_format(images: Images, box_format: str | None, box_units: str | None) -> tuple[str, bool]:
+    """The format of the boxes, and whether they are in pixels.
+
+    Args:
+        images: The images, whose source may say it.
+        box_format: The user's option, "xywh" or "xyxy"; None if it isn't given.
+        box_units: The user's option, "pixels" or "relative"; None if it isn't given.
 
     Raises:
-        ConfigError: If both say it.
-        InputError: If neither does, and the boxes look relative.
+        ConfigError: If both the source and the user say it.
+        InputError: If neither says the units, and the boxes look relative.
     """
     if images.boxes is not None:
         given = [name for name, value in (("box_format", box_format), ("box_units", box_units)) if value is not None]
@@ -37,29 +42,29 @@ def boxes_meant(images: Images, box_format: str | None, box_units: str | None) -
     return box_format or "xywh", box_units != "relative"
 
 
-def read_layouts(images: Images, box_format: str, pixels: bool) -> list[list[dict[str, Any]]]:
-    """The objects of each image; boxes are clipped to the centre square, relative to it, as "xyxy".
+def read_layouts(images: Images, box_format: str, pixels: bool) -> list[list[JSON]]:
+    """The objects of each image, with boxes as "xyxy", clipped to the centre square and relative to it.
 
     Args:
-        images: With `objects`.
-        box_format: Of the boxes in the data, "xywh" or "xyxy".
-        pixels: Whether these are in pixels of the image, as COCO's are, or relative to it.
+        images: The images.
+        box_format: The format of the boxes in the data, "xywh" or "xyxy".
+        pixels: Whether these boxes are in pixels of the image, as in COCO, or relative to it.
 
     Raises:
-        InputError: If there are no objects, or one isn't valid.
+        InputError: If the images have no objects, or one isn't valid.
     """
     if images.objects is None:
         raise InputError(
             f"{images.root} has no objects; give each image a list of {{'class': ..., 'box': ...}} as 'objects' in "
             "metadata.jsonl, or a file of annotations"
         )
-    layouts: list[list[dict[str, Any]]] = []
+    layouts: list[list[JSON]] = []
     for path, objects in zip(images.files, images.objects, strict=True):
         if not isinstance(objects, list) or not all(isinstance(item, Mapping) and "box" in item for item in objects):
             raise InputError(f"{path.name}: objects are {objects!r}; give a list of {{'class': ..., 'box': ...}}")
         try:
             height, width = size_of(path)
-        except BadFileError:  # another sample takes its place
+        except BadFileError:  # in training, another sample takes its place
             layouts.append([])
             continue
         left, top, right, bottom = centre_box(height, width)
@@ -74,8 +79,8 @@ def read_layouts(images: Images, box_format: str, pixels: bool) -> list[list[dic
     return layouts
 
 
-def classes_of(layouts: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    """`class_names`, sorted, or where classes are numbers `num_classes`, of all objects.
+def classes_of(layouts: list[list[JSON]]) -> JSON:
+    """The options of a layout tokenizer for these objects: `class_names`, sorted, or `num_classes` for numbers.
 
     Raises:
         InputError: If there is no object, or names and numbers are mixed.

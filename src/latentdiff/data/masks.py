@@ -1,45 +1,48 @@
 """Random inpainting masks after LaMa (Suvorov et al. 2022, arXiv 2109.07161, section 2.3); True is a hole to fill.
 
-The ranges are the published ones for images whose shorter side is 256 pixels, and scale with that side.
+The ranges are the published ones, for images whose shorter side has 256 pixels; they scale with that side.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from latentdiff.errors import InputError
 from latentdiff.seeding import array_generator
+from latentdiff.types import Array, Float64Array, MaskGenerator
 
 Mask = npt.NDArray[np.bool_]
-Canvas = tuple[int, int] | npt.NDArray[np.integer[Any]]
+Segmentation = npt.NDArray[np.integer]
+"""A map (H, W) of integers that number the segments of an image."""
+
+Canvas = tuple[int, int] | Segmentation
 Range = tuple[int, int]
 REFERENCE_SIDE = 256
 MAX_DRAWS = 1000
 
 
-class MaskGenerator(ABC):
-    """Draws masks; all randomness comes from `rng`, so equal generators give equal masks."""
+class RandomMask(ABC):
+    """Base of the mask generators: masks are drawn until one covers as much of the image as it should."""
 
     def __call__(self, canvas: Canvas, rng: np.random.Generator, coverage: tuple[float, float] = (0.0, 0.5)) -> Mask:
         """Draw one mask.
 
         Args:
             canvas: The size (H, W), or a map (H, W) of integers that number the segments of an image. Strokes and
-                boxes take only its size; segments need the map.
+                boxes use only its size; segments need the map.
             rng: Source of every draw; `latentdiff.seeding.array_generator(seed, index)` makes one.
             coverage: Least and greatest share of the image that may be hole; other masks are drawn again. LaMa's masks
                 cover at most a half.
 
         Returns:
-            bool (H, W), True where the image is to be filled.
+            The mask, bool (H, W), True where the image is to be filled.
 
         Raises:
-            InputError: If the canvas or the bounds are not valid, or no mask fell within them in 1000 draws.
+            InputError: If the canvas or the bounds are not valid, or no mask of 1000 was within the bounds.
         """
         labels = _labels(canvas)
         low, high = _bounds(coverage)
@@ -55,12 +58,12 @@ class MaskGenerator(ABC):
         )
 
     @abstractmethod
-    def draw(self, labels: npt.NDArray[np.integer[Any]], rng: np.random.Generator) -> Mask:
-        """One mask of whatever coverage, for a map of segments (H, W)."""
+    def draw(self, labels: Segmentation, rng: np.random.Generator) -> Mask:
+        """Draw one mask of any coverage, for a map of segments (H, W)."""
 
 
 @dataclass(frozen=True)
-class Strokes(MaskGenerator):
+class Strokes(RandomMask):
     """Chains of up to five straight brush strokes with round ends.
 
     Args:
@@ -73,8 +76,8 @@ class Strokes(MaskGenerator):
     width: Range
     length: Range
 
-    def draw(self, labels: npt.NDArray[np.integer[Any]], rng: np.random.Generator) -> Mask:
-        """See the class."""
+    def draw(self, labels: Segmentation, rng: np.random.Generator) -> Mask:
+        """Draw one mask of strokes."""
         mask = np.zeros(labels.shape, dtype=np.bool_)
         size, scale = np.array(labels.shape), _scale(labels)
         for chain in range(rng.integers(*self.chains, endpoint=True)):
@@ -84,28 +87,28 @@ class Strokes(MaskGenerator):
                 angle = (0.01 + rng.integers(4)) * (1 if chain % 2 else -1)
                 length, width = rng.integers(*self.length, endpoint=True), rng.integers(*self.width, endpoint=True)
                 end = np.clip(start + scale * length * np.array([np.cos(angle), np.sin(angle)]), 0, size)
-                # OpenCV, which painted LaMa's, rounds half the width up and its edges outwards.
+                # OpenCV, with which LaMa draws them, rounds half the width up and the edges outwards.
                 _fill_capsule(mask, start, end, scale * ((width + 1) // 2 + 0.25))
                 start = end
         return mask
 
 
 @dataclass(frozen=True)
-class Boxes(MaskGenerator):
+class Boxes(RandomMask):
     """Rectangles.
 
     Args:
-        count: Least and greatest number.
+        count: Least and greatest number of rectangles.
         side: Least and greatest side in pixels of a 256-pixel image.
-        margin: What stays free along the image's edges, in the same pixels.
+        margin: Width of the edge of the image that stays free, in the same pixels.
     """
 
     count: Range
     side: Range
     margin: int
 
-    def draw(self, labels: npt.NDArray[np.integer[Any]], rng: np.random.Generator) -> Mask:
-        """See the class."""
+    def draw(self, labels: Segmentation, rng: np.random.Generator) -> Mask:
+        """Draw one mask of rectangles."""
         mask = np.zeros(labels.shape, dtype=np.bool_)
         size, scale = np.array(labels.shape), _scale(labels)
         margin = int(scale * self.margin)
@@ -117,34 +120,41 @@ class Boxes(MaskGenerator):
 
 
 @dataclass(frozen=True)
-class Either(MaskGenerator):
-    """One of two generators: `second` with a given probability."""
+class Either(RandomMask):
+    """A choice between two kinds of masks.
 
-    first: MaskGenerator
-    second: MaskGenerator
+    Attributes:
+        first: The one kind.
+        second: The other kind.
+        probability: The probability of the other kind.
+    """
+
+    first: RandomMask
+    second: RandomMask
     probability: float
 
-    def draw(self, labels: npt.NDArray[np.integer[Any]], rng: np.random.Generator) -> Mask:
-        """See the class."""
-        return (self.second if rng.random() < self.probability else self.first).draw(labels, rng)
+    def draw(self, labels: Segmentation, rng: np.random.Generator) -> Mask:
+        """Draw one mask of either kind."""
+        chosen = self.second if rng.random() < self.probability else self.first
+        return chosen.draw(labels, rng)
 
 
 @dataclass(frozen=True)
-class Segments(MaskGenerator):
-    """The union of a few segments of a map, where they lie.
+class Segments(RandomMask):
+    """The union of a few segments of a map, at their places.
 
     Args:
-        count: Least and greatest number of segments, as far as there are so many.
-        max_area: Segments that cover this share of the image or more, such as a sky, are never chosen.
-        ignore_index: The number of pixels that belong to no segment; None if there is none.
+        count: Least and greatest number of segments, as far as the map has so many.
+        max_area: Share of the image from which on a segment, such as the sky, is too large to be chosen.
+        ignore_index: The label of pixels that belong to no segment; None if there is none.
     """
 
     count: Range
     max_area: float
     ignore_index: int | None = None
 
-    def draw(self, labels: npt.NDArray[np.integer[Any]], rng: np.random.Generator) -> Mask:
-        """See the class."""
+    def draw(self, labels: Segmentation, rng: np.random.Generator) -> Mask:
+        """Draw one mask of segments."""
         numbers, pixels = np.unique(labels, return_counts=True)
         candidates = numbers[(pixels < self.max_area * labels.size) & (numbers != self.ignore_index)]
         if not len(candidates):
@@ -157,8 +167,8 @@ class Segments(MaskGenerator):
         return np.isin(labels, chosen)
 
 
-def measure_coverage(mask: npt.NDArray[Any]) -> float:
-    """The share of a mask (H, W) that is hole, 0 to 1."""
+def measure_coverage(mask: Array) -> float:
+    """The share of a mask (H, W) that is hole, from 0 to 1."""
     return float(np.count_nonzero(mask)) / float(mask.size)
 
 
@@ -170,14 +180,26 @@ def coverage_statistics(
     seed: int = 0,
     coverage: tuple[float, float] = (0, 0.5),
 ) -> dict[str, float]:
-    """Mean and quantiles ("mean", "5%", "25%", "50%", "75%", "95%") of the coverage over masks 0 to `draws - 1`."""
+    """The mean and quantiles of the coverage of a generator's masks.
+
+    Args:
+        generator: The mask generator.
+        canvas: The size (H, W), or a map of segments.
+        draws: The number of masks.
+        seed: The seed; mask number i depends on it and on i.
+        coverage: The bounds of the coverage.
+
+    Returns:
+        The values of "mean", "5%", "25%", "50%", "75%" and "95%".
+    """
     values = [measure_coverage(generator(canvas, array_generator(seed, index), coverage)) for index in range(draws)]
     levels = (5, 25, 50, 75, 95)
     quantiles = np.quantile(values, [level / 100 for level in levels])
     return {"mean": float(np.mean(values))} | {f"{n}%": float(q) for n, q in zip(levels, quantiles, strict=True)}
 
 
-def _labels(canvas: Canvas) -> npt.NDArray[np.integer[Any]]:
+def _labels(canvas: Canvas) -> Segmentation:
+    """The map of segments that a canvas is; for a size, a map with a single segment."""
     if isinstance(canvas, np.ndarray):
         if canvas.ndim != 2 or canvas.size == 0 or canvas.dtype.kind not in "iu":
             raise InputError(f"the map is {canvas.dtype} of shape {canvas.shape}; give integers (H, W)")
@@ -189,6 +211,7 @@ def _labels(canvas: Canvas) -> npt.NDArray[np.integer[Any]]:
 
 
 def _bounds(coverage: tuple[float, float]) -> tuple[float, float]:
+    """The bounds of the coverage as floats; InputError if they are not valid."""
     try:
         low, high = map(float, coverage)
     except (TypeError, ValueError):
@@ -198,13 +221,14 @@ def _bounds(coverage: tuple[float, float]) -> tuple[float, float]:
     return low, high
 
 
-def _scale(labels: npt.NDArray[np.integer[Any]]) -> float:
+def _scale(labels: Segmentation) -> float:
+    """The factor on the published ranges for the size of a map."""
     height, width = labels.shape
     return float(min(height, width)) / REFERENCE_SIDE
 
 
-def _fill_capsule(mask: Mask, start: npt.NDArray[Any], end: npt.NDArray[Any], radius: float) -> None:
-    """Set what lies within `radius` of the line between two points (y, x); only their neighbourhood is computed."""
+def _fill_capsule(mask: Mask, start: Float64Array, end: Float64Array, radius: float) -> None:
+    """Set the pixels within `radius` of the line between two points (y, x); only the pixels near it are computed."""
     radius = max(radius, 0.5)  # the pixel under the brush is always painted
     low = np.maximum(np.floor(np.minimum(start, end) - radius), 0).astype(int)
     high = np.minimum(np.ceil(np.maximum(start, end) + radius) + 1, mask.shape).astype(int)
@@ -214,7 +238,7 @@ def _fill_capsule(mask: Mask, start: npt.NDArray[Any], end: npt.NDArray[Any], ra
     mask[low[0] : high[0], low[1] : high[1]] |= (y - along * dy) ** 2 + (x - along * dx) ** 2 <= radius**2
 
 
-# Chains are one more, and widths and lengths up to one less, than LaMa's files of ranges say, as its code reads them.
+# LaMa's code draws up to one chain more than its configuration files say, and widths and lengths up to one pixel less.
 THIN = Strokes(chains=(4, 51), width=(5, 14), length=(10, 49))
 MEDIUM = Either(
     Strokes(chains=(4, 6), width=(5, 54), length=(10, 109)),

@@ -1,7 +1,7 @@
-"""WebDataset shards: tar files in which members of one name, their suffixes aside, are one sample.
+"""Reading WebDataset shards: tar files in which the members that differ by their suffixes alone are one sample.
 
-The order of samples is a function of the seed, so members are read at random, at offsets that an index holds. It is
-made once for each shard and kept beside it, with the texts, as `.NAME.index.json`.
+The order of samples is a function of the seed, so members are read in random order, at offsets that an index holds. The
+index is made once for each shard and kept beside it, with the texts, as `.NAME.index.json`.
 """
 
 from __future__ import annotations
@@ -11,38 +11,66 @@ import os
 import tarfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from latentdiff.data.options import KNOWN, DataOptions
-from latentdiff.data.records import Records, check_known
+from latentdiff.data.records import Records, check_columns
 from latentdiff.errors import InputError
 from latentdiff.io.files import atomic_file
 from latentdiff.io.images import IMAGE_SUFFIXES
 from latentdiff.io.stored import TarMember
 from latentdiff.registry import nearest
+from latentdiff.types import JSON
 
 TEXT_SUFFIXES = ("txt", "text", "caption", "cls", "json")
-USUAL = {
+# The suffixes of what is known of an image, or its names in the JSON of a sample, unless the recipe says another.
+DEFAULT_NAMES = {
     "text": ("txt", "text", "caption"),
     "label": ("cls", "label"),
     "objects": ("objects",),
     "label_map": ("label_map.png", "seg.png"),
 }
-IMAGES = (*sorted(suffix[1:] for suffix in IMAGE_SUFFIXES), "npy")
-LONGEST_TEXT = 2**20
+DEFAULT_IMAGES = (*sorted(suffix[1:] for suffix in IMAGE_SUFFIXES), "npy")
+MAX_TEXT_BYTES = 2**20  # larger members are not read as texts
 INDEX_FORMAT = 1
 
-Sample = dict[str, Any]  # "key", "files": suffix to (offset, size), "texts": suffix to text
+
+class ShardSample(TypedDict):
+    """A sample of a shard.
+
+    Attributes:
+        key: The path and name of its members, without their suffixes.
+        files: The offset and size of each member that is no text, by its suffix.
+        texts: The content of each member that is a text, by its suffix.
+    """
+
+    key: str
+    files: dict[str, tuple[int, int]]
+    texts: dict[str, str]
+
+
+class ShardIndex(TypedDict):
+    """The index of a shard.
+
+    Attributes:
+        stamp: The format of the index, and the size and time of the shard.
+        samples: The samples, in the order of the shard.
+        damaged: Why the shard could not be read to its end; None if it could.
+    """
+
+    stamp: list[int]
+    samples: list[ShardSample]
+    damaged: str | None
 
 
 def is_shards(path: Path) -> bool:
-    """Whether it is a tar file, a pattern of them, or a folder that holds some beside no metadata of its own."""
+    """Whether a path is a tar file, a pattern of tar files, or a folder with tar files and without `metadata.jsonl`."""
     in_folder = path.is_dir() and not (path / "metadata.jsonl").exists() and any(path.glob("*.tar"))
     return path.suffix == ".tar" or in_folder
 
 
 def read_shards(options: DataOptions) -> Records:
-    """The samples of all shards that have an image, shard by shard.
+    """The records of all samples that have an image, shard by shard.
 
     Raises:
         InputError: If there are none, a shard is no tar file, or something is known of some samples only.
@@ -51,14 +79,15 @@ def read_shards(options: DataOptions) -> Records:
     shards = sorted(root.glob("*.tar") if root.is_dir() else root.parent.glob(root.name))
     if not shards:
         raise InputError(f"{root} matches no tar file; give a folder of them, or a pattern such as shards/train-*.tar")
-    records = Records(root, [], {name: [] for name in KNOWN}, parts=shards)
+    records = Records(root, [], {name: [] for name in KNOWN}, watched=shards)
+    suffixes = DEFAULT_IMAGES if options.image_column is None else (options.image_column,)
     files, metadata, without = [], [], 0
     for shard in shards:
         index = _index_of(shard)
         if index["damaged"]:
             records.damaged.append((str(shard), index["damaged"]))
         for sample in index["samples"]:
-            image = next((name for name in _images(options) if name in sample["files"]), None)
+            image = next((name for name in suffixes if name in sample["files"]), None)
             if image is None:
                 without += 1
                 continue
@@ -66,44 +95,38 @@ def read_shards(options: DataOptions) -> Records:
             row = _row(sample)
             metadata.append(row)
             for known in KNOWN:
-                records.known[known].append(_value(shard, sample, row, known, options))
+                records.columns[known].append(_value(shard, sample, row, known, options))
     if without:
-        records.notes.append(f"{root}: {without} samples have no image ({', '.join(_images(options))}), left out")
+        records.notes.append(f"{root}: {without} samples have no image ({', '.join(suffixes)}), left out")
     records.files, records.metadata = files, metadata
     if not files:
-        raise InputError(
-            f"{root} holds no images; looked for were members with the suffix {', '.join(_images(options))}"
-        )
+        raise InputError(f"{root} holds no images; looked for were members with the suffix {', '.join(suffixes)}")
     for known in KNOWN:
         column = options.column(known)
-        if column is not None and all(value is None for value in records.known[known]):
+        if column is not None and all(value is None for value in records.columns[known]):
             there = [name for row in metadata[:1] for name in row]
             raise InputError(f"{root} has nothing called {column!r}; {nearest(column, there)}")
-    return check_known(records)
+    return check_columns(records)
 
 
-def _images(options: DataOptions) -> tuple[str, ...]:
-    return IMAGES if options.image_column is None else (options.image_column,)
-
-
-def _member(shard: Path, sample: Sample, suffix: str) -> TarMember:
+def _member(shard: Path, sample: ShardSample, suffix: str) -> TarMember:
     offset, size = sample["files"][suffix]
     return TarMember(shard, f"{sample['key']}.{suffix}", offset, size)
 
 
-def _row(sample: Sample) -> dict[str, Any]:
-    """All that a sample says: texts and files by their suffix, and what its JSON has."""
-    row: dict[str, Any] = {**dict.fromkeys(sample["files"]), **sample["texts"]}
+def _row(sample: ShardSample) -> JSON:
+    """All that a sample says: its texts by their suffixes, the content of its JSON, and None for each of its files."""
+    row: JSON = {**dict.fromkeys(sample["files"]), **sample["texts"]}
     with suppress(ValueError):
         described = json.loads(sample["texts"].get("json", "{}"))
         row |= described if isinstance(described, dict) else {}
     return row
 
 
-def _value(shard: Path, sample: Sample, row: dict[str, Any], known: str, options: DataOptions) -> Any:
-    """What is known of a sample under one of `KNOWN`, or None."""
+def _value(shard: Path, sample: ShardSample, row: JSON, known: str, options: DataOptions) -> object:
+    """The value of a sample in one of the columns `KNOWN`, or None if it has none."""
     given = options.column(known)
-    name = next((name for name in ((given,) if given else USUAL[known]) if name in row), None)
+    name = next((name for name in ((given,) if given else DEFAULT_NAMES[known]) if name in row), None)
     if name is None:
         return None
     if known == "label_map":
@@ -112,12 +135,12 @@ def _value(shard: Path, sample: Sample, row: dict[str, Any], known: str, options
     return int(value) if known == "label" and isinstance(value, str) and value.isdecimal() else value
 
 
-def _index_of(shard: Path) -> dict[str, Any]:
-    """The samples of a shard, from its index if that is of this very file."""
+def _index_of(shard: Path) -> ShardIndex:
+    """The index of a shard, read from the file beside it, or made if there is none of this very shard."""
     stat, kept = shard.stat(), shard.with_name(f".{shard.name}.index.json")
     stamp = [INDEX_FORMAT, stat.st_size, stat.st_mtime_ns]
     with suppress(OSError, ValueError, KeyError, TypeError):
-        index: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        index: ShardIndex = json.loads(kept.read_text(encoding="utf-8"))
         if index["stamp"] == stamp:
             return index
     samples, damaged = _scan(shard, stat.st_size)
@@ -128,9 +151,9 @@ def _index_of(shard: Path) -> dict[str, Any]:
     return index
 
 
-def _scan(shard: Path, length: int) -> tuple[list[Sample], str | None]:
-    """The samples of a shard by its headers, and why it ended early if it did."""
-    samples: dict[str, Sample] = {}
+def _scan(shard: Path, length: int) -> tuple[list[ShardSample], str | None]:
+    """The samples of a shard of `length` bytes, from its headers, and the reason if it can't be read to its end."""
+    samples: dict[str, ShardSample] = {}
     try:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
@@ -139,25 +162,25 @@ def _scan(shard: Path, length: int) -> tuple[list[Sample], str | None]:
                 if not member.isfile() or not stem or not suffix:
                     continue
                 if member.offset_data + member.size > length:
-                    return _whole(samples), f"it ends in the middle of {member.name}"
+                    return _without_last(samples), f"it ends in the middle of {member.name}"
                 key = f"{folder}/{stem}" if folder else stem
                 sample = samples.setdefault(key, {"key": key, "files": {}, "texts": {}})
                 suffix = suffix.lower()
-                if suffix in TEXT_SUFFIXES and member.size <= LONGEST_TEXT:
+                if suffix in TEXT_SUFFIXES and member.size <= MAX_TEXT_BYTES:
                     stream = archive.extractfile(member)
                     assert stream is not None
                     sample["texts"][suffix] = stream.read().decode("utf-8", "replace")
                 else:
                     sample["files"][suffix] = (member.offset_data, member.size)
             if archive.offset + tarfile.BLOCKSIZE > length:
-                return _whole(samples), "it has no end mark"
+                return _without_last(samples), "it has no end mark"
     except tarfile.TarError as error:
         if not samples:
             raise InputError(f"{shard} is no uncompressed tar file ({error}); replace it") from None
-        return _whole(samples), str(error)
+        return _without_last(samples), str(error)
     return list(samples.values()), None
 
 
-def _whole(samples: dict[str, Sample]) -> list[Sample]:
-    """The samples before the last, of which a part may be missing."""
+def _without_last(samples: dict[str, ShardSample]) -> list[ShardSample]:
+    """All samples but the last, of which members may be missing."""
     return list(samples.values())[:-1]

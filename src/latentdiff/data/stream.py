@@ -1,4 +1,4 @@
-"""The order of training samples: sample n is a pure function of (seed, n), so a run can stop and go on anywhere."""
+"""The stream of training samples: sample n is a pure function of (seed, n), so a run can stop and resume anywhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
@@ -16,59 +16,73 @@ from latentdiff.io.system import delay_sigterm
 from latentdiff.seeding import generator
 
 GRACE = 300  # seconds that a worker goes on after SIGTERM
+Batch = TypeVar("Batch")
+ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 
-class Visited(Dataset[Any], ABC):
-    """Items that differ from visit to visit, each a pure function of its index and the visit's number."""
+class VisitedDataset(Dataset[ItemT_co], ABC):
+    """A data set with random augmentation: an item is a pure function of its index and the number of the sample."""
 
     @abstractmethod
-    def visit(self, index: int, number: int) -> Any:
+    def visit(self, index: int, number: int) -> ItemT_co:
         """Item `index` as sample `number` of the run."""
 
 
-class _Shuffled(Dataset[Any]):
-    """An endless view: item n lies in epoch n // N, at the place that the epoch's own permutation gives it."""
+class _Shuffled(Dataset[object]):
+    """An endless data set, in which item n is in epoch n // N, at its place in the permutation of that epoch."""
 
-    def __init__(self, items: Dataset[Any], length: int, seed: int) -> None:
+    def __init__(self, items: Dataset[object], length: int, seed: int) -> None:
         self.items, self.length, self.seed = items, length, seed
         self.epoch, self.order = -1, torch.empty(0, dtype=torch.long)
 
-    def __getitem__(self, n: int) -> Any:
+    def __getitem__(self, n: int) -> object:
         epoch, position = divmod(n, self.length)
         if epoch != self.epoch:
             self.epoch, self.order = epoch, torch.randperm(self.length, generator=generator(self.seed, epoch))
         index = int(self.order[position])
         try:
-            return self.items.visit(index, n) if isinstance(self.items, Visited) else self.items[index]
+            return self.items.visit(index, n) if isinstance(self.items, VisitedDataset) else self.items[index]
         except LatentDiffError as error:
             return _Failure(error)
 
 
 @dataclass
 class _Failure:
-    """An error on its way out of a worker process, from which torch would make one of many lines."""
+    """An error of a worker process, passed on as a value, since torch would make it an error of many lines."""
 
     error: LatentDiffError
 
 
-class _Collated:
-    """A batch of the samples, or the first failure among them."""
+class _CollateOrFail:
+    """The function that makes a batch of samples, or returns the first failure among them."""
 
-    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+    def __init__(self, collate: Callable[[list[Any]], Batch]) -> None:
         self.collate = collate
 
-    def __call__(self, samples: list[Any]) -> Any:
-        return next((item for item in samples if isinstance(item, _Failure)), None) or self.collate(samples)
+    def __call__(self, samples: list[object]) -> object:
+        for item in samples:
+            if isinstance(item, _Failure):
+                return item
+        return self.collate(samples)
 
 
 def sample_numbers(micro_step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> range:
-    """The samples of one process's micro-step: those of a micro-step of all processes follow each other by rank."""
+    """The numbers of the samples in one process's micro-step.
+
+    In every micro-step, the samples of rank 0 come first, then those of rank 1, and so on.
+
+    Args:
+        micro_step: The number of the forward pass, of which several may make a training step.
+        batch_size: The number of samples in a process's micro-step.
+        rank: The number of the process.
+        world_size: The number of processes.
+    """
     start = (micro_step * world_size + rank) * batch_size
     return range(start, start + batch_size)
 
 
 class _Steps(Sampler[list[int]]):
-    """The sample numbers of each step of one rank, from `first_step` on, without end."""
+    """The sample numbers of each micro-step of one process, from `first_step` on, without end."""
 
     def __init__(self, batch_size: int, rank: int, world_size: int, first_step: int) -> None:
         self.batch_size, self.rank, self.world_size, self.first_step = batch_size, rank, world_size, first_step
@@ -81,7 +95,7 @@ class _Steps(Sampler[list[int]]):
 
 
 def stream(
-    items: Dataset[Any],
+    items: Dataset[object],
     batch_size: int,
     *,
     seed: int,
@@ -91,18 +105,28 @@ def stream(
     num_workers: int = 0,
     collate_fn: Callable[[list[Any]], Any] = default_collate,
 ) -> Iterator[Any]:
-    """Endless batches of `items`, reshuffled each epoch, starting at micro-step `first_step`.
+    """Endless batches of a data set, reshuffled in every epoch, starting at micro-step `first_step`.
+
+    Args:
+        items: The data set.
+        batch_size: The number of samples in a process's batch.
+        seed: The seed of the run.
+        first_step: The number of the first micro-step.
+        rank: The number of this process.
+        world_size: The number of processes.
+        num_workers: The number of worker processes that load samples; 0 loads them in this process.
+        collate_fn: The function that makes a batch of samples.
 
     Raises:
-        LatentDiffError: What an item raises, also in a worker process.
+        LatentDiffError: If an item raises one, also in a worker process.
     """
     sampler = _Steps(batch_size, rank, world_size, first_step)
-    shuffled = _Shuffled(items, len(items), seed)  # type: ignore[arg-type]
+    shuffled = _Shuffled(items, len(items), seed)  # type: ignore[arg-type]  # all data sets here have a length
     loader = DataLoader(
         shuffled,
         batch_sampler=sampler,
         num_workers=num_workers,
-        collate_fn=_Collated(collate_fn),
+        collate_fn=_CollateOrFail(collate_fn),
         worker_init_fn=_leave_signals_to_parent,
     )
     for batch in loader:
@@ -112,9 +136,9 @@ def stream(
 
 
 def _leave_signals_to_parent(_: int) -> None:
-    """What stops a job may reach all of its processes, but the run needs its workers for the step that it ends with.
+    """Keep a worker alive when a signal stops the run, which needs its workers to finish the current step.
 
-    A SIGTERM may also come from the run, to a worker that would not end; so it ends one, after a while.
+    SIGTERM ends a worker after a while all the same, since the run itself sends it to a worker that doesn't end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     delay_sigterm(GRACE)

@@ -1,29 +1,33 @@
-"""Data sets of Hugging Face's `datasets`: saved on disk, Parquet files, or by name from the hub."""
+"""Reading data sets of Hugging Face's `datasets`: saved on disk, Parquet files, or by name from the hub."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from latentdiff.compat import dataset_fingerprint
 from latentdiff.data.options import KNOWN, DataOptions
-from latentdiff.data.records import Records, check_known
+from latentdiff.data.records import Column, Records, check_columns
 from latentdiff.errors import BadFileError, ConfigError, InputError
 from latentdiff.io.stored import Cell
 from latentdiff.registry import nearest
+from latentdiff.types import JSON
 
-SAVED = ("state.json", "dataset_dict.json")  # of one split, of several
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SAVED = ("state.json", "dataset_dict.json")  # the files of a saved data set with one split, and with several
 
 
 def is_table(path: Path) -> bool:
-    """Whether it is a folder that `datasets` saved, Parquet files, or a folder of them."""
+    """Whether a path is a folder that `datasets` saved, a Parquet file, or a folder of Parquet files."""
     saved = any((path / name).is_file() for name in SAVED)
     return saved or path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet")))
 
 
 def read_table(options: DataOptions) -> Records:
-    """The rows of a data set. Images stay where they are; all else that is known is read now.
+    """The records of a data set's rows. Images are read when they are needed, all other columns now.
 
     Raises:
         InputError: If the data set can't be loaded, has no images, or something is known of some rows only.
@@ -39,15 +43,16 @@ def read_table(options: DataOptions) -> Records:
         if name not in features:
             raise InputError(f"{root} has no column {name!r}; {nearest(str(name), list(features))}")
     known = {name: _column(table, column, root, name) for name, column in columns.items() if column in features}
-    files = _cells(table, image, root)
+    files = _image_cells(table, image, root)
     if not files:
         raise InputError(f"{root} holds no images; the data set is empty")
     pictures = [name for name in features if _is_image(features[name]) or name == image]
     identity = f"{dataset_fingerprint(table)} {image}"
-    return check_known(Records(root, files, known, table.remove_columns(pictures), identity=identity))
+    return check_columns(Records(root, files, known, table.remove_columns(pictures), identity=identity))
 
 
-def _load(options: DataOptions, root: Path) -> Any:
+def _load(options: DataOptions, root: Path) -> Dataset:
+    """Load the data set, one split of it."""
     try:
         import datasets
     except ImportError:
@@ -58,97 +63,110 @@ def _load(options: DataOptions, root: Path) -> Any:
             return datasets.load_dataset(options.dataset_name, options.dataset_config_name, split=split)
         if any((root / name).is_file() for name in SAVED):
             saved = datasets.load_from_disk(str(root))
-            return (
-                saved[_split(options, root, list(saved))] if isinstance(saved, dict) else _whole(options, root, saved)
-            )
+            if isinstance(saved, dict):
+                _check_split(options, root, list(saved))
+                return saved[split]
+            _check_no_split(options, root)
+            return saved
         return datasets.load_dataset("parquet", data_files={split: _parquet_files(options, root)}, split=split)
     except InputError:
         raise
-    except Exception as error:  # of the library, of Arrow, or of the network
+    except Exception as error:  # one of the library, of Arrow or of the network
         raise InputError(f"{root} can't be loaded as a data set ({error}); see the documentation of datasets") from None
 
 
-def _split(options: DataOptions, root: Path, known: Sequence[str]) -> str:
+def _check_split(options: DataOptions, root: Path, known: Sequence[str]) -> None:
+    """InputError unless the recipe's split is one of the data set's."""
     if options.dataset_split not in known:
         raise InputError(f"{root} has no split {options.dataset_split!r}; {nearest(options.dataset_split, known)}")
-    return options.dataset_split
 
 
-def _whole(options: DataOptions, root: Path, found: Any) -> Any:
-    """What has no splits."""
+def _check_no_split(options: DataOptions, root: Path) -> None:
+    """InputError if the recipe names a split, which the data set doesn't have."""
     if options.given_split():
         raise InputError(f"dataset_split is {options.dataset_split!r}, but {root} has no splits; leave it out")
-    return found
 
 
 def _parquet_files(options: DataOptions, root: Path) -> list[str]:
-    """The file, or those in a folder that are of the split, if names begin with one: `train-00000-of-00002.parquet`."""
+    """The file, or the files of a folder that belong to the split.
+
+    The name of a file may begin with its split, as in `train-00000-of-00002.parquet`. If no name begins with the split
+    and the recipe doesn't name one, all files are read.
+    """
     if not root.is_dir():
-        return _whole(options, root, [str(root)])  # type: ignore[no-any-return]
+        _check_no_split(options, root)
+        return [str(root)]
     splits: dict[str, list[str]] = {}
     for path in sorted(root.glob("*.parquet")):
         splits.setdefault(path.stem.partition("-")[0], []).append(str(path))
     if options.dataset_split in splits:
         return splits[options.dataset_split]
     if options.given_split():
-        _split(options, root, list(splits))
+        _check_split(options, root, list(splits))
     return [path for files in splits.values() for path in files]
 
 
-def _is_image(feature: Any) -> bool:
+def _is_image(feature: object) -> bool:
+    """Whether a feature of `datasets` is a column of images."""
     return type(feature).__name__ == "Image"
 
 
-class _Bytes:
-    """Row numbers to the bytes of a column of images."""
+class _ImageColumn:
+    """A column of images, as a function from row numbers to bytes."""
 
-    def __init__(self, table: Any, column: str) -> None:
+    def __init__(self, table: Dataset, column: str) -> None:
         import datasets
 
-        table = table.select_columns([column])
-        self.table = (
-            table.cast_column(column, datasets.Image(decode=False)) if _is_image(table.features[column]) else table
-        )
+        self.table = table.select_columns([column])
+        if _is_image(table.features[column]):
+            self.table = self.table.cast_column(column, datasets.Image(decode=False))
         self.column = column
 
     def __call__(self, row: int) -> bytes:
         value = self.table[row][self.column]
         if isinstance(value, dict):
-            value = value["bytes"] if value["bytes"] is not None else value["path"] and Path(value["path"]).read_bytes()
+            content, path = value["bytes"], value["path"]
+            value = Path(path).read_bytes() if content is None and path else content
         if not isinstance(value, bytes):
             raise BadFileError(f"row {row} has no image in column {self.column!r}")
         return value
 
 
-def _cells(table: Any, column: str, root: Path) -> Sequence[Cell]:
-    read = _Bytes(table, column)
+def _image_cells(table: Dataset, column: str, root: Path) -> list[Cell]:
+    """The images of a column, not read yet."""
+    read = _ImageColumn(table, column)
     return [Cell(f"{root} row {row}", row, read) for row in range(len(table))]
 
 
-def _column(table: Any, column: str, root: Path, known: str) -> list[Any]:
-    """A column of `KNOWN` as `Records` has it."""
+def _column(table: Dataset, column: str, root: Path, known: str) -> Column:
+    """The values of a column, as `Records` has them for the column `known` of `KNOWN`."""
     feature = table.features[column]
     if known == "label_map":
-        return list(_cells(table, column, root))
+        return _image_cells(table, column, root)
     values = list(table[column])
     if known == "label" and hasattr(feature, "int2str"):
         return [feature.int2str(value) if value is not None and value >= 0 else None for value in values]
     return [_objects(value, feature) for value in values] if known == "objects" else values
 
 
-def _objects(value: Any, feature: Any) -> list[dict[str, Any]] | None:
-    """Objects as a list of {"class", "box"}; in tables they are often columns, called `category` and `bbox`."""
+def _objects(value: JSON | list[JSON] | None, feature: object) -> list[JSON]:
+    """The objects of an image as a list of {"class", "box"}.
+
+    Args:
+        value: The objects in the table: a list of dictionaries, or a dictionary of lists. Instead of "class" they may
+            have "category" or "label", instead of "box" they may have "bbox".
+        feature: The feature of the column, which may have the names of the classes.
+    """
     if isinstance(value, dict):
         value = [dict(zip(value, item, strict=True)) for item in zip(*value.values(), strict=True)]
-    inner = getattr(feature, "feature", feature)
-    inner = inner if isinstance(inner, dict) else {}
+    features = getattr(feature, "feature", feature)
     objects = []
     for item in value or []:
-        class_name = next((name for name in ("class", "category", "label") if name in item), "class")
-        kind = getattr(inner.get(class_name), "feature", inner.get(class_name))
-        found = item.get(class_name)
-        named = (
-            kind.int2str(found) if kind is not None and hasattr(kind, "int2str") and isinstance(found, int) else found
-        )
-        objects.append({"class": named, "box": item.get("box", item.get("bbox"))})
+        class_key = next((name for name in ("class", "category", "label") if name in item), "class")
+        class_feature = features.get(class_key) if isinstance(features, dict) else None
+        class_feature = getattr(class_feature, "feature", class_feature)
+        label = item.get(class_key)
+        if isinstance(label, int) and class_feature is not None and hasattr(class_feature, "int2str"):
+            label = class_feature.int2str(label)
+        objects.append({"class": label, "box": item.get("box", item.get("bbox"))})
     return objects

@@ -1,1 +1,1 @@
-"""Evaluation: how near images are to others, one by one and as a set."""
+"""Evaluation: how similar images are to others, one by one and as a set."""

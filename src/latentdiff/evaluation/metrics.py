@@ -1,4 +1,4 @@
-"""How near images are to their originals, and a set of images to another."""
+"""Metrics that compare images with their originals, and a set of images with another."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from torch import Tensor
 
 from latentdiff.errors import InputError
 
-WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian, in pixels
-K1, K2 = 0.01, 0.03
+WINDOW, SIGMA = 11, 1.5  # the size and standard deviation of SSIM's Gaussian window, in pixels
+K1, K2 = 0.01, 0.03  # SSIM's constants for the luminance and for the contrast
 
 
 def psnr(images: Tensor, targets: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each image in dB, (B,), of images (B, C, H, W) in [0, 1]; inf for equal images."""
+    """Peak signal-to-noise ratio of each image in dB, (B,); infinite for equal images.
+
+    Args:
+        images: Images (B, C, H, W) in [0, 1].
+        targets: Their originals, of the same shape.
+
+    Raises:
+        InputError: If the shapes differ or are not (B, C, H, W).
+    """
     _check(images, targets, 1)
     return -10 * (images - targets).square().mean(dim=(1, 2, 3)).log10()
 
@@ -24,11 +32,11 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
     Each channel is compared by itself, and only windows that lie within the image count.
 
     Args:
-        images: (B, C, H, W) in [0, 1], with sides of at least 11.
-        targets: Of that shape.
+        images: Images (B, C, H, W) in [0, 1], with sides of at least 11 pixels.
+        targets: Their originals, of the same shape.
 
     Raises:
-        InputError: If the shapes are not so.
+        InputError: If the shapes differ or are not (B, C, H, W), or a side is too short.
     """
     _check(images, targets, WINDOW)
     channels = images.shape[1]
@@ -48,17 +56,17 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
 
 
 def frechet_distance(features: Tensor, targets: Tensor) -> float:
-    """Squared Fréchet distance between Gaussians of the moments of two sets of features (Dowson & Landau 1982, eq. 4).
+    """Squared Fréchet distance between Gaussians fitted to two sets of features (Dowson & Landau 1982, eq. 4).
 
-    It is what FID is made of, but FID is this of one certain network's features: name yours with the number. The
-    covariances of few features are of low rank, and the distance of two samples of the same images is then not near 0.
+    FID is this distance for the features of one particular Inception network; report which features yours are. With few
+    features the covariances are of low rank, and the distance between two samples of the same images is not near 0.
 
     Args:
-        features: (N, D), N of at least 2.
-        targets: (M, D), M of at least 2.
+        features: Features (N, D) of N >= 2 images.
+        targets: Features (M, D) of M >= 2 other images.
 
     Raises:
-        InputError: If there are too few.
+        InputError: If a set has fewer than 2 features.
     """
     if min(len(features), len(targets)) < 2:
         raise InputError(f"{len(features)} and {len(targets)} features are given; a covariance needs at least 2 each")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from latentdiff.errors import CheckpointError
 from latentdiff.hub import weight_files
 from latentdiff.hub.index import is_inside, read_json
-from latentdiff.io.headers import DTYPES, read_header
+from latentdiff.io.headers import DTYPE_NAMES, TensorEntry, read_header
 from latentdiff.types import JSON
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ComponentFolder:
         return [self.path / name for name in self.weights if name.endswith(".safetensors")]
 
     @cached_property
-    def tensors(self) -> dict[str, JSON]:
+    def tensors(self) -> dict[str, TensorEntry]:
         """Names of the tensors that are loaded, to what the headers of their files say of them.
 
         Raises:
@@ -92,7 +92,7 @@ class ComponentFolder:
     @property
     def dtypes(self) -> set[str]:
         """The data types of the tensors that are loaded, by torch's names."""
-        return {DTYPES[entry["dtype"]] for entry in self.tensors.values()}
+        return {DTYPE_NAMES[entry["dtype"]] for entry in self.tensors.values()}
 
     @property
     def bytes_on_disk(self) -> int:

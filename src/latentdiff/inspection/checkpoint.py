@@ -28,7 +28,7 @@ def describe_checkpoint(target: str) -> JSON:
         CheckpointError: If the file is damaged, unsafe, or holds no latent diffusion model.
     """
     from latentdiff.conversion.foreign import refuse_foreign
-    from latentdiff.conversion.inventory import EMA, account_for
+    from latentdiff.conversion.inventory import EMA_PREFIX, account_for
     from latentdiff.conversion.plan import make_conversion_plan
     from latentdiff.conversion.zoo import recognise
     from latentdiff.io.tensor_files import open_tensors
@@ -40,7 +40,7 @@ def describe_checkpoint(target: str) -> JSON:
     facts: JSON = {
         "tensors": len(infos),
         "dtype": ", ".join(sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})),
-        "ema": any(key.startswith(EMA) for key in infos),
+        "ema": any(key.startswith(EMA_PREFIX) for key in infos),
         "global_step": file.metadata.get("global_step"),
         "bytes": Path(target).stat().st_size,
     }

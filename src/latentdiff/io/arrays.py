@@ -1,41 +1,38 @@
-"""Images of any number of channels and any depth, as arrays: `.npy`, TIFF, and whatever Pillow reads.
+"""Reading and writing images of any number of channels and any depth: `.npy`, TIFF, and whatever Pillow reads.
 
-How values become [-1, 1]: 0 is -1, and 1 is the largest number of unsigned integers (255 of 8 bits, 65535 of 16), or
-1.0 of floats. Another range is said as `value_range`, and what lies outside is clipped to it.
+Values are scaled to [-1, 1]. By default unsigned integers go from 0 to the largest number of their type (255 of 8 bits,
+65535 of 16) and floats from 0 to 1. `value_range` gives another range, and what lies outside is clipped to it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO, Any, cast
+from types import ModuleType
+from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
 from latentdiff.errors import BadFileError, ConfigError, InputError
 from latentdiff.io.files import atomic_file
-from latentdiff.io.images import MAX_PIXELS, Source, as_rgb, centre_box, read_pixels, upright_size
+from latentdiff.io.images import MAX_PIXELS, ImageSource, as_rgb, centre_box, read_pixels, upright_size
 from latentdiff.io.stored import Stored
+from latentdiff.types import Array, Float32Array
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
-
-NPY = b"\x93NUMPY"
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-BITS_PER_SAMPLE, SAMPLES_PER_PIXEL = 258, 277
-DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
+NPY_SIGNATURE = b"\x93NUMPY"
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF's
+BITS_PER_SAMPLE, SAMPLES_PER_PIXEL = 258, 277  # TIFF tags
+DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of one channel with more than 8 bits
 
 
-def read_values(source: Stored, channels: int, value_range: tuple[float, float] | None = None) -> Floats:
-    """An image as float32 (H, W, C) in [-1, 1], C = `channels`; see the module for how values are mapped.
-
-    Three channels are RGB, where transparency lies on white; one is grey. Any other number is what the file has.
+def read_values(source: Stored, channels: int, value_range: tuple[float, float] | None = None) -> Float32Array:
+    """Read an image as float32 (H, W, C) in [-1, 1]; the module's docstring says how values are scaled.
 
     Args:
         source: The file.
-        channels: C.
-        value_range: What becomes -1 and 1.
+        channels: The number of channels C. 3 is RGB, where transparency lies on white, and 1 is grey; the file must
+            have any other number itself.
+        value_range: The values that become -1 and 1; by default those of the values' type.
 
     Raises:
         BadFileError: If the file can't be decoded, has another number of channels, or values of no known range.
@@ -44,21 +41,24 @@ def read_values(source: Stored, channels: int, value_range: tuple[float, float] 
     if kind == "pillow":
         return values_of(source, channels, str(source), value_range)
     values = _read_npy(source) if kind == "npy" else _read_tiff(source)
-    return _unit(values, channels, value_range, str(source))
+    return _scaled(values, channels, value_range, str(source))
 
 
-def values_of(image: Source, channels: int, name: str, value_range: tuple[float, float] | None = None) -> Floats:
-    """The same of what Pillow reads, or has read."""
-    return _unit(
-        read_pixels(image, lambda image: _from_pillow(image, channels, name), name), channels, value_range, name
-    )
+def values_of(
+    image: ImageSource, channels: int, name: str, value_range: tuple[float, float] | None = None
+) -> Float32Array:
+    """Read an image that Pillow can read or has read, as `read_values` does; `name` is what errors call it."""
+    pixels = read_pixels(image, lambda upright: _from_pillow(upright, channels, name), name)
+    return _scaled(pixels, channels, value_range, name)
 
 
 def count_channels(source: Stored) -> int:
-    """The channels that an image is meant to have: an array's own, 1 for grey of more than 8 bits, else 3, RGB.
+    """The number of channels to read an image with where nobody says it.
+
+    It is that of the file for arrays and TIFFs that Pillow can't read, 1 for grey of more than 8 bits, and else 3, RGB.
 
     Raises:
-        BadFileError: As `read_values`.
+        BadFileError: If the file can't be decoded.
     """
     kind = kind_of(source)
     if kind == "pillow":
@@ -67,10 +67,10 @@ def count_channels(source: Stored) -> int:
 
 
 def size_of(source: Stored) -> tuple[int, int]:
-    """Height and width of an image of any kind that `read_values` takes.
+    """Height and width of an image that `read_values` can read.
 
     Raises:
-        BadFileError: If it is none.
+        BadFileError: If the file can't be decoded.
     """
     kind = kind_of(source)
     if kind == "pillow":
@@ -79,11 +79,11 @@ def size_of(source: Stored) -> tuple[int, int]:
     return height, width
 
 
-def resize_square(values: Array, resolution: int) -> Floats:
-    """The centre square of values (H, W, C) in [-1, 1], resized to `resolution` pixels a side, as photos are."""
+def resize_square(values: Array, resolution: int) -> Float32Array:
+    """The centre square of an image (H, W, C) in [-1, 1], resized to `resolution` pixels a side by Lanczos' filter."""
     height, width, channels = values.shape
     if (height, width) == (resolution, resolution):
-        return cast(Floats, values)
+        return values
     box, size = centre_box(height, width), (resolution, resolution)
     planes = [Image.fromarray(np.ascontiguousarray(values[..., c])) for c in range(channels)]
     resized = [np.asarray(plane.resize(size, Image.Resampling.LANCZOS, box=box)) for plane in planes]
@@ -91,37 +91,46 @@ def resize_square(values: Array, resolution: int) -> Floats:
 
 
 def kind_of(source: Stored) -> str:
-    """How a file is read, by its first bytes and not by its name: "npy", "tiff" beyond Pillow's means, or "pillow"."""
+    """How a file is to be read, by its first bytes and not by its name.
+
+    Returns:
+        "npy", "tiff" for a TIFF that Pillow can't read, or "pillow" for anything else.
+
+    Raises:
+        BadFileError: If the file can't be read.
+    """
     try:
         with source.open("rb") as stream:
             start = stream.read(8)
-            if start.startswith(NPY):
+            if start.startswith(NPY_SIGNATURE):
                 return "npy"
-            return "tiff" if start[:4] in TIFF and _beyond_pillow(stream, start) else "pillow"
+            return "tiff" if start[:4] in TIFF_SIGNATURES and _beyond_pillow(stream, start) else "pillow"
     except OSError as error:
         raise BadFileError(f"{source} cannot be read as an image ({error.strerror}); replace it") from None
 
 
 def _beyond_pillow(stream: IO[bytes], header: bytes) -> bool:
-    """Whether a TIFF has more than four channels, or several of more than 8 bits: Pillow would drop some, or fail."""
+    """Whether Pillow would fail at a TIFF or drop channels: if it has two, more than four, or several deep ones."""
     try:
+        # The header of a BigTIFF, whose version is 43, is 16 bytes long instead of 8.
         tags = TiffImagePlugin.ImageFileDirectory_v2(header + (stream.read(8) if 43 in header[2:4] else b""))
         stream.seek(tags.next)
         tags.load(stream)
         bits, samples = tags.get(BITS_PER_SAMPLE, (1,)), tags.get(SAMPLES_PER_PIXEL, 1)
         return bool(samples > 4 or samples == 2 or (samples > 1 and max(bits) > 8))
-    except Exception:  # a damaged file; Pillow says how
+    except Exception:  # the file is damaged, which Pillow's own error describes
         return False
 
 
 def _from_pillow(image: Image.Image, channels: int, name: str) -> Array:
+    """The pixels (H, W, C) of Pillow's image, with the values that the file has."""
     if channels == 3:
         pixels = np.asarray(as_rgb(image))
     elif channels == 1 and (image.mode in DEEP_MODES or image.mode == "1"):
         pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
-        if image.mode == "I":  # 16 bits in 32
+        if image.mode == "I":  # 32 bits, in which Pillow keeps 16-bit files
             if not (pixels.min() >= 0 and pixels.max() <= 65535):
-                raise BadFileError(f"{name} has values from {pixels.min()} to {pixels.max()}; 0 to 65535 can be scaled")
+                raise BadFileError(f"{name} has values from {pixels.min()} to {pixels.max()}; allowed: 0 to 65535")
             pixels = pixels.astype(np.uint16)
     elif channels == 1:
         pixels = np.asarray(as_rgb(image).convert("L"))
@@ -147,13 +156,13 @@ def _read_tiff(source: Stored) -> Array:
             values = series.asarray()
             if series.axes in ("SYX", "CYX"):
                 values = np.moveaxis(values, 0, -1)
-    except Exception as error:  # a damaged file can raise anything inside a decoder
+    except Exception as error:  # a decoder may raise anything for a damaged file
         raise BadFileError(f"{source} cannot be read as an image ({error}); replace it") from None
     return _checked(values, source)
 
 
 def _checked(values: Array, source: Stored) -> Array:
-    """Values (H, W) or (H, W, C) as (H, W, C), or an error."""
+    """An image (H, W) or (H, W, C) as (H, W, C); BadFileError if the array is no image or too large."""
     if values.ndim not in (2, 3) or values.dtype.kind not in "uif" or not values.size:
         raise BadFileError(
             f"{source} has {values.dtype} of shape {values.shape}; numbers of shape (H, W) or (H, W, C) are read"
@@ -163,32 +172,33 @@ def _checked(values: Array, source: Stored) -> Array:
     return values if values.ndim == 3 else values[..., None]
 
 
-def _unit(values: Array, channels: int, value_range: tuple[float, float] | None, name: str) -> Floats:
-    """Values of any type as float32 in [-1, 1], which have to have so many channels."""
+def _scaled(values: Array, channels: int, value_range: tuple[float, float] | None, name: str) -> Float32Array:
+    """An image (H, W, C) of numbers of any type as float32 in [-1, 1]; BadFileError if C is not `channels`."""
     if values.shape[2] != channels:
         raise BadFileError(f"{name} has {values.shape[2]} channels where {channels} are needed; replace it")
     floats = values.astype(np.float32)
     low, high = value_range or (0.0, float(np.iinfo(values.dtype).max) if values.dtype.kind == "u" else 1.0)
     least, most = float(floats.min()), float(floats.max())
     if not (np.isfinite(least) and np.isfinite(most)):
-        raise BadFileError(f"{name} has values that are no numbers; replace it")
+        raise BadFileError(f"{name} has values that are infinite or not numbers; replace it")
     if value_range is None and (values.dtype.kind == "i" or least < low or most > high):
         raise BadFileError(
             f"{name} has {values.dtype} from {least:g} to {most:g}; say in value_range what becomes -1 and 1"
         )
-    scaled: Floats = ((floats - np.float32(low)) / np.float32((high - low) / 2) - 1).clip(-1, 1)
+    scaled: Float32Array = ((floats - np.float32(low)) / np.float32((high - low) / 2) - 1).clip(-1, 1)
     return scaled
 
 
 def write_values(path: str | Path, values: Array) -> None:
-    """Write an image (H, W, C) of floats in [0, 1], as pipelines give them with `output_type="np"`, at full depth.
+    """Write an image (H, W, C) of floats in [0, 1], as pipelines return with `output_type="np"`, at full depth.
 
     Args:
-        path: `.npy` keeps the floats, `.png` has one channel of 16 bits, `.tif` any number of channels of 16 bits.
+        path: The file. `.npy` keeps the floats, `.png` has one channel of 16 bits, `.tif` any number of them.
         values: The image.
 
     Raises:
-        InputError: If the suffix is none of these, the values are others, or a PNG is to have several channels.
+        InputError: If the suffix is none of these, the values are not such an image, or a PNG would need several
+            channels.
         ConfigError: If the extra `tiff` is needed and missing.
     """
     suffix = Path(path).suffix.lower()
@@ -210,11 +220,13 @@ def write_values(path: str | Path, values: Array) -> None:
             _tifffile(path).imwrite(aside, deep if layout else deep[..., 0], photometric=kind, **layout)
 
 
-def _tifffile(path: Any) -> Any:
+def _tifffile(path: object) -> ModuleType:
+    """The module tifffile; ConfigError, which names the file, if it is not installed."""
     try:
         import tifffile
     except ImportError:
         raise ConfigError(
             f"{path} is a TIFF of many channels or several deep ones; install latentdiff[tiff] for it"
         ) from None
-    return tifffile
+    module: ModuleType = tifffile
+    return module

@@ -1,58 +1,60 @@
-"""Boxes of objects: what a user may give as one, as the corners that all else computes with."""
+"""Boxes of objects: reading a user's boxes as corners, and clipping and mirroring corners."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from latentdiff.errors import InputError
 from latentdiff.registry import nearest
 
 Corners = tuple[float, float, float, float]
+"""(left, top, right, bottom)."""
 
-WHOLE: Corners = (0.0, 0.0, 1.0, 1.0)
-FORMATS = {"xywh": "(x, y, width, height)", "xyxy": "(left, top, right, bottom)"}
-SLACK = 1e-4  # of a side: annotations are rounded, to a hundredth of a pixel in COCO
+WHOLE: Corners = (0.0, 0.0, 1.0, 1.0)  # the box of the whole image
+BOX_FORMATS = {"xywh": "(x, y, width, height)", "xyxy": "(left, top, right, bottom)"}
+TOLERANCE = 1e-4  # as a share of the side, since annotations are rounded: to a hundredth of a pixel in COCO
 
 
 def parse_box(
-    box: Any, box_format: str = "xywh", image_size: tuple[int, int] | None = None, *, name: str = "box"
+    box: object, box_format: str = "xywh", image_size: tuple[int, int] | None = None, *, name: str = "box"
 ) -> Corners:
     """The corners (left, top, right, bottom) of a box, relative to the image, from 0 to 1.
 
     Args:
-        box: Four numbers.
-        box_format: What they are: "xywh" is left, top, width and height, "xyxy" is left, top, right and bottom.
-        image_size: Height and width of the image if the box is in pixels, as those of COCO are; None if it is relative.
-        name: What an error calls the box.
+        box: The box, four numbers.
+        box_format: The meaning of the numbers: "xywh" is left, top, width and height, "xyxy" is left, top, right and
+            bottom.
+        image_size: Height and width of the image if the box is in pixels, as in COCO; None if it is relative.
+        name: The name of the box in errors.
 
     Raises:
         InputError: If the box isn't four finite numbers, is empty or inverted, or reaches out of the image by more than
-            rounding does; or the format or size is not valid.
+            a rounding error; or the format or size is not valid.
     """
-    if box_format not in FORMATS:
-        raise InputError(f"box_format is {box_format!r}; {nearest(box_format, FORMATS)}")
+    if box_format not in BOX_FORMATS:
+        raise InputError(f"box_format is {box_format!r}; {nearest(box_format, BOX_FORMATS)}")
     height, width = _check_size(image_size)
     try:
-        numbers = tuple(float(number) for number in box)
+        numbers = tuple(float(number) for number in box) if isinstance(box, Iterable) else ()
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != 4 or isinstance(box, str) or not all(map(math.isfinite, numbers)):
-        raise InputError(f"{name} is {box!r}; give four finite numbers {FORMATS[box_format]}")
-    given = f"{name} is ({', '.join(f'{number:g}' for number in numbers)}) as {FORMATS[box_format]}"
+        raise InputError(f"{name} is {box!r}; give four finite numbers {BOX_FORMATS[box_format]}")
+    given = f"{name} is ({', '.join(f'{number:g}' for number in numbers)}) as {BOX_FORMATS[box_format]}"
     x, y, right, bottom = (number / side for number, side in zip(numbers, (width, height, width, height), strict=True))
     if box_format == "xywh":
         right, bottom = x + right, y + bottom
     if right <= x or bottom <= y:
         raise InputError(f"{given}, which is empty or inverted; its sides must be longer than 0")
-    if min(x, y) < -SLACK or max(right, bottom) > 1 + SLACK:
+    if min(x, y) < -TOLERANCE or max(right, bottom) > 1 + TOLERANCE:
         inside = f"{width}x{height} pixels" if image_size else "0 to 1; for boxes in pixels give image_size"
         raise InputError(f"{given}, which reaches out of the image ({inside}); clip it")
     return max(x, 0.0), max(y, 0.0), min(right, 1.0), min(bottom, 1.0)
 
 
-def _check_size(image_size: Any) -> tuple[int, int]:
+def _check_size(image_size: object) -> tuple[int, int]:
+    """Height and width in the unit of a box: those of the image in pixels, or 1 and 1 if there is no size."""
     if image_size is None:
         return 1, 1
     sides = image_size if isinstance(image_size, Sequence) else ()
@@ -62,7 +64,7 @@ def _check_size(image_size: Any) -> tuple[int, int]:
 
 
 def mirror(box: Corners) -> Corners:
-    """The box in the image that is flipped from left to right."""
+    """The same box in the image flipped from left to right."""
     return 1 - box[2], box[1], 1 - box[0], box[3]
 
 
@@ -72,7 +74,7 @@ def overlap(a: Corners, b: Corners) -> bool:
 
 
 def clip(box: Corners, area: Corners) -> Corners | None:
-    """What lies inside `area` of a box, relative to `area`; None where nothing does."""
+    """The part of a box that lies inside `area`, relative to `area`; None if there is none."""
     if not overlap(box, area):
         return None
     width, height = area[2] - area[0], area[3] - area[1]

@@ -1,4 +1,4 @@
-"""Writing without half-written results: aside, synced, renamed."""
+"""Atomic writes: results are written under a temporary name, synced to disk and renamed, so none is half written."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from pathlib import Path
 from latentdiff.errors import InputError
 from latentdiff.io.system import NO_ROOM, errno_of, sync
 
-ASIDE, OLD = "aside-", "old-"  # in the names of what is being written, or replaced
+ASIDE, OLD = "aside-", "old-"  # parts of the names of what is being written, and of what is being replaced
 
 
 def check_writable(path: str | Path) -> Path:
-    """`path` as a Path that a file or folder can be written at, or an InputError; nothing is made or changed."""
+    """Check that a file or folder can be written at `path`, and return it; nothing is made or changed.
+
+    Raises:
+        InputError: If it can't be written.
+    """
     path = Path(path)
     try:
         folder = next(parent for parent in path.absolute().parents if parent.exists())
@@ -33,7 +37,7 @@ def check_writable(path: str | Path) -> Path:
 
 @contextmanager
 def _room_for(path: Path) -> Iterator[None]:
-    """An InputError in place of the system's, or a library's, when there is no room for `path`."""
+    """Turn the error of the system or of a library into an InputError when there is no room for `path`."""
     try:
         yield
     except Exception as error:
@@ -46,9 +50,9 @@ def _room_for(path: Path) -> Iterator[None]:
 
 
 def system_errno(error: BaseException | None) -> int:
-    """C's number of an error of the system: its own, that of the one behind it (torch), or in its text (safetensors).
+    """The `errno` of an error; 0 if it is not one of the operating system.
 
-    0 if the system had nothing to do with it.
+    The number is the error's own, or in its text (safetensors), or that of the error that it replaced (torch).
     """
     if error is None:
         return 0
@@ -60,9 +64,9 @@ def system_errno(error: BaseException | None) -> int:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what is written there becomes `path` only if the block succeeds.
+    """Yield a temporary path beside `path`; what is written there becomes `path` if the block succeeds.
 
-    The folder of `path` is made if need be.
+    The folder of `path` is made if it doesn't exist.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +85,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that replaces `path` only if the block succeeds; its parents are made."""
+    """Yield a temporary folder beside `path`, which replaces `path` if the block succeeds; its parents are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{ASIDE}"))
@@ -109,14 +113,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, of which nothing is seen under its name from the first moment on."""
+    """Remove a folder; it is renamed first, so that nobody sees a part of it under its name."""
     aside = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{ASIDE}")
     os.replace(path, aside)
     shutil.rmtree(aside)
 
 
-def clear_asides(folder: Path) -> None:
-    """Remove what a killed process left aside in `folder`, and put back what it was about to replace."""
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of a killed process from `folder`, and put back what it was about to replace."""
     for old in folder.glob(f".*.{OLD}*"):
         for kept in old.iterdir():
             if not (folder / kept.name).exists():

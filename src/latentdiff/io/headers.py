@@ -1,19 +1,19 @@
-"""What a safetensors file holds, from its header alone: no tensor is read, and torch isn't needed."""
+"""Reading the headers of safetensors files, which need neither the tensors nor torch."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from latentdiff.errors import CheckpointError
+from latentdiff.errors import CheckpointError, one_line
 
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-MAX_HEADER_TOKENS = 600_000  # 60,000 tensors; parsed JSON may take fifty times the memory of its text
+MAX_HEADER_BYTES = 100_000_000  # the limit that the format has
+MAX_HEADER_TOKENS = 600_000  # enough for 60,000 tensors; parsed JSON may take fifty times the memory of its text
 
-DTYPES = {
+# The names that torch has for the format's data types, and the bytes of a number of each.
+DTYPE_NAMES = {
     "F64": "float64",
     "F32": "float32",
     "F16": "float16",
@@ -28,15 +28,37 @@ DTYPES = {
     "BOOL": "bool",
 }
 
-ITEM_BYTES = {code: int(re.sub(r"\D", "", code.split("_")[0]) or 8) // 8 for code in DTYPES}
+ITEM_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
 
 
-def read_header(path: Path) -> dict[str, dict[str, Any]]:
-    """Tensor names to their `dtype`, `shape` and `data_offsets`: 8 bytes of length, then that much JSON, then data.
+class TensorEntry(TypedDict):
+    """What a header says of a tensor: its data type, its shape, and where its data begins and ends."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
+
+
+def read_header(path: Path) -> dict[str, TensorEntry]:
+    """The names of a file's tensors, with what the header says of them.
+
+    A file is 8 bytes with the length of the header, the header in JSON, and the data.
 
     Raises:
-        CheckpointError: If the header is damaged, names a tensor twice, or does not describe the file's data to the
-            byte.
+        CheckpointError: If the header is damaged, has a tensor twice, or does not describe the file's data to the byte.
     """
     try:
         size = path.stat().st_size
@@ -55,26 +77,27 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); fetch or save the model again") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({_line(error)}); fetch or save the model again") from None
-    tensors: dict[str, dict[str, Any]] = header
+        raise CheckpointError(f"{path} is damaged ({one_line(error)}); fetch or save the model again") from None
+    tensors: dict[str, TensorEntry] = header
     return tensors
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; ValueError if it has a name twice."""
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError("a name stands twice in the header")
     return values
 
 
-def _check_entries(header: dict[str, dict[str, Any]], data_bytes: int) -> None:
-    """ValueError unless the tensors fill the data exactly: no overlap, no gap, each as long as its shape says."""
+def _check_entries(header: dict[str, TensorEntry], data_bytes: int) -> None:
+    """ValueError unless the tensors fill the data without overlap or gap, and each is as long as its shape says."""
     spans = []
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         if not all(type(number) is int and number >= 0 for number in (begin, end, *entry["shape"])):
             raise ValueError(f"{name} has a shape or place that is no natural number")
-        if entry["dtype"] not in DTYPES:
+        if entry["dtype"] not in DTYPE_NAMES:
             raise ValueError(f"{name} has the unknown dtype {entry['dtype']!r}")
         if math.prod(entry["shape"]) * ITEM_BYTES[entry["dtype"]] != end - begin:
             raise ValueError(f"the data of {name} is not as long as its shape says")
@@ -86,7 +109,3 @@ def _check_entries(header: dict[str, dict[str, Any]], data_bytes: int) -> None:
         place = end
     if place != data_bytes:
         raise ValueError(f"the tensors have {place} bytes, the file {data_bytes}")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,13 +1,12 @@
-"""What a user may give as an image or a mask: a file, a Pillow image, an array or a tensor.
+"""Reading the images and masks that users give: files, Pillow images, arrays and tensors.
 
-The conventions are those of a pipeline's results, so a result can be given as it is: arrays are (H, W, C), tensors
+The conventions are those of a pipeline's results, so that a result can be an input: arrays are (H, W, C), tensors
 (C, H, W); uint8 goes from 0 to 255 and floats from 0 to 1.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,18 +17,19 @@ from latentdiff.errors import InputError
 from latentdiff.io.arrays import read_values, values_of
 from latentdiff.io.images import load_image, to_tensor
 
-KINDS = "a path, a Pillow image, an array (H, W, 3) or a tensor (3, H, W)"
+IMAGE_KINDS = "a path, a Pillow image, an array (H, W, 3) or a tensor (3, H, W)"
 
 
-def read_image(image: Any, *, channels: int = 3, name: str = "image") -> Tensor:
-    """One image as a float tensor (channels, H, W) in [-1, 1], on the CPU.
+def read_image(image: object, *, channels: int = 3, name: str = "image") -> Tensor:
+    """Read one image as a float32 tensor (channels, H, W) in [-1, 1] on the CPU.
 
     Args:
         image: A path; a Pillow image of any mode; an array (H, W) or (H, W, C); or a tensor (H, W) or (C, H, W). C is
-            1 for grey, 3, or 4 with transparency, which lies on white. uint8 in 0 to 255, uint16 in 0 to 65535, or
-            floats in [0, 1].
-        channels: 3 are RGB, 1 is grey of any depth; of any other number, the image must have as many.
-        name: What an error calls the argument.
+            1 for grey, 3 for RGB, or 4 for RGB with transparency, which lies on white. The numbers are uint8 from 0 to
+            255, uint16 from 0 to 65535, or floats in [0, 1].
+        channels: The number of channels of the result. 3 is RGB and 1 is grey of any depth; the image must have any
+            other number itself.
+        name: The name of the argument in errors.
 
     Raises:
         InputError: If it is none of these or can't be read.
@@ -41,27 +41,27 @@ def read_image(image: Any, *, channels: int = 3, name: str = "image") -> Tensor:
     if isinstance(image, Image.Image):
         return to_tensor(load_image(image, name))
     values = _channels_first(image, (1, 3, 4), name)
-    if values.dtype == torch.uint8:  # by the way that a file goes, so that both give the same
+    if values.dtype == torch.uint8:  # by way of Pillow, so that the result is that of a file with these pixels
         pixels = values.permute(1, 2, 0).numpy()
         return to_tensor(load_image(Image.fromarray(pixels[..., 0] if len(values) == 1 else pixels), name))
-    scaled = _unit(values, name).mul_(2).sub_(1)
+    scaled = _zero_to_one(values, name).mul_(2).sub_(1)
     if len(scaled) == 4:
         alpha = (scaled[3:] + 1) / 2
         return scaled[:3] * alpha + (1 - alpha)
     return scaled if len(scaled) == 3 else scaled.expand(3, -1, -1).contiguous()
 
 
-def read_mask(mask: Any, *, size: tuple[int, int] | None = None, name: str = "mask") -> Tensor:
-    """One mask as a bool tensor (1, H, W): True where its brightness is at least a half, which is a hole to fill.
+def read_mask(mask: object, *, size: tuple[int, int] | None = None, name: str = "mask") -> Tensor:
+    """Read one mask as a bool tensor (1, H, W); it is True, a hole to fill, where the brightness is at least a half.
 
     Args:
-        mask: A path; a Pillow image; an array (H, W) or (H, W, 1); or a tensor (H, W) or (1, H, W). bool, uint8 in 0 to
-            255, or floats in [0, 1].
-        size: Height and width that it must have; any if None.
-        name: What an error calls the argument.
+        mask: A path; a Pillow image; an array (H, W) or (H, W, 1); or a tensor (H, W) or (1, H, W). The numbers are
+            bool, uint8 from 0 to 255, or floats in [0, 1].
+        size: Height and width that the mask must have; None for any.
+        name: The name of the argument in errors.
 
     Raises:
-        InputError: If it is none of these, can't be read, has another size, or is uint8 that reaches no further than 1.
+        InputError: If it is none of these, can't be read, has another size, or is uint8 with no value above 1.
     """
     if isinstance(mask, (str, Path)):
         name = f"{name} {mask}"
@@ -74,62 +74,67 @@ def read_mask(mask: Any, *, size: tuple[int, int] | None = None, name: str = "ma
     if size is not None and tuple(values.shape[1:]) != tuple(size):
         given, needed = f"{values.shape[2]}x{values.shape[1]}", f"{size[1]}x{size[0]}"
         raise InputError(f"{name} is {given} pixels, the image {needed}; give a mask of the image's size")
-    return values if values.dtype == torch.bool else _unit(values, name) >= 0.5
+    return values if values.dtype == torch.bool else _zero_to_one(values, name) >= 0.5
 
 
-def read_images(images: Any, *, channels: int = 3, name: str = "image") -> Tensor:
-    """One or several images of one size as (B, channels, H, W) in [-1, 1].
+def read_images(images: object, *, channels: int = 3, name: str = "image") -> Tensor:
+    """Read one or several images of one size as float32 (B, channels, H, W) in [-1, 1].
 
     Args:
-        images: What `read_image` takes, a list of it, or an array (B, H, W, C) or a tensor (B, C, H, W).
-        channels: As there.
-        name: What an error calls the argument.
+        images: One image, as `read_image` takes it; a list of images; an array (B, H, W, C); or a tensor (B, C, H, W).
+        channels: The number of channels of the result, as in `read_image`.
+        name: The name of the argument in errors.
 
     Raises:
-        InputError: As `read_image`, and if the images differ in size or there are none.
+        InputError: If there are none, one is no image, or they differ in size.
     """
     return _stack([read_image(image, channels=channels, name=label) for image, label in _each(images, name)], name)
 
 
-def read_masks(masks: Any, *, size: tuple[int, int] | None = None, name: str = "mask") -> Tensor:
-    """One or several masks of one size as bool (B, 1, H, W); see `read_mask` and `read_images`.
+def read_masks(masks: object, *, size: tuple[int, int] | None = None, name: str = "mask") -> Tensor:
+    """Read one or several masks of one size as bool (B, 1, H, W).
+
+    Args:
+        masks: One mask, as `read_mask` takes it; a list of masks; an array (B, H, W, 1); or a tensor (B, 1, H, W).
+        size: Height and width that the masks must have; None for any.
+        name: The name of the argument in errors.
 
     Raises:
-        InputError: As `read_mask`, and if the masks differ in size or there are none.
+        InputError: If there are none, one is no mask, or they differ in size.
     """
     return _stack([read_mask(mask, size=size, name=label) for mask, label in _each(masks, name)], name)
 
 
-def _read_channels(image: Any, channels: int, name: str) -> Tensor:
-    """An image that is not RGB, at its full depth."""
+def _read_channels(image: object, channels: int, name: str) -> Tensor:
+    """Read an image of another number of channels than three, at its full depth."""
     if isinstance(image, (str, Path)):
         values = read_values(Path(image), channels)
     elif isinstance(image, Image.Image):
         values = values_of(image, channels, name)
     else:
-        return _unit(_channels_first(image, (channels,), name), name).mul_(2).sub_(1)
+        return _zero_to_one(_channels_first(image, (channels,), name), name).mul_(2).sub_(1)
     return torch.from_numpy(values).permute(2, 0, 1).contiguous()
 
 
-def _each(items: Any, name: str) -> list[tuple[Any, str]]:
-    """The single items of a batch, with the name of each for errors."""
-    batched = isinstance(items, (list, tuple)) or (isinstance(items, (np.ndarray, Tensor)) and items.ndim == 4)
-    if not batched:
-        return [(items, name)]
-    if not len(items):
-        raise InputError(f"{name} is empty; give at least one")
-    return [(item, f"{name} {number}") for number, item in enumerate(items)]
+def _each(items: object, name: str) -> list[tuple[object, str]]:
+    """The items of a batch, with the name of each in errors."""
+    if isinstance(items, (list, tuple)) or (isinstance(items, (np.ndarray, Tensor)) and items.ndim == 4):
+        if not len(items):
+            raise InputError(f"{name} is empty; give at least one")
+        return [(item, f"{name} {number}") for number, item in enumerate(items)]
+    return [(items, name)]
 
 
 def _stack(tensors: list[Tensor], name: str) -> Tensor:
+    """Tensors (..., H, W) as one batch; InputError if they differ in size."""
     sizes = list(dict.fromkeys(f"{tensor.shape[2]}x{tensor.shape[1]}" for tensor in tensors))
     if len(sizes) > 1:
         raise InputError(f"{name}: one is {sizes[0]} pixels, another {sizes[1]}; give equal sizes, or one at a time")
     return torch.stack(tensors)
 
 
-def _channels_first(values: Any, channels: tuple[int, ...], name: str) -> Tensor:
-    """An array or tensor of one image as a tensor (C, H, W) of its dtype, with C among `channels`."""
+def _channels_first(values: object, channels: tuple[int, ...], name: str) -> Tensor:
+    """An array or tensor of one image as a tensor (C, H, W) of its dtype, where C is one of `channels`."""
     layout = "({}, H, W)" if isinstance(values, Tensor) else "(H, W, {})"
     if isinstance(values, np.ndarray):
         if values.dtype.kind == "f" or values.dtype == np.uint16:
@@ -141,7 +146,7 @@ def _channels_first(values: Any, channels: tuple[int, ...], name: str) -> Tensor
     elif isinstance(values, Tensor):
         pixels = values.detach().cpu()
     else:
-        raise InputError(f"{name} is of the type {type(values).__name__}; give {KINDS}")
+        raise InputError(f"{name} is of the type {type(values).__name__}; give {IMAGE_KINDS}")
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or len(pixels) not in channels or not pixels.numel():
         allowed = " or ".join(layout.format(count) for count in channels)
@@ -149,14 +154,14 @@ def _channels_first(values: Any, channels: tuple[int, ...], name: str) -> Tensor
     return pixels
 
 
-def _unit(values: Tensor, name: str) -> Tensor:
-    """uint8 or float values as float32 in [0, 1]."""
+def _zero_to_one(values: Tensor, name: str) -> Tensor:
+    """Numbers of uint8 or floats as float32 in [0, 1]; InputError if they are others or out of range."""
     if values.dtype == torch.uint8:
         return values.float().div_(255)
     if not values.is_floating_point():
         raise InputError(f"{name} is of {values.dtype}; give uint8 (0 to 255) or floats (0 to 1)")
     low, high = values.aminmax()
-    if not (low >= 0 and high <= 1):  # not so for NaN either
+    if not (low >= 0 and high <= 1):  # also true for NaN
         hint = "; map [-1, 1] by (x + 1) / 2" if low >= -1 and high <= 1 else ""
         raise InputError(f"{name} has values from {low:.3g} to {high:.3g}; floats must be in [0, 1]{hint}")
     return values.to(torch.float32, copy=True)

@@ -1,13 +1,11 @@
-"""Label maps: a class number for each pixel, from indexed, grey or coloured images, arrays and tensors."""
+"""Reading label maps, which have a class number for each pixel, from images, arrays and tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -15,13 +13,14 @@ from torch import Tensor
 from latentdiff.errors import InputError
 from latentdiff.io.images import read_pixels
 from latentdiff.io.palettes import Colour, Palette, parse_palette
+from latentdiff.types import Array
 
-KINDS = "a path, a Pillow image, integers (H, W), or colours of uint8 with a palette"
-Array = npt.NDArray[Any]
+LABEL_MAP_KINDS = "a path, a Pillow image, integers (H, W), or colours of uint8 with a palette"
+BYTES = (np.uint8, torch.uint8)  # three axes of bytes are a map of colours, of other integers a batch of maps
 
 
 def read_label_map(
-    label_map: Any,
+    label_map: object,
     num_classes: int,
     *,
     palette: Palette | None = None,
@@ -29,20 +28,21 @@ def read_label_map(
     ignore_index: int | None = None,
     name: str = "label map",
 ) -> Tensor:
-    """One label map as int64 (H, W), on the CPU.
+    """Read one label map as int64 (H, W) on the CPU.
 
-    A grey value is a class number. An indexed image is read by its colours where a palette is given, since programs
-    renumber the indices when they save (but for `ignore_index`, where its colour is of no class), and else by its
-    indices. Other colours need a palette; transparency is ignored.
+    A grey value is a class number. An indexed image is read by its colours if a palette is given, since programs
+    renumber the indices when they save, and by its indices otherwise. (With a palette, the index `ignore_index` still
+    counts where its colour is that of no class.) Other colours need a palette. Transparency is ignored.
 
     Args:
         label_map: A path or a Pillow image, indexed, grey or coloured; an array of integers (H, W) or of colours
             (H, W, 3), uint8; or a tensor of integers (H, W) or of colours (3, H, W), uint8.
         num_classes: Number of classes, which are 0 to `num_classes - 1`.
         palette: The colours of the classes, as `parse_palette` takes them.
-        class_names: The name of each class, for palettes that use them.
-        ignore_index: The number of pixels of no class, such as 255, which stays in the result; None if there is none.
-        name: What an error calls the argument.
+        class_names: The name of each class, for palettes that use names.
+        ignore_index: The label of pixels that belong to no class, such as 255, which stays in the result; None if there
+            is none.
+        name: The name of the argument in errors.
 
     Raises:
         InputError: If it is none of these or can't be read, or a number or colour is of no class: the message says
@@ -54,12 +54,14 @@ def read_label_map(
         name = f"{name} {label_map}"
     indices = None
     if isinstance(label_map, (str, Path, Image.Image)):
-        pixels, indices = read_pixels(label_map, lambda image: _pixels(image, colours is not None, name), name)
+        pixels, indices = read_pixels(label_map, lambda image: _from_image(image, colours is not None, name), name)
     else:
-        pixels = _array(label_map, name)
+        pixels = _from_array(label_map, name)
     if pixels.ndim == 3:
-        pixels = _numbers(pixels, colours, name, indices, ignore_index)
-    allowed = (pixels >= 0) & (pixels < num_classes) | (pixels == ignore_index if ignore_index is not None else False)
+        pixels = _classes_of_colours(pixels, colours, name, indices, ignore_index)
+    allowed = (pixels >= 0) & (pixels < num_classes)
+    if ignore_index is not None:
+        allowed |= pixels == ignore_index
     if not allowed.all():
         ignored = "" if ignore_index is None else f", and {ignore_index} to ignore"
         value, where = _first(pixels, ~allowed)
@@ -67,23 +69,40 @@ def read_label_map(
     return torch.from_numpy(pixels.astype(np.int64))
 
 
-def read_label_maps(label_maps: Any, num_classes: int, *, name: str = "label map", **options: Any) -> Tensor:
-    """One or several label maps of one size as int64 (B, H, W).
+def read_label_maps(
+    label_maps: object,
+    num_classes: int,
+    *,
+    palette: Palette | None = None,
+    class_names: Sequence[str] | None = None,
+    ignore_index: int | None = None,
+    name: str = "label map",
+) -> Tensor:
+    """Read one or several label maps of one size as int64 (B, H, W).
 
     Args:
-        label_maps: What `read_label_map` takes, a list of it, or integers (B, H, W) of more than 8 bits.
+        label_maps: One label map, as `read_label_map` takes it; a list of them; or integers (B, H, W) of more than 8
+            bits.
         num_classes: Number of classes.
-        name: What an error calls the argument.
-        **options: Those of `read_label_map`.
+        palette: The colours of the classes, as in `read_label_map`.
+        class_names: The name of each class, for palettes that use names.
+        ignore_index: The label of pixels that belong to no class, as in `read_label_map`.
+        name: The name of the argument in errors.
 
     Raises:
-        InputError: As `read_label_map`, and if the maps differ in size or there are none.
+        InputError: If there are none, one can't be read (see `read_label_map`), or they differ in size.
     """
-    array = isinstance(label_maps, (np.ndarray, Tensor))
-    stacked = array and label_maps.ndim == 3 and label_maps.dtype not in (np.uint8, torch.uint8)
-    if not isinstance(label_maps, (list, tuple)) and not stacked:
-        return read_label_map(label_maps, num_classes, name=name, **options)[None]
-    maps = [read_label_map(item, num_classes, name=f"{name} {i}", **options) for i, item in enumerate(label_maps)]
+
+    def read(item: object, name: str) -> Tensor:
+        return read_label_map(
+            item, num_classes, palette=palette, class_names=class_names, ignore_index=ignore_index, name=name
+        )
+
+    if isinstance(label_maps, (np.ndarray, Tensor)) and label_maps.ndim == 3 and label_maps.dtype not in BYTES:
+        label_maps = list(label_maps)
+    if not isinstance(label_maps, (list, tuple)):
+        return read(label_maps, name)[None]
+    maps = [read(item, f"{name} {number}") for number, item in enumerate(label_maps)]
     sizes = list(dict.fromkeys(f"{found.shape[1]}x{found.shape[0]}" for found in maps))
     if len(sizes) != 1:
         given = f"one is {sizes[0]} pixels, another {sizes[1]}" if sizes else "none is given"
@@ -101,7 +120,7 @@ def one_hot(label_maps: Tensor, num_classes: int, ignore_index: int | None = Non
 
 
 def resize_label_map(label_map: Tensor, size: tuple[int, int]) -> Tensor:
-    """A label map (..., H, W) with `size` as its height and width, by the nearest pixel: labels can't be mixed."""
+    """Resize a label map (..., H, W) to a height and width; the nearest pixel is taken, since labels can't be mixed."""
     rows, columns = (
         ((torch.arange(new, device=label_map.device) + 0.5) * (old / new)).long()
         for new, old in zip(size, label_map.shape[-2:], strict=True)
@@ -114,8 +133,8 @@ def _check_ignore_index(num_classes: int, ignore_index: int | None) -> None:
         raise InputError(f"ignore_index is {ignore_index}, one of the {num_classes} classes; choose another number")
 
 
-def _pixels(image: Image.Image, by_colour: bool, name: str) -> tuple[Array, Array | None]:
-    """Class numbers (H, W) or colours (H, W, 3) of an image, and its indices where colours have some."""
+def _from_image(image: Image.Image, by_colour: bool, name: str) -> tuple[Array, Array | None]:
+    """The class numbers (H, W) or colours (H, W, 3) of an image, and the indices if it is indexed and has colours."""
     if image.format in ("JPEG", "MPO"):
         raise InputError(f"{name} is a JPEG, whose compression changes labels; give a PNG")
     if image.mode in ("L", "LA", "1") or image.mode.startswith("I") or (image.mode in ("P", "PA") and not by_colour):
@@ -124,12 +143,15 @@ def _pixels(image: Image.Image, by_colour: bool, name: str) -> tuple[Array, Arra
     return np.array(image.convert("RGB")), np.array(image) if image.mode == "P" else None
 
 
-def _array(values: Any, name: str) -> Array:
-    """Class numbers (H, W) or colours (H, W, 3) of an array or tensor."""
+def _from_array(values: object, name: str) -> Array:
+    """The class numbers (H, W) or the colours (H, W, 3) of an array or tensor."""
     tensor = isinstance(values, Tensor)
-    array: Any = values.detach().cpu().numpy() if tensor else values
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{name} is of the type {type(values).__name__}; give {KINDS}")
+    if isinstance(values, Tensor):
+        array: Array = values.detach().cpu().numpy()
+    elif isinstance(values, np.ndarray):
+        array = values
+    else:
+        raise InputError(f"{name} is of the type {type(values).__name__}; give {LABEL_MAP_KINDS}")
     if array.dtype.kind not in "iub":
         raise InputError(f"{name} is of {array.dtype}; give integers")
     if tensor and array.ndim == 3:
@@ -141,18 +163,17 @@ def _array(values: Any, name: str) -> Array:
         allowed = "(3, H, W)" if tensor else "(H, W, 3)"
         shape = f"{array.dtype} of shape {tuple(values.shape)}"
         raise InputError(f"{name} is {shape}; give integers (H, W), or uint8 colours {allowed} with a palette")
-    found: Array = array
-    return found
+    return array
 
 
-def _numbers(
+def _classes_of_colours(
     pixels: Array,
     colours: Mapping[int, Colour] | None,
     name: str,
     indices: Array | None,
     ignore_index: int | None,
 ) -> Array:
-    """The class numbers (H, W) of colours (H, W, 3), which may have indices (H, W)."""
+    """The class numbers (H, W) of colours (H, W, 3); of an indexed image, `indices` are its indices (H, W)."""
     if colours is None:
         raise InputError(f"{name} has colours; give a palette of the classes, or an indexed or grey image")
     weights = np.array([1 << 16, 1 << 8, 1])
@@ -175,7 +196,7 @@ def _numbers(
 
 
 def _first(pixels: Array, bad: Array) -> tuple[int, str]:
-    """The value and place of the first bad pixel, and how many there are."""
+    """The value of the first bad pixel, and a text that says where it is and how many more there are."""
     rows, columns = np.nonzero(bad)
     more = f" and {len(rows) - 1} more pixels" if len(rows) > 1 else ""
     return int(pixels[rows[0], columns[0]]), f"at x {columns[0]}, y {rows[0]}{more}"

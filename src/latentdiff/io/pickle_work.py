@@ -1,19 +1,21 @@
-"""How much work a pickle makes, found out without building what it describes.
+"""Measuring how much work a pickle makes, without building the values that it describes.
 
-A few kilobytes can describe a value that holds others by the billion, or that lies deeper than a program's stack. Such
-a value does no harm until it is hashed, passed to a constructor or printed in a message; then that never ends, or
-ends the program. So what would be is counted as a tree, everything as often as it is reached.
+A few kilobytes can describe a value that contains others by the billion, or that is nested deeper than a program's
+stack. Such a value does no harm until it is hashed, passed to a constructor or printed in a message; that never ends,
+or it ends the program. So the values to which this would happen are measured as trees, in which a value counts as often
+as it is reached.
 """
 
 from __future__ import annotations
 
 import pickletools
-from typing import Any
 
-MAX_OPERATIONS = 600_000  # some forty make a tensor; the largest checkpoints have a few thousand of them
+MAX_OPERATIONS = 600_000  # a tensor needs about forty, and the largest checkpoints have a few thousand tensors
 MAX_WORK = 2_000_000
 MAX_DEPTH = 200
 
+# Groups of the pickle operations: those that store a value in the memo, fetch one, make an empty container, set items
+# of a container, add to a container, and call something.
 PUT, GET = ("BINPUT", "LONG_BINPUT"), ("BINGET", "LONG_BINGET")
 EMPTY = ("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET")
 SET = ("SETITEM", "SETITEMS")
@@ -22,7 +24,7 @@ CALL = ("REDUCE", "NEWOBJ", "BINPERSID")
 
 
 def _takes(before: list[pickletools.StackObject]) -> tuple[int, bool]:
-    """How many values an operation takes off the stack, and whether all above the last mark, too."""
+    """How many values an operation takes off the stack, and whether it also takes all above the last mark."""
     marked = pickletools.markobject in before
     return before.index(pickletools.markobject) if marked else len(before), marked
 
@@ -31,7 +33,13 @@ TAKES = {operation.name: _takes(operation.stack_before) for operation in picklet
 
 
 class Node:
-    """A value and what is in it; `size` (0: not known yet) and `depth` are those of the tree."""
+    """A value of the pickle, as a tree.
+
+    Attributes:
+        inside: The values in it; None for a value that can't contain any.
+        size: The number of values in the tree; 0 while it is not known.
+        depth: The number of levels of the tree.
+    """
 
     __slots__ = ("depth", "inside", "size")
 
@@ -45,21 +53,21 @@ LEAF = Node(size=1)
 
 
 class Work:
-    """Follows a pickle operation by operation; `check` at its end."""
+    """The work that a pickle makes: call `follow` with each of its operations, then `check`."""
 
     def __init__(self) -> None:
         self.stack: list[Node] = []
         self.marks: list[list[Node]] = []
-        self.memo: dict[Any, Node] = {}
+        self.memo: dict[object, Node] = {}
         self.used: list[Node] = []
         self.operations = 0
 
-    def follow(self, operation: pickletools.OpcodeInfo, argument: Any) -> None:
-        """Take the next operation.
+    def follow(self, operation: pickletools.OpcodeInfo, argument: object) -> None:
+        """Follow the next operation.
 
         Raises:
-            ValueError: If there are too many, or it can't be where it is.
-            LookupError: If it needs what isn't there.
+            ValueError: If there are too many operations, or this one is not possible here.
+            LookupError: If the operation needs values that aren't there.
         """
         self.operations += 1
         if self.operations > MAX_OPERATIONS:
@@ -78,23 +86,23 @@ class Work:
             self._replace(operation.name, self._take(*TAKES[operation.name]))
 
     def _take(self, count: int, marked: bool) -> list[Node]:
-        """Pop so many values, and before them all above the last mark."""
+        """Pop `count` values, after all those above the last mark if `marked`."""
         above: list[Node] = []
         if marked:
             above, self.stack = self.stack, self.marks.pop()
         if count > len(self.stack):
-            raise IndexError("it takes more than there is")
+            raise IndexError("an operation takes more values than there are")
         place = len(self.stack) - count
         below = self.stack[place:]
         del self.stack[place:]
         return below + above
 
     def _replace(self, name: str, taken: list[Node]) -> None:
-        """Push what an operation makes of what it took; the state that BUILD is given stays out of it."""
+        """Push the result of an operation on the values that it took; BUILD's state does not become a part of it."""
         made = taken[0] if name in GROW or name == "BUILD" else Node(taken)
         if name in GROW:
             if made is LEAF:
-                raise ValueError("it adds to what holds nothing")
+                raise ValueError("it adds to a value that is no container")
             made.inside = made.inside or []
             made.inside += taken[1:]
         self.stack.append(made)
@@ -104,7 +112,11 @@ class Work:
             self.used += (key for key in taken[1::2] if key is not LEAF)
 
     def check(self) -> None:
-        """ValueError if what is hashed, called and printed is too large or too deep, or contains itself."""
+        """Check the values that would be hashed, passed to a call or printed.
+
+        Raises:
+            ValueError: If they are too large or too deep, or one contains itself.
+        """
         total = 0
         for node in self.used:
             measure(node)
@@ -114,7 +126,11 @@ class Work:
 
 
 def measure(root: Node) -> None:
-    """Set the size and depth of a value and of all in it, without recursion; ValueError if there is no end to it."""
+    """Set the size and depth of a value and of all values in it, without recursion.
+
+    Raises:
+        ValueError: If the value is too large or too deep, or contains itself.
+    """
     waiting, opened = [root], set()
     while waiting:
         node = waiting[-1]

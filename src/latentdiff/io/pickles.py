@@ -1,9 +1,10 @@
-"""PyTorch's pickled checkpoints, read without running anything of theirs.
+"""Reading PyTorch's pickled checkpoints without running code that they bring.
 
-A file is scanned first: it may name only what tensors are made of, and a few classes that old Lightning files carry,
-which inert stubs stand in for. Then torch's weights_only reader builds tensors. Those of a zip file get no data, which
-is read on demand, from where the archive says that it is: `torch.load` would reckon it, for device "meta", from how
-torch writes archives, and be wrong for one that another program has written anew.
+A file is scanned first. It may name only what tensors are made of, and a few classes in old Lightning files, which are
+replaced by stubs that do nothing. Then torch's weights_only reader builds the tensors. Tensors of a zip file have no
+data, which is read when it is needed, from the place that the archive's directory says. (`torch.load` with device
+"meta" computes the places from the way in which torch writes archives, which is wrong if another program has rewritten
+the archive.)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import IO, Any
 import torch
 
 from latentdiff.compat import meta_storage, read_tensor_pickle
-from latentdiff.errors import CheckpointError, UnsafeCheckpointError
+from latentdiff.errors import CheckpointError, UnsafeCheckpointError, one_line
 from latentdiff.io.pickle_work import Work
 
 TENSOR_NAMES = {
@@ -40,7 +41,7 @@ TENSOR_NAMES = {
     *("torch.BoolStorage", "torch.storage.UntypedStorage", "torch.storage._load_from_bytes_disabled"),
     *(str(dtype) for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)),
 }
-"""What a file of tensors needs, and torch's reader knows how to make."""
+"""The names that a file of tensors needs, and that torch's reader knows."""
 
 STUB_NAMES = {
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
@@ -57,32 +58,36 @@ STUB_NAMES = {
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
 }
-"""What Lightning stored beside the weights in the files of 2022; none of it is needed."""
+"""The classes of what Lightning stored beside the weights in 2022, none of which is needed."""
 
-ENCODE = "_codecs.encode"  # a part of pickled numpy scalars; torch's reader calls it
-LONGEST_ENCODED = 4096  # some codecs take quadratic time
+ENCODE = "_codecs.encode"  # a part of pickled numpy scalars, which torch's reader calls
+MAX_ENCODED = 4096  # characters of a string to encode, since some codecs take quadratic time
 
 OPERATIONS = {
-    *("PROTO", "STOP", "GLOBAL", "NEWOBJ", "REDUCE", "BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "MARK"),
-    *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "NONE", "NEWFALSE", "NEWTRUE", "EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT"),
-    *("EMPTY_SET", "BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING", "BINPERSID", "BINGET"),
-    *("LONG_BINGET", "BINPUT", "LONG_BINPUT", "LONG1"),
-}
-"""What torch's reader understands; whatever else a pickle does, no checkpoint of tensors needs it."""
+    "PROTO", "STOP", "GLOBAL", "NEWOBJ", "REDUCE", "BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "MARK",
+    "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "NONE", "NEWFALSE", "NEWTRUE", "EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT",
+    "EMPTY_SET", "BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING", "BINPERSID", "BINGET",
+    "LONG_BINGET", "BINPUT", "LONG_BINPUT", "LONG1",
+}  # fmt: skip
+"""The pickle operations that torch's reader understands; no checkpoint of tensors needs any other."""
 
 MAX_PICKLE_BYTES = 64 * 2**20
-ENCRYPTED = 1  # of a zip record's flags
-LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, and the lengths of name and extra field
-LEGACY_PICKLES = 5  # magic number, protocol, system, content, storage keys
+ENCRYPTED = 1  # the bit of a zip record's flags
+LOCAL_HEADER = struct.Struct("<4s22xHH")  # the signature, and the lengths of the name and of the extra field
+LEGACY_PICKLES = 5  # the magic number, the protocol, the system, the content, and the keys of the storages
 FETCH = "fetch it again, or ask its author for safetensors"
 DAMAGE = (
-    *(pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
-    *(AssertionError, OverflowError, MemoryError, UnicodeDecodeError, OSError, struct.error),
-)
+    pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError,
+    AssertionError, OverflowError, MemoryError, UnicodeDecodeError, OSError, struct.error,
+)  # fmt: skip
+"""What torch's reader and `zipfile` raise for damaged files."""
+
+Metadata = Mapping[str, int | float | str]
+"""The numbers and strings beside the tensors of a checkpoint, such as `global_step`."""
 
 
 class Stub:
-    """Takes any arguments and state, and keeps nothing."""
+    """A class that takes any arguments and state, and keeps nothing."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Stub:  # noqa: D102
         return super().__new__(cls)
@@ -97,12 +102,12 @@ class Stub:
         pass
 
 
-def load_pickle(path: Path) -> Any:
-    """The content of a checkpoint; tensors of a zip file are on the meta device and know their place in the file.
+def load_pickle(path: Path) -> object:
+    """Read the content of a checkpoint; tensors of a zip file are on the meta device and know their place in the file.
 
     Raises:
-        UnsafeCheckpointError: If the file names anything but tensors and what the stubs stand for.
-        CheckpointError: If it is damaged, or of a form that torch no longer writes.
+        UnsafeCheckpointError: If the file names anything but what tensors need and the stubs stand for.
+        CheckpointError: If it is damaged, or in a format that torch no longer reads.
     """
     archive = None
     try:
@@ -115,23 +120,27 @@ def load_pickle(path: Path) -> Any:
     except (zipfile.BadZipFile, *DAMAGE, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path} is damaged or no checkpoint ({_line(error)}); {FETCH}") from None
+        raise CheckpointError(f"{path} is damaged or no checkpoint ({one_line(error)}); {FETCH}") from None
     _refuse(path, names)
-    stubs: list[Any] = [(type("Stub", (Stub,), {}), name) for name in sorted(names & STUB_NAMES)]
+    stubs: list[Any] = [(Stub, name) for name in sorted(names & STUB_NAMES)]
     try:
         with torch.serialization.safe_globals(stubs), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of protocols: what such a pickle does has been checked
+            warnings.simplefilter("ignore")  # torch warns of old protocols, but what the pickle does has been checked
             return archive.load() if archive else torch.load(path, map_location="cpu", weights_only=True)
     except (*DAMAGE, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({_line(error)}); {FETCH}") from None
+        raise CheckpointError(f"{path} is damaged ({one_line(error)}); {FETCH}") from None
 
 
 class _Archive:
-    """A zip file of `torch.save`: its pickle, and where its storages are.
+    """A zip file of `torch.save`.
+
+    Attributes:
+        content: Its pickle.
+        places: The first byte and the length of each storage in the file.
 
     Raises:
-        UnsafeCheckpointError: If it is a program.
-        CheckpointError: If its records are not what torch writes.
+        UnsafeCheckpointError: If it is a TorchScript program.
+        CheckpointError: If its records are not those that torch writes.
     """
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
@@ -163,11 +172,11 @@ class _Archive:
                 raise CheckpointError(f"{path} was written by a big-endian machine, which is not read; {FETCH}")
 
     def load(self) -> Any:
-        """The content, with tensors on the meta device whose storages know their place in the file."""
+        """Read the content, with tensors on the meta device whose storages know their place in the file."""
         return read_tensor_pickle(self.content, self._storage)
 
     def _storage(self, saved: Any) -> Any:
-        """What stands in a pickle for a storage: ("storage", its class, the name of its record, device, elements)."""
+        """The storage that a pickle describes as ("storage", its class, the name of its record, device, elements)."""
         _, kind, key, _, count = saved
         dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
         start, size = self.places[key]
@@ -177,7 +186,7 @@ class _Archive:
 
 
 def _start(file: IO[bytes], record: zipfile.ZipInfo) -> int:
-    """Where a record's bytes begin: after its own header, whose extra field may be another than the directory's."""
+    """The first byte of a record's data. It follows the record's own header, whose length the directory doesn't say."""
     file.seek(record.header_offset)
     header = file.read(LOCAL_HEADER.size)
     signature, name, extra = LOCAL_HEADER.unpack(header)
@@ -187,7 +196,7 @@ def _start(file: IO[bytes], record: zipfile.ZipInfo) -> int:
 
 
 def _scan_legacy(path: Path, file: IO[bytes]) -> set[str]:
-    """The names in a file of torch before 1.6: pickles, then raw storages."""
+    """The names in a file of torch before 1.6, which is several pickles and then the storages' bytes."""
     head = file.read(512)
     if head[257:262] == b"ustar":
         raise CheckpointError(f"{path} is a tar file of PyTorch before 0.1.10, which is not read; {FETCH}")
@@ -201,10 +210,10 @@ def _scan_legacy(path: Path, file: IO[bytes]) -> set[str]:
 
 
 def _names(path: Path, operations: Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> set[str]:
-    """What a pickle names, without executing it.
+    """The classes and functions that a pickle names; nothing of it is executed.
 
     Raises:
-        UnsafeCheckpointError: For operations that no tensor needs.
+        UnsafeCheckpointError: If it has operations that no tensor needs.
         ValueError: If it makes more work than tensors do.
     """
     names: set[str] = set()
@@ -212,7 +221,7 @@ def _names(path: Path, operations: Iterator[tuple[pickletools.OpcodeInfo, Any, i
     longest, work = 0, Work()
     for operation, argument, _ in operations:
         if isinstance(argument, str) and operation.name not in ("GLOBAL", "INST"):
-            strings = [*strings[-1:], argument]
+            strings = [*strings[-1:], argument]  # the last two, which STACK_GLOBAL joins
             longest = max(longest, len(argument))
         if operation.name in ("GLOBAL", "INST"):
             names.add(".".join(argument.split(" ", 1)))
@@ -226,12 +235,13 @@ def _names(path: Path, operations: Iterator[tuple[pickletools.OpcodeInfo, Any, i
             raise UnsafeCheckpointError(f"{path} names {min(names)} in a way that PyTorch never does; {FETCH}")
         work.follow(operation, argument)
     work.check()
-    if ENCODE in names and longest > LONGEST_ENCODED:
+    if ENCODE in names and longest > MAX_ENCODED:
         raise UnsafeCheckpointError(f"{path} encodes strings of up to {longest} characters; {FETCH}")
     return names
 
 
 def _refuse(path: Path, names: set[str]) -> None:
+    """UnsafeCheckpointError if there are names that neither tensors need nor stubs stand for."""
     refused = sorted(names - TENSOR_NAMES - STUB_NAMES - {ENCODE})
     if refused:
         more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
@@ -240,29 +250,30 @@ def _refuse(path: Path, names: set[str]) -> None:
         )
 
 
-def find_state_dict(path: Path, content: Any) -> tuple[Mapping[Any, Any], dict[str, Any]]:
-    """The state dict in a checkpoint, and the numbers beside it, such as `global_step`.
+def find_state_dict(path: Path, content: object) -> tuple[Mapping[object, object], Metadata]:
+    """The state dict in a checkpoint, and the numbers and strings beside it.
 
-    Where there are several, as in the files of GANs, their tensors have the names of both levels, joined by a dot.
+    If the checkpoint holds several, as the files of GANs do, their tensors have the names of both levels, joined by a
+    dot.
 
     Raises:
         CheckpointError: If there is none.
     """
-    beside: dict[str, Any] = {}
+    metadata: Metadata = {}
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        beside = {
+        metadata = {
             key: value for key, value in content.items() if isinstance(key, str) and type(value) in (int, float, str)
         }
         content = content["state_dict"]
     if isinstance(content, Mapping) and not any(isinstance(value, torch.Tensor) for value in content.values()):
-        content = _one_level_down(content)
+        content = _join_levels(content)
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path} holds no state dict; give a checkpoint of a model")
-    return content, beside
+    return content, metadata
 
 
-def _one_level_down(content: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
-    """The tensors of the mappings in `content`."""
+def _join_levels(content: Mapping[object, object]) -> dict[str, torch.Tensor]:
+    """The tensors of the mappings in `content`, by their names of both levels."""
     return {
         f"{outer}.{inner}": tensor
         for outer, values in content.items()
@@ -270,7 +281,3 @@ def _one_level_down(content: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
         for inner, tensor in values.items()
         if isinstance(inner, str) and isinstance(tensor, torch.Tensor)
     }
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,19 +1,19 @@
-"""Images that say how they were made: PNG files with the parameters of their generation as text chunks."""
+"""PNG files that hold the parameters of their generation in text chunks."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, PngImagePlugin
 
 from latentdiff.errors import InputError
 from latentdiff.io.files import atomic_file
+from latentdiff.types import JSON
 
 CHUNK = "latentdiff"
-READABLE_CHUNK = "parameters"
+READABLE_CHUNK = "parameters"  # the chunk that image viewers look for
 READABLE_NAMES = {
     "steps": "Steps",
     "scheduler": "Sampler",
@@ -24,15 +24,15 @@ READABLE_NAMES = {
 }
 
 
-def write_png(image: Image.Image, path: str | Path, parameters: Mapping[str, Any]) -> None:
-    """Write an image and how it was made, whole or not at all.
+def write_png(image: Image.Image, path: str | Path, parameters: Mapping[str, object]) -> None:
+    """Write an image with the parameters of its generation, completely or not at all.
 
-    The chunk `latentdiff` holds the parameters as JSON, the chunk `parameters` the lines that image viewers look for.
+    The chunk `latentdiff` holds the parameters as JSON, the chunk `parameters` the lines that image viewers show.
 
     Args:
         image: The image.
-        path: Where it goes; its folder is made, an existing file is replaced.
-        parameters: Names to JSON values; `prompt`, `negative_prompt` and those of READABLE_NAMES are shown to viewers.
+        path: The file. Its folder is made, and an existing file is replaced.
+        parameters: Names and JSON values. Viewers show `prompt`, `negative_prompt` and the names in READABLE_NAMES.
     """
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt(CHUNK, json.dumps(dict(parameters)))
@@ -41,25 +41,25 @@ def write_png(image: Image.Image, path: str | Path, parameters: Mapping[str, Any
         image.save(aside, "PNG", pnginfo=chunks)
 
 
-def readable(parameters: Mapping[str, Any]) -> str:
-    """The prompt, and a line such as "Steps: 25, Sampler: ddim, CFG scale: 5.0, Seed: 0, Size: 64x64"."""
+def readable(parameters: Mapping[str, object]) -> str:
+    """The text for viewers: the prompt or prompts, and a line such as "Steps: 25, Sampler: ddim, Seed: 0"."""
     prompt = parameters.get("prompt") or ""
-    lines = [prompt] if isinstance(prompt, str) else list(prompt)
+    lines = [str(text) for text in prompt] if isinstance(prompt, (list, tuple)) else [str(prompt)]
     if parameters.get("negative_prompt"):
         lines.append(f"Negative prompt: {parameters['negative_prompt']}")
     known = {label: parameters[name] for name, label in READABLE_NAMES.items() if parameters.get(name) is not None}
     return "\n".join([*lines, ", ".join(f"{label}: {value}" for label, value in known.items())])
 
 
-def read_parameters(path: str | Path) -> dict[str, Any] | None:
-    """What `write_png` was given, or None for a PNG without it.
+def read_parameters(path: str | Path) -> JSON | None:
+    """The parameters that `write_png` wrote, or None for a PNG without them.
 
     Raises:
-        InputError: If the file can't be read as a PNG, or what it says is damaged.
+        InputError: If the file can't be read as a PNG, or its parameters are damaged.
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            image.load()  # text may also follow the pixels
+            image.load()  # the text may stand behind the pixels
             text = image.info.get(CHUNK)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as a PNG ({error}); give another file") from None

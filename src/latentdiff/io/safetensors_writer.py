@@ -1,4 +1,4 @@
-"""Writing safetensors one tensor at a time, so that memory holds only one."""
+"""Writing safetensors files one tensor at a time, so that only one is in memory."""
 
 from __future__ import annotations
 
@@ -10,30 +10,36 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latentdiff.io.headers import DTYPES
+from latentdiff.io.headers import DTYPE_NAMES
 
-CODES = {getattr(torch, name): code for code, name in DTYPES.items()}
+DTYPE_CODES = {getattr(torch, name): code for code, name in DTYPE_NAMES.items()}
+
+TensorLayout = Sequence[tuple[str, torch.dtype, Sequence[int]]]
+"""The name, dtype and shape of each tensor in a file."""
 
 
 def write_safetensors(
     path: Path,
-    layout: Sequence[tuple[str, torch.dtype, Sequence[int]]],
+    layout: TensorLayout,
     tensors: Iterable[tuple[str, Tensor]],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a file whose header is known before its data.
 
     Args:
-        path: The file; write it aside, since it is not whole before this returns.
-        layout: Name, dtype and shape of every tensor.
-        tensors: The tensors, in that order.
+        path: The file. Give a temporary name, since the file is incomplete until this returns.
+        layout: The name, dtype and shape of every tensor.
+        tensors: The names and tensors, in the same order.
         metadata: Free text for the header.
+
+    Raises:
+        ValueError: If a tensor is not the one that the layout says.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0
     for name, dtype, shape in layout:
         begin, end = end, end + math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        header[name] = {"dtype": DTYPE_CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data starts at a multiple of 8 bytes
     with open(path, "wb") as file:

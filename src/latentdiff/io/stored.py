@@ -1,4 +1,4 @@
-"""Where the bytes of an image lie: a file, a part of a tar file, or a cell of a table."""
+"""The places where the bytes of an image can be: a file, a part of a tar file, a cell of a table, or memory."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from latentdiff.errors import BadFileError
 
 
 class Stored(Protocol):
-    """What can be opened as a `pathlib.Path` can, which is one; `str` of it is what an error calls it."""
+    """A place that can be opened for reading, as a `pathlib.Path` can; its `str` is its name in errors."""
 
     @property
     def name(self) -> str:
         """The last part of its path."""
 
     def open(self, mode: Literal["rb"], /) -> IO[bytes]:
-        """A stream of its bytes, at the first."""
+        """A stream of its bytes, from the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """A file in an uncompressed tar file, read at its offset: no other part of the archive is.
+    """A file in an uncompressed tar file, which is read at its offset, without the rest of the archive.
 
     Attributes:
         archive: The tar file.
-        name: Of the member.
-        offset: Of its first byte in the archive.
-        size: In bytes.
+        name: The name of the file in it.
+        offset: The offset of its first byte in the archive.
+        size: Its size in bytes.
     """
 
     archive: Path
@@ -40,7 +40,7 @@ class TarMember:
     size: int
 
     def open(self, mode: Literal["rb"], /) -> IO[bytes]:
-        """See `Stored`."""
+        """A stream of the file's bytes."""
         with open(self.archive, mode) as file:
             file.seek(self.offset)
             return io.BytesIO(file.read(self.size))
@@ -54,9 +54,9 @@ class Cell:
     """The bytes of an image in a row of a table.
 
     Attributes:
-        name: What an error calls it.
+        name: The name of the cell in errors.
         row: The number of the row.
-        read: Row numbers to bytes.
+        read: The function that returns the bytes of a row number.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Cell:
     read: Callable[[int], bytes]
 
     def open(self, mode: Literal["rb"], /) -> IO[bytes]:
-        """See `Stored`."""
+        """A stream of the cell's bytes."""
         return io.BytesIO(self.read(self.row))
 
     def __str__(self) -> str:
@@ -72,11 +72,11 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class InMemory:
     """Bytes that have been read.
 
     Attributes:
-        name: What an error calls the file that they are from.
+        name: The name, in errors, of the file that they are from.
         content: The bytes.
     """
 
@@ -84,21 +84,21 @@ class Loaded:
     content: bytes
 
     def open(self, mode: Literal["rb"], /) -> IO[bytes]:
-        """See `Stored`."""
+        """A stream of the bytes."""
         return io.BytesIO(self.content)
 
     def __str__(self) -> str:
         return self.name
 
 
-def load(source: Stored) -> Loaded:
-    """All bytes of a file, so that it need be opened only once.
+def read_into_memory(source: Stored) -> InMemory:
+    """Read all bytes of a file, so that it is opened only once.
 
     Raises:
         BadFileError: If it can't be read.
     """
     try:
         with source.open("rb") as stream:
-            return Loaded(str(source), stream.read())
+            return InMemory(str(source), stream.read())
     except OSError as error:
         raise BadFileError(f"{source} cannot be read ({error.strerror}); replace it") from None

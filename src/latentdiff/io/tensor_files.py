@@ -1,4 +1,4 @@
-"""Files of named tensors: what they hold is known at once, each tensor is read when it is asked for."""
+"""Files of named tensors: names and shapes are known when a file is opened, a tensor is read when it is needed."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from latentdiff.compat import storage_offset
 from latentdiff.errors import CheckpointError
-from latentdiff.io.headers import DTYPES, read_header
-from latentdiff.io.pickles import find_state_dict, load_pickle
+from latentdiff.io.headers import DTYPE_NAMES, read_header
+from latentdiff.io.pickles import Metadata, find_state_dict, load_pickle
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What is known of a tensor without reading it."""
+    """The dtype and shape of a tensor, which are known without reading it."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
 
 
 class TensorFile:
-    """Named tensors in memory; the base of those in files.
+    """Named tensors in memory, and the base class of those in files.
 
     Args:
-        tensors: Name to tensor.
-        metadata: Numbers and strings beside them, such as `global_step`.
+        tensors: The tensors by their names.
+        metadata: Numbers and strings that are stored beside them, such as `global_step`.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], metadata: Metadata | None = None) -> None:
         self._tensors = tensors
         self.metadata = dict(metadata or {})
 
@@ -42,12 +44,12 @@ class TensorFile:
         return list(self._tensors)
 
     def info(self, key: str) -> TensorInfo:
-        """Dtype and shape; reads no data."""
+        """The dtype and shape of a tensor."""
         tensor = self._tensors[key]
         return TensorInfo(tensor.dtype, tuple(tensor.shape))
 
     def read(self, key: str) -> Tensor:
-        """A contiguous tensor that owns its memory.
+        """Read a tensor, as a contiguous one that owns its memory.
 
         Raises:
             CheckpointError: If it holds values that are not finite, or the file ends before it.
@@ -56,7 +58,7 @@ class TensorFile:
 
 
 class SafetensorsFile(TensorFile):
-    """A safetensors file. It is read, not mapped: mapped pages would count as memory of ours."""
+    """A safetensors file. It is read and not mapped, since mapped pages would count as memory of this process."""
 
     def __init__(self, path: Path) -> None:
         super().__init__({})
@@ -67,7 +69,7 @@ class SafetensorsFile(TensorFile):
         if not self.header:
             raise CheckpointError(f"{path} holds no tensors; give a checkpoint of a model")
         for name, entry in self.header.items():
-            if not hasattr(torch, DTYPES[entry["dtype"]]):
+            if not hasattr(torch, DTYPE_NAMES[entry["dtype"]]):
                 raise CheckpointError(f"{path}: {name} has the dtype {entry['dtype']}, which this torch doesn't have")
 
     def keys(self) -> list[str]:
@@ -75,12 +77,12 @@ class SafetensorsFile(TensorFile):
         return list(self.header)
 
     def info(self, key: str) -> TensorInfo:
-        """Dtype and shape; reads no data."""
+        """The dtype and shape of a tensor."""
         entry = self.header[key]
-        return TensorInfo(getattr(torch, DTYPES[entry["dtype"]]), tuple(entry["shape"]))
+        return TensorInfo(getattr(torch, DTYPE_NAMES[entry["dtype"]]), tuple(entry["shape"]))
 
     def read(self, key: str) -> Tensor:
-        """The tensor's own bytes of the file; see the base."""
+        """Read a tensor; no other bytes of the file are read."""
         info = self.info(key)
         begin, end = self.header[key]["data_offsets"]
         return check_finite(
@@ -89,9 +91,9 @@ class SafetensorsFile(TensorFile):
 
 
 class ZipFile(TensorFile):
-    """A checkpoint of `torch.save`, whose tensors are on the meta device and know where their storages are."""
+    """A checkpoint of `torch.save`; its tensors are on the meta device and know where their data is in the file."""
 
-    def __init__(self, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, tensors: Mapping[str, Tensor], metadata: Metadata) -> None:
         super().__init__(tensors, metadata)
         self.path = path
         size = path.stat().st_size
@@ -101,7 +103,7 @@ class ZipFile(TensorFile):
                 raise CheckpointError(f"{path}: the data of {key} lies beyond the end of the file; fetch it again")
 
     def read(self, key: str) -> Tensor:
-        """The tensor's own bytes of the file; see the base."""
+        """Read a tensor; no other bytes of the file are read."""
         tensor = self._tensors[key]
         begin, length = _span(tensor)
         flat = read_bytes(self.path, begin, length).view(tensor.dtype)
@@ -109,7 +111,7 @@ class ZipFile(TensorFile):
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    """Where a meta tensor's elements are in the file: the first byte and the number of bytes."""
+    """The first byte of a meta tensor's elements in the file, and the number of bytes from there."""
     if tensor.numel() == 0:
         return 0, 0
     last = sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True))
@@ -120,7 +122,11 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 
 
 def read_bytes(path: Path, begin: int, length: int) -> Tensor:
-    """Bytes of a file as a uint8 tensor; CheckpointError if the file ends before."""
+    """Read `length` bytes of a file, from `begin` on, as a uint8 tensor.
+
+    Raises:
+        CheckpointError: If the file ends before.
+    """
     data = torch.empty(length, dtype=torch.uint8)
     with open(path, "rb") as file:
         file.seek(begin)
@@ -130,7 +136,11 @@ def read_bytes(path: Path, begin: int, length: int) -> Tensor:
 
 
 def check_finite(key: str, tensor: Tensor) -> Tensor:
-    """The tensor itself; CheckpointError if a value is infinite or not a number."""
+    """Return the tensor if all of its values are finite.
+
+    Raises:
+        CheckpointError: If a value is infinite or not a number.
+    """
     if tensor.is_floating_point() and tensor.numel():
         low, high = torch.aminmax(tensor.float() if tensor.itemsize == 1 else tensor)
         if not math.isfinite(low) or not math.isfinite(high):
@@ -141,10 +151,10 @@ def check_finite(key: str, tensor: Tensor) -> Tensor:
 
 
 def open_tensors(source: str | Path | Mapping[str, Tensor]) -> TensorFile:
-    """Open a safetensors file, a checkpoint of `torch.save`, or a state dict; nothing of a file is executed.
+    """Open a safetensors file, a checkpoint of `torch.save`, or a state dict. No code in a file is run.
 
     Raises:
-        UnsafeCheckpointError: If the file would have to run code to be read.
+        UnsafeCheckpointError: If the file can't be read without running code that it brings.
         CheckpointError: If it is missing, damaged, or holds no tensors.
     """
     if isinstance(source, Mapping):
@@ -166,16 +176,23 @@ def open_tensors(source: str | Path | Mapping[str, Tensor]) -> TensorFile:
     return TensorFile(tensors, metadata)
 
 
-def check_tensors(where: str, state: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The tensors of a state dict; CheckpointError for names that are no text, and kinds that are no dense numbers."""
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise CheckpointError(f"{where} holds no tensors; give a checkpoint of a model")
-    for key, tensor in tensors.items():
+def check_tensors(where: str, state: Mapping[Key, object]) -> dict[str, Tensor]:
+    """The tensors of a state dict; `where` is what errors call it.
+
+    Raises:
+        CheckpointError: If there is none, a name is no text, or a tensor is sparse, quantised or complex.
+    """
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            continue
         if not isinstance(key, str):
             raise CheckpointError(f"{where} has a tensor named {key!r}; names must be text")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
             raise CheckpointError(
                 f"{where}: {key} is {tensor.dtype}, {tensor.layout}; only dense real tensors are read"
             )
+        tensors[key] = tensor
+    if not tensors:
+        raise CheckpointError(f"{where} holds no tensors; give a checkpoint of a model")
     return tensors

@@ -1,1 +1,1 @@
-"""Components of pipelines: each is a folder with a config.json and weights. Import them from their modules."""
+"""The components of pipelines. Each is saved as a folder with a configuration and, if it has any, weights."""

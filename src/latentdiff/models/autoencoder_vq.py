@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import diffusers
 import torch
@@ -11,32 +10,34 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from latentdiff.errors import InputError
+from latentdiff.types import JSON
 
-# Options of the parent that are no options here; its constructor adds them to what is saved, with these values.
-FIXED = {"act_fn": "silu", "force_upcast": False, "lookup_from_codebook": False, "norm_type": "group"}
+# Options of the parent class that are no options here. Its constructor saves them with these values.
+PARENT_OPTIONS = {"act_fn": "silu", "force_upcast": False, "lookup_from_codebook": False, "norm_type": "group"}
 
 
 class VQModel(diffusers.VQModel):  # type: ignore[misc]
-    """diffusers' VQModel with the latent scale of the paper's models, 1, and with codes.
+    """diffusers' VQModel with methods for the codes, and by default the latent scale of the paper's models, 1.
 
     As in the paper, `encode` returns latents *before* quantisation, which is what the diffusion model is trained on,
     and `decode` quantises first: the quantisation layer belongs to the decoder.
 
     Args:
-        in_channels: Channels of images.
-        out_channels: Channels of decoded images.
-        down_block_types: A block of every level, fine to coarse: `DownEncoderBlock2D` or, with attention,
-            `AttnDownEncoderBlock2D`.
-        up_block_types: The same for the decoder, coarse to fine: `UpDecoderBlock2D` or `AttnUpDecoderBlock2D`.
+        in_channels: Channels of the images.
+        out_channels: Channels of the decoded images.
+        down_block_types: The block type of every level of the encoder, fine to coarse: `DownEncoderBlock2D` or, with
+            attention, `AttnDownEncoderBlock2D`.
+        up_block_types: The block type of every level of the decoder, coarse to fine: `UpDecoderBlock2D` or, with
+            attention, `AttnUpDecoderBlock2D`.
         block_out_channels: Channels of every level, fine to coarse.
-        layers_per_block: Residual blocks of a level of the encoder; the decoder has one more.
-        latent_channels: Channels that the encoder ends with.
+        layers_per_block: Number of residual blocks in a level of the encoder; the decoder has one more.
+        latent_channels: Channels of the encoder's output.
         sample_size: Side of the training images, in pixels.
         num_vq_embeddings: Number of codes.
         norm_num_groups: Groups of every GroupNorm.
-        vq_embed_dim: Channels of a code; `latent_channels` by default.
-        scaling_factor: What latents are multiplied by for the diffusion model.
-        mid_block_add_attention: Whether the middles attend.
+        vq_embed_dim: Channels of a code; by default `latent_channels`.
+        scaling_factor: The factor by which latents are multiplied for the diffusion model.
+        mid_block_add_attention: Whether the middle blocks of encoder and decoder have attention.
     """
 
     _supports_gradient_checkpointing = True  # its parts are those of AutoencoderKL
@@ -64,25 +65,27 @@ class VQModel(diffusers.VQModel):  # type: ignore[misc]
         self.register_to_config(**options)  # the parent's constructor adds options of its own
 
     @classmethod
-    def extract_init_dict(cls, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
-        """As the parent does, but without a warning of the parent's options at their fixed values."""
-        known = {name: value for name, value in config_dict.items() if name not in FIXED or value != FIXED[name]}
-        return super().extract_init_dict(known, **kwargs)
+    def extract_init_dict(cls, config_dict: JSON, **kwargs: object) -> tuple[JSON, JSON, JSON]:
+        """Used by `from_config`: leave out the parent's options, of which diffusers would warn as unknown."""
+        fixed = PARENT_OPTIONS.items()
+        known = {name: value for name, value in config_dict.items() if (name, value) not in fixed}
+        split: tuple[JSON, JSON, JSON] = super().extract_init_dict(known, **kwargs)
+        return split
 
     def encode_to_indices(self, images: Tensor) -> Tensor:
         """The codes (B, h, w), int64 in [0, num_vq_embeddings), of images (B, 3, H, W) in [-1, 1]."""
         return self.indices(self.encode(images).latents)
 
     def indices(self, latents: Tensor) -> Tensor:
-        """The nearest codes (B, h, w) of unquantised latents (B, C, h, w)."""
+        """The nearest codes (B, h, w), int64, of unquantised latents (B, C, h, w)."""
         codes: Tensor = self.quantize(latents)[2][2]
         return codes.view(latents.shape[0], *latents.shape[2:])
 
     def decode_indices(self, indices: Tensor) -> Tensor:
-        """Images (B, 3, H, W) of codes (B, h, w).
+        """Decode codes (B, h, w) to images (B, 3, H, W) in about [-1, 1].
 
         Raises:
-            InputError: If the codes are no integers (B, h, w).
+            InputError: If the codes are not integers of shape (B, h, w).
         """
         if indices.ndim != 3 or indices.dtype not in (torch.int64, torch.int32):
             raise InputError(f"indices are {indices.dtype} of shape {tuple(indices.shape)}; give int64 (B, h, w)")

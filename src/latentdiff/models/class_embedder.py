@@ -1,4 +1,4 @@
-"""Class labels as a context of one token (section 4.2 of the paper)."""
+"""The embedding of class labels as a context of one token (section 4.2 of the paper)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class ClassEmbedder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """A learned vector for every class: labels (B,) to a context (B, 1, embed_dim).
 
     Args:
-        num_classes: Number of labels, the null class of guidance included if there is one.
+        num_classes: Number of labels, including the null class of guidance if there is one.
         embed_dim: Channels of the context.
         null_class: The label that stands for no class in classifier-free guidance; None if there is none.
-        class_names: The name of each label, in order; the null class needs none where it is the last label.
+        class_names: The name of each label, in order; the null class needs no name if it is the last label.
 
     Raises:
-        ConfigError: If a number is not positive, the null class is no label, or the names are not one for each label.
+        ConfigError: If a number is not positive, the null class is not a label, or there isn't one name for each label.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -41,6 +41,7 @@ class ClassEmbedder(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 raise ConfigError(f"{name} is {value!r}; it must be a positive integer")
         if null_class is not None and not 0 <= null_class < num_classes:
             raise ConfigError(f"null_class is {null_class}; it must be from 0 to {num_classes - 1}, or null")
+        # The names may leave out the null class where it is the last label.
         nameless = null_class == num_classes - 1 and class_names is not None and len(class_names) == null_class
         check_class_names(class_names, num_classes - 1 if nameless else num_classes)
         self.embedding = nn.Embedding(num_classes, embed_dim)
@@ -49,7 +50,7 @@ class ClassEmbedder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """The context (B, 1, embed_dim) of integer labels (B,); their range is checked on the CPU only.
 
         Raises:
-            InputError: If shape, dtype or labels are not as above.
+            InputError: If the labels are not integers (B,), or one is out of range.
         """
         count = self.config["num_classes"]
         if labels.ndim != 1 or labels.dtype not in (torch.int64, torch.int32):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -15,28 +15,29 @@ from latentdiff.errors import ConfigError, InputError
 from latentdiff.labels import check_class_names, class_number
 from latentdiff.models.unet_config import check_numbers, check_sample, levels_of
 from latentdiff.nn.blocks import BlockStyle, DownBlock, MidBlock
-from latentdiff.nn.embeddings import TimestepEmbedding, timestep_embedding
+from latentdiff.nn.layers import TimestepEmbedding, timestep_embedding
 from latentdiff.nn.pooling import AttentionPool, MeanPool
 
 
 class NoisyLatentClassifier(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """log p(y | z_t, t), up to a constant: the encoder half of a UNet, pooled to one logit a class.
+    """log p(y | z_t, t), up to a constant: the encoder half of a UNet, pooled to one logit for each class.
 
     Args:
-        sample_size: Height and width of the latents; with pool "attention" they must have them.
+        sample_size: Height and width of the latents; other sizes are possible with pool "adaptive" only.
         in_channels: Channels of the latents.
         num_classes: Number of classes.
         block_out_channels: Channels of every level, fine to coarse.
-        layers_per_block: Residual blocks of a level.
+        layers_per_block: Number of residual blocks in a level.
         attention_levels: For every level, fine to coarse, whether attention follows its residual blocks.
-        num_attention_heads: Number of heads, for all levels or for each. Either this or the next.
-        num_head_channels: Width of the heads.
+        num_attention_heads: Number of attention heads, one for all levels or one for each. Give either this or
+            `num_head_channels`.
+        num_head_channels: Width of the attention heads.
         resnet_time_scale_shift: "default" adds the time embedding, "scale_shift" scales and shifts by it.
-        resnet_resampling: Levels are joined by resizing residual blocks instead of convolutions.
-        dropout: Dropout in the residual blocks.
+        resnet_resampling: Whether residual blocks instead of convolutions resample between levels.
+        dropout: Dropout probability in the residual blocks.
         norm_num_groups: Groups of every GroupNorm.
-        pool: "attention", or "adaptive" for the mean, which takes latents of any size.
-        class_names: Names of the classes, by which `label_ids` knows them.
+        pool: "attention" for attention pooling, or "adaptive" for the mean, which takes latents of any size.
+        class_names: The name of each class, in order, which `label_ids` takes; None if classes have numbers only.
 
     Raises:
         ConfigError: If an option is not valid.
@@ -106,11 +107,11 @@ class NoisyLatentClassifier(ModelMixin, ConfigMixin):  # type: ignore[misc]
             raise ConfigError(f"pool is {pool!r}; choose 'attention' or 'adaptive'")
 
     def forward(self, sample: Tensor, timestep: Tensor | float) -> Tensor:
-        """Logits (B, num_classes).
+        """The logits (B, num_classes).
 
         Args:
             sample: Noisy latents (B, in_channels, H, W), at unit variance.
-            timestep: A number, a 0-d tensor or a tensor (B,).
+            timestep: The timestep: a number, a 0-d tensor or a tensor (B,).
 
         Raises:
             InputError: If a shape is not as above.
@@ -131,15 +132,19 @@ class NoisyLatentClassifier(ModelMixin, ConfigMixin):  # type: ignore[misc]
         logits: Tensor = self.pooling(F.silu(self.conv_norm_out(hidden)))
         return logits
 
-    def label_ids(self, labels: Any) -> Tensor:
-        """The numbers, int64 (N,), of one class or several, each given by its name or number.
+    def label_ids(self, labels: object) -> Tensor:
+        """The numbers, int64 (N,), of one class or several.
+
+        Args:
+            labels: A name, a number, or a list, array or tensor of them.
 
         Raises:
             InputError: If there is no such class, or none is given.
         """
-        several = isinstance(labels, (list, tuple)) or getattr(labels, "ndim", 0) > 0
-        given = list(labels) if several else [labels]
+        given: list[object] = [labels]
+        if isinstance(labels, (list, tuple)) or (isinstance(labels, (np.ndarray, Tensor)) and labels.ndim > 0):
+            given = list(labels)
         if not given:
-            raise InputError("no class is given; give one, or one an image")
+            raise InputError("no class is given; give one for all images, or one for each image")
         names, count = self.config["class_names"], self.config["num_classes"]
         return torch.tensor([class_number(label, count, names) for label in given])

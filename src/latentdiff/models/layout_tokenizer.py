@@ -1,11 +1,10 @@
-"""Objects in boxes as tokens (section 4.3.1 of the paper), in the form that taming-transformers gave them."""
+"""The tokenizer of layouts, objects in boxes (section 4.3.1 of the paper), in the format of taming-transformers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -15,29 +14,32 @@ from latentdiff.errors import ConfigError, InputError
 from latentdiff.io.boxes import WHOLE, Corners, mirror, overlap, parse_box
 from latentdiff.labels import check_class_names, class_number
 from latentdiff.registry import nearest
+from latentdiff.types import JSON
 
-# What Open Images says of an object, and by how many times the number of classes it raises the object's token.
+# The attributes of objects in Open Images. The token of an object with flags is its class number, plus the number of
+# classes times the sum of the flags' values.
 FLAGS = {"group": 1, "occluded": 2, "depiction": 4, "inside": 8}
 
 
 class LayoutTokenizer(ConfigMixin):  # type: ignore[misc]
-    """Turns objects into a sequence of token ids, and back.
+    """Turns layouts into sequences of token ids, and back.
 
-    Three tokens stand for an object: its class (and flags), its top left and its bottom right corner, each a point of a
-    grid of isqrt(num_tokens) rows and columns. Unused places hold the token `num_tokens - 1`. The crop's two corners
-    come last. An object is a dictionary with "class", a name or number, "box", and optional flags, each True or False.
+    A layout is a list of objects. An object is a dictionary with "class", a name or number, "box", and optional flags,
+    each True or False. Three tokens stand for it: its class (and flags), its top left and its bottom right corner, each
+    a point of a grid of isqrt(num_tokens) rows and columns. The rest of the sequence is padded with the token
+    `num_tokens - 1`. The two corners of the crop come last.
 
     Args:
-        num_classes: Number of classes; by default as many as there are names.
-        class_names: The name of each class, in order.
+        num_classes: Number of classes; by default the number of names.
+        class_names: The name of each class, in order; None if classes have numbers only.
         num_tokens: Size of the vocabulary.
-        max_objects: Objects in a sequence.
-        flags: Which flags the model knows, of "group", "occluded", "depiction" and "inside".
-        encode_crop: Whether the sequence ends with the crop; else boxes are relative to the crop.
+        max_objects: Largest number of objects in a layout.
+        flags: The flags that the model knows, of "group", "occluded", "depiction" and "inside".
+        encode_crop: Whether the sequence ends with the crop. If not, boxes are relative to the crop.
 
     Raises:
-        ConfigError: If a number is not positive, there are too few tokens for the classes, names are not one for each
-            class, or a flag is unknown.
+        ConfigError: If a number is not positive, there are too few tokens for the classes, there isn't one name for
+            each class, or a flag is unknown.
     """
 
     config_name = "tokenizer_config.json"
@@ -67,58 +69,64 @@ class LayoutTokenizer(ConfigMixin):  # type: ignore[misc]
         self.num_classes, self.class_names = num_classes, class_names
         self.max_objects, self.encode_crop = max_objects, encode_crop
         self.flags = {flag: factor for flag, factor in FLAGS.items() if flag in flags}
-        self.none, self.last = num_tokens - 1, math.isqrt(num_tokens) - 1
+        self.padding_token, self.grid_size = num_tokens - 1, math.isqrt(num_tokens)
         objects = num_classes * (1 + sum(self.flags.values()))
-        if objects > self.none or self.last < 1:
+        if objects > self.padding_token or self.grid_size < 2:
             raise ConfigError(f"num_tokens is {num_tokens}; {num_classes} classes with these flags need {objects + 1}")
 
     @property
     def length(self) -> int:
-        """Tokens in a sequence."""
-        return 3 * self.max_objects + 2 * self.encode_crop
+        """The number of tokens in a sequence."""
+        return 3 * self.max_objects + (2 if self.encode_crop else 0)
 
     def __call__(
         self,
-        layouts: Any,
+        layouts: object,
         *,
         box_format: str = "xywh",
         image_size: tuple[int, int] | None = None,
-        crop: Any = None,
+        crop: Sequence[float] | None = None,
         flip: bool = False,
     ) -> Tensor:
-        """Token ids (B, length) of one or several layouts; `[[]] * B` gives the empty ones for guidance.
+        """Token ids (B, length), int64, of one or several layouts; `[[]] * B` gives the empty ones for guidance.
 
         Args:
             layouts: A list of objects, or a list of such lists.
-            box_format: Of all boxes: "xywh" is left, top, width and height, "xyxy" is left, top, right and bottom.
+            box_format: The format of all boxes: "xywh" is left, top, width and height, "xyxy" is left, top, right and
+                bottom.
             image_size: Height and width of the image if boxes are in pixels; None if they are relative to it.
-            crop: The box of the image that is shown, all of it by default. Objects outside it are left out.
+            crop: The box of the image that is shown, by default all of it. Objects outside it are left out.
             flip: Whether the image is flipped from left to right.
 
         Raises:
-            InputError: If a class, box or flag is not valid, or there are more objects than fit.
+            InputError: If a class, box or flag is not valid, or a layout has more than `max_objects` objects.
         """
         area = WHOLE if crop is None else parse_box(crop, box_format, image_size, name="crop")
         rows = []
         for number, layout in enumerate(_as_batch(layouts)):
-            objects: list[list[int]] = []
+            tokens: list[int] = []
             for place, item in enumerate(layout):
                 name = f"object {place} of layout {number}"
                 kind = self._object_token(item, name)
                 box = parse_box(item["box"], box_format, image_size, name=f"box of {name}")
                 if overlap(box, area):
                     box = box if self.encode_crop else _relative(box, area)
-                    objects.append([kind, *self._points(mirror(box) if flip else box)])
-            free = self.max_objects - len(objects)
+                    tokens += [kind, *self._corner_tokens(mirror(box) if flip else box)]
+            free = 3 * self.max_objects - len(tokens)
             if free < 0:
-                given = f"layout {number} has {len(objects)} objects, the model takes {self.max_objects}"
-                raise InputError(f"{given}; leave {-free} out")
-            shown = self._points(mirror(area) if flip else area) if self.encode_crop else []
-            rows.append([*(token for item in objects for token in item), *[self.none] * (3 * free), *shown])
+                given = f"layout {number} has {len(tokens) // 3} objects, the model takes {self.max_objects}"
+                raise InputError(f"{given}; leave {-free // 3} out")
+            tokens += [self.padding_token] * free
+            if self.encode_crop:
+                tokens += self._corner_tokens(mirror(area) if flip else area)
+            rows.append(tokens)
         return torch.tensor(rows)
 
-    def decode(self, ids: Tensor) -> list[list[dict[str, Any]]]:
-        """The objects of token ids (B, length): "class" (a name if there are any), "box" (relative xywh), flags if set.
+    def decode(self, ids: Tensor) -> list[list[JSON]]:
+        """The layouts that token ids (B, length) stand for.
+
+        Objects have their "class", a name if the classes have names, their "box", relative xywh, and the flags that
+        are set.
 
         Raises:
             InputError: If shape, dtype or ids are not those of a layout.
@@ -128,10 +136,11 @@ class LayoutTokenizer(ConfigMixin):  # type: ignore[misc]
         layouts = []
         for row in ids.tolist():
             triples = [row[start : start + 3] for start in range(0, 3 * self.max_objects, 3)]
-            layouts.append([self._object(*triple) for triple in triples if triple[0] != self.none])
+            layouts.append([self._object(*triple) for triple in triples if triple[0] != self.padding_token])
         return layouts
 
-    def _object_token(self, item: Mapping[str, Any], name: str) -> int:
+    def _object_token(self, item: Mapping[str, object], name: str) -> int:
+        """The token of an object's class and flags; `name` is what errors call the object."""
         for key in item:
             if key in FLAGS and key not in self.flags:
                 raise InputError(f"{name} has the flag {key!r}, which this model doesn't know; leave it out")
@@ -140,42 +149,43 @@ class LayoutTokenizer(ConfigMixin):  # type: ignore[misc]
         for key in ("class", "box"):
             if key not in item:
                 raise InputError(f"{name} has no {key!r}; give {{'class': ..., 'box': ...}}")
-        factor = 0
+        flags = 0
         for flag, bit in self.flags.items():
             if item.get(flag, False) not in (True, False):
                 raise InputError(f"{name} has {item[flag]!r} as {flag!r}; give True or False")
-            factor |= bit * bool(item.get(flag, False))
-        return class_number(item["class"], self.num_classes, self.class_names) + self.num_classes * factor
+            if item.get(flag, False):
+                flags |= bit
+        return class_number(item["class"], self.num_classes, self.class_names) + self.num_classes * flags
 
-    def _points(self, box: Corners) -> list[int]:
-        """The tokens of a box's corners; halves of a grid cell go to the even side, as Python rounds."""
-        x0, y0, x1, y1 = (round(value * self.last) for value in box)
-        columns = self.last + 1
-        return [y0 * columns + x0, y1 * columns + x1]
+    def _corner_tokens(self, box: Corners) -> list[int]:
+        """The tokens of a box's corners; a point between two of the grid goes to the even one, as Python rounds."""
+        x0, y0, x1, y1 = (round(value * (self.grid_size - 1)) for value in box)
+        return [y0 * self.grid_size + x0, y1 * self.grid_size + x1]
 
-    def _object(self, kind: int, first: int, second: int) -> dict[str, Any]:
-        factor, number = divmod(kind, self.num_classes)
-        columns = self.last + 1
+    def _object(self, kind: int, first: int, second: int) -> JSON:
+        """The object that three tokens stand for: its class and flags, and its two corners."""
+        flags, number = divmod(kind, self.num_classes)
         known = sum(self.flags.values())
-        if kind < 0 or factor & ~known or not all(0 <= point < columns**2 for point in (first, second)):
+        if kind < 0 or flags & ~known or not all(0 <= point < self.grid_size**2 for point in (first, second)):
             raise InputError(f"ids {kind}, {first}, {second} are no object of this model; give what it was trained on")
-        (y0, x0), (y1, x1) = divmod(first, columns), divmod(second, columns)
-        box = (x0 / self.last, y0 / self.last, (x1 - x0) / self.last, (y1 - y0) / self.last)
-        flags = {flag: True for flag, bit in self.flags.items() if factor & bit}
-        return {"class": number if self.class_names is None else self.class_names[number], "box": box, **flags}
+        (y0, x0), (y1, x1), last = divmod(first, self.grid_size), divmod(second, self.grid_size), self.grid_size - 1
+        box = (x0 / last, y0 / last, (x1 - x0) / last, (y1 - y0) / last)
+        named = {flag: True for flag, bit in self.flags.items() if flags & bit}
+        return {"class": number if self.class_names is None else self.class_names[number], "box": box, **named}
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write the configuration into a folder."""
         self.save_config(save_directory)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: object) -> LayoutTokenizer:
         """Load from a folder or the hub; `kwargs` are those of diffusers' `load_config`, such as `subfolder`."""
-        return cls.from_config(cls.load_config(pretrained_model_name_or_path, **kwargs))
+        tokenizer: LayoutTokenizer = cls.from_config(cls.load_config(pretrained_model_name_or_path, **kwargs))
+        return tokenizer
 
 
-def _as_batch(layouts: Any) -> Sequence[Sequence[Mapping[str, Any]]]:
-    """One list of objects, or a list of such lists, as the latter; no objects are one empty layout."""
+def _as_batch(layouts: object) -> Sequence[Sequence[Mapping[str, object]]]:
+    """A list of layouts, from one layout or a list of them; an empty list is one empty layout."""
     if isinstance(layouts, (list, tuple)):
         batch = [layouts] if all(isinstance(item, Mapping) for item in layouts) else layouts
         if all(isinstance(row, (list, tuple)) and all(isinstance(item, Mapping) for item in row) for row in batch):
@@ -185,7 +195,7 @@ def _as_batch(layouts: Any) -> Sequence[Sequence[Mapping[str, Any]]]:
 
 
 def _relative(box: Corners, area: Corners) -> Corners:
-    """A box relative to the crop, as the original has it: cut at the left, it is moved rather than clipped."""
+    """A box relative to the crop, as in the original code: one that begins outside the crop is moved, not clipped."""
     left, top, right, bottom = area
     width, height = right - left, bottom - top
     x, y = max(0.0, (box[0] - left) / width), max(0.0, (box[1] - top) / height)

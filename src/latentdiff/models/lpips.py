@@ -1,9 +1,10 @@
-"""How different two images look: distances between the features of a VGG16 (Zhang et al. 2018, arXiv 1801.03924)."""
+"""Perceptual distances between images, from the features of a VGG16 (Zhang et al. 2018, arXiv 1801.03924)."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from latentdiff.errors import CheckpointError, ConfigError, InputError
 from latentdiff.io.tensor_files import open_tensors
 
-# Convolutions of each stage (Simonyan & Zisserman 2014, configuration D) by torchvision's numbers: input, output.
-STAGES: tuple[dict[int, tuple[int, int]], ...] = (
+# The convolutions of each stage (Simonyan & Zisserman 2014, configuration D): torchvision's number of the layer, and
+# its input and output channels.
+VGG_STAGES: tuple[dict[int, tuple[int, int]], ...] = (
     {0: (3, 64), 2: (64, 64)},
     {5: (64, 128), 7: (128, 128)},
     {10: (128, 256), 12: (256, 256), 14: (256, 256)},
@@ -21,27 +23,47 @@ STAGES: tuple[dict[int, tuple[int, int]], ...] = (
     {24: (512, 512), 26: (512, 512), 28: (512, 512)},
 )
 WIDTHS = (64, 128, 256, 512, 512)
-SMALLEST = 2 ** (len(STAGES) - 1)
+SMALLEST = 2 ** (len(VGG_STAGES) - 1)
 
-# (shift, scale) of RGB in [-1, 1]; Caffe's networks take BGR from 0 to 255, less the mean 123.68, 116.779, 103.939.
+# The (shift, scale) of RGB in [-1, 1]. Caffe's networks take BGR from 0 to 255 minus the mean, which is 123.68, 116.779
+# and 103.939 for red, green and blue.
 PREPROCESSING = {
     "torchvision": ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)),
     "caffe": (tuple(mean / 127.5 - 1 for mean in (123.68, 116.779, 103.939)), (1 / 127.5,) * 3),
 }
 
-# Pattern of the names in a file, our name, how many there are, and what they are.
-TRUNK = r"(?:.*\.)?(?:features|net\.slice\d)\.(\d+)\.(weight|bias)", "features.{}.{}", 26, "VGG16's convolutions"
-HEADS = r"(?:.*\.)?lin(\d)\.model\.1\.weight", "lin{}", len(STAGES), "LPIPS's heads"
+
+class TensorGroup(NamedTuple):
+    """A group of tensors in a file of weights.
+
+    Attributes:
+        pattern: The pattern that their names in the file match.
+        name: Our name for them, with a place for each group of the pattern.
+        number: The number of such tensors.
+        kind: What they are, for messages.
+    """
+
+    pattern: str
+    name: str
+    number: int
+    kind: str
+
+
+TRUNK = TensorGroup(
+    r"(?:.*\.)?(?:features|net\.slice\d)\.(\d+)\.(weight|bias)", "features.{}.{}", 26, "VGG16's convolutions"
+)
+HEADS = TensorGroup(r"(?:.*\.)?lin(\d)\.model\.1\.weight", "lin{}", len(VGG_STAGES), "LPIPS's heads")
 
 
 class PerceptualDistance(nn.Module):
     """The sum over five stages of the mean squared distance between features of unit length, without learned weights.
 
     Args:
-        preprocessing: What the trunk was trained on: "torchvision" (normalised RGB) or "caffe" (BGR less its mean).
+        preprocessing: The input that the trunk was trained on: "torchvision" (normalised RGB) or "caffe" (BGR minus its
+            mean).
 
     Attributes:
-        title: What its values are called in logs.
+        title: The name of its values in logs.
     """
 
     title = "perceptual"
@@ -55,26 +77,28 @@ class PerceptualDistance(nn.Module):
         self.scale: Tensor
         for name, values in zip(("shift", "scale"), PREPROCESSING[preprocessing], strict=True):
             self.register_buffer(name, torch.tensor(values)[:, None, None])
-        convolutions = {number: shape for stage in STAGES for number, shape in stage.items()}
+        convolutions = {number: shape for stage in VGG_STAGES for number, shape in stage.items()}
         self.features = nn.ModuleDict(
             {str(number): nn.Conv2d(*shape, 3, padding=1) for number, shape in convolutions.items()}
         )
 
     @classmethod
     def from_file(cls, vgg16: str | Path, preprocessing: str = "torchvision") -> PerceptualDistance:
-        """Load a trunk.
+        """Load the weights of a VGG16 trunk.
 
         Args:
             vgg16: A state dict (.pth, .safetensors) with torchvision's names, `features.0.weight` and so on.
-            preprocessing: As in the constructor. The weights of a Caffe network are given as they are, for BGR.
+            preprocessing: The input that the trunk was trained on, as in the constructor. The weights of a Caffe
+                network are given unchanged, for BGR.
 
         Raises:
             CheckpointError: If the file can't be read, is damaged, or holds no VGG16.
         """
         distance = cls(preprocessing)
-        return distance._load(_read(vgg16, *TRUNK))
+        return distance._load(_read(vgg16, TRUNK))
 
     def _load(self, state: dict[str, Tensor]) -> PerceptualDistance:
+        """Take the weights, without gradients and in eval mode; buffers that `state` lacks keep their values."""
         if self.preprocessing == "caffe":
             state["features.0.weight"] = state["features.0.weight"].flip(1)  # BGR to RGB
         own = self.state_dict()
@@ -85,10 +109,10 @@ class PerceptualDistance(nn.Module):
         return self.requires_grad_(False).eval()
 
     def _stages(self, images: Tensor) -> list[Tensor]:
-        """Features of unit length after every stage's last ReLU, (B, C, H / 2^n, W / 2^n)."""
+        """The features after the last ReLU of every stage n, (B, C, H / 2^n, W / 2^n), scaled to unit length."""
         hidden = (images.to(self.shift.dtype) - self.shift) / self.scale  # grey images become three channels here
         stages = []
-        for number, stage in enumerate(STAGES):
+        for number, stage in enumerate(VGG_STAGES):
             hidden = F.max_pool2d(hidden, 2) if number else hidden
             for name in stage:
                 hidden = F.relu(self.features[str(name)](hidden))
@@ -96,32 +120,34 @@ class PerceptualDistance(nn.Module):
         return stages
 
     def _weigh(self, stage: int, squares: Tensor) -> Tensor:
-        """The sum over channels: (B, C, H, W) to (B, 1, H, W)."""
+        """The sum of squared differences over the channels: (B, C, H, W) to (B, 1, H, W)."""
         return squares.sum(dim=1, keepdim=True)
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """The distances (B,) of images (B, 3, H, W) in [-1, 1], of at least 16x16 pixels, to targets of that shape.
+        """The distance of each image to its target, (B,).
 
-        Images of one channel are seen as grey.
+        Args:
+            images: Images (B, 3, H, W) in [-1, 1] of at least 16x16 pixels; images of one channel count as grey.
+            targets: The targets, of the same shape.
 
         Raises:
-            InputError: If the shapes are not so.
+            InputError: If a shape is not as above.
         """
         _check(images, targets)
         squares = [(a - b).square() for a, b in zip(self._stages(images), self._stages(targets), strict=True)]
         return torch.stack([self._weigh(i, square).mean(dim=(1, 2, 3)) for i, square in enumerate(squares)]).sum(dim=0)
 
     def pooled(self, images: Tensor) -> Tensor:
-        """The last stage's features of unit length, meant over the pixels: (B, 512) of images as in `forward`."""
+        """The mean over the pixels of the last stage's features: (B, 512) for images as in `forward`."""
         _check(images, images)
         return self._stages(images)[-1].mean(dim=(2, 3))
 
 
 class LPIPS(PerceptualDistance):
-    """The learned perceptual distance, version 0.1 with VGG16: channels weighted as people judged images.
+    """The learned perceptual distance LPIPS, version 0.1 with VGG16: channel weights are fitted to human judgements.
 
-    The weights belong to torchvision's VGG16 (IMAGENET1K_V1); on another trunk they mean nothing, so there is no way
-    to combine them here. Neither ships with the package.
+    The channel weights ("heads") belong to torchvision's VGG16 (IMAGENET1K_V1). With another trunk they are
+    meaningless, so they can't be combined with one here. Neither file ships with the package.
     """
 
     title = "lpips"
@@ -137,14 +163,14 @@ class LPIPS(PerceptualDistance):
 
         Args:
             vgg16: torchvision's `vgg16-397923af.pth`, or a training checkpoint of an original first stage, which holds
-                the whole of LPIPS as `loss.perceptual_loss.*`.
-            heads: `weights/v0.1/vgg.pth` of the `lpips` package; None if they are in the first file.
+                all of LPIPS as `loss.perceptual_loss.*`.
+            heads: The file `weights/v0.1/vgg.pth` of the `lpips` package; None if the heads are in the first file.
 
         Raises:
             CheckpointError: If a file can't be read, is damaged, or doesn't hold what it should.
-            UnsafeCheckpointError: If a file would have to run code to be read.
+            UnsafeCheckpointError: If a file can't be read without running code that it brings.
         """
-        state = _read(vgg16, *TRUNK) | _read(heads or vgg16, *HEADS)
+        state = _read(vgg16, TRUNK) | _read(heads or vgg16, HEADS)
         lpips = cls()
         lpips._load(state)
         return lpips
@@ -162,10 +188,11 @@ def _check(images: Tensor, targets: Tensor) -> None:
         )
 
 
-def _read(path: str | Path, pattern: str, name: str, count: int, what: str) -> dict[str, Tensor]:
-    """The tensors of a file that match a pattern, under our names."""
+def _read(path: str | Path, wanted: TensorGroup) -> dict[str, Tensor]:
+    """One group of a file's tensors, under our names."""
     file = open_tensors(path)
-    matches = [match for key in file.keys() if (match := re.fullmatch(pattern, key))]  # noqa: SIM118
-    if len(matches) != count:
-        raise CheckpointError(f"{path} has {len(matches)} tensors of {what}, not {count}; give the file that has them")
-    return {name.format(*match.groups()): file.read(match.string).float() for match in matches}
+    matches = [match for key in file.keys() if (match := re.fullmatch(wanted.pattern, key))]  # noqa: SIM118
+    if len(matches) != wanted.number:
+        found = f"{path} has {len(matches)} tensors of {wanted.kind}, not {wanted.number}"
+        raise CheckpointError(f"{found}; give the file that has them")
+    return {wanted.name.format(*match.groups()): file.read(match.string).float() for match in matches}

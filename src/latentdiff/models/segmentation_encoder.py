@@ -1,4 +1,4 @@
-"""Semantic maps as channels beside the latents (section 4.4 of the paper)."""
+"""The encoder of semantic maps, which are concatenated to the latents (section 4.4 of the paper)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from latentdiff.labels import check_class_names
 
 
 class SegmentationEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Halves a one-hot map's sides by bilinear interpolation, several times, then mixes its classes to few channels.
+    """Halves a one-hot map several times by bilinear interpolation, then maps its classes to few channels (1x1 conv).
 
     Args:
         in_channels: Number of classes.
-        out_channels: Channels that the UNet takes beside the latents.
-        num_stages: Number of halvings, log2 of the first stage's factor f.
-        class_names: The name of each class, in order.
-        palette: The colour of each class in order, (red, green, blue) from 0 to 255, by which coloured maps are read.
+        out_channels: Number of channels that are concatenated to the latents.
+        num_stages: Number of halvings, log2 of the first stage's downsampling factor f.
+        class_names: The name of each class, in order; None if classes have numbers only.
+        palette: The colour of each class in order, (red, green, blue) from 0 to 255, by which coloured maps are read;
+            None if there is none.
 
     Raises:
-        ConfigError: If a number is not a positive integer, or names or colours are not one for each class.
+        ConfigError: If a number is not a positive integer, or there isn't one name or one colour for each class.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -48,10 +49,10 @@ class SegmentationEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.channel_mapper = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Channels (B, out_channels, H / 2^n, W / 2^n) of one-hot maps (B, in_channels, H, W), float.
+        """Map one-hot maps (B, in_channels, H, W), float, to (B, out_channels, H / 2^n, W / 2^n), n = `num_stages`.
 
         Raises:
-            InputError: If the maps have another number of channels, or sides that don't halve evenly.
+            InputError: If the maps have another number of channels, or sides that are no multiples of 2^n.
         """
         channels, factor = self.config["in_channels"], 2 ** self.config["num_stages"]
         if maps.ndim != 4 or maps.shape[1] != channels or not maps.is_floating_point():

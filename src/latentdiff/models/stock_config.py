@@ -1,17 +1,19 @@
-"""Configurations of diffusers' own networks in our terms, or a ConfigError that names what we don't have.
+"""Translation of the configurations of diffusers' own ("stock") networks into configurations of ours.
 
-`UNet2DConditionModel` calls the number of heads `attention_head_dim`; `UNet2DModel` means their width by it.
+What ours can't be is a ConfigError that names the option. `attention_head_dim` has two meanings in diffusers: the
+number of heads in `UNet2DConditionModel`, their width in `UNet2DModel`.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from diffusers import UNet2DConditionModel, UNet2DModel
 
 from latentdiff.errors import ConfigError
+from latentdiff.types import JSON
 
 STOCK_CLASSES = {"UNet2DConditionModel": UNet2DConditionModel, "UNet2DModel": UNet2DModel}
 
@@ -24,7 +26,7 @@ COPIED = (
     "dropout",
     "norm_num_groups",
 )
-"""Options that mean the same here."""
+"""Options that have the same name and meaning in our UNet."""
 
 TRANSLATED = (
     "down_block_types",
@@ -43,7 +45,7 @@ TRANSLATED = (
 )
 """Options that `translate_stock_config` reads."""
 
-FIXED: dict[str, tuple[Any, ...]] = {
+REQUIRED_VALUES: dict[str, tuple[object, ...]] = {
     "center_input_sample": (False,),
     "flip_sin_to_cos": (True,),
     "freq_shift": (0,),
@@ -73,7 +75,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "mid_block_only_cross_attention": (None, False),
     "cross_attention_norm": (None,),
 }
-"""Options that networks here have at one value."""
+"""Options of which our UNet implements these values only."""
 
 WITHOUT_EFFECT = (
     "upcast_attention",  # scaled_dot_product_attention accumulates in float32 anyway
@@ -82,7 +84,7 @@ WITHOUT_EFFECT = (
     "projection_class_embeddings_input_dim",
     "num_train_timesteps",
 )
-"""Options that do nothing once those of FIXED have their value."""
+"""Options that have no effect when those of REQUIRED_VALUES have their values."""
 
 REASONS = {
     "addition_embed_type": "networks of the SDXL type add pooled text and sizes to the time embedding",
@@ -93,7 +95,12 @@ REASONS = {
 
 
 class Block(NamedTuple):
-    """What a stock block type stands for; resampling None means that an option tells."""
+    """The meaning of a stock block type.
+
+    Attributes:
+        attention: "plain" for self-attention alone, "cross" for a spatial transformer, None for no attention.
+        resampling: How the block resamples, "conv" or "resnet"; None if `downsample_type` or `upsample_type` says it.
+    """
 
     attention: str | None
     resampling: str | None
@@ -114,41 +121,41 @@ UP_BLOCKS = {
 MID_BLOCKS = {"UNet2DConditionModel": "UNetMidBlock2DCrossAttn", "UNet2DModel": "UNetMidBlock2D"}
 
 
-def is_stock_config(config: Mapping[str, Any]) -> bool:
-    """Whether a UNet configuration is one of diffusers' (both may say `UNet2DConditionModel`)."""
+def is_stock_config(config: JSON) -> bool:
+    """Whether a UNet configuration is one of diffusers'; the class name alone may be that of ours."""
     return "down_block_types" in config or config.get("_class_name") == "UNet2DModel"
 
 
-def translate_stock_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def translate_stock_config(config: JSON) -> JSON:
     """Constructor arguments of our UNet for the network that a stock configuration describes.
 
     Args:
-        config: What diffusers wrote to a UNet's config.json; options left out have the stock class's defaults.
+        config: The content of a UNet's config.json; options that it lacks have the stock class's defaults.
 
     Raises:
-        ConfigError: If the network differs from all that our UNet can be; it names the option.
+        ConfigError: If our UNet can't be this network; the message names the option.
     """
     name = config.get("_class_name", "UNet2DConditionModel")
     if name not in STOCK_CLASSES:
         raise ConfigError(f"UNet class {name!r} can't be loaded; allowed: {', '.join(STOCK_CLASSES)}")
     parameters = inspect.signature(STOCK_CLASSES[name].__init__).parameters.values()
     stock = {p.name: config.get(p.name, p.default) for p in parameters if p.name != "self"}
-    for option, allowed in FIXED.items():
+    for option, allowed in REQUIRED_VALUES.items():
         if option in stock and not _only(stock[option], allowed):
-            raise _refusal(option, stock[option], " or ".join(map(repr, allowed)))
+            raise _unsupported(option, stock[option], " or ".join(map(repr, allowed)))
     down, up = _blocks(stock, "down_block_types", DOWN_BLOCKS), _blocks(stock, "up_block_types", UP_BLOCKS)
     kinds = {block.attention for block in down if block.attention}
     if [block.attention for block in reversed(up)] != [block.attention for block in down] or len(kinds) > 1:
-        raise _refusal(
+        raise _unsupported(
             "up_block_types", stock["up_block_types"], "the mirror image of down_block_types, of one attention kind"
         )
     if stock["mid_block_type"] != MID_BLOCKS[name]:
-        raise _refusal("mid_block_type", stock["mid_block_type"], repr(MID_BLOCKS[name]))
+        raise _unsupported("mid_block_type", stock["mid_block_type"], repr(MID_BLOCKS[name]))
     if stock["time_embedding_dim"] not in (None, 4 * stock["block_out_channels"][0]):
-        raise _refusal("time_embedding_dim", stock["time_embedding_dim"], "None")
+        raise _unsupported("time_embedding_dim", stock["time_embedding_dim"], "None")
     crossed = name == "UNet2DConditionModel"
     if crossed and "plain" in kinds:
-        raise _refusal("down_block_types", stock["down_block_types"], "CrossAttnDownBlock2D and DownBlock2D")
+        raise _unsupported("down_block_types", stock["down_block_types"], "CrossAttnDownBlock2D and DownBlock2D")
     return {
         **{option: stock[option] for option in COPIED},
         "layers_per_block": _uniform(stock, "layers_per_block"),
@@ -158,7 +165,7 @@ def translate_stock_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def translate_ldm_bert_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def translate_ldm_bert_config(config: JSON) -> JSON:
     """Constructor arguments of our text encoder for a configuration of diffusers' `LDMBertModel`.
 
     Raises:
@@ -167,7 +174,7 @@ def translate_ldm_bert_config(config: Mapping[str, Any]) -> dict[str, Any]:
     fixed = {"encoder_ffn_dim": 4 * config["d_model"], "activation_function": "gelu", "scale_embedding": False}
     for option, value in fixed.items():
         if config.get(option, value) != value:
-            raise _refusal(option, config[option], repr(value))
+            raise _unsupported(option, config[option], repr(value))
     names = {
         "vocab_size": "vocab_size",
         "max_position_embeddings": "max_position_embeddings",
@@ -179,47 +186,53 @@ def translate_ldm_bert_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {ours: config[theirs] for ours, theirs in names.items()}
 
 
-def _refusal(option: str, value: object, allowed: str) -> ConfigError:
+def _unsupported(option: str, value: object, allowed: str) -> ConfigError:
     reason = f" ({REASONS[option]})" if option in REASONS else ""
     return ConfigError(f"stock configuration has {option}={value!r}{reason}; latentdiff's network allows {allowed}")
 
 
-def _only(value: object, allowed: tuple[Any, ...]) -> bool:
+def _only(value: object, allowed: tuple[object, ...]) -> bool:
     """Whether a value, or every entry of a per-level list of values, is allowed."""
     return all(entry in allowed for entry in (value if isinstance(value, (list, tuple)) else [value]))
 
 
-def _uniform(stock: Mapping[str, Any], option: str) -> Any:
-    """The one value of an option that may be a list of equal values."""
+def _uniform(stock: JSON, option: str) -> int | None:
+    """The value of an option that may be one number or a list of equal numbers."""
     value = stock[option]
     if isinstance(value, (list, tuple)):
         if len(set(value)) != 1:
-            raise _refusal(option, value, "one value for all levels")
+            raise _unsupported(option, value, "one value for all levels")
         value = value[0]
-    return value
+    number: int | None = value
+    return number
 
 
-def _blocks(stock: Mapping[str, Any], option: str, known: Mapping[str, Block]) -> list[Block]:
+def _blocks(stock: JSON, option: str, known: Mapping[str, Block]) -> list[Block]:
+    """The meanings of the block types in an option; names of diffusers' first releases begin with "UNetRes"."""
     names = [name.removeprefix("UNetRes") for name in stock[option]]
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise _refusal(option, unknown[0], ", ".join(known))
+        raise _unsupported(option, unknown[0], ", ".join(known))
     return [known[name] for name in names]
 
 
-def _resampling(stock: Mapping[str, Any], down: Sequence[Block], up: Sequence[Block]) -> str:
-    """How the levels are joined, which must be the same everywhere; the last block of each way joins nothing."""
+def _resampling(stock: JSON, down: Sequence[Block], up: Sequence[Block]) -> str:
+    """How the network resamples between levels, "conv" or "resnet"; it must be the same everywhere.
+
+    The last block on the way down and the last on the way up don't resample.
+    """
     found = {block.resampling or stock.get("downsample_type", "conv") for block in down[:-1]}
     found |= {block.resampling or stock.get("upsample_type", "conv") for block in up[:-1]}
     if not found <= {"conv", "resnet"} or len(found) > 1:
-        raise _refusal("downsample_type", sorted(found), "'conv' or 'resnet', the same for all levels, up and down")
+        raise _unsupported("downsample_type", sorted(found), "'conv' or 'resnet', the same for all levels, up and down")
     return found.pop() if found else "conv"
 
 
-def _cross_attention(stock: Mapping[str, Any]) -> dict[str, Any]:
+def _cross_attention(stock: JSON) -> JSON:
+    """The options of attention in a `UNet2DConditionModel`."""
     depth = stock["transformer_layers_per_block"]
     if isinstance(depth, (list, tuple)) and not all(isinstance(entry, int) for entry in depth):
-        raise _refusal("transformer_layers_per_block", depth, "one number, or one per level")
+        raise _unsupported("transformer_layers_per_block", depth, "one number, or one per level")
     return {
         "mid_block_attention": True,
         "cross_attention_dim": _uniform(stock, "cross_attention_dim"),
@@ -229,11 +242,12 @@ def _cross_attention(stock: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _plain_attention(stock: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_attention(stock: JSON) -> JSON:
+    """The options of attention in a `UNet2DModel`."""
     # Without attn_norm_num_groups, a stock network with scale-shift norms has no norm before its middle attention.
     groups, needed = stock["attn_norm_num_groups"], stock["norm_num_groups"]
     if groups not in (needed, None if stock["resnet_time_scale_shift"] == "default" else needed):
-        raise _refusal("attn_norm_num_groups", groups, repr(needed))
+        raise _unsupported("attn_norm_num_groups", groups, repr(needed))
     width = stock["attention_head_dim"]
     return {
         "mid_block_attention": stock["add_attention"],

@@ -1,4 +1,4 @@
-"""The text transformer that LDMs train along with the UNet (section 4.3.1 of the paper; "BERT" in the original)."""
+"""The text transformer that is trained with the UNet (section 4.3.1 of the paper; "BERT" in the original code)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.nn.text import TextTransformer
+from latentdiff.types import JSON
 
 
 class LDMTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Token ids (B, M) to a context (B, M, hidden_size); padding is attended to like any token.
+    """Encodes token ids (B, M) to a context (B, M, hidden_size); padding is attended to like any token.
 
-    Its parameters bear the names of diffusers' `LDMBertModel`, whose unused `to_logits` is dropped.
+    Its parameters have the names of diffusers' `LDMBertModel`, whose unused `to_logits` is left out.
 
     Args:
         vocab_size: Number of token ids.
-        max_position_embeddings: Longest sequence.
-        hidden_size: Channels of the tokens, and of the context.
+        max_position_embeddings: Length of the longest sequence.
+        hidden_size: Channels of the tokens and of the context.
         num_hidden_layers: Number of layers.
-        num_attention_heads: Heads of every layer.
-        attention_head_dim: Width of a head, whatever the hidden size.
+        num_attention_heads: Number of attention heads in every layer.
+        attention_head_dim: Width of a head, which does not depend on the hidden size.
 
     Raises:
         ConfigError: If a number is not a positive integer.
@@ -65,12 +66,12 @@ class LDMTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """Encode tokens.
 
         Args:
-            input_ids: Integers (B, M) in [0, vocab_size), M at most `max_position_embeddings`. Their range is checked
-                on the CPU only, since other devices would have to be waited for.
+            input_ids: Token ids (B, M) in [0, vocab_size), M at most `max_position_embeddings`. Their range is checked
+                on the CPU only, since a check on another device would have to wait for it.
             return_dict: Whether to return an object with the attribute `last_hidden_state`, or a tuple.
 
         Returns:
-            Context (B, M, hidden_size).
+            The context (B, M, hidden_size).
 
         Raises:
             InputError: If shape, dtype or ids are not as above.
@@ -87,10 +88,8 @@ class LDMTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return BaseModelOutput(last_hidden_state=context) if return_dict else (context,)
 
     @classmethod
-    def from_config(
-        cls, config: dict[str, Any] | None = None, return_unused_kwargs: bool = False, **kwargs: Any
-    ) -> Any:
-        """Make an encoder of a configuration, ours or that of diffusers' `LDMBertModel`."""
+    def from_config(cls, config: JSON | None = None, return_unused_kwargs: bool = False, **kwargs: object) -> Any:
+        """Make an encoder from a configuration of this class or of diffusers' `LDMBertModel`."""
         from latentdiff.models.stock_config import translate_ldm_bert_config
 
         if config is not None and config.get("model_type") == "ldmbert":

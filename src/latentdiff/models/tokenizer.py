@@ -1,4 +1,4 @@
-"""The tokenizers of the text encoders: WordPiece of BERT for LDMs, byte pairs of CLIP for Stable Diffusion."""
+"""The tokenizers of the text encoders: BERT's WordPiece for LDMs, CLIP's byte-pair encoding for Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def load_tokenizer(vocabulary: str | Path, max_length: int) -> BertTokenizerFast
     """A lower-casing WordPiece tokenizer.
 
     Args:
-        vocabulary: `vocab.txt`, one token a line, its line number the id.
-        max_length: Tokens of a prompt, [CLS] and [SEP] included.
+        vocabulary: A `vocab.txt` with one token a line; the number of the line is the token's id.
+        max_length: Number of tokens in a prompt, including [CLS] and [SEP].
 
     Raises:
         CheckpointError: If the file can't be read or lacks a special token.
@@ -45,10 +45,10 @@ def clip_tokenizer() -> CLIPTokenizer:
 
 
 def open_clip_tokenizer() -> CLIPTokenizer:
-    """The same tokenizer as OpenCLIP and so Stable Diffusion 2.x use it: prompts are padded with id 0.
+    """CLIP's tokenizer as OpenCLIP and Stable Diffusion 2.x use it: prompts are padded with id 0.
 
-    That id is "!" in the middle of a word. As a padding token it must not be looked for in prompts, where an
-    exclamation mark is another id: hence `split_special_tokens`.
+    Id 0 is the token "!" within a word; an exclamation mark in a prompt has another id. `split_special_tokens` keeps
+    the tokenizer from taking exclamation marks in prompts for the padding token.
     """
     vocabulary, merges = clip_vocabulary()
     return CLIPTokenizer(
@@ -57,7 +57,10 @@ def open_clip_tokenizer() -> CLIPTokenizer:
 
 
 def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """CLIP's 49408 tokens and 48894 merges, of which they follow: bytes, bytes that end a word, merges, start, end."""
+    """CLIP's 49408 tokens with their ids, and its 48894 merges.
+
+    The tokens are, in this order: the bytes, the bytes at the end of a word, the merges, the start and the end token.
+    """
     lines = gzip.decompress(CLIP_MERGES.read_bytes()).decode("utf-8").splitlines()
     merges = [(first, second) for first, second in map(str.split, lines)]
     symbols = byte_symbols()
@@ -66,6 +69,6 @@ def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def byte_symbols() -> list[str]:
-    """A visible character for each of the 256 bytes, in the order of GPT-2: first the visible ones as themselves."""
+    """GPT-2's visible character for each of the 256 bytes: first the bytes that are visible, as themselves."""
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(code) for code in (*visible, *range(256, 512 - len(visible)))]

@@ -1,4 +1,4 @@
-"""The denoising network of every family (Ronneberger et al. 2015 as in section 3.2 and appendix E of the paper)."""
+"""The denoising network, a UNet (Ronneberger et al. 2015; section 3.2 and appendix E of the paper)."""
 
 from __future__ import annotations
 
@@ -17,32 +17,35 @@ from latentdiff.models.unet_config import check_numbers, check_sample, levels_of
 from latentdiff.nn.attention import CrossAttention
 from latentdiff.nn.blocks import BlockStyle, Context, DownBlock, Level, MidBlock, UpBlock
 from latentdiff.nn.context import ContextCache
-from latentdiff.nn.embeddings import TimestepEmbedding, timestep_embedding
-from latentdiff.nn.init import zero_init
+from latentdiff.nn.layers import TimestepEmbedding, timestep_embedding, zero_init
+from latentdiff.types import JSON
 
 
 class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]
-    """Predicts the noise (or what it was trained for) in latents at a timestep, given a context or not.
+    """Predicts the noise, the velocity or x0 from noisy latents at a timestep, with or without a context.
 
-    One class for every family: unconditional, conditioned by cross-attention, or by channels concatenated to the input.
-    Its parameters bear diffusers' names, and the configurations of diffusers' own UNets are accepted too.
+    It is one class for every model: unconditional, conditioned by cross-attention, or by channels concatenated to the
+    input. Its parameters have diffusers' names, and configurations of diffusers' own UNets are accepted too.
 
     Args:
-        sample_size: Height and width of the latents that it was made for; advice, any multiple of 2^(levels-1) works.
-        in_channels: Channels of the input, concatenated conditions included.
+        sample_size: Height and width of the latents that it was trained on. Latents of other sizes work, too, if their
+            sides are multiples of 2^(levels-1).
+        in_channels: Channels of the input, including concatenated conditions.
         out_channels: Channels of the output.
         block_out_channels: Channels of every level, fine to coarse.
-        layers_per_block: Residual blocks of a level on the way down; one more on the way up.
+        layers_per_block: Number of residual blocks in a level on the way down; there is one more on the way up.
         attention_levels: For every level, fine to coarse, whether attention follows its residual blocks.
         mid_block_attention: Whether the middle has attention.
-        cross_attention_dim: Channels of the context; None for plain attention and no context.
-        transformer_layers_per_block: Transformer blocks in each spatial transformer, for all levels or for each.
-        num_attention_heads: Number of heads, for all levels or for each. Either this or the next.
-        num_head_channels: Width of the heads.
-        use_linear_projection: Spatial transformers project by linear layers instead of 1x1 convolutions.
+        cross_attention_dim: Channels of the context; None for self-attention alone and no context.
+        transformer_layers_per_block: Number of transformer blocks in each spatial transformer, one for all levels or
+            one for each.
+        num_attention_heads: Number of attention heads, one for all levels or one for each. Give either this or
+            `num_head_channels`.
+        num_head_channels: Width of the attention heads.
+        use_linear_projection: Whether spatial transformers project by linear layers instead of 1x1 convolutions.
         resnet_time_scale_shift: "default" adds the time embedding, "scale_shift" scales and shifts by it.
-        resnet_resampling: Levels are joined by resizing residual blocks instead of convolutions.
-        dropout: Dropout in the residual blocks.
+        resnet_resampling: Whether residual blocks instead of convolutions resample between levels.
+        dropout: Dropout probability in the residual blocks.
         norm_num_groups: Groups of every GroupNorm.
 
     Raises:
@@ -110,10 +113,10 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         layers_with_context = list(self._cross_attentions())
         for index, layer in enumerate(layers_with_context):
             layer.index = index
-        self._cached_layers = len(layers_with_context)  # counted here, not at every step
+        self._cached_layers = len(layers_with_context)  # counted here instead of at every step
 
     def _build_levels(self, style: BlockStyle, levels: list[Level], middle: Level, layers: int) -> None:
-        """Make the down, middle and up blocks; `skips` follows the channels that forward pushes and pops."""
+        """Make the blocks; `skips` holds the channels of the skip connections that `forward` pushes and pops."""
         skips = [levels[0].channels]
         below = levels[0].channels
         self.down_blocks = nn.ModuleList()
@@ -121,7 +124,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             last = level is levels[-1]
             self.down_blocks.append(DownBlock(style, level, below, layers, last=last))
             below = level.channels
-            skips += [below] * (layers + (not last))
+            skips += [below] * (layers if last else layers + 1)
         self.mid_block = MidBlock(style, middle)
         self.up_blocks = nn.ModuleList()
         for level in reversed(levels):
@@ -133,7 +136,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         return (module for module in self.modules() if isinstance(module, CrossAttention))
 
     def prepare_context(self, encoder_hidden_states: Tensor) -> ContextCache:
-        """Compute the keys and values of every cross-attention once; pass the result to `forward` at every step.
+        """The keys and values of every cross-attention, computed once; give them to `forward` at every step.
 
         Args:
             encoder_hidden_states: Context (B, M, cross_attention_dim).
@@ -152,19 +155,20 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         encoder_hidden_states: Context = None,
         return_dict: bool = True,
     ) -> UNet2DConditionOutput | tuple[Tensor]:
-        """Predict at one timestep.
+        """The prediction at one timestep.
 
-        A context batch of k times B stands for the sample repeated k times, as in classifier-free guidance
-        (`[uncond of all B, cond of all B]`): what comes before the first cross-attention is then computed only once.
+        With a context of k * B rows, the sample is repeated k times, as for classifier-free guidance, where the context
+        is the null context of all B images, then their own. The layers before the first cross-attention are computed
+        once for all of them.
 
         Args:
             sample: Noisy latents (B, in_channels, H, W), H and W multiples of 2^(levels-1).
-            timestep: A number, a 0-d tensor or a tensor (B,).
-            encoder_hidden_states: Context (k * B, M, cross_attention_dim), or what `prepare_context` made of it.
+            timestep: The timestep: a number, a 0-d tensor or a tensor (B,).
+            encoder_hidden_states: The context (k * B, M, cross_attention_dim), or the result of `prepare_context`.
             return_dict: Whether to return an object with the attribute `sample`, or a tuple.
 
         Returns:
-            (k * B, out_channels, H, W).
+            The prediction (k * B, out_channels, H, W).
 
         Raises:
             InputError: If a shape is not as above.
@@ -184,7 +188,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         return UNet2DConditionOutput(sample=hidden) if return_dict else (hidden,)
 
     def _check_context(self, context: Context, batch: int) -> None:
-        """Raise an InputError unless the context is one for this network and a multiple of `batch`."""
+        """InputError unless this network takes such a context, and its rows are a multiple of `batch`."""
         width = self.config["cross_attention_dim"]
         if context is None:
             if width is not None:
@@ -208,10 +212,8 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             raise InputError(f"encoder_hidden_states has batch {rows}; it must be a multiple of the sample's {batch}")
 
     @classmethod
-    def from_config(
-        cls, config: dict[str, Any] | None = None, return_unused_kwargs: bool = False, **kwargs: Any
-    ) -> Any:
-        """Make a network of a configuration, ours or that of diffusers' `UNet2DConditionModel` or `UNet2DModel`."""
+    def from_config(cls, config: JSON | None = None, return_unused_kwargs: bool = False, **kwargs: object) -> Any:
+        """Make a network from a configuration of this class or of diffusers' UNets of 2D images."""
         from latentdiff.models.stock_config import is_stock_config, translate_stock_config
 
         if config is not None and is_stock_config(config):

@@ -1,4 +1,4 @@
-"""Checks of the UNet's configuration and input, and what follows from the configuration for every level."""
+"""Checks of the UNet's configuration and input, and the options of every level that follow from the configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from latentdiff.nn.blocks import Level
 
 
 def per_level(name: str, value: int | Sequence[int], levels: int) -> tuple[int, ...]:
-    """One positive number per level from a number or a sequence of `levels` numbers; else a ConfigError."""
+    """One positive number for each level, from an option that is one number or a sequence of `levels` numbers.
+
+    Raises:
+        ConfigError: If the option is neither.
+    """
     numbers = (value,) * levels if isinstance(value, int) else tuple(value)
     if len(numbers) != levels:
         raise ConfigError(f"{name} has {len(numbers)} entries; give one number, or one for each of the {levels} levels")
@@ -25,12 +29,12 @@ def head_counts(
     num_attention_heads: int | Sequence[int] | None,
     num_head_channels: int | None,
 ) -> tuple[int, ...]:
-    """Number of attention heads at every level, from their number or their width.
+    """The number of attention heads at every level, from their number or their width.
 
     Args:
         channels: Channels of every level.
-        num_attention_heads: Number of heads (then their width follows from the channels), for all levels or for each.
-        num_head_channels: Channels of each head (then their number follows).
+        num_attention_heads: Number of heads, one for all levels or one for each.
+        num_head_channels: Width of the heads; the number of heads is 0 where it does not divide the channels.
 
     Raises:
         ConfigError: Unless exactly one of the two is given.
@@ -55,10 +59,10 @@ def levels_of(
     num_head_channels: int | None,
     transformer_layers_per_block: int | Sequence[int],
 ) -> tuple[list[Level], Level]:
-    """The levels from fine to coarse, and the middle, as the configuration describes them.
+    """The levels from fine to coarse, and the middle, of a configuration; see `UNet2DConditionModel` for the options.
 
     Raises:
-        ConfigError: If lengths differ or heads don't divide channels.
+        ConfigError: If options differ in length, or heads don't divide a level's channels.
     """
     count = len(block_out_channels)
     channels = per_level("block_out_channels", tuple(block_out_channels), count)
@@ -87,17 +91,17 @@ def check_numbers(
     dropout: float,
     resnet_time_scale_shift: str,
 ) -> None:
-    """Check the options that stand alone.
+    """Check options that don't depend on each other.
 
     Args:
-        block_out_channels: Channels of every level.
-        positive: Name and value of options that must be positive integers.
-        norm_num_groups: Must divide every level's channels.
-        dropout: Must be in [0, 1).
-        resnet_time_scale_shift: Must be "default" or "scale_shift".
+        block_out_channels: Channels of every level, at least one, the first even.
+        positive: Names and values of options that must be positive integers.
+        norm_num_groups: Groups of the norms, which must divide every level's channels.
+        dropout: Dropout probability, which must be in [0, 1).
+        resnet_time_scale_shift: The option of that name, "default" or "scale_shift".
 
     Raises:
-        ConfigError: Naming the first option that is wrong.
+        ConfigError: If an option is wrong; the message names the first.
     """
     if not block_out_channels:
         raise ConfigError("block_out_channels is empty; give the channels of at least one level")
@@ -115,13 +119,16 @@ def check_numbers(
 
 
 def check_sample(sample: Tensor, timestep: Tensor | float, channels: int, factor: int) -> None:
-    """Raise an InputError unless the shapes fit; reads no values, so it waits for no device.
+    """Check the shapes of a network's input; no values are read, so it waits for no device.
 
     Args:
-        sample: To be (B, channels, H, W).
-        timestep: To be a number, a 0-d tensor or a tensor (B,).
-        channels: What the network takes.
-        factor: What must divide H and W.
+        sample: The sample, which must be (B, channels, H, W).
+        timestep: The timestep, which must be a number, a 0-d tensor or a tensor (B,).
+        channels: Number of channels that the network takes.
+        factor: Number that must divide H and W.
+
+    Raises:
+        InputError: If a shape is not so.
     """
     if sample.ndim != 4 or sample.shape[1] != channels:
         raise InputError(f"sample has shape {tuple(sample.shape)}; this network takes (B, {channels}, H, W)")

@@ -1,1 +1,1 @@
-"""Torch building blocks: no configuration files, no input or output. Parameter names are diffusers' names."""
+"""Torch building blocks, which know nothing of configuration files. Parameter names are diffusers' names."""

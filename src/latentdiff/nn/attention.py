@@ -1,4 +1,4 @@
-"""Attention over positions and over a context, all through `scaled_dot_product_attention`."""
+"""Self-attention and cross-attention, both computed by `scaled_dot_product_attention`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentdiff.nn.context import ContextCache
-from latentdiff.nn.init import zero_init
+from latentdiff.nn.layers import zero_init
 
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:
-    """(B, L, heads * d) to (B, heads, L, d)."""
+    """Reshape tokens (B, L, heads * d) to (B, heads, L, d)."""
     return tokens.view(tokens.shape[0], tokens.shape[1], heads, -1).transpose(1, 2)
 
 
 def merge_heads(tokens: Tensor) -> Tensor:
-    """(B, heads, L, d) to (B, L, heads * d)."""
+    """Reshape tokens (B, heads, L, d) to (B, L, heads * d)."""
     return tokens.transpose(1, 2).flatten(2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """`scaled_dot_product_attention` of (B, heads, L, d) and (B, heads, M, d).
+    """`scaled_dot_product_attention` of queries (B, heads, L, d) to keys and values (B, heads, M, d).
 
-    A CPU that trains under autocast attends in float32: the backward pass of its bfloat16 kernel takes twice as long.
+    Training under autocast on a CPU, it is computed in float32: backward, the bfloat16 kernel takes twice as long.
     """
     if query.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled():
         with torch.autocast("cpu", enabled=False):
@@ -32,7 +32,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of tokens (B, L, width) among themselves.
+    """Multi-head attention of tokens (B, L, width) to each other.
 
     Args:
         width: Channels of the tokens; each head has `width / heads` of them.
@@ -49,14 +49,14 @@ class SelfAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(width, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Attend within (B, L, width); same shape."""
+        """Map tokens (B, L, width) to the same shape."""
         query, key, value = (split_heads(to(tokens), self.heads) for to in (self.to_q, self.to_k, self.to_v))
         out: Tensor = self.to_out(merge_heads(attend(query, key, value)))
         return out
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of tokens (B, L, width) to a context (B, M, context_dim); section 3.3 of the paper.
+    """Multi-head attention of tokens (B, L, width) to a context (B, M, context_dim) (section 3.3 of the paper).
 
     Args:
         width: Channels of the tokens.
@@ -78,9 +78,11 @@ class CrossAttention(nn.Module):
         return split_heads(self.to_k(context), self.heads), split_heads(self.to_v(context), self.heads)
 
     def forward(self, tokens: Tensor, context: Tensor | ContextCache) -> Tensor:
-        """Attend from (B, L, width) to the context; same shape, or (B, 1, width) where all positions get the same.
+        """Map tokens (B, L, width) and a context to (B, L, width), or to (B, 1, width) for a context of one token.
 
-        That is so for a single context token outside of training: the softmax over one key is 1.
+        With one token the softmax is over one key, so its weight is 1 and every position gets the same value. While
+        gradients are recorded the attention is computed in full, so that every parameter takes part in the backward
+        pass.
         """
         if isinstance(context, ContextCache):
             key, value = context.keys[self.index], context.values[self.index]
@@ -93,7 +95,7 @@ class CrossAttention(nn.Module):
 
 
 class SpatialSelfAttention(SelfAttention):
-    """Plain attention of a feature map's pixels among themselves, after a norm, plus the input.
+    """Self-attention over the pixels of a feature map, after a norm and with a residual connection.
 
     Args:
         channels: Channels of the feature map.
@@ -109,6 +111,6 @@ class SpatialSelfAttention(SelfAttention):
         self.to_out = nn.Sequential(zero_init(nn.Linear(channels, channels)))
 
     def forward(self, hidden: Tensor, context: Tensor | ContextCache | None = None) -> Tensor:
-        """Map (B, C, H, W) to the same shape; `context` is unused, so that both kinds of attention are called alike."""
+        """Map (B, C, H, W) to the same shape; `context` is unused and only there to match `SpatialTransformer`."""
         tokens = self.group_norm(hidden).flatten(2).transpose(1, 2)
         return hidden + super().forward(tokens).transpose(1, 2).reshape(hidden.shape)

@@ -1,17 +1,16 @@
-"""The levels of the UNet: going down, in the middle, going up."""
+"""The blocks of the UNet: one for each level on the way down, one in the middle, one for each level on the way up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from latentdiff.nn.attention import SpatialSelfAttention
 from latentdiff.nn.context import ContextCache, repeat_batch
-from latentdiff.nn.resampling import Downsample, Upsample
+from latentdiff.nn.layers import Downsample, Upsample
 from latentdiff.nn.resnet import Direction, ResnetBlock
 from latentdiff.nn.transformer import SpatialTransformer
 
@@ -20,16 +19,16 @@ Context = Tensor | ContextCache | None
 
 @dataclass(frozen=True)
 class BlockStyle:
-    """What all levels of a network have in common, and how their layers are made.
+    """The options that all levels of a network share; its methods make their layers.
 
     Attributes:
         temb_channels: Width of the time embedding.
-        context_dim: Channels of the context; None for plain attention.
+        context_dim: Channels of the context; None for self-attention without a context.
         groups: Groups of the norms.
-        dropout: Dropout in the residual blocks.
-        scale_shift: Whether the time embedding scales and shifts, or is added.
-        resnet_resampling: Whether levels are joined by resizing residual blocks, or by convolutions.
-        linear_projection: Whether spatial transformers project by linear layers, or by 1x1 convolutions.
+        dropout: Dropout probability in the residual blocks.
+        scale_shift: Whether the time embedding scales and shifts the features (True) or is added to them (False).
+        resnet_resampling: Whether residual blocks (True) or convolutions (False) resample between two levels.
+        linear_projection: Whether spatial transformers project by linear layers (True) or 1x1 convolutions (False).
     """
 
     temb_channels: int
@@ -41,7 +40,7 @@ class BlockStyle:
     linear_projection: bool = False
 
     def resnet(self, in_channels: int, out_channels: int, resize: Direction | None = None) -> ResnetBlock:
-        """A residual block."""
+        """A residual block, which also halves ("down") or doubles ("up") the resolution if `resize` is given."""
         return ResnetBlock(
             in_channels,
             out_channels,
@@ -53,7 +52,7 @@ class BlockStyle:
         )
 
     def attention(self, channels: int, heads: int, depth: int) -> nn.Module:
-        """A spatial transformer of `depth` blocks, or plain attention where there is no context."""
+        """A spatial transformer of `depth` blocks, or self-attention where there is no context."""
         if self.context_dim is None:
             return SpatialSelfAttention(channels, heads, groups=self.groups)
         return SpatialTransformer(
@@ -66,7 +65,7 @@ class BlockStyle:
         )
 
     def resampler(self, channels: int, direction: Direction) -> nn.Module:
-        """What joins two levels."""
+        """The layer between two levels, which halves ("down") or doubles ("up") the resolution."""
         if self.resnet_resampling:
             return self.resnet(channels, channels, direction)
         return Downsample(channels) if direction == "down" else Upsample(channels)
@@ -78,8 +77,8 @@ class Level:
 
     Attributes:
         channels: Channels of its feature maps.
-        heads: Attention heads; 0 for no attention.
-        depth: Transformer blocks in each of its spatial transformers.
+        heads: Number of attention heads; 0 for no attention.
+        depth: Number of transformer blocks in each of its spatial transformers.
     """
 
     channels: int
@@ -88,7 +87,7 @@ class Level:
 
 
 class CheckpointedBlock(nn.Module):
-    """A block whose layers are recomputed in the backward pass when diffusers' gradient checkpointing is on."""
+    """A block that recomputes its layers in the backward pass when diffusers' gradient checkpointing is on."""
 
     _gradient_checkpointing_func: Callable[..., Tensor]
 
@@ -96,8 +95,8 @@ class CheckpointedBlock(nn.Module):
         super().__init__()
         self.gradient_checkpointing = False
 
-    def run(self, layer: nn.Module, *args: Any) -> Tensor:
-        """`layer(*args)`, checkpointed if asked for."""
+    def run(self, layer: nn.Module, *args: object) -> Tensor:
+        """`layer(*args)`, with gradient checkpointing if it is on."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(layer, *args)
         out: Tensor = layer(*args)
@@ -105,7 +104,7 @@ class CheckpointedBlock(nn.Module):
 
 
 class DownBlock(CheckpointedBlock):
-    """`layers` times residual block and attention, then halving (except on the last level)."""
+    """A level on the way down: `layers` times residual block and attention, then halving except on the last level."""
 
     def __init__(self, style: BlockStyle, level: Level, in_channels: int, layers: int, *, last: bool) -> None:
         super().__init__()
@@ -117,7 +116,7 @@ class DownBlock(CheckpointedBlock):
         self.downsamplers = nn.ModuleList([] if last else [style.resampler(width, "down")])
 
     def forward(self, hidden: Tensor, temb: Tensor, context: Context, skips: list[Tensor]) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, channels, H/2, W/2) and append every layer's output to `skips`."""
+        """Map (B, in_channels, H, W) to (B, channels, H/2, W/2), and append every layer's output to `skips`."""
         for i, resnet in enumerate(self.resnets):
             hidden = self.run(resnet, hidden, temb)
             if self.attentions:
@@ -130,7 +129,7 @@ class DownBlock(CheckpointedBlock):
 
 
 class MidBlock(CheckpointedBlock):
-    """Residual block, attention (unless the level has no heads), residual block: (B, C, H, W) keeps its shape."""
+    """The middle: residual block, attention (unless the level has no heads), residual block."""
 
     def __init__(self, style: BlockStyle, level: Level) -> None:
         super().__init__()
@@ -147,14 +146,14 @@ class MidBlock(CheckpointedBlock):
 
 
 class UpBlock(CheckpointedBlock):
-    """For every skip: join it, residual block, attention; then doubling (except on the last level).
+    """A level on the way up: for each skip connection, concatenate it, residual block, attention; then doubling.
 
     Args:
-        style: What the network's levels have in common.
-        level: This level.
-        in_channels: Channels coming from below.
-        skip_channels: Channels of the skips, in the order in which they are used.
-        last: Whether this is the level of the output's resolution.
+        style: Options that all levels share.
+        level: Options of this level.
+        in_channels: Channels of the features from the level below.
+        skip_channels: Channels of the skip connections, in the order in which they are used.
+        last: Whether this is the level of the output's resolution, which doubles nothing.
     """
 
     def __init__(
@@ -171,7 +170,7 @@ class UpBlock(CheckpointedBlock):
         self.upsamplers = nn.ModuleList([] if last else [style.resampler(width, "up")])
 
     def forward(self, hidden: Tensor, temb: Tensor, context: Context, skips: list[Tensor]) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, channels, 2H, 2W), taking the skips from the end of `skips`."""
+        """Map (B, in_channels, H, W) to (B, channels, 2H, 2W), popping the skip connections off `skips`."""
         for i, resnet in enumerate(self.resnets):
             skip = repeat_batch(skips.pop(), hidden.shape[0])
             hidden = self.run(resnet, torch.cat([hidden, skip], dim=1), temb)

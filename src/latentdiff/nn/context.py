@@ -1,4 +1,4 @@
-"""The context of cross-attention as attention layers read it: keys and values, computed once for all steps."""
+"""The keys and values of cross-attention, computed once and reused at every denoising step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def repeat_batch(tensor: Tensor, batch: int) -> Tensor:
-    """Repeat (B, ...) as a whole to (batch, ...), `batch` being a multiple of B; unchanged where B equals `batch`."""
+    """Repeat a batch (B, ...) to (batch, ...), a multiple of B: row i of the result is row i mod B of `tensor`."""
     if tensor.shape[0] == batch:
         return tensor
     return tensor.repeat(batch // tensor.shape[0], *[1] * (tensor.ndim - 1))
@@ -20,7 +20,7 @@ def repeat_batch(tensor: Tensor, batch: int) -> Tensor:
 class ContextCache:
     """Keys and values of every cross-attention layer of one network for one batch of contexts.
 
-    It holds as long as the network's weights (adapters included) do. Slicing along the batch makes views.
+    It is valid until the network's weights (adapters included) change. Slicing it slices the batch, without a copy.
 
     Attributes:
         keys: One tensor (B, heads, M, head_dim) per cross-attention layer, in the network's order.
@@ -32,7 +32,7 @@ class ContextCache:
 
     @property
     def batch_size(self) -> int:
-        """Number of contexts B."""
+        """The number of contexts B."""
         return self.keys[0].shape[0]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> ContextCache:
@@ -44,7 +44,7 @@ class ContextCache:
 
     @staticmethod
     def cat(caches: Sequence[ContextCache]) -> ContextCache:
-        """Join caches of one network along the batch."""
+        """Concatenate caches of one network along the batch."""
         keys = zip(*(cache.keys for cache in caches), strict=True)
         values = zip(*(cache.values for cache in caches), strict=True)
         return ContextCache(tuple(torch.cat(layer) for layer in keys), tuple(torch.cat(layer) for layer in values))

@@ -1,4 +1,4 @@
-"""From a feature map to one vector."""
+"""Pooling a feature map to one vector."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from latentdiff.nn.attention import attend, merge_heads, split_heads
-from latentdiff.nn.init import zero_init
+from latentdiff.nn.layers import zero_init
 
 
 class AttentionPool(nn.Module):
-    """The mean over all pixels attends to them and itself, as in CLIP's ResNets (Radford et al. 2021).
+    """Attention pooling of CLIP's ResNets (Radford et al. 2021): the mean over all pixels attends to them and itself.
 
     Args:
         channels: Channels of the feature map.
-        pixels: Number of its pixels, H * W; each has a learned position.
-        heads: Number of heads.
+        pixels: Number of its pixels, H * W; each has a learned position embedding.
+        heads: Number of attention heads.
         out_features: Length of the result.
     """
 
@@ -36,7 +36,7 @@ class AttentionPool(nn.Module):
 
 
 class MeanPool(nn.Module):
-    """The mean over all pixels, after a 1x1 convolution: any height and width.
+    """Mean pooling, then a linear map (a 1x1 convolution); takes any height and width.
 
     Args:
         channels: Channels of the feature map.

@@ -9,18 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentdiff.nn.context import repeat_batch
-from latentdiff.nn.init import zero_init
+from latentdiff.nn.layers import zero_init
 
 Direction = Literal["down", "up"]
 
 
 def halve(hidden: Tensor) -> Tensor:
-    """Mean over 2x2 pixels."""
+    """Average pooling over 2x2 pixels: (B, C, H, W) to (B, C, H/2, W/2)."""
     return F.avg_pool2d(hidden, 2)
 
 
 def double(hidden: Tensor) -> Tensor:
-    """Every pixel becomes 2x2 pixels."""
+    """Nearest-neighbour doubling: (B, C, H, W) to (B, C, 2H, 2W)."""
     return F.interpolate(hidden, scale_factor=2.0, mode="nearest")
 
 
@@ -28,7 +28,7 @@ RESIZE: dict[Direction, Callable[[Tensor], Tensor]] = {"down": halve, "up": doub
 
 
 class ResnetBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, with the timestep let in before the second half; plus the input.
+    """Twice norm, SiLU and convolution, with the time embedding added between the two, and a residual connection.
 
     The norms are GroupNorm with epsilon 1e-5; torch computes their statistics in float32 whatever the dtype. The last
     convolution starts at zero, so a new block is the identity (up to its 1x1 shortcut).
@@ -38,9 +38,10 @@ class ResnetBlock(nn.Module):
         out_channels: Channels of the output; a 1x1 shortcut convolution is added where they differ.
         temb_channels: Width of the time embedding.
         groups: Groups of the norms.
-        dropout: Probability of dropping before the last convolution.
-        scale_shift: The time embedding scales and shifts the second norm's output instead of being added before it.
-        resize: Halve ("down") or double ("up") height and width between the first SiLU and convolution.
+        dropout: Dropout probability before the last convolution.
+        scale_shift: Whether the time embedding scales and shifts the second norm's output instead of being added
+            before that norm.
+        resize: "down" halves and "up" doubles height and width between the first SiLU and convolution.
     """
 
     def __init__(
@@ -69,11 +70,11 @@ class ResnetBlock(nn.Module):
         """Apply the block.
 
         Args:
-            hidden: (B, in_channels, H, W).
+            hidden: Features (B, in_channels, H, W).
             temb: Time embedding after its SiLU: (1, temb_channels), or n rows with B a multiple of n.
 
         Returns:
-            (B, out_channels, H', W'), with H' = H, H/2 or 2H.
+            Features (B, out_channels, H', W'), where H' is H, H/2 or 2H, and W' likewise.
         """
         residual = hidden
         hidden = F.silu(self.norm1(hidden))

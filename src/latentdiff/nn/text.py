@@ -1,4 +1,4 @@
-"""A text transformer: pre-norm layers of self-attention and feed-forward, nothing masked."""
+"""A text transformer: pre-norm layers of self-attention and feed-forward, without an attention mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from latentdiff.nn.blocks import CheckpointedBlock
 
 
 class TextAttention(nn.Module):
-    """Self-attention whose inner width, heads times head width, is independent of the tokens' width."""
+    """Self-attention whose inner width, `heads * head_dim`, does not depend on the tokens' width."""
 
     def __init__(self, width: int, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class TextAttention(nn.Module):
         self.out_proj = nn.Linear(heads * head_dim, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Attend within (B, M, width); same shape."""
+        """Map tokens (B, M, width) to the same shape."""
         query, key, value = (split_heads(to(tokens), self.heads) for to in (self.q_proj, self.k_proj, self.v_proj))
         out: Tensor = self.out_proj(merge_heads(attend(query, key, value)))
         return out
@@ -40,21 +40,21 @@ class TextLayer(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map (B, M, width) to the same shape."""
+        """Map tokens (B, M, width) to the same shape."""
         tokens = tokens + self.self_attn(self.self_attn_layer_norm(tokens))
         out: Tensor = tokens + self.fc2(F.gelu(self.fc1(self.final_layer_norm(tokens))))
         return out
 
 
 class TextTransformer(CheckpointedBlock):
-    """Token and position embeddings, layers, final norm: ids (B, M) to (B, M, width).
+    """Token and position embeddings, layers and a final norm.
 
     Args:
         vocabulary: Number of token ids.
-        positions: Longest sequence.
+        positions: Length of the longest sequence.
         width: Channels of the tokens.
         layers: Number of layers.
-        heads: Heads of every layer.
+        heads: Number of attention heads in every layer.
         head_dim: Width of a head.
     """
 
@@ -68,7 +68,7 @@ class TextTransformer(CheckpointedBlock):
             nn.init.normal_(embedding.weight, std=0.02)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Map ids (B, M) to (B, M, width)."""
+        """Map token ids (B, M) to features (B, M, width)."""
         places = torch.arange(ids.shape[1], device=ids.device)
         tokens = self.embed_tokens(ids) + self.embed_positions(places)
         for layer in self.layers:

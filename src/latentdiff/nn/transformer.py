@@ -1,4 +1,4 @@
-"""The spatial transformer, which lets a context into the network (section 3.3 and appendix E.2.1 of the paper)."""
+"""The spatial transformer, by which a context conditions the network (section 3.3 and appendix E.2.1 of the paper)."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from torch import Tensor, nn
 
 from latentdiff.nn.attention import CrossAttention, SelfAttention
 from latentdiff.nn.context import ContextCache, repeat_batch
-from latentdiff.nn.init import zero_init
+from latentdiff.nn.layers import zero_init
 
 
 class GEGLU(nn.Module):
-    """Linear layer whose one half is gated by the exact GELU of the other: (B, L, width) to (B, L, out)."""
+    """Linear layer whose first half is multiplied by the exact GELU of its second (Shazeer 2020, arXiv 2002.05202)."""
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.proj = nn.Linear(width, 2 * out)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map (B, L, width) to (B, L, out)."""
+        """Map tokens (B, L, width) to (B, L, out)."""
         value, gate = self.proj(tokens).chunk(2, dim=-1)
         out: Tensor = value * F.gelu(gate)
         return out
 
 
 class FeedForward(nn.Module):
-    """GEGLU to four times the width and back; (B, L, width) keeps its shape."""
+    """GEGLU to four times the width, then a linear layer back to the width."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.net = nn.Sequential(OrderedDict({"0": GEGLU(width, 4 * width), "2": nn.Linear(4 * width, width)}))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map (B, L, width) to the same shape."""
+        """Map tokens (B, L, width) to the same shape."""
         out: Tensor = self.net(tokens)
         return out
 
@@ -52,7 +52,7 @@ class BasicTransformerBlock(nn.Module):
         self.ff = FeedForward(width)
 
     def forward(self, tokens: Tensor, context: Tensor | ContextCache) -> Tensor:
-        """Map (B, L, width) to (n, L, width), n being the batch of `context`, a multiple of B."""
+        """Map tokens (B, L, width) to (n, L, width), where n is the batch size of `context`, a multiple of B."""
         batch = context.batch_size if isinstance(context, ContextCache) else context.shape[0]
         tokens = repeat_batch(tokens + self.attn1(self.norm1(tokens)), batch)
         tokens = tokens + self.attn2(self.norm2(tokens), context)
@@ -61,15 +61,16 @@ class BasicTransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer blocks over the pixels of a feature map, between a norm and two projections, plus the input.
+    """Transformer blocks over the pixels of a feature map: norm, projection, blocks, projection, residual connection.
 
     Args:
-        channels: Channels of the feature map, and width of the transformer.
+        channels: Channels of the feature map, which are the transformer's width.
         context_dim: Channels of the context.
         heads: Number of heads.
         depth: Number of transformer blocks.
         groups: Groups of the norm, whose epsilon is 1e-6.
-        linear_projection: Project by linear layers rather than 1x1 convolutions (same function, other weight shapes).
+        linear_projection: Whether to project by linear layers instead of 1x1 convolutions, which is the same function
+            with other weight shapes.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class SpatialTransformer(nn.Module):
         )
 
     def forward(self, hidden: Tensor, context: Tensor | ContextCache) -> Tensor:
-        """Map (B, C, H, W) to (n, C, H, W), n being the batch of `context`, a multiple of B."""
+        """Map (B, C, H, W) to (n, C, H, W), where n is the batch size of `context`, a multiple of B."""
         height = hidden.shape[2]
         tokens = self.norm(hidden)
         if self.linear_projection:

@@ -1,4 +1,4 @@
-"""Solvers: from noise to a sample, one file each; `base` says what they share."""
+"""Schedulers: the solvers that turn noise into a sample, one file each; `base` has what they share."""
 
 from latentdiff.schedulers.noise_schedule import original_ddim_timesteps
 from latentdiff.schedulers.select import make_scheduler

@@ -1,10 +1,10 @@
-"""A scheduler is a table of coefficients: see `TableScheduler`."""
+"""`TableScheduler`, the base of the solvers: a scheduler is a table of coefficients."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,113 +17,133 @@ from torch import Tensor
 
 from latentdiff.errors import ConfigError
 from latentdiff.schedulers.linear_combination import OUT, LinearCombination, Terms, X, evaluate
-from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, Array, NoiseSchedule, spaced_timesteps
+from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, Grid, NoiseSchedule, spaced_timesteps
 from latentdiff.seeding import Generators
+from latentdiff.types import JSON, Float64Array
 
 Row = dict[str, LinearCombination]
+"""One row of a solver's table; see `TableScheduler._row`."""
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
 @dataclass
 class SchedulerOutput(BaseOutput):  # type: ignore[misc]
-    """What a step returns: the sample at the next timestep and the current estimate of x0."""
+    """The result of a step.
+
+    Attributes:
+        prev_sample: The sample (B, C, H, W) at the next timestep.
+        pred_original_sample: The estimate of x0 (B, C, H, W) at this timestep.
+    """
 
     prev_sample: Tensor
     pred_original_sample: Tensor
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The noise levels of a run: x_i = alpha[i] x0 + sigma[i] noise, i = 0 .. N, and the timesteps of the first N."""
-
-    timesteps: Array
-    alpha: list[float]
-    sigma: list[float]
-
-
 class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """Base of the package's own solvers.
 
-    Every solver is linear in the sample, the model's output, what it remembers of earlier steps and noise. A subclass
-    therefore says only what one row of its table is (`_row`); rows are worked out in float64 on the host before the
-    run, and `step` evaluates one of them with a few fused operations. Nothing is ever read back from the device: the
-    position in the run is a host counter.
+    Every solver is linear in the sample, the model's output, what it remembers of earlier steps, and noise. A subclass
+    therefore only states one row of its table of coefficients (`_row`). The rows are computed in float64 on the host
+    before the run, and `step` evaluates one of them with a few fused operations. Nothing is ever read back from the
+    device: the position in the run is a counter on the host.
 
-    Configs have diffusers' names, so folders load there and here. Options with one possible value here are written
-    into the config as well: `limits`, which mean the same in every solver, and `fixed`, which tell this solver from
-    others of its diffusers counterpart. A config that asks for another value is refused, see `extract_init_dict`.
+    Configs have diffusers' names, so folders load in both packages. Options that have one possible value here are
+    written into the config as well. A config that asks for another value is refused, see `extract_init_dict`.
+
+    Attributes:
+        order: Number of model calls per step.
+        counterpart: The name of the class of diffusers that samples alike.
+        allowed_values: Options that mean the same in every solver, with the only value that is offered here.
+        solver_values: Options of the counterpart that tell this solver from the counterpart's others.
+        has_eta: Whether `step` takes `eta`.
+        variance_exploding: Whether the sample is kept at unit image scale, x / alpha (Karras et al. 2022).
+        floor: What replaces an alpha_bar of exactly 0, for solvers that need a finite sigma.
     """
 
     _compatibles: ClassVar[list[str]] = [*(entry.name for entry in KarrasDiffusionSchedulers), "LCMScheduler"]
     order: int = 1
     counterpart: ClassVar[str] = ""
-    limits: ClassVar[Mapping[str, object]] = {"clip_sample": False, "thresholding": False, "use_flow_sigmas": False}
-    fixed: ClassVar[Mapping[str, object]] = {}
+    allowed_values: ClassVar[Mapping[str, object]] = {
+        "clip_sample": False,
+        "thresholding": False,
+        "use_flow_sigmas": False,
+    }
+    solver_values: ClassVar[Mapping[str, object]] = {}
     has_eta: ClassVar[bool] = False
-    exploding: ClassVar[bool] = False  # True: the sample is kept at unit image scale, x / alpha (Karras et al. 2022)
+    variance_exploding: ClassVar[bool] = False
     floor: ClassVar[float] = 0.0
 
-    # -- what a solver says ------------------------------------------------------------------------------------------
+    # -- what a solver defines ---------------------------------------------------------------------------------------
 
     def _row(self, call: int, history: int, eta: float) -> Row:
-        """The update after model call `call`, with `history` calls since the run began.
+        """The update after a model call, as linear combinations of `X`, `OUT`, `NOISE` and remembered tensors.
+
+        Args:
+            call: The number of the model call in the run, from 0.
+            history: The number of model calls since the run began or was entered in its middle.
+            eta: The share of fresh noise, for solvers that have it.
 
         Returns:
-            Combinations of `X`, `OUT`, `NOISE` and the previous row's memory: "prev" and "x0", and under any other
-            name what the next row may use.
+            "prev", the sample at the next level; "x0", the estimate of the clean sample; and, under any other name,
+            what the next row may use as `memory(name)`.
         """
         raise NotImplementedError
 
-    def _grid(self, steps: int | None, timesteps: Array | None, sigmas: Array | None) -> Grid:
-        """The run's noise levels; exactly one argument is given. Here: whole training timesteps."""
+    def _grid(self, steps: int | None, timesteps: Float64Array | None, sigmas: Float64Array | None) -> Grid:
+        """The run's noise levels; exactly one argument is given. In this class they are whole training timesteps."""
         if sigmas is not None:
             raise ConfigError(f"{type(self).__name__} visits training timesteps; give timesteps instead of sigmas")
         if timesteps is None:
             config = self.config
             timesteps = spaced_timesteps(config.timestep_spacing, steps or 0, len(self.schedule), config.steps_offset)
-        timesteps = self._checked(timesteps.round())
+        timesteps = self._check_timesteps(timesteps.round())
         return self._training_grid(timesteps.astype(int))
 
     def _final_alpha_bar(self) -> float:
-        """The level on which the last step lands."""
+        """The alpha_bar of the level on which the last step lands."""
         return 1.0
 
     def _training_grid(self, timesteps: NDArray[np.int_]) -> Grid:
         alpha_bar = np.append(self.schedule.alphas_cumprod[timesteps], self._final_alpha_bar())
         return Grid(timesteps.astype(np.float64), np.sqrt(alpha_bar).tolist(), np.sqrt(1 - alpha_bar).tolist())
 
-    def _levels(self, count: int) -> Sequence[int]:
+    def _call_levels(self, count: int) -> Sequence[int]:
         """The grid level of each model call, for a grid of `count` timesteps."""
         return range(count)
 
-    # -- for solvers -------------------------------------------------------------------------------------------------
+    # -- what solvers are given --------------------------------------------------------------------------------------
 
     def _setup(self) -> None:
-        """To be called by every constructor, after its arguments are in the config."""
+        """Make the noise schedule of the config; every constructor ends with this call."""
         if self.config.prediction_type not in PREDICTION_TYPES:
             raise ConfigError(
                 f"prediction_type is {self.config.prediction_type!r}; choose one of {', '.join(PREDICTION_TYPES)}"
             )
-        self.register_to_config(**{**self.limits, **self.fixed})
+        self.register_to_config(**{**self.allowed_values, **self.solver_values})
         self.schedule = NoiseSchedule.from_config(self.config, self.floor)
         self.betas = torch.from_numpy(self.schedule.betas).float()
         self.alphas_cumprod = torch.from_numpy(self.schedule.alphas_cumprod).float()
         self.num_inference_steps: int | None = None
-        self._use(self._training_grid(np.arange(len(self.schedule))[::-1]), None)
+        self._begin_run(self._training_grid(np.arange(len(self.schedule))[::-1]), None)
         alpha_bar = self.schedule.alphas_cumprod
         self._training_levels = torch.from_numpy(np.sqrt([alpha_bar, 1 - alpha_bar])).float()
 
     def _predict(
         self, level: int, x: LinearCombination = X, out: LinearCombination = OUT, kind: str = ""
     ) -> tuple[LinearCombination, LinearCombination]:
-        """(x0, noise) estimates at a grid level from a sample and the model's output for it (DDPM eq. 4).
+        """The estimates of x0 and of the noise at a grid level (Ho et al. 2020, eq. 4).
 
-        `kind` is what the output is, by default the config's prediction type; v is alpha noise - sigma x0 (Salimans &
-        Ho 2022, arXiv 2202.00512).
+        v is alpha noise - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512).
+
+        Args:
+            level: The index of the level in the grid.
+            x: The sample.
+            out: The model's output for it.
+            kind: The prediction type of `out`, by default that of the config.
         """
         alpha, sigma = self.grid.alpha[level], self.grid.sigma[level]
-        x = alpha * x if self.exploding else x
+        x = alpha * x if self.variance_exploding else x
         kind = kind or self.config.prediction_type
         if kind == "v_prediction":
             return alpha * x - sigma * out, alpha * out + sigma * x
@@ -135,8 +155,8 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             )
         return (x - sigma * out) / alpha, out
 
-    def _checked(self, timesteps: Array) -> Array:
-        """Timesteps, or a ConfigError where they leave the training range or do not fall."""
+    def _check_timesteps(self, timesteps: Float64Array) -> Float64Array:
+        """Return `timesteps`, or raise a ConfigError where they leave the training range or do not fall."""
         last = len(self.schedule) - 1
         if not len(timesteps) or timesteps.min() < 0 or timesteps.max() > last or (np.diff(timesteps) >= 0).any():
             shown = ", ".join(f"{t:g}" for t in timesteps[:4])
@@ -153,26 +173,30 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
     ) -> None:
-        """Plan a run. Give exactly one of the three.
+        """Choose the timesteps of a run, by exactly one of `num_inference_steps`, `timesteps` and `sigmas`.
 
         Args:
             num_inference_steps: Number of solver steps, spaced as the config says.
-            device: Where `timesteps` is put.
+            device: Device of `self.timesteps`.
             timesteps: The training timesteps to visit, falling.
             sigmas: The noise levels to visit, falling and ending with the one to land on (usually 0).
+
+        Raises:
+            ConfigError: If not exactly one is given, or it is not valid for this solver.
         """
         if [num_inference_steps, timesteps, sigmas].count(None) != 2:
             raise ConfigError("give exactly one of num_inference_steps, timesteps and sigmas")
         custom = [None if values is None else np.asarray(values, dtype=np.float64) for values in (timesteps, sigmas)]
         grid = self._grid(num_inference_steps, *custom)
         self.num_inference_steps = len(grid.timesteps)
-        self._use(grid, device)
+        self._begin_run(grid, device)
         self._rows(0.0)
 
-    def _use(self, grid: Grid, device: str | torch.device | None) -> None:
+    def _begin_run(self, grid: Grid, device: str | torch.device | None) -> None:
+        """Take a new grid and forget everything about the run before."""
         self.grid = grid
-        self._calls = list(self._levels(len(grid.timesteps)))
-        whole = (grid.timesteps == grid.timesteps.round()).all() and not self.exploding
+        self._calls = list(self._call_levels(len(grid.timesteps)))
+        whole = (grid.timesteps == grid.timesteps.round()).all() and not self.variance_exploding
         values = torch.from_numpy(grid.timesteps[self._calls]).to(torch.int64 if whole else torch.float32)
         self._host_timesteps: list[float] = values.tolist()
         self.timesteps = values.to(device)
@@ -181,15 +205,15 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.sigmas = (levels[1] / levels[0])[[*self._calls, -1]].float()
         self._tables: dict[tuple[int, float], list[dict[str, Terms]]] = {}
         self._begin_index: int | None = None
-        self._restart(0)
+        self._reset_history(0)
         self._step_index: int | None = None
 
-    def _restart(self, index: int) -> None:
+    def _reset_history(self, index: int) -> None:
         self._first = self._step_index = index
         self._memory: dict[str, Tensor] = {}
 
     def _rows(self, eta: float) -> list[dict[str, Terms]]:
-        """The table from the run's first call on, worked out once per (first call, eta)."""
+        """The rows from the run's first call on, computed once for each (first call, eta)."""
         key = self._first, eta
         if key not in self._tables:
             rows = [self._row(i, i - self._first, eta) for i in range(self._first, len(self._calls))]
@@ -199,7 +223,7 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @property
     def init_noise_sigma(self) -> float:
         """Standard deviation of the noise that a run starts from."""
-        if not self.exploding:
+        if not self.variance_exploding:
             return 1.0
         highest = self.grid.sigma[0] / self.grid.alpha[0]
         return highest if self.config.timestep_spacing != "leading" else float(np.hypot(highest, 1))
@@ -211,20 +235,24 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @property
     def begin_index(self) -> int | None:
-        """Where `set_begin_index` put the start of the run."""
+        """Index into `timesteps` of the run's start, if `set_begin_index` has set it."""
         return self._begin_index
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Start the run at `timesteps[begin_index]`, as image-to-image does."""
+        """Start the run at `timesteps[begin_index]`, as image-to-image does.
+
+        Raises:
+            ConfigError: If there is no such timestep.
+        """
         if not 0 <= begin_index < len(self._calls):
             raise ConfigError(f"begin_index is {begin_index}; choose 0 to {len(self._calls) - 1}")
         self._begin_index = begin_index
         self._step_index = None
 
-    def _place(self, timestep: float | Tensor, expected: int | None) -> int | None:
-        """Index of a timestep in `timesteps`, without reading a device; None if that cannot be known.
+    def _index_in_run(self, timestep: float | Tensor, expected: int | None) -> int | None:
+        """Index of a timestep in `timesteps`; None if it can't be known without reading a device.
 
-        An element of `timesteps` (`for t in scheduler.timesteps`) is a view of it: its offset tells its index.
+        An element of `timesteps` (`for t in scheduler.timesteps`) is a view of it, so its storage offset is its index.
         """
         if isinstance(timestep, Tensor):
             if torch.compiler.is_compiling():
@@ -241,22 +269,22 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             raise ConfigError(f"timestep {timestep:g} is not in this run; pass the elements of scheduler.timesteps")
         return found[-1]
 
-    def _locate(self, timestep: float | Tensor) -> int:
-        """Index of this call; a jump begins a new run there, without history."""
+    def _index_of_call(self, timestep: float | Tensor) -> int:
+        """Index in `timesteps` of this call; a jump to another place begins a new run there, without history."""
         expected = self._begin_index if self._step_index is None else self._step_index
-        index = self._place(timestep, expected)
+        index = self._index_in_run(timestep, expected)
         if index is None:
             index = expected or 0
         if index >= len(self._calls):
             raise ConfigError(f"all {len(self._calls)} timesteps of this run are used up; call set_timesteps again")
         if index != self._step_index:
-            self._restart(index)
+            self._reset_history(index)
         return index
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor) -> Tensor:
-        """The sample as the model wants it, at unit variance for unit-variance data."""
-        index = self._locate(timestep)
-        return sample * self.grid.alpha[self._calls[index]] if self.exploding else sample
+        """The sample in the scale that the model takes: unit variance for data of unit variance."""
+        index = self._index_of_call(timestep)
+        return sample * self.grid.alpha[self._calls[index]] if self.variance_exploding else sample
 
     def step(
         self,
@@ -273,25 +301,31 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
         Args:
             model_output: The model's prediction (B, C, H, W) for the scaled sample.
-            timestep: The element of `timesteps` that it was made for.
+            timestep: The element of `timesteps` that the prediction was made for.
             sample: The current sample (B, C, H, W), not scaled. Half precision is combined in float32.
-            eta: Share of fresh noise, for solvers that have it (DDIM).
+            eta: Share of fresh noise, in [0, 1], for solvers that have it (DDIM).
             generator: Source of the noise, or one per image; a CPU generator serves every device.
-            variance_noise: The noise itself, instead of a generator. Both are unused where the step adds no noise.
-            return_dict: False for the plain tuple (prev_sample, pred_original_sample).
+            variance_noise: The noise (B, C, H, W) itself, in place of a generator. Both are unused where the step adds
+                no noise.
+            return_dict: Whether to return a `SchedulerOutput`, or the tuple (prev_sample, pred_original_sample).
+
+        Raises:
+            ConfigError: If the timestep is not in this run, or an option does not fit this solver.
         """
         if self.num_inference_steps is None:
             raise ConfigError("the scheduler has no timesteps yet; call set_timesteps first")
         if eta and not self.has_eta:
             raise ConfigError(f"{type(self).__name__} has no eta, but {eta} was given; leave it at 0 or use DDIM")
-        index = self._locate(timestep)
+        index = self._index_of_call(timestep)
         row = self._rows(eta)[index - self._first]
         dtype = torch.float32 if sample.dtype.itemsize < 4 else sample.dtype
         known = {**self._memory, "x": sample.to(dtype), "out": model_output.to(dtype)}
         if any(name == "noise" for name, _ in row["prev"]):
             known["noise"] = _noise(known["x"], generator, variance_noise)
         values = {terms: evaluate(terms, known) for terms in row.values()}
-        self._memory = {name: _owned(values[terms], known) for name, terms in row.items() if name not in ("prev", "x0")}
+        self._memory = {
+            name: _without_aliases(values[terms], known) for name, terms in row.items() if name not in ("prev", "x0")
+        }
         self._step_index = index + 1
         result = SchedulerOutput(values[row["prev"]].to(sample.dtype), values[row["x0"]].to(sample.dtype))
         return result if return_dict else (result.prev_sample, result.pred_original_sample)
@@ -299,7 +333,7 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     # -- the forward process -----------------------------------------------------------------------------------------
 
     def _level_at(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha, sigma), each (B, 1, ..., 1): of this run where a timestep is one of it, else of training."""
+        """(alpha, sigma) of each timestep, (B, 1, ..., 1): the run's if the timestep is in the run, else training's."""
         device = like.device
         timesteps = timesteps.to(device).reshape(-1)
         run, training = self._run_levels.to(device), self._training_levels.to(device)
@@ -309,9 +343,9 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return alpha, sigma
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Samples (B, C, H, W) noised to the level of each of `timesteps` (B,), in this scheduler's scaling."""
+        """Samples (B, C, H, W) with the noise of `timesteps` (B,) added, in this scheduler's scaling."""
         alpha, sigma = self._level_at(timesteps, original_samples)
-        if self.exploding:
+        if self.variance_exploding:
             alpha, sigma = torch.ones_like(alpha), sigma / alpha
         return (alpha * original_samples + sigma * noise).to(original_samples.dtype)
 
@@ -326,25 +360,31 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     # -- configs -----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def extract_init_dict(cls, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
+    def extract_init_dict(cls, config_dict: JSON, **kwargs: object) -> tuple[JSON, JSON, JSON]:
         """Used by `from_config`: keep the model's noise schedule, and refuse what this solver does not do.
 
         A field that diffusers marks as left at its class's default is replaced by this class's default, except those
-        of the noise schedule, which would then describe another model. `limits` bind any config; `fixed` options bind
-        a folder of this class or its counterpart, and are dropped from any other config, which is another solver's.
+        of the noise schedule, which would then describe another model. `allowed_values` bind any config;
+        `solver_values` bind a config of this class or its counterpart, and are dropped from any other, which is another
+        solver's.
+
+        Raises:
+            ConfigError: If the config or an argument asks for another value.
         """
         defaults = set(config_dict.get("_use_default_values", ())) - set(NOISE_FIELDS)
         config = {k: v for k, v in config_dict.items() if k not in defaults and k != "_use_default_values"}
         own = config.get("_class_name") in (cls.__name__, cls.counterpart)
-        for name, allowed in {**cls.limits, **cls.fixed}.items():
-            told = config.pop(name, allowed)
-            asked = kwargs.pop(name, told if own or name in cls.limits else allowed)
+        for name, allowed in {**cls.allowed_values, **cls.solver_values}.items():
+            stored = config.pop(name, allowed)
+            asked = kwargs.pop(name, stored if own or name in cls.allowed_values else allowed)
             if asked != allowed:
                 raise ConfigError(f"{name} is {asked!r} in the config; {cls.__name__} offers {allowed!r} only")
-        return super().extract_init_dict(config, **kwargs)
+        split: tuple[JSON, JSON, JSON] = super().extract_init_dict(config, **kwargs)
+        return split
 
 
 def _noise(like: Tensor, generator: Generators, given: Tensor | None) -> Tensor:
+    """The noise that was given, or else noise drawn in the shape and type of `like`."""
     if isinstance(generator, list) and len(generator) != len(like):
         raise ConfigError(f"{len(generator)} generators were given for {len(like)} images; give one per image, or one")
     if given is None:
@@ -355,6 +395,6 @@ def _noise(like: Tensor, generator: Generators, given: Tensor | None) -> Tensor:
     return given.to(like)
 
 
-def _owned(value: Tensor, known: Mapping[str, Tensor]) -> Tensor:
-    """A value to remember, apart from buffers that the caller or a captured graph may write to again."""
+def _without_aliases(value: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+    """A value to remember: a copy if it is one of the caller's tensors, which may be written to again."""
     return value.clone() if value is known["x"] or value is known["out"] else value

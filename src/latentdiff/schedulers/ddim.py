@@ -14,7 +14,7 @@ from latentdiff.schedulers.linear_combination import NOISE
 
 
 class DDIMScheduler(TableScheduler):
-    """First order and deterministic at eta 0; ancestral sampling over any subset of timesteps at eta 1.
+    """First order. Deterministic at eta 0; ancestral sampling over any subset of the timesteps at eta 1.
 
     Each step goes to the next timestep of the run. (diffusers' goes down by T // steps instead, which is another
     timestep where the run is not evenly spaced, as with "linspace".)
@@ -56,8 +56,9 @@ class DDIMScheduler(TableScheduler):
         return 1.0 if self.config.set_alpha_to_one else float(self.schedule.alphas_cumprod[0])
 
     def _row(self, call: int, history: int, eta: float) -> Row:
-        """Eq. 12, with the noise of eq. 16."""
-        (alpha, alpha_next), (sigma, sigma_next) = self.grid.alpha[call : call + 2], self.grid.sigma[call : call + 2]
+        """Eq. 12 of the paper, with the noise of eq. 16."""
+        alpha, alpha_next = self.grid.alpha[call : call + 2]
+        sigma, sigma_next = self.grid.sigma[call : call + 2]
         if not 0 <= eta <= 1:
             raise ConfigError(f"eta is {eta}; choose 0 to 1")
         x0, noise = self._predict(call)

@@ -1,4 +1,4 @@
-"""Ancestral sampling (Ho et al. 2020, arXiv 2006.11239, algorithm 2), over all timesteps or a subset."""
+"""DDPM, ancestral sampling (Ho et al. 2020, arXiv 2006.11239, algorithm 2), over all timesteps or a subset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VARIANCE_TYPES = ("fixed_small", "fixed_large", None)
 
 
 class DDPMScheduler(TableScheduler):
-    """First order, stochastic; the step from timestep 0 adds no noise.
+    """First order and stochastic. The step from timestep 0 adds no noise.
 
     Args:
         num_train_timesteps: Number of training timesteps T.
@@ -23,8 +23,8 @@ class DDPMScheduler(TableScheduler):
         beta_end: Last beta.
         beta_schedule: A name in `noise_schedule.BETA_SCHEDULES`.
         trained_betas: The betas themselves, (T,), instead of the three above.
-        variance_type: "fixed_small", the posterior's variance, as the original code, or "fixed_large", beta; None, as
-            other solvers' configs have it, is "fixed_small".
+        variance_type: "fixed_small" is the posterior's variance, as in the original code, "fixed_large" is beta. None,
+            which is in other solvers' configs, means "fixed_small".
         prediction_type: "epsilon", "v_prediction" or "sample".
         timestep_spacing: "leading", "trailing" or "linspace".
         steps_offset: Added to every timestep by "leading" spacing.
@@ -53,11 +53,13 @@ class DDPMScheduler(TableScheduler):
         self._setup()
 
     def _row(self, call: int, history: int, eta: float) -> Row:
-        """Eq. 7, with beta that of the whole step: 1 - alpha_bar_t / alpha_bar_next."""
-        (alpha, alpha_next), (sigma, sigma_next) = self.grid.alpha[call : call + 2], self.grid.sigma[call : call + 2]
+        """Eq. 7 of the paper, where beta is that of the whole step: 1 - alpha_bar_t / alpha_bar_next."""
+        alpha, alpha_next = self.grid.alpha[call : call + 2]
+        sigma, sigma_next = self.grid.sigma[call : call + 2]
         x0, _ = self._predict(call)
         beta = 1 - (alpha / alpha_next) ** 2
         mean = alpha_next * beta / sigma**2 * x0 + alpha / alpha_next * (sigma_next / sigma) ** 2 * X
-        large = self.config.variance_type == "fixed_large"
-        std = math.sqrt(beta) * (1.0 if large else sigma_next / sigma)
+        std = math.sqrt(beta)
+        if self.config.variance_type != "fixed_large":
+            std *= sigma_next / sigma
         return {"prev": mean + std * NOISE if self.grid.timesteps[call] > 0 else mean, "x0": x0}

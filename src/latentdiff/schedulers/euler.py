@@ -11,11 +11,11 @@ from latentdiff.schedulers.linear_combination import NOISE, LinearCombination, X
 from latentdiff.schedulers.sigma import SigmaScheduler
 
 
-class ExplodingScheduler(SigmaScheduler):
-    """Base of the solvers of dx/dsigma = (x - x0) / sigma, whose sample is x0 + sigma noise."""
+class VarianceExplodingScheduler(SigmaScheduler):
+    """Base of the solvers of dx/dsigma = (x - x0) / sigma, whose sample is x0 + sigma noise (eq. 3 of the paper)."""
 
-    exploding: ClassVar[bool] = True
-    fixed: ClassVar[Mapping[str, object]] = {
+    variance_exploding: ClassVar[bool] = True
+    solver_values: ClassVar[Mapping[str, object]] = {
         "interpolation_type": "linear",
         "timestep_type": "discrete",
         "sigma_min": None,
@@ -23,16 +23,17 @@ class ExplodingScheduler(SigmaScheduler):
     }
 
     def _sigma(self, level: int) -> float:
+        """The standard deviation of the noise at a grid level, at unit image scale."""
         return self.grid.sigma[level] / self.grid.alpha[level]
 
     def _slope(self, level: int) -> tuple[LinearCombination, LinearCombination]:
-        """(x0, dx/dsigma) at a grid level (eq. 3)."""
+        """The estimate of x0 and dx/dsigma at a grid level."""
         x0, _ = self._predict(level)
         return x0, (X - x0) / self._sigma(level)
 
 
-class EulerScheduler(ExplodingScheduler):
-    """First order, deterministic (algorithm 1 without the correction)."""
+class EulerScheduler(VarianceExplodingScheduler):
+    """First order, deterministic (algorithm 1 of the paper without the second-order correction)."""
 
     counterpart = "EulerDiscreteScheduler"
 
@@ -41,8 +42,8 @@ class EulerScheduler(ExplodingScheduler):
         return {"prev": X + (self._sigma(call + 1) - self._sigma(call)) * slope, "x0": x0}
 
 
-class EulerAncestralScheduler(ExplodingScheduler):
-    """Euler down to `down`, then fresh noise back up to the next level; first order, stochastic."""
+class EulerAncestralScheduler(VarianceExplodingScheduler):
+    """First order, stochastic: Euler's method to a level below the next, then fresh noise up to the next level."""
 
     counterpart = "EulerAncestralDiscreteScheduler"
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from latentdiff.schedulers.base import Row
-from latentdiff.schedulers.euler import ExplodingScheduler
+from latentdiff.schedulers.euler import VarianceExplodingScheduler
 from latentdiff.schedulers.linear_combination import X, memory
 
 
-class HeunScheduler(ExplodingScheduler):
+class HeunScheduler(VarianceExplodingScheduler):
     """Second order, deterministic, two model calls per step: `timesteps` holds every timestep but the first twice.
 
-    The last step, to sigma 0, is Euler's. A run that starts between the two calls of a step does nothing in the second.
+    The last step, to sigma 0, is Euler's. A run that starts at the second call of a step leaves the sample unchanged in
+    that call.
     """
 
     counterpart = "HeunDiscreteScheduler"
     order = 2
 
-    def _levels(self, count: int) -> Sequence[int]:
+    def _call_levels(self, count: int) -> Sequence[int]:
         return [(call + 1) // 2 for call in range(2 * count - 1)]
 
     def _row(self, call: int, history: int, eta: float) -> Row:

@@ -1,4 +1,4 @@
-"""Multistep consistency sampling (Luo et al. 2023, arXiv 2310.04378, algorithm 3)."""
+"""LCM, multistep consistency sampling (Luo et al. 2023, arXiv 2310.04378, algorithm 3)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 from diffusers.configuration_utils import register_to_config
 
 from latentdiff.errors import ConfigError
-from latentdiff.schedulers.base import Grid, Row, TableScheduler
+from latentdiff.schedulers.base import Row, TableScheduler
 from latentdiff.schedulers.linear_combination import NOISE, X
-from latentdiff.schedulers.noise_schedule import Array
+from latentdiff.schedulers.noise_schedule import Grid
+from latentdiff.types import Float64Array
 
 SIGMA_DATA = 0.5
 
 
 class LCMScheduler(TableScheduler):
-    """For models distilled into a latent consistency model: jump to x0, then noise it to the next timestep.
+    """Sampler of latent consistency models: predict x0, then add the noise of the next timestep.
 
     Args:
         num_train_timesteps: Number of training timesteps T.
@@ -25,9 +26,9 @@ class LCMScheduler(TableScheduler):
         beta_end: Last beta.
         beta_schedule: A name in `noise_schedule.BETA_SCHEDULES`.
         trained_betas: The betas themselves, (T,), instead of the three above.
-        original_inference_steps: Steps of the solver that the model was distilled from; a run visits some of these.
+        original_inference_steps: Number of solver steps that the model was distilled with; a run visits some of them.
         prediction_type: "epsilon", "v_prediction" or "sample".
-        timestep_scaling: Factor on the timestep in the boundary condition.
+        timestep_scaling: Factor on the timestep in the boundary condition (eq. 9 of the paper).
         rescale_betas_zero_snr: True to make the last training level pure noise.
     """
 
@@ -53,7 +54,7 @@ class LCMScheduler(TableScheduler):
             )
         self._setup()
 
-    def _grid(self, steps: int | None, timesteps: Array | None, sigmas: Array | None) -> Grid:
+    def _grid(self, steps: int | None, timesteps: Float64Array | None, sigmas: Float64Array | None) -> Grid:
         if steps is not None:
             original = self.config.original_inference_steps
             if not 1 <= steps <= original:
@@ -63,7 +64,7 @@ class LCMScheduler(TableScheduler):
         return super()._grid(None, timesteps, sigmas)
 
     def _row(self, call: int, history: int, eta: float) -> Row:
-        """The consistency function with its boundary condition (eq. 9), then the noise of algorithm 3."""
+        """The consistency function with its boundary condition (eq. 9 of the paper), then the noise of algorithm 3."""
         time = self.grid.timesteps[call] * self.config.timestep_scaling
         skip = SIGMA_DATA**2 / (time**2 + SIGMA_DATA**2)
         x0 = time / math.hypot(time, SIGMA_DATA) * self._predict(call)[0] + skip * X

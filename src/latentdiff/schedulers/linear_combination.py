@@ -1,4 +1,4 @@
-"""Linear combinations of named tensors: solvers are written with them once, in float64, and evaluated at every step."""
+"""Linear combinations of named tensors: solvers are written with them in float64, and evaluated once per step."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class LinearCombination:
         return self * (1.0 / divisor)
 
     def terms(self) -> Terms:
-        """The names with a weight that is not zero."""
+        """The names whose weight is not zero, with their weights."""
         return tuple((name, float(weight)) for name, weight in self.weights.items() if weight != 0)
 
 
 def evaluate(terms: Terms, known: Mapping[str, Tensor]) -> Tensor:
-    """The sum itself, queued on the tensors' device; a lone term of weight 1 is returned as it is."""
+    """Compute the sum on the tensors' device; a single term of weight 1 is returned itself, not a copy."""
     (name, weight), *rest = terms
     total = known[name] if weight == 1 else known[name] * weight
     for name, weight in rest:
@@ -49,12 +49,12 @@ X = LinearCombination({"x": 1.0})
 """The sample that `step` is given."""
 
 OUT = LinearCombination({"out": 1.0})
-"""The model's output for it."""
+"""The model's output for the sample."""
 
 NOISE = LinearCombination({"noise": 1.0})
 """Fresh standard normal noise."""
 
 
 def memory(name: str) -> LinearCombination:
-    """What an earlier step of this run kept under `name`."""
+    """The tensor that the previous step kept under `name`."""
     return LinearCombination({name: 1.0})

@@ -1,8 +1,8 @@
-"""Noise schedules: from betas to noise levels, which timesteps a run visits, and the map between sigma and t.
+"""Noise schedules: the noise levels that follow from betas, and the timesteps that a run visits.
 
-Everything here is numpy float64 and runs once per run, on the host. Notation: alpha_bar_t is the product of (1 - beta)
-up to t (Ho et al. 2020, arXiv 2006.11239, eq. 4), and sigma_t = sqrt((1 - alpha_bar_t) / alpha_bar_t) is the same level
-when the image is kept at unit scale (Karras et al. 2022, arXiv 2206.00364).
+Everything here is computed in numpy float64 on the host, once per run. Notation: alpha_bar_t is the product of
+(1 - beta) up to t (Ho et al. 2020, arXiv 2006.11239, eq. 4), and sigma_t = sqrt((1 - alpha_bar_t) / alpha_bar_t) is the
+same level when the image is kept at unit scale (Karras et al. 2022, arXiv 2206.00364).
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from latentdiff.errors import ConfigError
 from latentdiff.registry import nearest
-
-Array = NDArray[np.floating[Any]]
+from latentdiff.types import JSON, Float64Array
 
 NOISE_FIELDS = (
     "num_train_timesteps",
@@ -37,27 +34,27 @@ TINY_ALPHA_BAR = 2.0**-24
 
 
 def _cosine(t: float) -> float:
-    """Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 17."""
+    """The cosine schedule of Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 17."""
     return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
 
 
 def _laplace(t: float) -> float:
-    """Hang et al. 2024 (arXiv 2407.03297), Laplace schedule with mean 0 and scale 1/2, as diffusers trains it."""
+    """The Laplace schedule of Hang et al. 2024 (arXiv 2407.03297) with mean 0 and scale 1/2, as diffusers has it."""
     log_snr = -0.5 * math.copysign(1, 0.5 - t) * math.log(1 - 2 * abs(0.5 - t) + 1e-6)
     return 1 / math.sqrt(1 + math.exp(-log_snr))
 
 
-def _from_alpha_bar(alpha_bar: Callable[[float], float]) -> Callable[[float, float, int], Array]:
-    """Betas whose cumulative product follows a function of t in [0, 1]; beta_start and beta_end play no part."""
+def _from_alpha_bar(alpha_bar: Callable[[float], float]) -> Callable[[float, float, int], Float64Array]:
+    """Betas for an alpha_bar that is a given function of t in [0, 1]; beta_start and beta_end play no part."""
 
-    def betas(start: float, end: float, count: int) -> Array:
+    def betas(start: float, end: float, count: int) -> Float64Array:
         levels = np.array([alpha_bar(i / count) for i in range(count + 1)])
         return np.asarray(np.minimum(1 - levels[1:] / levels[:-1], MAX_BETA))
 
     return betas
 
 
-BETA_SCHEDULES: Mapping[str, Callable[[float, float, int], Array]] = {
+BETA_SCHEDULES: Mapping[str, Callable[[float, float, int], Float64Array]] = {
     # The original code's names for the first three are "sqrt_linear", "linear" and "sqrt".
     "linear": np.linspace,
     "scaled_linear": lambda start, end, count: np.linspace(start**0.5, end**0.5, count) ** 2,
@@ -69,7 +66,7 @@ BETA_SCHEDULES: Mapping[str, Callable[[float, float, int], Array]] = {
 }
 
 
-def rescale_zero_snr(betas: Array) -> Array:
+def rescale_zero_snr(betas: Float64Array) -> Float64Array:
     """Shift and scale sqrt(alpha_bar) so that the last is 0: pure noise (Lin et al. 2023, arXiv 2305.08891, alg. 1)."""
     root = np.sqrt(np.cumprod(1 - betas))
     root = (root - root[-1]) * root[0] / (root[0] - root[-1])
@@ -82,18 +79,22 @@ class NoiseSchedule:
     """The noise level of every training timestep.
 
     Args:
-        betas: (T,), each in (0, 1].
+        betas: The betas (T,), each in (0, 1].
         floor: What replaces an alpha_bar of exactly 0, for solvers that need a finite sigma.
     """
 
-    betas: Array
+    betas: Float64Array
     floor: float = 0.0
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], floor: float = 0.0) -> NoiseSchedule:
-        """Build from the `NOISE_FIELDS` of a scheduler's config; an unknown `beta_schedule` is a ConfigError."""
+    def from_config(cls, config: JSON, floor: float = 0.0) -> NoiseSchedule:
+        """The noise schedule of the `NOISE_FIELDS` in a scheduler's config.
+
+        Raises:
+            ConfigError: If the beta schedule is unknown, or the number of timesteps is not valid.
+        """
         if config.get("trained_betas") is not None:
-            betas: Array = np.asarray(config["trained_betas"], dtype=np.float64)
+            betas: Float64Array = np.asarray(config["trained_betas"], dtype=np.float64)
         else:
             name = config["beta_schedule"]
             if name not in BETA_SCHEDULES:
@@ -101,7 +102,7 @@ class NoiseSchedule:
             steps = config["num_train_timesteps"]
             if not isinstance(steps, int) or steps < 1:
                 raise ConfigError(f"num_train_timesteps is {steps!r}; it must be a whole number of at least 1")
-            betas = BETA_SCHEDULES[name](config["beta_start"], config["beta_end"], config["num_train_timesteps"])
+            betas = BETA_SCHEDULES[name](config["beta_start"], config["beta_end"], steps)
         if len(betas) != config["num_train_timesteps"]:
             raise ConfigError(
                 f"trained_betas has {len(betas)} values for num_train_timesteps {config['num_train_timesteps']}; "
@@ -113,69 +114,92 @@ class NoiseSchedule:
         return len(self.betas)
 
     @cached_property
-    def alphas_cumprod(self) -> Array:
-        """alpha_bar (T,), in [0, 1)."""
+    def alphas_cumprod(self) -> Float64Array:
+        """The alpha_bar of every training timestep, (T,), in [0, 1)."""
         alpha_bar = np.cumprod(1 - self.betas)
         return np.where(alpha_bar == 0, self.floor, alpha_bar)
 
     @cached_property
-    def sigmas(self) -> Array:
-        """(T,), rising; infinite where alpha_bar is 0."""
+    def sigmas(self) -> Float64Array:
+        """The sigma of every training timestep, (T,), rising; infinite where alpha_bar is 0."""
         with np.errstate(divide="ignore"):
             return np.sqrt((1 - self.alphas_cumprod) / self.alphas_cumprod)
 
-    def sigma_at(self, timesteps: Array) -> Array:
-        """Sigma at real-valued timesteps in [0, T - 1], linear between the training levels."""
+    def sigma_at(self, timesteps: Float64Array) -> Float64Array:
+        """The sigma of real-valued timesteps in [0, T - 1], interpolated linearly between the training levels."""
         return np.interp(timesteps, np.arange(len(self)), self.sigmas)
 
-    def timestep_at(self, sigmas: Array) -> Array:
-        """The real-valued timestep of each sigma, linear in log sigma; beyond the training range, its nearer end."""
+    def timestep_at(self, sigmas: Float64Array) -> Float64Array:
+        """The real-valued timestep of each sigma, interpolated linearly in log sigma.
+
+        A sigma outside the training range gives the nearer end of it.
+        """
         return np.interp(np.log(np.maximum(sigmas, 1e-10)), np.log(self.sigmas), np.arange(len(self)))
 
 
-def karras_sigmas(sigma_min: float, sigma_max: float, count: int, rho: float = 7.0) -> Array:
-    """`count` levels from `sigma_max` down to `sigma_min` (Karras et al. 2022, eq. 5, without the final 0)."""
+@dataclass(frozen=True)
+class Grid:
+    """The N + 1 noise levels of a run; at level i the sample is x_i = alpha[i] x0 + sigma[i] noise.
+
+    Attributes:
+        timesteps: The timesteps (N,) of all levels but the last, on which the run lands.
+        alpha: The scale of the image at each level.
+        sigma: The standard deviation of the noise at each level.
+    """
+
+    timesteps: Float64Array
+    alpha: list[float]
+    sigma: list[float]
+
+
+def karras_sigmas(sigma_min: float, sigma_max: float, count: int, rho: float = 7.0) -> Float64Array:
+    """The sigmas of Karras et al. (2022, eq. 5), `count` levels from `sigma_max` down to `sigma_min`, without the 0."""
     ramp = np.linspace(0, 1, count)
     return np.asarray((sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho)
 
 
-SPACINGS: Mapping[str, Callable[[int, int, int, int], Array]] = {
-    # (steps, points, T, offset): `steps` timesteps out of a grid of `points`; Lin et al. 2023, table 2.
+SPACINGS: Mapping[str, Callable[[int, int, int, float], Float64Array]] = {
+    # The first `steps` timesteps of a grid of `points` over `total` training timesteps (Lin et al. 2023, table 2).
     "linspace": lambda steps, points, total, offset: np.linspace(0, total - 1, points)[::-1][:steps],
-    "leading": lambda steps, points, total, offset: np.arange(points)[::-1][:steps] * (total // points) + float(offset),
+    "leading": lambda steps, points, total, offset: (
+        np.arange(points)[::-1][:steps] * (total // points) + np.float64(offset)
+    ),
     "trailing": lambda steps, points, total, offset: np.arange(total, 0, -total / steps)[:steps].round() - 1,
 }
 
 
-def spaced_timesteps(spacing: str, steps: int, total: int, offset: int = 0, *, spare: int = 0) -> Array:
+def spaced_timesteps(spacing: str, steps: int, total: int, offset: int = 0, *, spare: int = 0) -> Float64Array:
     """The timesteps that a run visits, falling.
 
     Args:
         spacing: A name in `SPACINGS`.
-        steps: How many, 1 to `total` - `spare`.
+        steps: Number of timesteps, 1 to `total` - `spare`.
         total: Number of training timesteps T.
-        offset: `steps_offset`, added by "leading" only.
-        spare: Grid points laid out below the last timestep and not visited; the multistep solvers leave one.
+        offset: The config's `steps_offset`, which "leading" adds to every timestep.
+        spare: Number of grid points below the last timestep that are not visited; the multistep solvers leave one.
 
     Returns:
-        (steps,) in [0, T - 1]; "linspace" gives fractions, which solvers of whole timesteps round.
+        The timesteps (steps,) in [0, T - 1]; "linspace" gives fractions, which solvers of whole timesteps round.
+
+    Raises:
+        ConfigError: If the spacing is unknown or there are too few or too many steps.
     """
     if spacing not in SPACINGS:
         raise ConfigError(f"unknown timestep_spacing {spacing!r}; {nearest(spacing, SPACINGS)}")
     if not 1 <= steps <= total - spare:
         raise ConfigError(f"num_inference_steps is {steps}; choose 1 to {total - spare}")
-    return SPACINGS[spacing](steps, steps + spare, total, offset)
+    return SPACINGS[spacing](steps, steps + spare, total, float(offset))
 
 
 def original_ddim_timesteps(num_inference_steps: int, num_train_timesteps: int = 1000) -> list[int]:
-    """What the original latent diffusion code visits when asked for S steps: range(0, T, T // S) + 1, falling.
+    """The timesteps that the original latent diffusion code visits for S steps: range(0, T, T // S) + 1, falling.
 
-    Their number differs from S where S does not divide T (7 gives 8 steps, 400 gives 500). Pass them on as
+    Their number is not S where S does not divide T (7 gives 8 steps, 400 gives 500). Give them to the scheduler by
     `scheduler.set_timesteps(timesteps=...)`.
 
     Raises:
-        ConfigError: For an S outside 1 to T, and where the first step would be T itself, which the model was never
-            trained on (there the original stops with an IndexError).
+        ConfigError: For an S outside 1 to T, and where the first timestep would be T itself, which the model was never
+            trained on (there the original code stops with an IndexError).
     """
     if not 1 <= num_inference_steps <= num_train_timesteps:
         raise ConfigError(f"num_inference_steps is {num_inference_steps}; choose 1 to {num_train_timesteps}")

@@ -1,9 +1,8 @@
-"""What a network's output says of a noisy latent x_t = alpha x0 + sigma epsilon, whatever it predicts."""
+"""The maps between a network's prediction, x0 and the noise in a noisy latent x_t = alpha x0 + sigma epsilon."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,19 +11,20 @@ from torch import Tensor
 from latentdiff.errors import ConfigError
 from latentdiff.schedulers.base import PREDICTION_TYPES
 from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR
+from latentdiff.types import Scheduler
 
 
 @dataclass(frozen=True, eq=False)
 class Parametrization:
     """The maps between a prediction, x0 and epsilon (Ho et al. 2020, eq. 4; Salimans & Ho 2022, arXiv 2202.00512).
 
-    Latents (B, C, H, W) are as the network sees them, of unit variance for data of unit variance, also where a
-    solver's own are not: what `scale_model_input` returns. A timestep is a 0-d tensor or one of shape (B,), on the
-    device of the levels; nothing is read back from there.
+    Latents (B, C, H, W) are in the network's scale, as `scale_model_input` returns them: of unit variance for data of
+    unit variance. A timestep is a 0-d tensor or one of shape (B,) on the device of `timesteps`. Nothing is read back
+    from the device.
 
     Attributes:
         prediction_type: "epsilon", "v_prediction" or "sample".
-        timesteps: (N,), rising; fractions where the solver visits such.
+        timesteps: The timesteps (N,) whose noise level is known, rising; they may be fractions.
         log_snr: log(alpha^2 / sigma^2) at each of them, (N,); in between it is interpolated linearly.
     """
 
@@ -33,8 +33,14 @@ class Parametrization:
     log_snr: Tensor
 
     @classmethod
-    def of(cls, scheduler: Any, device: torch.device | str | None = None) -> Parametrization:
-        """That of an own or diffusers scheduler: the levels of training, and of its run where these are its own.
+    def of(cls, scheduler: Scheduler, device: torch.device | str | None = None) -> Parametrization:
+        """The parametrization of a scheduler of this package or of diffusers.
+
+        Its levels are those of training, and those of the scheduler's run where these differ.
+
+        Args:
+            scheduler: The scheduler, with its timesteps set.
+            device: Device of the tables.
 
         Raises:
             ConfigError: If the scheduler is not one of a variance-preserving process.
@@ -48,15 +54,16 @@ class Parametrization:
         alpha_bar = np.asarray(alpha_bar.cpu(), np.float64).clip(min=TINY_ALPHA_BAR)
         timesteps, log_snr = np.arange(len(alpha_bar), dtype=np.float64), np.log(alpha_bar / (1 - alpha_bar))
         run, sigmas = np.asarray(scheduler.timesteps.cpu(), np.float64), getattr(scheduler, "sigmas", None)
-        # A solver in sigma space may round its timesteps; its own levels come first, so that they win.
+        # A solver in sigma space may round its timesteps. `unique` keeps the first of equal ones: the run's own level.
         if sigmas is not None and len(sigmas) == len(run) + 1:
             sigmas = np.asarray(sigmas[:-1].cpu(), np.float64).clip(max=TINY_ALPHA_BAR**-0.5)
             timesteps, log_snr = np.append(run, timesteps), np.append(-2 * np.log(sigmas), log_snr)
         timesteps, first = np.unique(timesteps, return_index=True)
-        return cls(kind, *(torch.from_numpy(values).float().to(device) for values in (timesteps, log_snr[first])))
+        tables = (torch.from_numpy(values).float().to(device) for values in (timesteps, log_snr[first]))
+        return cls(kind, *tables)
 
     def levels(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha, sigma) at a timestep, to be multiplied with tensors shaped like `like`."""
+        """(alpha, sigma) at a timestep, in a shape that broadcasts with `like`."""
         timestep = timestep.to(self.timesteps).reshape(-1, *[1] * (like.ndim - 1))
         above = torch.searchsorted(self.timesteps, timestep).clamp(1, len(self.timesteps) - 1)
         low, high = self.timesteps[above - 1], self.timesteps[above]
@@ -83,7 +90,7 @@ class Parametrization:
         return (latents - alpha * prediction) / sigma
 
     def shift(self, prediction: Tensor, delta_epsilon: Tensor, timestep: Tensor) -> Tensor:
-        """The prediction that differs by `delta_epsilon` in epsilon, the latents being the same."""
+        """The prediction for the same latents whose epsilon is larger by `delta_epsilon`."""
         alpha, sigma = self.levels(timestep, prediction)
         factors = {"epsilon": torch.ones_like(alpha), "v_prediction": 1 / alpha, "sample": -sigma / alpha}
         return prediction + (factors[self.prediction_type] * delta_epsilon).to(prediction.dtype)

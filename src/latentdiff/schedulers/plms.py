@@ -16,16 +16,16 @@ ADAMS_BASHFORTH: Mapping[int, tuple[float, ...]] = {
     3: (23 / 12, -16 / 12, 5 / 12),
     4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
 }
-"""Weights of the newest and the older estimates (the paper's eq. 12 for order 4)."""
+"""Weights of the newest and the older noise estimates, by order (eq. 12 of the paper for order 4)."""
 
 
 class PLMSScheduler(TableScheduler):
-    """DDIM steps along an Adams-Bashforth mean of the last four noise estimates; second order, deterministic.
+    """Second order, deterministic: DDIM steps with an Adams-Bashforth mean of the last four noise estimates.
 
     The first step is Euler's, repeated with the mean of the estimates at both of its ends (pseudo improved Euler), so a
     run of S steps calls the model S + 1 times and `timesteps` holds its second timestep twice. A run that starts later
-    (`set_begin_index`) builds its order up from a plain DDIM step. Other predictions are turned into noise before they
-    are averaged. (diffusers averages v itself, which makes the method first order.)
+    (`set_begin_index`) begins with a DDIM step and builds its order up. Predictions of v or x0 are converted to noise
+    before they are averaged. (diffusers averages v itself, which makes the method first order.)
 
     Args:
         num_train_timesteps: Number of training timesteps T.
@@ -41,7 +41,7 @@ class PLMSScheduler(TableScheduler):
     """
 
     counterpart = "PNDMScheduler"
-    fixed: ClassVar[Mapping[str, object]] = {"skip_prk_steps": True}
+    solver_values: ClassVar[Mapping[str, object]] = {"skip_prk_steps": True}
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
@@ -63,16 +63,16 @@ class PLMSScheduler(TableScheduler):
     def _final_alpha_bar(self) -> float:
         return 1.0 if self.config.set_alpha_to_one else float(self.schedule.alphas_cumprod[0])
 
-    def _levels(self, count: int) -> Sequence[int]:
+    def _call_levels(self, count: int) -> Sequence[int]:
         return [0] if count == 1 else [0, 1, *range(1, count)]
 
     def _transfer(self, level: int, x: LinearCombination, noise: LinearCombination) -> Row:
-        """A DDIM step from a grid level to the next."""
+        """The DDIM step from a grid level to the next."""
         x0, _ = self._predict(level, x, noise, "epsilon")
         return {"prev": self.grid.alpha[level + 1] * x0 + self.grid.sigma[level + 1] * noise, "x0": x0}
 
     def _row(self, call: int, history: int, eta: float) -> Row:
-        first, level = call - history, max(call - 1, min(call, 1))
+        first, level = call - history, self._calls[call]
         x0, noise = self._predict(level)
         noises = [noise, memory("noise1"), memory("noise2"), memory("noise3")]
         if call == 0:

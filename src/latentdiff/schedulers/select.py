@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from latentdiff.errors import ConfigError
 from latentdiff.registry import SCHEDULERS
 from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseSchedule
+from latentdiff.types import JSON, Float64Array, Scheduler
 
-# What belongs to the model or its use, not to one solver; a solver's own options must not turn up in the next one.
+# Options of the model or of its use, which the next solver takes over; a solver's own options must not turn up in it.
 CARRIED = {*NOISE_FIELDS, "timestep_spacing", "steps_offset", "use_karras_sigmas", "set_alpha_to_one", "clip_sample"}
 DIFFUSERS_BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
-def make_scheduler(spec: str | type | Any, config: Mapping[str, Any], **options: Any) -> Any:
+def make_scheduler(spec: str | type[SchedulerMixin] | Scheduler, config: JSON, **options: object) -> SchedulerMixin:
     """A scheduler for the model that `config` belongs to.
 
-    Options that the two solvers share and that `config` sets (spacing, offset, Karras levels, set_alpha_to_one) carry
-    over; options left at the old class's default become the new class's. Latents are not clipped, so a class that
-    clips by default (diffusers' DDIM and DDPM) is told not to, unless `config` says otherwise.
+    Options that both solvers have and that `config` sets (spacing, offset, Karras levels, set_alpha_to_one) carry over;
+    options left at the old class's default become the new class's. Latents are not clipped, so a class that clips by
+    default (diffusers' DDIM and DDPM) is told not to, unless `config` says otherwise.
 
     Args:
-        spec: A name in the scheduler registry, a scheduler class (own or diffusers'), or an instance, which is used as
-            it is.
+        spec: A name in the scheduler registry, a scheduler class (of this package or of diffusers), or an instance,
+            which is returned unchanged.
         config: The config of the model's current scheduler.
         **options: Options of the new scheduler; they take precedence over the config's.
 
@@ -34,8 +35,9 @@ def make_scheduler(spec: str | type | Any, config: Mapping[str, Any], **options:
             the model's, and for options beside an instance.
     """
     if not isinstance(spec, (str, type)):
-        return _fitting_instance(spec, config, options)
-    scheduler_class: Any = SCHEDULERS.get(spec) if isinstance(spec, str) else spec
+        _check_instance(spec, config, options)
+        return spec
+    scheduler_class: type[SchedulerMixin] = SCHEDULERS.get(spec) if isinstance(spec, str) else spec
     if not hasattr(scheduler_class, "from_config"):
         raise ConfigError(f"{scheduler_class.__name__} is no scheduler; give a name, a scheduler class or an instance")
     carried = CARRIED - (set(config.get("_use_default_values", ())) - set(NOISE_FIELDS))
@@ -50,7 +52,8 @@ def make_scheduler(spec: str | type | Any, config: Mapping[str, Any], **options:
     return scheduler
 
 
-def _fitting_instance(scheduler: Any, config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+def _check_instance(scheduler: Scheduler, config: JSON, options: Iterable[str]) -> None:
+    """ConfigError unless an instance has the model's noise schedule and prediction type, and no options are given."""
     if not hasattr(scheduler, "config"):
         raise ConfigError(
             f"a {type(scheduler).__name__} is no scheduler; give a name, a scheduler class or an instance"
@@ -66,8 +69,7 @@ def _fitting_instance(scheduler: Any, config: Mapping[str, Any], options: Mappin
         raise ConfigError(
             f"the scheduler's noise schedule is not the model's ({', '.join(fields)}); pass the class instead"
         )
-    return scheduler
 
 
-def _betas(config: Mapping[str, Any]) -> Any:
+def _betas(config: JSON) -> Float64Array:
     return NoiseSchedule.from_config(config).betas

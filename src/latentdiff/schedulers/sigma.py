@@ -9,12 +9,13 @@ import numpy as np
 from diffusers.configuration_utils import register_to_config
 
 from latentdiff.errors import ConfigError
-from latentdiff.schedulers.base import Grid, TableScheduler
-from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR, Array, karras_sigmas, spaced_timesteps
+from latentdiff.schedulers.base import TableScheduler
+from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR, Grid, karras_sigmas, spaced_timesteps
+from latentdiff.types import Float64Array
 
 
 class SigmaScheduler(TableScheduler):
-    """Levels come from `timestep_spacing`, from Karras et al. (2022, eq. 5), or from the caller; the last is 0.
+    """A solver whose levels come from `timestep_spacing`, Karras et al. (2022, eq. 5), or the caller; the last is 0.
 
     Args:
         num_train_timesteps: Number of training timesteps T.
@@ -23,20 +24,24 @@ class SigmaScheduler(TableScheduler):
         beta_schedule: A name in `noise_schedule.BETA_SCHEDULES`.
         trained_betas: The betas themselves, (T,), instead of the three above.
         prediction_type: "epsilon", "v_prediction" or "sample".
-        use_karras_sigmas: True for the levels of Karras et al. instead of evenly spaced timesteps.
+        use_karras_sigmas: Whether to take the levels of Karras et al. instead of evenly spaced timesteps.
         timestep_spacing: "linspace", "leading" or "trailing".
         steps_offset: Added to every timestep by "leading" spacing.
         rescale_betas_zero_snr: True to make the last training level (almost) pure noise.
+
+    Attributes:
+        multistep: Whether the run visits whole timesteps, leaves one grid point unvisited below the last, and spaces
+            Karras levels over all of training, as diffusers' multistep solvers do.
     """
 
-    limits: ClassVar[Mapping[str, object]] = {
-        **TableScheduler.limits,
+    allowed_values: ClassVar[Mapping[str, object]] = {
+        **TableScheduler.allowed_values,
         "use_exponential_sigmas": False,
         "use_beta_sigmas": False,
         "final_sigmas_type": "zero",
     }
     floor = TINY_ALPHA_BAR
-    multistep: ClassVar[bool] = False  # True: whole timesteps, one spare grid point, Karras levels over all of training
+    multistep: ClassVar[bool] = False
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
@@ -55,7 +60,7 @@ class SigmaScheduler(TableScheduler):
     ) -> None:
         self._setup()
 
-    def _grid(self, steps: int | None, timesteps: Array | None, sigmas: Array | None) -> Grid:
+    def _grid(self, steps: int | None, timesteps: Float64Array | None, sigmas: Float64Array | None) -> Grid:
         schedule, config = self.schedule, self.config
         if sigmas is not None:
             if len(sigmas) < 2 or sigmas.min() < 0 or (np.diff(sigmas) >= 0).any():
@@ -66,7 +71,7 @@ class SigmaScheduler(TableScheduler):
             timesteps = spaced_timesteps(spacing, steps or 0, len(schedule), config.steps_offset, spare=spare)
         elif config.use_karras_sigmas:
             raise ConfigError("timesteps were given, but use_karras_sigmas chooses them; give sigmas or turn it off")
-        timesteps = self._checked(timesteps.round() if self.multistep else timesteps)
+        timesteps = self._check_timesteps(timesteps.round() if self.multistep else timesteps)
         sigmas = schedule.sigma_at(timesteps)
         if config.use_karras_sigmas:
             ends = schedule.sigmas[[0, -1]] if self.multistep else sigmas[[-1, 0]]
@@ -74,6 +79,6 @@ class SigmaScheduler(TableScheduler):
             timesteps = schedule.timestep_at(sigmas)
         return self._from_sigmas(timesteps, np.append(sigmas, 0.0))
 
-    def _from_sigmas(self, timesteps: Array, sigmas: Array) -> Grid:
+    def _from_sigmas(self, timesteps: Float64Array, sigmas: Float64Array) -> Grid:
         alpha = 1 / np.sqrt(1 + sigmas**2)
         return Grid(timesteps.round() if self.multistep else timesteps, alpha.tolist(), (sigmas * alpha).tolist())

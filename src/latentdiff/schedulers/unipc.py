@@ -11,14 +11,14 @@ from latentdiff.schedulers.linear_combination import LinearCombination, X, memor
 
 
 class UniPCScheduler(TwoStepScheduler):
-    """UniPC-2 on x0 with B_2(h) = e^h - 1: deterministic, one model call per step.
+    """UniPC-2 on x0 with B_2(h) = e^h - 1: third order, deterministic, one model call per step.
 
     The predictor is that of DPM-Solver++ 2M. Every model call also corrects the sample that it was made for
-    (algorithm 1), at no further call, which raises the order by one.
+    (algorithm 1 of the paper), which costs no further call and raises the order by one.
     """
 
     counterpart = "UniPCMultistepScheduler"
-    fixed: ClassVar[Mapping[str, object]] = {
+    solver_values: ClassVar[Mapping[str, object]] = {
         "solver_order": 2,
         "solver_type": "bh2",
         "predict_x0": True,
@@ -34,7 +34,7 @@ class UniPCScheduler(TwoStepScheduler):
         return {"prev": self._transfer(call, sample, estimate), "x0": x0, "sample": sample, "last": x0, **older}
 
     def _corrected(self, call: int, history: int, x0: LinearCombination) -> LinearCombination:
-        """The previous step again, now that the x0 estimate at its end is known."""
+        """The result of the previous step, computed again now that the x0 estimate at its end is known."""
         last = memory("last")
         if history == 1:
             return self._transfer(call - 1, memory("sample"), 0.5 * (last + x0))
@@ -46,12 +46,12 @@ class UniPCScheduler(TwoStepScheduler):
 
 
 def corrector_weights(h: float, gain: float, ratio: float) -> tuple[float, float]:
-    """Weights of the older and the newer difference: R_2 a = phi_2 / B_2 of theorem 3.1, for data prediction.
+    """Weights of the older and the newer difference: R_2 a = phi_2 / B_2 of the paper's theorem 3.1, for x0 prediction.
 
     Args:
         h: The step in lambda.
-        gain: 1 - exp(-h).
-        ratio: The older level's distance in lambda, in units of h; negative.
+        gain: The value 1 - exp(-h).
+        ratio: The distance in lambda from the current to the older level, in units of h; negative.
     """
     first = 1 / gain - 1 / h
     second = (1 - 2 * (1 - gain / h) / h) / gain

@@ -1,4 +1,4 @@
-"""For tests of your own schedulers: `check_scheduler` checks one, `measure_order` tells how fast it converges."""
+"""Tests for a scheduler of your own: `check_scheduler` checks it, `measure_order` measures how fast it converges."""
 
 from latentdiff.testing.conformance import Check, ConformanceError, Report, check_scheduler
 from latentdiff.testing.gaussian import GaussianData, flow_error, measure_order

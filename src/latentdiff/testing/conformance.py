@@ -1,51 +1,63 @@
-"""`check_scheduler`: does a scheduler class keep the promises that pipelines rely on?"""
+"""`check_scheduler`, which checks whether a scheduler class does what pipelines rely on."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from latentdiff.errors import LatentDiffError
 from latentdiff.schedulers.noise_schedule import NoiseSchedule
-from latentdiff.testing.gaussian import GaussianData, level, run
+from latentdiff.testing.gaussian import GaussianData, noise_level, run_scheduler
 
-Make = Callable[..., Any]
-"""make(steps=None): a scheduler, its timesteps set if steps are given."""
+Make = Callable[..., SchedulerMixin]
+"""`make()` makes the scheduler under test, and `make(steps)` one whose timesteps are set for so many steps."""
 
 SHAPE = (2, 4, 8, 8)
 
 
 class ConformanceError(LatentDiffError, AssertionError):
-    """A scheduler failed a check of the kit."""
+    """A scheduler failed a check of `check_scheduler`."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of a report; `detail` is what was measured or what went wrong."""
+    """The result of one check.
+
+    Attributes:
+        name: The name of the check.
+        passed: Whether the scheduler passed.
+        detail: What was measured or what went wrong; may be empty.
+    """
 
     name: str
     passed: bool
     detail: str
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.passed else 'FAIL'}  {self.name}{': ' if self.detail else ''}{self.detail}"
+        line = f"{'ok  ' if self.passed else 'FAIL'}  {self.name}"
+        return f"{line}: {self.detail}" if self.detail else line
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `check_scheduler` found; printable."""
+    """The results of `check_scheduler`; its text is one line for each check.
+
+    Attributes:
+        subject: The module and name of the scheduler class.
+        checks: The results of all checks.
+    """
 
     subject: str
     checks: tuple[Check, ...]
 
     @property
     def failures(self) -> list[str]:
-        """Names of the checks that failed."""
+        """The names of the checks that failed."""
         return [check.name for check in self.checks if not check.passed]
 
     def __str__(self) -> str:
@@ -57,19 +69,19 @@ class Report:
             raise ConformanceError(str(self))
 
 
-def check_scheduler(cls: type, *, consistency: bool = False, **options: Any) -> Report:
+def check_scheduler(cls: type[SchedulerMixin], *, consistency: bool = False, **options: object) -> Report:
     """Check a scheduler class.
 
     Args:
-        cls: The class; it has diffusers' scheduler interface and `cls(**options)` must work.
-        consistency: True for samplers of consistency models.
+        cls: The class, which has diffusers' scheduler interface; `cls(**options)` must work.
+        consistency: Whether it is a sampler of consistency models.
         **options: Arguments of the constructor.
 
     Returns:
-        A report with one entry per check; no exception, whatever the scheduler does.
+        A report with one result per check. Nothing is raised, whatever the scheduler does.
     """
 
-    def make(steps: int | None = None) -> Any:
+    def make(steps: int | None = None) -> SchedulerMixin:
         scheduler = cls(**options)
         if steps is not None:
             scheduler.set_timesteps(steps)
@@ -113,7 +125,7 @@ def _keeps_noise_schedule(make: Make, consistency: bool) -> None:
 def _timesteps_fall(make: Make, consistency: bool) -> None:
     for steps in (1, 2, 5, 20, 50):
         timesteps = make(steps).timesteps
-        _require((timesteps.diff() <= 0).all(), f"they rise within {steps} steps")
+        _require((timesteps.diff() <= 0).all(), f"they rise in a run of {steps} steps")
         _require(len(timesteps.unique()) == steps, f"{len(timesteps.unique())} different ones for {steps} steps")
         last = make().config.num_train_timesteps - 1
         _require(timesteps.min() >= 0 and timesteps.max() <= last, f"some are outside 0 .. {last}")
@@ -121,7 +133,7 @@ def _timesteps_fall(make: Make, consistency: bool) -> None:
 
 def _keeps_shape_and_dtype(make: Make, consistency: bool) -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        x = run(make(5), lambda y, t: y / 2, torch.ones(SHAPE, dtype=dtype))
+        x = run_scheduler(make(5), lambda y, t: y / 2, torch.ones(SHAPE, dtype=dtype))
         _require(x.shape == SHAPE and x.dtype == dtype, f"{dtype} {SHAPE} became {x.dtype} {tuple(x.shape)}")
         _require(x.isfinite().all(), f"not finite in {dtype}")
 
@@ -130,7 +142,7 @@ def _batches_are_independent(make: Make, consistency: bool) -> None:
     def sample(seeds: list[int]) -> Tensor:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         x = torch.cat([torch.randn(1, *SHAPE[1:], generator=generator) for generator in generators])
-        return run(make(6), lambda y, t: torch.tanh(y), x, generator=generators)
+        return run_scheduler(make(6), lambda y, t: torch.tanh(y), x, generator=generators)
 
     together = sample([1, 2, 3])
     _require(torch.equal(together, sample([1, 2, 3])), "two runs with the same generators differ")
@@ -139,12 +151,12 @@ def _batches_are_independent(make: Make, consistency: bool) -> None:
 
 
 def _reads_no_device(make: Make, consistency: bool) -> None:
-    """On the meta device, whose tensors hold no data: reading one back is an error."""
+    """The run is on the meta device, whose tensors hold no data, so that reading one back is an error."""
     scheduler = make(6)
     scheduler.timesteps = scheduler.timesteps.to("meta")
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
-    run(scheduler, lambda y, t: y / 2, torch.ones(SHAPE, device="meta"))
+    run_scheduler(scheduler, lambda y, t: y / 2, torch.ones(SHAPE, device="meta"))
 
 
 def _converges(make: Make, consistency: bool) -> str:
@@ -152,9 +164,10 @@ def _converges(make: Make, consistency: bool) -> str:
     data, error = GaussianData(), {}
     for steps in (few, many):
         scheduler, generator = make(steps), torch.Generator().manual_seed(0)
+        # The start is standardised, so that the error of the result is the solver's and not the sample's.
         x = torch.randn(1, 1, 96, 96, generator=generator)
         x = (x - x.mean()) / x.std() * scheduler.init_noise_sigma
-        x = run(scheduler, data.model(scheduler, consistency=consistency), x, generator=generator)
+        x = run_scheduler(scheduler, data.model(scheduler, consistency=consistency), x, generator=generator)
         error[steps] = max(abs(float(x.mean()) - data.mean), abs(float(x.std()) - data.std)) / data.std
     detail = f"mean and deviation of Gaussian data within {error[few]:.1%} in {few} steps, {error[many]:.1%} in {many}"
     _require(error[many] < 0.08 and error[many] < error[few] / 2 + 0.03, detail)
@@ -169,7 +182,7 @@ def _noises_to_the_level(make: Make, consistency: bool) -> None:
             scheduler.set_begin_index(index)
         timestep = scheduler.timesteps[index]
         got = scheduler.scale_model_input(scheduler.add_noise(x0, noise, timestep.repeat(len(x0))), timestep)
-        alpha, sigma = level(scheduler, timestep)
+        alpha, sigma = noise_level(scheduler, timestep)
         error = float((got - alpha * x0 - sigma * noise).abs().max())
         _require(error < 1e-3, f"at timestep {float(timestep):g} it is off by {error:.2g}")
 

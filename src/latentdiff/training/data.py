@@ -13,13 +13,12 @@ from accelerate import Accelerator
 
 from latentdiff.config import check
 from latentdiff.data.bad_files import BadFiles
-from latentdiff.data.check import Meant
-from latentdiff.data.images import Images
+from latentdiff.data.check import AnnotationFormat
+from latentdiff.data.images import Images, read_records
 from latentdiff.data.label_maps import indexed_palette
 from latentdiff.data.latent_cache import LatentCache, cache_latents
-from latentdiff.data.layouts import boxes_meant
+from latentdiff.data.layouts import resolve_box_format
 from latentdiff.data.options import DataOptions
-from latentdiff.data.sources import read_records
 from latentdiff.errors import BadFileError, LatentDiffWarning
 from latentdiff.io.arrays import count_channels, size_of
 from latentdiff.io.stored import Stored
@@ -79,9 +78,11 @@ def open_to_check(data: DataOptions, recipe: Recipe | None = None) -> Images:
     return Images(records, data.resolution, channels or channels_of(records.files), data.value_range)
 
 
-def meaning_of(images: Images, data: DataOptions, recipe: Recipe | None = None) -> tuple[Meant, list[str] | None]:
+def meaning_of(
+    images: Images, data: DataOptions, recipe: Recipe | None = None
+) -> tuple[AnnotationFormat, list[str] | None]:
     """How boxes and label maps are meant, and the names of the maps' classes; see `open_to_check`."""
-    box_format, pixels = boxes_meant(images, data.box_format, data.box_units)
+    box_format, pixels = resolve_box_format(images, data.box_format, data.box_units)
     options = recipe.conditioning if isinstance(recipe, DiffusionRecipe) else None
     section = options.segmentation_encoder if isinstance(options, SemanticOptions) else {}
     names, palette = section.get("class_names"), section.get("palette")
@@ -89,7 +90,7 @@ def meaning_of(images: Images, data: DataOptions, recipe: Recipe | None = None) 
     count = section.get("in_channels") or (None if known is None else len(known))
     if palette is None and count is not None and images.label_maps is not None:
         palette = indexed_palette(images.label_maps, count)
-    return Meant(box_format, pixels, count, palette), names
+    return AnnotationFormat(box_format, pixels, count, palette), names
 
 
 def _open(data: DataOptions, output_dir: str, channels: int | None) -> Images:

@@ -1,8 +1,8 @@
-"""Pictures of what models take and make: Pillow images in, Pillow images out."""
+"""Pictures of what models take and make. All functions take and return Pillow images."""
 
 from latentdiff.viz.boxes import draw_boxes
-from latentdiff.viz.colours import class_colour
 from latentdiff.viz.denoising import DenoisingRecorder
+from latentdiff.viz.drawing import class_colour
 from latentdiff.viz.grid import image_grid, side_by_side
 from latentdiff.viz.label_maps import draw_label_map
 

@@ -1,10 +1,9 @@
-"""Boxes drawn on images."""
+"""Drawing the boxes of objects on an image."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any
 
 from PIL import Image, ImageDraw
 
@@ -12,13 +11,12 @@ from latentdiff.errors import InputError
 from latentdiff.io.boxes import parse_box
 from latentdiff.io.images import load_image
 from latentdiff.io.palettes import Colour
-from latentdiff.viz.colours import class_colour, readable_on
-from latentdiff.viz.text import fit, font, line_height, text_width
+from latentdiff.viz.drawing import class_colour, font, line_height, shorten, text_colour, text_width
 
 
 def draw_boxes(
     image: Image.Image,
-    objects: Sequence[Mapping[str, Any]],
+    objects: Sequence[Mapping[str, object]],
     *,
     box_format: str = "xywh",
     image_size: tuple[int, int] | None = None,
@@ -27,11 +25,11 @@ def draw_boxes(
     """A copy of the image with a frame for each object, in its class's colour and with its class as a label.
 
     Args:
-        image: Of any mode and size; enlarge a small one first, so that labels can be read.
-        objects: As `LayoutTokenizer` takes and gives them: {"class": name or number, "box": four numbers}.
-        box_format: Of all boxes, "xywh" or "xyxy"; see `parse_box`.
+        image: The image, of any mode and size; enlarge a small one first, so that labels can be read.
+        objects: The objects as `LayoutTokenizer` takes them: {"class": name or number, "box": four numbers}.
+        box_format: The format of all boxes, "xywh" or "xyxy"; see `parse_box`.
         image_size: Height and width of the image that boxes in pixels refer to; None if boxes are relative.
-        font_size: Of the labels, in pixels.
+        font_size: The size of the labels' font, in pixels.
 
     Raises:
         InputError: If an object has no class, or its box is not valid.
@@ -53,10 +51,10 @@ def _draw(picture: Image.Image, corners: list[int], label: str, colour: Colour, 
     draw = ImageDraw.Draw(picture)
     left, top, right, bottom = corners
     thickness = max(1, min(picture.size) // 64)
-    last = (max(left, right - 1), max(top, bottom - 1))  # Pillow's corners belong to the frame
+    last = (max(left, right - 1), max(top, bottom - 1))  # Pillow draws on both corners that it is given
     draw.rectangle([(left, top), last], outline=colour, width=thickness)
-    text = fit(label, picture.width, font_size)
+    text = shorten(label, picture.width, font_size)
     width = text_width(text, font_size)
     x, y = max(0, min(left, picture.width - width - 2)), max(0, min(top, picture.height - line_height(font_size)))
     draw.rectangle([(x, y), (x + width + 1, y + line_height(font_size) - 1)], fill=colour)
-    draw.text((x + 1, y), text, fill=readable_on(colour), font=font(font_size))
+    draw.text((x + 1, y), text, fill=text_colour(colour), font=font(font_size))

@@ -1,23 +1,22 @@
-"""How an image comes out of noise: what the latents of some steps decode to."""
+"""Pictures of how an image comes out of noise."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 from latentdiff.errors import InputError
 from latentdiff.pipelines import codec, outputs
+from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.viz.grid import image_grid
 
 
 class DenoisingRecorder:
-    """A `callback_on_step_end` that decodes the latents of every k-th step and of the last; it changes nothing.
+    """A `callback_on_step_end` that decodes and keeps the latents of every k-th step and of the last.
 
     Args:
-        every: Steps from one picture to the next.
-        count: How many images of the batch are followed, from the first on.
+        every: Number of steps from one picture to the next.
+        count: Number of images to record: the first `count` of the batch.
 
     Attributes:
         frames: For each recorded step, its timestep and the images that its latents decode to.
@@ -33,17 +32,24 @@ class DenoisingRecorder:
         self.every, self.count = every, count
         self.frames: list[tuple[float, list[Image.Image]]] = []
 
-    def __call__(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Record a step; give the recorder to a pipeline as `callback_on_step_end`."""
+    def __call__(
+        self, pipe: DiffusionPipeline, step: int, timestep: Tensor | float, tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Record a step; the pipeline calls this, and goes on with its own latents."""
         if step == 0:
-            self.frames = []  # another call begins
+            self.frames = []  # a new call of the pipeline begins
         if step % self.every == 0 or step == len(pipe.scheduler.timesteps) - 1:
             images = codec.decode(pipe.vae, tensors["latents"][: self.count])
             self.frames.append((float(timestep), outputs.convert(images, "pil")))
         return {}
 
     def strip(self, *, scale: int = 1, margin: int = 4, font_size: int = 12) -> Image.Image:
-        """A row for each image, a column for each recorded step with its timestep; options as in `image_grid`.
+        """One picture: a row for each image, and a column for each recorded step with its timestep.
+
+        Args:
+            scale: The whole number by which images are enlarged, without smoothing.
+            margin: Pixels around each image.
+            font_size: The size of the timesteps' font, in pixels.
 
         Raises:
             InputError: If nothing has been recorded.

@@ -1,4 +1,4 @@
-"""Many images as one: sheets with captions, and reconstructions beside their originals."""
+"""Many images in one: grids with captions, and reconstructions beside their originals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from latentdiff.errors import InputError
 from latentdiff.io.images import load_image
-from latentdiff.viz.text import font, line_height, text_width, wrap
+from latentdiff.viz.drawing import font, line_height, text_width, wrap
 
 
 def image_grid(
@@ -21,18 +21,18 @@ def image_grid(
     margin: int = 0,
     font_size: int = 12,
 ) -> Image.Image:
-    """Images in rows on white, each in the middle of a cell as large as the largest.
+    """Images in rows on white, each in the middle of a cell as large as the largest image.
 
     Args:
-        images: From left to right, row by row; of any mode and size.
-        columns: Images in a row; about as many as rows by default.
-        captions: A text under each image, in as many lines as it takes.
-        scale: By what whole number images are enlarged, without smoothing.
+        images: The images from left to right, row by row; of any mode and size.
+        columns: Number of images in a row; by default about as many as there are rows.
+        captions: A text under each image, in as many lines as it needs.
+        scale: The whole number by which images are enlarged, without smoothing.
         margin: Pixels around each image.
-        font_size: Of the captions, in pixels.
+        font_size: The size of the captions' font, in pixels.
 
     Raises:
-        InputError: If there are no images, captions are not as many, or a number is not positive.
+        InputError: If there are no images, the captions are not one for each image, or a number is not positive.
     """
     for name, value, least in (
         ("columns", columns, 1),
@@ -74,14 +74,14 @@ def side_by_side(
     scale: int = 1,
     margin: int = 4,
 ) -> Image.Image:
-    """A row for each image: the original, its reconstruction, and by how much they differ, black where they are equal.
+    """A row for each image: the original, its reconstruction, and their absolute difference.
 
     Args:
-        originals: Images.
-        reconstructions: As many, of the same sizes.
-        gain: What the absolute difference is multiplied by, so that it is seen.
-        scale: As in `image_grid`.
-        margin: As in `image_grid`.
+        originals: The originals.
+        reconstructions: The reconstruction of each, of the same size.
+        gain: The factor by which the difference is multiplied to make it visible; equal pixels are black.
+        scale: The whole number by which images are enlarged, without smoothing.
+        margin: Pixels around each image.
 
     Raises:
         InputError: If there is not one reconstruction of equal size for each image.

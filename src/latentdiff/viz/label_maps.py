@@ -1,9 +1,8 @@
-"""Label maps in colours, with a legend."""
+"""Drawing label maps in colours, with a legend."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -11,15 +10,14 @@ from PIL import Image, ImageDraw
 from latentdiff.errors import InputError
 from latentdiff.io.label_maps import read_label_map
 from latentdiff.io.palettes import Colour, Palette, parse_palette
-from latentdiff.viz.colours import class_colour
-from latentdiff.viz.text import font, line_height, text_width
+from latentdiff.viz.drawing import class_colour, font, line_height, text_width
 
-IGNORED: Colour = (128, 128, 128)
+IGNORED_COLOUR: Colour = (128, 128, 128)
 GAP = 6  # pixels around the legend, and between a colour and its name
 
 
 def draw_label_map(
-    label_map: Any,
+    label_map: object,
     num_classes: int,
     *,
     palette: Palette | None = None,
@@ -29,20 +27,20 @@ def draw_label_map(
     scale: int = 1,
     font_size: int = 12,
 ) -> Image.Image:
-    """A label map in the colours of its classes; at its right, which colours they are.
+    """A label map in the colours of its classes, with a legend on its right.
 
     Args:
-        label_map: As `read_label_map` takes it.
+        label_map: The label map; see `read_label_map` for what it may be.
         num_classes: Number of classes.
-        palette: Their colours; classes that it lacks have that of `class_colour`, ignored pixels are grey.
-        class_names: The name of each class; the legend has numbers without.
-        ignore_index: The number of pixels of no class; None if there is none.
-        legend: Whether to draw the classes that the map has.
-        scale: By what whole number the map is enlarged.
-        font_size: Of the legend, in pixels.
+        palette: The colours of the classes; classes without one have that of `class_colour`, ignored pixels are grey.
+        class_names: The name of each class; without names the legend has the numbers.
+        ignore_index: The label of pixels that belong to no class; None if there is none.
+        legend: Whether to draw the legend, which has the classes that are in the map.
+        scale: The whole number by which the map is enlarged.
+        font_size: The size of the legend's font, in pixels.
 
     Raises:
-        InputError: As `read_label_map`, or if the scale is not positive.
+        InputError: If the label map can't be read (see `read_label_map`), or the scale is not positive.
     """
     if not isinstance(scale, int) or scale < 1:
         raise InputError(f"scale is {scale!r}; it must be an integer of at least 1")
@@ -51,7 +49,7 @@ def draw_label_map(
     ).numpy()
     given = {} if palette is None else parse_palette(palette, num_classes, class_names, ignore_index)
     seen, places = np.unique(numbers, return_inverse=True)
-    default = {number: IGNORED if number == ignore_index else class_colour(number) for number in seen.tolist()}
+    default = {number: IGNORED_COLOUR if number == ignore_index else class_colour(number) for number in seen.tolist()}
     colours = [given.get(number, colour) for number, colour in default.items()]
     pixels = np.array(colours, np.uint8)[places.reshape(numbers.shape)]
     picture = Image.fromarray(pixels.repeat(scale, 0).repeat(scale, 1))

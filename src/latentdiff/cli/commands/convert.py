@@ -48,10 +48,10 @@ def convert(source: str, out: str, /, *, options: ConvertOptions = ConvertOption
             folder, a hub id, or builtin:NAME.
         out: The folder to make.
     """
-    from latentdiff.conversion.convert import check_new
+    from latentdiff.conversion.convert import check_output_is_new
 
     folder = check_writable(out)
-    check_new(folder)
+    check_output_is_new(folder)
     with console.quiet_libraries(options.quiet):
         made = from_file if Path(source).is_file() else from_folder
         notes = made(source, folder, options)

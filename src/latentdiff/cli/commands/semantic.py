@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import Parameter
 
@@ -14,6 +14,7 @@ from latentdiff.cli.batch.plan import Job
 from latentdiff.cli.options import Size
 
 if TYPE_CHECKING:
+    from latentdiff.io.palettes import Palette
     from latentdiff.pipelines.base import DiffusionPipeline
 
 
@@ -40,7 +41,8 @@ class Semantic(FileCommand):
 
     def __post_init__(self) -> None:
         given = self.palette
-        self.colours = None if given is None else read_json(given, (dict, list), "a map of colours")
+        colours = None if given is None else read_json(given, (dict, list), "a map of colours")
+        self.colours = cast("Palette | None", colours)  # what it holds is checked where it is used
 
     def fit(self, pipe: DiffusionPipeline, job: Job, inputs: Arguments) -> Arguments:
         """The map's class numbers (H, W)."""

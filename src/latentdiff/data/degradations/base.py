@@ -1,51 +1,33 @@
-"""What every degradation is: a call that makes the low-resolution image of a pair."""
+"""Checks of a degradation's arguments, and the conversion between bytes and floats."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from latentdiff.errors import InputError
-
-Array = npt.NDArray[Any]
-
-
-class Degradation(Protocol):
-    """Makes a low-resolution image; all randomness comes from `rng`, so equal generators give equal images."""
-
-    def __call__(self, image: Array, rng: np.random.Generator, sf: int = 4) -> Array:
-        """Degrade one image.
-
-        Args:
-            image: RGB, uint8 (H, W, 3), with H and W multiples of `sf`.
-            rng: Source of every draw; `latentdiff.seeding.array_generator(seed, index)` makes one.
-            sf: Scale factor.
-
-        Returns:
-            uint8 (H / sf, W / sf, 3).
-
-        Raises:
-            InputError: If the image or the scale factor is not one that this degradation takes.
-        """
+from latentdiff.types import Array, Float32Array
 
 
-def check_scale(sf: object, allowed: Sequence[int]) -> None:
-    """Raise an InputError unless `sf` is one of the scale factors `allowed`."""
+def check_scale_factor(sf: object, allowed: Sequence[int]) -> None:
+    """InputError unless `sf` is one of the scale factors `allowed`."""
     if isinstance(sf, bool) or not isinstance(sf, int) or sf not in allowed:
         raise InputError(f"scale factor sf is {sf!r}; allowed are {', '.join(map(str, allowed))}")
 
 
 def check_image(image: object, sf: int, dtypes: Sequence[str] = ("uint8",), channels: int | None = 3) -> None:
-    """Raise an InputError unless `image` is an array (H, W, channels) of one of `dtypes` whose sides `sf` divides.
+    """Check that an image can be degraded.
 
     Args:
-        image: What a user gave.
-        sf: Scale factor.
-        dtypes: Names of the numpy types allowed.
-        channels: Number of channels; None allows any but zero.
+        image: The image that a user gave.
+        sf: The scale factor, which must divide the image's sides.
+        dtypes: The names of the numpy types that are allowed.
+        channels: The number of channels; None for any but zero.
+
+    Raises:
+        InputError: Unless it is an array (H, W, channels) of one of the types, whose sides `sf` divides.
     """
     wanted = f"an array of {' or '.join(dtypes)}, (H, W, {channels or 'C'})"
     if not isinstance(image, np.ndarray):
@@ -62,10 +44,10 @@ def check_image(image: object, sf: int, dtypes: Sequence[str] = ("uint8",), chan
 
 
 def to_uint8(image: Array) -> npt.NDArray[np.uint8]:
-    """Values of [0, 1] as 0 to 255; what lies outside is clipped."""
+    """An image in [0, 1] as numbers from 0 to 255; what lies outside is clipped."""
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
-def to_float(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Values of 0 to 255 as [0, 1]."""
+def to_float(image: npt.NDArray[np.uint8]) -> Float32Array:
+    """An image of numbers from 0 to 255 in [0, 1]."""
     return (image / 255).astype(np.float32)

@@ -1,68 +1,84 @@
-"""Resizing as two small matrices, one an axis, for the five kernels that the published degradations use.
+"""Resizing with the kernels of the published degradations, and bicubic downsampling, which is a degradation by itself.
 
-"bicubic" is MATLAB's imresize: a cubic kernel with a = -1/2 that widens when the image shrinks (antialiasing), edges
-mirrored. "linear", "cubic" (a = -3/4) and "area" are OpenCV's: the first two look at 2 and 4 pixels however much the
-image shrinks, which is where the aliasing of BSR comes from, and repeat the edge pixel.
+Resizing is a product with two small matrices, one for each axis. "bicubic" is MATLAB's imresize: a cubic kernel with
+a = -1/2 that widens when the image shrinks (antialiasing), with mirrored edges. "linear", "cubic" (a = -3/4) and "area"
+are OpenCV's. The first two look at 2 and 4 pixels however much the image shrinks, which causes the aliasing of BSR, and
+repeat the edge pixel.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
-from latentdiff.data.degradations.base import Array
+from latentdiff.data.degradations.base import check_image, check_scale_factor
+from latentdiff.types import Array, Float64Array
 
-Floats = npt.NDArray[np.float64]
+BICUBIC_SCALES = range(2, 17)
 OPENCV_KINDS = ("linear", "cubic", "area")
 
 
-def cubic_kernel(x: Floats, a: float) -> Floats:
-    """The cubic convolution kernel (Keys 1981, eq. 15 for a = -1/2), which is zero from |x| = 2 on."""
+def cubic_kernel(x: Float64Array, a: float) -> Float64Array:
+    """The cubic convolution kernel (Keys 1981, eq. 15 for a = -1/2), which is zero for |x| >= 2."""
     x = np.abs(x)
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * (x**3 - 5 * x**2 + 8 * x - 4)
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
-def resize(image: Array, size: tuple[int, int], kind: str) -> Floats:
-    """Resize (H, W, C) to `size` = (h, w) with one of the five kernels of this module; nothing is clipped."""
+def resize(image: Array, size: tuple[int, int], kind: str) -> Float64Array:
+    """Resize an image (H, W, C) to `size` = (h, w) with one of this module's kernels; nothing is clipped.
+
+    Args:
+        image: The image.
+        size: The new height and width.
+        kind: "bicubic", "linear", "cubic" or "area".
+    """
     (height, width, channels), (h, w) = image.shape, size
+    weights = WEIGHTS[kind]
     if kind == "area" and (h > height or w > width):
-        kind = "area up"  # OpenCV takes another path for both axes as soon as one of them grows
-    rows, columns = _WEIGHTS[kind](height, h), _WEIGHTS[kind](width, w)
+        weights = area_weights_enlarging  # OpenCV computes both axes in another way as soon as one of them grows
+    rows, columns = weights(height, h), weights(width, w)
     shrunk = rows @ image.reshape(height, -1).astype(np.float64)
-    result: Floats = columns @ shrunk.reshape(h, width, channels)
+    result: Float64Array = columns @ shrunk.reshape(h, width, channels)
     return result
 
 
-@dataclass(frozen=True)
-class Resize:
-    """A step that resizes to `size` = (h, w) and clips to [0, 1]."""
+def bicubic(image: Array, rng: np.random.Generator, sf: int = 4) -> Array:
+    """Bicubic downsampling with antialiasing, the degradation of most super-resolution papers.
 
-    size: tuple[int, int]
-    kind: str
+    It is MATLAB's imresize(image, 1 / sf). It draws nothing from `rng`, which all degradations take.
 
-    def __call__(self, image: Array) -> Array:
-        """Apply the step to float32 (H, W, 3) in [0, 1]."""
-        return np.clip(resize(image, self.size, self.kind), 0, 1).astype(np.float32)
+    Args:
+        image: The image (H, W, C) of any number of channels, uint8 or float32, with H and W multiples of `sf`.
+        rng: Unused.
+        sf: The scale factor, 2 to 16.
+
+    Returns:
+        The small image (H / sf, W / sf, C) of the same type; uint8 is rounded and clipped, float32 is not clipped.
+
+    Raises:
+        InputError: If the image or the scale factor is not as above.
+    """
+    check_scale_factor(sf, BICUBIC_SCALES)
+    check_image(image, sf, ("uint8", "float32"), channels=None)
+    small = resize(image, (image.shape[0] // sf, image.shape[1] // sf), "bicubic")
+    return small.astype(np.float32) if image.dtype == np.float32 else np.clip(small.round(), 0, 255).astype(np.uint8)
 
 
-def _centres(n_in: int, n_out: int) -> Floats:
-    """Where the centres of the new pixels (n_out, 1) lie among the old ones, which are at 0, 1, 2, ..."""
+def _centres(n_in: int, n_out: int) -> Float64Array:
+    """The positions (n_out, 1) of the new pixels' centres among the old ones, which are at 0, 1, 2, ..."""
     return (np.arange(n_out)[:, None] + 0.5) * n_in / n_out - 0.5
 
 
-def _matrix(taps: Floats, weights: Floats, n_in: int) -> Floats:
-    """(n_out, n_in) from the places (n_out, k) of the pixels that each new one looks at, and their weights."""
+def _matrix(taps: Float64Array, weights: Float64Array, n_in: int) -> Float64Array:
+    """The matrix (n_out, n_in) that makes each new pixel of k old ones, from their places and weights (n_out, k)."""
     matrix = np.zeros((len(taps), n_in))
     np.add.at(matrix, (np.arange(len(taps))[:, None], taps.astype(np.int64)), weights)
     return matrix
 
 
-def bicubic_weights(n_in: int, n_out: int) -> Floats:
-    """MATLAB's imresize along one axis: rows (n_out, n_in) sum to 1."""
+def bicubic_weights(n_in: int, n_out: int) -> Float64Array:
+    """The matrix (n_out, n_in) of MATLAB's imresize along one axis; its rows sum to 1."""
     stretch = max(n_in / n_out, 1.0)
     centres = _centres(n_in, n_out)
     taps = np.floor(centres - 2 * stretch) + np.arange(np.ceil(4 * stretch) + 2)
@@ -72,30 +88,33 @@ def bicubic_weights(n_in: int, n_out: int) -> Floats:
     return _matrix(mirrored, weights / weights.sum(1, keepdims=True), n_in)
 
 
-def _linear(n_in: int, n_out: int) -> Floats:
+def linear_weights(n_in: int, n_out: int) -> Float64Array:
+    """The matrix (n_out, n_in) of OpenCV's linear interpolation along one axis."""
     centres = _centres(n_in, n_out)
     taps = np.floor(centres) + np.arange(2)
     return _matrix(np.clip(taps, 0, n_in - 1), 1 - np.abs(centres - taps), n_in)
 
 
-def _cubic(n_in: int, n_out: int) -> Floats:
+def cubic_weights(n_in: int, n_out: int) -> Float64Array:
+    """The matrix (n_out, n_in) of OpenCV's cubic interpolation along one axis."""
     centres = _centres(n_in, n_out)
     taps = np.floor(centres) + np.arange(-1, 3)
     return _matrix(np.clip(taps, 0, n_in - 1), cubic_kernel(centres - taps, -0.75), n_in)
 
 
-def _area(n_in: int, n_out: int) -> Floats:
-    """Each new pixel is the mean of what it covers."""
+def area_weights(n_in: int, n_out: int) -> Float64Array:
+    """The matrix (n_out, n_in) of OpenCV's area interpolation: each new pixel is the mean of the old ones it covers."""
     edges = np.arange(n_out + 1)[:, None] * n_in / n_out
     old = np.arange(n_in)
-    overlap: Floats = np.minimum(edges[1:], old + 1) - np.maximum(edges[:-1], old)
+    overlap: Float64Array = np.minimum(edges[1:], old + 1) - np.maximum(edges[:-1], old)
     return overlap.clip(0) * n_out / n_in
 
 
-def _area_up(n_in: int, n_out: int) -> Floats:
-    """Two taps; the second has weight only as far as the new pixel reaches into it.
+def area_weights_enlarging(n_in: int, n_out: int) -> Float64Array:
+    """The matrix (n_out, n_in) of OpenCV's area interpolation where the image grows.
 
-    Where a border falls on a border, rounding decides which pixel is taken: this is OpenCV's order of operations.
+    Each new pixel is made of two old ones; the second has weight only as far as the new pixel reaches into it. Where a
+    border falls on a border, rounding decides which pixel is taken, so the operations are in OpenCV's order.
     """
     new, ratio = np.arange(n_out)[:, None], n_out / n_in
     first = np.floor(new * (1 / ratio))
@@ -105,4 +124,4 @@ def _area_up(n_in: int, n_out: int) -> Floats:
     return _matrix(taps, np.concatenate([1 - share, share], 1), n_in)
 
 
-_WEIGHTS = {"bicubic": bicubic_weights, "linear": _linear, "cubic": _cubic, "area": _area, "area up": _area_up}
+WEIGHTS = {"bicubic": bicubic_weights, "linear": linear_weights, "cubic": cubic_weights, "area": area_weights}

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from latentdiff.data.latent_cache import weights_of
+from latentdiff.data.latent_cache import weights_fingerprint
 from latentdiff.io.files import atomic_file
 from latentdiff.models.text_encoder import LDMTextEncoder
 
@@ -36,7 +36,7 @@ def cached_states(folder: Path, encoder: LDMTextEncoder, ids: torch.Tensor) -> N
     Returns:
         (N, L, d), float16.
     """
-    digest = hashlib.sha256(weights_of(encoder).encode() + ids.numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(weights_fingerprint(encoder).encode() + ids.numpy().tobytes()).hexdigest()
     path, process = folder / f"{digest[:32]}.npy", PartialState()
     with process.main_process_first():
         if not path.exists():

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, default_collate
 
-from latentdiff.data.stream import Visited
+from latentdiff.data.stream import VisitedDataset
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
@@ -76,7 +76,7 @@ class Validation(Generic[Batch]):
         sums: dict[str, float] = {}
         for start in range(0, total, batch_size):
             numbers = range(start, min(start + batch_size, total))
-            rows = [items.visit(n, n) if isinstance(items, Visited) else items[n] for n in numbers]
+            rows = [items.visit(n, n) if isinstance(items, VisitedDataset) else items[n] for n in numbers]
             loss, values = self.task(
                 to_device(default_collate(rows), device), SampleGenerators(self.recipe.seed, numbers)
             )

@@ -149,16 +149,16 @@ def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | N
     return run(FirstStageTask(vae, recipe, perceptual, held_out), trained, recipe, accelerator)
 
 
-def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tuple[SkipBadFiles, Tensors]:
+def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tuple[SkipBadFiles[torch.Tensor], Tensors]:
     """The images to train on, and those held out: of a folder of their own, or a share of the same."""
 
-    def readable(items: Dataset[torch.Tensor], files: Sequence[Stored]) -> SkipBadFiles:
+    def readable(items: Dataset[torch.Tensor], files: Sequence[Stored]) -> SkipBadFiles[torch.Tensor]:
         return SkipBadFiles(items, files, bad_files, recipe.seed)
 
     trained, unseen = readable(images, images.files), open_held_out(recipe, images.channels)
     if not recipe.validation.steps:
         return trained, ()
-    held_out: SkipBadFiles
+    held_out: SkipBadFiles[torch.Tensor]
     if unseen is not None:
         held_out = readable(unseen, unseen.files)
     else:

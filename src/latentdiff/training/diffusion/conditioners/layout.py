@@ -10,7 +10,7 @@ import torch
 from latentdiff.conditioning import Conditioning
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
-from latentdiff.data.layouts import boxes_meant, classes_of, read_layouts
+from latentdiff.data.layouts import classes_of, read_layouts, resolve_box_format
 from latentdiff.data.options import DataOptions
 from latentdiff.errors import InputError
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
@@ -90,4 +90,4 @@ class _Shuffled:
 
 
 def _layouts(data: DataOptions, images: Images) -> list[list[JSON]]:
-    return read_layouts(images, *boxes_meant(images, data.box_format, data.box_units))
+    return read_layouts(images, *resolve_box_format(images, data.box_format, data.box_units))
