@@ -131,7 +131,7 @@ def test_damaged_shards_end_early(shards):
     ((file, reason),) = images.records.damaged
     assert file.endswith("train-0.tar") and reason and len(images) < COUNT and images[0].shape == (3, SIDE, SIDE)
     (shards / "train-0.tar").write_bytes(b"no tar file at all" * 100)
-    with pytest.raises(InputError, match=r"train-0\.tar is no uncompressed tar file"):
+    with pytest.raises(InputError, match=r"train-0\.tar is not an uncompressed tar file"):
         open_data(train_data_dir=str(shards))
 
 
@@ -339,14 +339,18 @@ def test_folders_of_label_maps(tmp_path):
         ({"train_data_dir": "empty"}, InputError, "holds no images; known suffixes are"),
         ({"train_data_dir": "absent"}, InputError, "is not a folder"),
         ({"train_data_dir": "absent/*.tar"}, InputError, "matches no tar file"),
-        ({"train_data_dir": "d", "annotations": "other.json"}, InputError, "speaks of none of the 4 images"),
+        ({"train_data_dir": "d", "annotations": "other.json"}, InputError, "has none of the 4 images"),
         ({"train_data_dir": "d", "annotations": "broken.json"}, InputError, "annotations .*broken.json can't be read"),
         ({"train_data_dir": "d", "annotations": "absent.json"}, InputError, r"can't be read \(No such file"),
         ({"train_data_dir": "d", "annotations": "bad.csv"}, InputError, "bad.csv can't be read"),
         ({"train_data_dir": "x.tar", "annotations": "other.json"}, ConfigError, "annotations is given, but goes with"),
         ({"train_data_dir": "d", "label_maps": "absent"}, InputError, "label_maps is .*absent, which is not a folder"),
         ({"train_data_dir": "d", "dataset_config_name": "x"}, ConfigError, "dataset_config_name is given without"),
-        ({"train_data_dir": "d", "dataset_split": "test"}, ConfigError, "dataset_split is given, but d is no data set"),
+        (
+            {"train_data_dir": "d", "dataset_split": "test"},
+            ConfigError,
+            "dataset_split is given, but d is not a",
+        ),
         ({"train_data_dir": "d", "caption_column": "x"}, InputError, r"caption_column is given, but d has no metadata"),
         ({"train_data_dir": "d", "value_range": [1, 1]}, ConfigError, "the first number must be below the second"),
     ],

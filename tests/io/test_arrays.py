@@ -77,9 +77,9 @@ def test_value_range(tmp_path):
     """Hounsfield units, clipped to what is said to be black and white."""
     path = write(tmp_path / "x.npy", np.array([[-2000, -1000], [1000, 3000]], np.int16))
     assert read_values(path, 1, (-1000, 3000))[..., 0].tolist() == [[-1, -1], [0, 1]]
-    with pytest.raises(BadFileError, match="int16 from -2000 to 3000; say in value_range"):
+    with pytest.raises(BadFileError, match="int16 from -2000 to 3000; give value_range"):
         read_values(path, 1)
-    with pytest.raises(BadFileError, match="float32 from 0 to 2; say in value_range"):
+    with pytest.raises(BadFileError, match="float32 from 0 to 2; give value_range"):
         read_values(write(tmp_path / "y.npy", FLOATS * 2), 1)
 
 

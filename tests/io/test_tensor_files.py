@@ -122,7 +122,7 @@ HALF = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         (header_of(b'{"a":%s,"a":%s}' % ((json.dumps(ENTRY).encode(),) * 2)), "a name stands twice"),
         (header_of({"a": {**ENTRY, "dtype": "F33"}}), "unknown dtype"),
         (header_of({"a": {**ENTRY, "shape": [3]}}), "not as long as its shape"),
-        (header_of({"a": {**ENTRY, "shape": [-2]}}), "no natural number"),
+        (header_of({"a": {**ENTRY, "shape": [-2]}}), "not a natural number"),
         (header_of({"a": {**ENTRY, "shape": [2**40, 2**40]}}), "not as long as its shape"),
         (header_of({"a": ENTRY, "b": HALF}), "overlap or leave a gap"),
         (header_of({"a": HALF}), "the tensors have 4 bytes, the file 8"),
@@ -150,7 +150,7 @@ def test_damaged_safetensors(tmp_path, content, message):
         ({3: torch.ones(1)}, "names must be text"),
         ({"a": torch.ones(2, 2).to_sparse()}, "only dense real tensors"),
         ({"a": torch.ones(2, dtype=torch.complex64)}, "only dense real tensors"),
-        ("nowhere.ckpt", "is no file"),
+        ("nowhere.ckpt", "is not a file"),
     ],
 )
 def test_what_is_no_state_dict(source, message):

@@ -153,7 +153,7 @@ def test_bad_ids(tokenizer):
     for place, value in ((0, 10), (0, -1), (1, 8100), (2, 8191)):
         ids = tokenizer([{"class": 0, "box": BOX}])
         ids[0, place] = value
-        with pytest.raises(InputError, match="are no object of this model"):
+        with pytest.raises(InputError, match="are not an object of this model"):
             tokenizer.decode(ids)
 
 

@@ -98,9 +98,9 @@ def test_counterparts_options_do_bind_when_loading(tmp_path):
 def test_a_name_is_looked_up():
     with pytest.raises(ConfigError, match="did you mean"):
         make_scheduler("dpmpp2m", MODEL_CONFIG)
-    with pytest.raises(ConfigError, match="no scheduler"):
+    with pytest.raises(ConfigError, match="is not a scheduler"):
         make_scheduler(dict, MODEL_CONFIG)
-    with pytest.raises(ConfigError, match="no scheduler"):
+    with pytest.raises(ConfigError, match="is not a scheduler"):
         make_scheduler(3, MODEL_CONFIG)
 
 

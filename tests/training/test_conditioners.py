@@ -325,7 +325,7 @@ BAD = {
         InputError,
         "must all",
     ),
-    "no object at all": ("layout-to-image", {"rewrite": {"objects": []}}, InputError, "there is none in any image"),
+    "no object at all": ("layout-to-image", {"rewrite": {"objects": []}}, InputError, "no image has objects"),
     "unknown object": (
         "layout-to-image",
         {"conditioning.layout_tokenizer": {"class_names": ["red", "green", "blues"], "num_tokens": 64}},

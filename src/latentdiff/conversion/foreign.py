@@ -23,7 +23,7 @@ class ForeignKind(NamedTuple):
     advice: str
 
 
-UNRELATED = "it is no part of a latent diffusion model, give the checkpoint of one"
+UNRELATED = "it is not a part of a latent diffusion model, give the checkpoint of one"
 
 FOREIGN_KINDS = (
     ForeignKind(

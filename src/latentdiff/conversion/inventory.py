@@ -108,7 +108,7 @@ def check_copies(shapes: Shapes, copies: set[str]) -> None:
     for copy in copies:
         first = FIRST_STAGE_PREFIX + copy.removeprefix(COND_STAGE_PREFIX)
         if shapes.get(first) != shapes[copy]:
-            raise CheckpointError(f"{copy} is no copy of {first}, though the config says so; give the right config")
+            raise CheckpointError(f"{copy} is not a copy of {first}, though the config says so; give the right config")
 
 
 def compare(name: str, needed: Shapes, shapes: Shapes, extra: set[str]) -> None:

@@ -296,7 +296,7 @@ def zoo_config(name: str) -> JSON:
     if name in ZOO_FIRST_STAGES:
         return ZOO_FIRST_STAGES[name].node()
     if name not in ZOO_MODELS:
-        raise ConfigError(f"config {name!r} is no file and no model of the zoo; {nearest(name, zoo_names())}")
+        raise ConfigError(f"config {name!r} is neither a file nor a published model; {nearest(name, zoo_names())}")
     return ZOO_MODELS[name].node()
 
 
@@ -313,7 +313,7 @@ def recognise(shapes: Shapes) -> tuple[str, JSON]:
         raise CheckpointError(f"no latent diffusion model or first stage is in the file (its tensors: {some}, ...)")
     found = list(_matches(structure))
     if len(found) > 1 and not any(set(found) <= group for group in ONE_NETWORK):
-        raise ConfigError(f"the tensors fit {' and '.join(found)}; say which by config={found[0]!r} or another of them")
+        raise ConfigError(f"the tensors fit {' and '.join(found)}; choose by config={found[0]!r} or another of them")
     if not found:
         raise ConfigError(
             "the tensors fit no published model, and can't tell the number of attention heads, the noise schedule and "

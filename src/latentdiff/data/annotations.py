@@ -55,7 +55,7 @@ def annotate(records: Records, options: DataOptions) -> Records:
         values = [_lookup(found.values, file, records.root) for file in map(Path, map(str, records.files))]
         places = [place for place, value in enumerate(values) if value is not None]
         if not places:
-            raise InputError(f"{path} speaks of none of the {len(values)} images in {records.root}; give their folder")
+            raise InputError(f"{path} has none of the {len(values)} images in {records.root}; give their folder")
         if len(places) < len(values):
             records.notes.append(f"{path} does not have {len(values) - len(places)} of {len(values)} images, left out")
         if found.empty:

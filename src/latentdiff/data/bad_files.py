@@ -50,7 +50,7 @@ class BadFiles:
         if len(self.known) > max(1, self.max_share * self.total):
             raise InputError(
                 f"{len(self.known)} of {self.total} images can't be decoded, more than max_bad_share "
-                f"{self.max_share:g}; see {self.path}, mend or remove them; the last: {reason}"
+                f"{self.max_share:g}; see {self.path}, repair or remove them; the last: {reason}"
             )
 
     def _read(self) -> set[str]:
@@ -92,4 +92,4 @@ class SkipBadFiles(VisitedDataset[ItemT_co]):
                 reason = str(error)
                 self.bad_files.add(str(self.files[index % len(self.files)]), reason)
             index = int(draws.integers(len(self)))
-        raise InputError(f"{TRIES} images in a row can't be decoded, the last: {reason}; mend or remove such files")
+        raise InputError(f"{TRIES} images in a row can't be decoded, the last: {reason}; repair or remove such files")

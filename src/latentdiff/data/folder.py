@@ -110,8 +110,8 @@ def _read_lines(metadata: Path, file_name: str, names: dict[str, str]) -> list[J
                 files.append(row[names["label_map"]])
             absent = [file for file in files if not (metadata.parent / file).exists()]
         except (ValueError, KeyError, TypeError) as error:
-            reason = f"is no JSON ({error})" if isinstance(error, ValueError) else f"has no path as {file_name!r}"
-            raise InputError(f"{metadata} line {number} {reason}; mend the line") from None
+            reason = f"is not JSON ({error})" if isinstance(error, ValueError) else f"has no path as {file_name!r}"
+            raise InputError(f"{metadata} line {number} {reason}; correct the line") from None
         if absent:
             raise InputError(f"{metadata} names {absent[0]}, which does not exist; restore the file or drop the line")
         rows.append(row)

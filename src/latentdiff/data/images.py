@@ -37,7 +37,7 @@ def read_records(options: DataOptions, output_dir: str | Path | None = None) -> 
     if options.dataset_name is None and options.dataset_config_name is not None:
         raise ConfigError("dataset_config_name is given without dataset_name; give both, or neither")
     if options.dataset_name is None and not is_table(source) and options.given_split():
-        raise ConfigError(f"dataset_split is given, but {source} is no data set of Hugging Face; leave it out")
+        raise ConfigError(f"dataset_split is given, but {source} is not a data set of Hugging Face; leave it out")
     if options.dataset_name is None and not is_shards(source) and not is_table(source):
         return annotate(read_folder(options, output_dir), options)
     for name in ("annotations", "label_maps"):

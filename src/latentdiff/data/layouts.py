@@ -87,7 +87,7 @@ def classes_of(layouts: list[list[JSON]]) -> JSON:
     """
     classes = {item.get("class") for layout in layouts for item in layout}
     if not classes:
-        raise InputError("objects: there is none in any image; give some, or train without layouts")
+        raise InputError("no image has objects; give some, or train without layouts")
     if all(isinstance(name, str) for name in classes):
         return {"class_names": sorted(str(name) for name in classes)}
     numbers = [number for number in classes if isinstance(number, int) and not isinstance(number, bool) and number >= 0]

@@ -176,7 +176,7 @@ def _scan(shard: Path, length: int) -> tuple[list[ShardSample], str | None]:
                 return _without_last(samples), "it has no end mark"
     except tarfile.TarError as error:
         if not samples:
-            raise InputError(f"{shard} is no uncompressed tar file ({error}); replace it") from None
+            raise InputError(f"{shard} is not an uncompressed tar file ({error}); replace it") from None
         return _without_last(samples), str(error)
     return list(samples.values()), None
 

@@ -183,7 +183,7 @@ def _scaled(values: Array, channels: int, value_range: tuple[float, float] | Non
         raise BadFileError(f"{name} has values that are infinite or not numbers; replace it")
     if value_range is None and (values.dtype.kind == "i" or least < low or most > high):
         raise BadFileError(
-            f"{name} has {values.dtype} from {least:g} to {most:g}; say in value_range what becomes -1 and 1"
+            f"{name} has {values.dtype} from {least:g} to {most:g}; give value_range, the values that become -1 and 1"
         )
     scaled: Float32Array = ((floats - np.float32(low)) / np.float32((high - low) / 2) - 1).clip(-1, 1)
     return scaled

@@ -96,7 +96,7 @@ def _check_entries(header: dict[str, TensorEntry], data_bytes: int) -> None:
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         if not all(type(number) is int and number >= 0 for number in (begin, end, *entry["shape"])):
-            raise ValueError(f"{name} has a shape or place that is no natural number")
+            raise ValueError(f"{name} has a shape or an offset that is not a natural number")
         if entry["dtype"] not in DTYPE_NAMES:
             raise ValueError(f"{name} has the unknown dtype {entry['dtype']!r}")
         if math.prod(entry["shape"]) * ITEM_BYTES[entry["dtype"]] != end - begin:

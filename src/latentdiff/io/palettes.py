@@ -76,5 +76,7 @@ def parse_colour(colour: object) -> Colour:
             values = tuple(colour)
     whole = all(not isinstance(v, bool) and hasattr(v, "__index__") and 0 <= v <= 255 for v in values)
     if len(values) != 3 or not whole:
-        raise InputError(f"{colour!r} is no colour; give (red, green, blue) from 0 to 255, or a string like '#00ff00'")
+        raise InputError(
+            f"{colour!r} is not a colour; give (red, green, blue) from 0 to 255, or a string like '#00ff00'"
+        )
     return int(values[0]), int(values[1]), int(values[2])

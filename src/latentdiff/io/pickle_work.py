@@ -102,7 +102,7 @@ class Work:
         made = taken[0] if name in GROW or name == "BUILD" else Node(taken)
         if name in GROW:
             if made is LEAF:
-                raise ValueError("it adds to a value that is no container")
+                raise ValueError("it adds to a value that is not a container")
             made.inside = made.inside or []
             made.inside += taken[1:]
         self.stack.append(made)

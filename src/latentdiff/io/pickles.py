@@ -151,7 +151,7 @@ class _Archive:
             found = [name for name in records if name.rsplit("/", 1)[-1] == "data.pkl"]
             if len(found) != 1 or len(records) != len(archive.infolist()):
                 raise CheckpointError(
-                    f"{path} is no PyTorch checkpoint: it needs one data.pkl and no name twice; {FETCH}"
+                    f"{path} is not a PyTorch checkpoint, which has one data.pkl and no name twice; {FETCH}"
                 )
             root = found[0].removesuffix("data.pkl")
             for name, record in records.items():

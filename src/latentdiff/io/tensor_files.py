@@ -161,7 +161,7 @@ def open_tensors(source: str | Path | Mapping[str, Tensor]) -> TensorFile:
         return TensorFile(check_tensors("the state dict", source))
     path = Path(source)
     if not path.is_file():
-        raise CheckpointError(f"{path} is no file; give a checkpoint (.ckpt or .safetensors)")
+        raise CheckpointError(f"{path} is not a file; give a checkpoint (.ckpt or .safetensors)")
     try:
         with open(path, "rb") as file:
             head = file.read(9)

@@ -167,7 +167,7 @@ class LayoutTokenizer(ConfigMixin):  # type: ignore[misc]
         flags, number = divmod(kind, self.num_classes)
         known = sum(self.flags.values())
         if kind < 0 or flags & ~known or not all(0 <= point < self.grid_size**2 for point in (first, second)):
-            raise InputError(f"ids {kind}, {first}, {second} are no object of this model; give what it was trained on")
+            raise InputError(f"ids {kind}, {first}, {second} are not an object of this model; give ids of its layouts")
         (y0, x0), (y1, x1), last = divmod(first, self.grid_size), divmod(second, self.grid_size), self.grid_size - 1
         box = (x0 / last, y0 / last, (x1 - x0) / last, (y1 - y0) / last)
         named = {flag: True for flag, bit in self.flags.items() if flags & bit}

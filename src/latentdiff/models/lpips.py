@@ -104,7 +104,8 @@ class PerceptualDistance(nn.Module):
         own = self.state_dict()
         wrong = [name for name, tensor in state.items() if name not in own or tensor.shape != own[name].shape]
         if wrong:
-            raise CheckpointError(f"{wrong[0]} has not the shape of VGG16's; give the file of one without batch norm")
+            differs = f"{wrong[0]} does not have the shape that it has in VGG16"
+            raise CheckpointError(f"{differs}; give the file of one without batch norm")
         self.load_state_dict({**own, **state})
         return self.requires_grad_(False).eval()
 

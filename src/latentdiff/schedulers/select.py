@@ -15,6 +15,7 @@ from latentdiff.types import JSON, Float64Array, Scheduler
 # Options of the model or of its use, which the next solver takes over; a solver's own options must not turn up in it.
 CARRIED = {*NOISE_FIELDS, "timestep_spacing", "steps_offset", "use_karras_sigmas", "set_alpha_to_one", "clip_sample"}
 DIFFUSERS_BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
+WANTED = "give a name, a scheduler class or an instance"
 
 
 def make_scheduler(spec: str | type[SchedulerMixin] | Scheduler, config: JSON, **options: object) -> SchedulerMixin:
@@ -39,7 +40,7 @@ def make_scheduler(spec: str | type[SchedulerMixin] | Scheduler, config: JSON, *
         return spec
     scheduler_class: type[SchedulerMixin] = SCHEDULERS.get(spec) if isinstance(spec, str) else spec
     if not hasattr(scheduler_class, "from_config"):
-        raise ConfigError(f"{scheduler_class.__name__} is no scheduler; give a name, a scheduler class or an instance")
+        raise ConfigError(f"{scheduler_class.__name__} is not a scheduler; {WANTED}")
     carried = CARRIED - (set(config.get("_use_default_values", ())) - set(NOISE_FIELDS))
     kept = {"clip_sample": False, **{name: value for name, value in config.items() if name in carried}}
     if scheduler_class.__module__.startswith("diffusers.") and kept.get("beta_schedule") not in DIFFUSERS_BETAS:
@@ -55,9 +56,7 @@ def make_scheduler(spec: str | type[SchedulerMixin] | Scheduler, config: JSON, *
 def _check_instance(scheduler: Scheduler, config: JSON, options: Iterable[str]) -> None:
     """ConfigError unless an instance has the model's noise schedule and prediction type, and no options are given."""
     if not hasattr(scheduler, "config"):
-        raise ConfigError(
-            f"a {type(scheduler).__name__} is no scheduler; give a name, a scheduler class or an instance"
-        )
+        raise ConfigError(f"a {type(scheduler).__name__} is not a scheduler; {WANTED}")
     if options:
         raise ConfigError(f"{', '.join(sorted(options))} cannot be set on an instance; set it when making the instance")
     for name in ("num_train_timesteps", "prediction_type"):
