@@ -28,8 +28,8 @@ class Network:
     """A component to be made.
 
     Attributes:
-        component: Its class, or a function that makes it.
-        config: Its constructor arguments.
+        component: The component's class, or a function that makes it.
+        config: The arguments of the constructor.
         rules: The rules for the names of its tensors.
         prefix: The prefix of all its names in the original, after the component's own prefix in the checkpoint.
         dropped: Prefixes, after the component's own, of tensors that this component doesn't need.

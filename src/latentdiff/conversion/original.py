@@ -43,8 +43,8 @@ class OpenedCheckpoint:
 
     Attributes:
         config: The model node of the original configuration.
-        plan: The plan of its components.
-        file: Its tensors.
+        plan: The plan of the components.
+        file: The checkpoint's tensors.
         inventory: The use of each tensor.
         notes: Sentences that say what is left out and why.
     """

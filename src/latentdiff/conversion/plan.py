@@ -62,10 +62,10 @@ class ComponentPlan:
     """The plan of one component.
 
     Attributes:
-        network: Its class, configuration and rules.
-        prefix: The prefix of its names in the checkpoint.
+        network: The component's class, configuration and rules.
+        prefix: The prefix of the component's names in the checkpoint.
         model: The component, on the meta device.
-        map: The map between its tensors and the checkpoint's.
+        map: The map between the component's tensors and the checkpoint's.
     """
 
     network: Network

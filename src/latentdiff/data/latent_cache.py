@@ -54,7 +54,7 @@ class LatentCache(Dataset[torch.Tensor]):
 
 
 class Rows(Protocol):
-    """What a batch has beside the latents: the tensors that belong to an image, such as its class or its mask."""
+    """The source of the tensors that a batch has beside the latents, such as the classes or masks of the images."""
 
     def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """The tensors of an image at one visit, by their names in the batch.

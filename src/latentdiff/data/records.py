@@ -27,7 +27,7 @@ class Records:
             "label" a name or a number from 0, "objects" a list of {"class": ..., "box": ...}, "label_map" a file.
         metadata: All else that the source says of each image; may be empty.
         boxes: The format of the boxes, and whether they are in pixels; None if the recipe has to say it.
-        notes: What was left out, a line each.
+        notes: Lines that say what was left out.
         damaged: Files that could be read in part only, each with the reason.
         watched: The files whose sizes and times change when the data changes.
         identity: A text that changes when data changes that is in no file.

@@ -17,7 +17,7 @@ def psnr(images: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         images: Images (B, C, H, W) in [0, 1].
-        targets: Their originals, of the same shape.
+        targets: The originals, of the same shape.
 
     Raises:
         InputError: If the shapes differ or are not (B, C, H, W).
@@ -33,7 +33,7 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         images: Images (B, C, H, W) in [0, 1], with sides of at least 11 pixels.
-        targets: Their originals, of the same shape.
+        targets: The originals, of the same shape.
 
     Raises:
         InputError: If the shapes differ or are not (B, C, H, W), or a side is too short.

@@ -45,7 +45,7 @@ ITEM_BYTES = {
 
 
 class TensorEntry(TypedDict):
-    """What a header says of a tensor: its data type, its shape, and where its data begins and ends."""
+    """The entry of a tensor in a header: its data type, its shape, and where its data begins and ends."""
 
     dtype: str
     shape: list[int]

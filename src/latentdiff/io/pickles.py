@@ -135,8 +135,8 @@ class _Archive:
     """A zip file of `torch.save`.
 
     Attributes:
-        content: Its pickle.
-        places: The first byte and the length of each storage in the file.
+        content: The pickle of the checkpoint.
+        places: The first byte in the file and the length of each storage.
 
     Raises:
         UnsafeCheckpointError: If it is a TorchScript program.

@@ -30,8 +30,8 @@ class TarMember:
     Attributes:
         archive: The tar file.
         name: The name of the file in it.
-        offset: The offset of its first byte in the archive.
-        size: Its size in bytes.
+        offset: The offset of the file's first byte in the archive.
+        size: The size of the file in bytes.
     """
 
     archive: Path

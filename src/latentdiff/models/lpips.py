@@ -40,7 +40,7 @@ class TensorGroup(NamedTuple):
         pattern: The pattern that their names in the file match.
         name: Our name for them, with a place for each group of the pattern.
         number: The number of such tensors.
-        kind: What they are, for messages.
+        kind: The word for them in messages.
     """
 
     pattern: str

@@ -58,7 +58,7 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         solver_values: Options of the counterpart that tell this solver from the counterpart's others.
         has_eta: Whether `step` takes `eta`.
         variance_exploding: Whether the sample is kept at unit image scale, x / alpha (Karras et al. 2022).
-        floor: What replaces an alpha_bar of exactly 0, for solvers that need a finite sigma.
+        floor: The value that replaces an alpha_bar of exactly 0, for solvers that need a finite sigma.
     """
 
     _compatibles: ClassVar[list[str]] = [*(entry.name for entry in KarrasDiffusionSchedulers), "LCMScheduler"]

@@ -80,7 +80,7 @@ class NoiseSchedule:
 
     Args:
         betas: The betas (T,), each in (0, 1].
-        floor: What replaces an alpha_bar of exactly 0, for solvers that need a finite sigma.
+        floor: The value that replaces an alpha_bar of exactly 0, for solvers that need a finite sigma.
     """
 
     betas: Float64Array
