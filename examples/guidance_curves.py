@@ -21,7 +21,7 @@ from latentdiff.config import load_recipe
 from latentdiff.guidance.image import downsampling
 from latentdiff.training.classifier import train_classifier
 from latentdiff.training.recipes import ClassifierRecipe
-from latentdiff.viz.text import font, text_width
+from latentdiff.viz.drawing import font, text_width
 
 CLASSIFIER_SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 IMAGE_SCALES = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
