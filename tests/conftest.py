@@ -19,8 +19,9 @@ def pytest_xdist_auto_num_workers():
     return min(cores, MAX_WORKERS)
 
 
-def pytest_collection_finish():
-    """Have the garbage collector pass over what is imported by now.
+@pytest.fixture(scope="module", autouse=True)
+def freeze_what_is_imported():
+    """Have the garbage collector pass over what other modules of tests have left, which is mostly what they imported.
 
     accelerate collects at the end of each training, and would look through the half a million objects of torch,
     diffusers and transformers every time, which takes longer than to train a tiny model.

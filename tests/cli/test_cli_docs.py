@@ -26,6 +26,7 @@ def inputs(tmp_path):
     (tmp_path / "boxes.json").write_text(json.dumps({"objects": [{"class": CLASSES[0], "box": [0, 0, 1, 1]}]}))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.split()[1])
 def test_line(run, models, tmp_path, line):

@@ -103,6 +103,7 @@ def test_parameters_are_embedded(generate, text_model):
     }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options",
     [
@@ -124,6 +125,7 @@ def test_the_command_in_an_image_makes_it_again(run, generate, options):
     assert read_parameters("first.png") == read_parameters("again.png")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SCHEDULERS.names())
 def test_every_scheduler(generate, name):
     generate("a dog", "--seed", 0, "--scheduler", name, "-o", "a.png")

@@ -25,6 +25,7 @@ def imported(code, modules, tmp_path):
     return done.stdout.splitlines()[-1].removeprefix("IMPORTED ")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "argv",
     [

@@ -186,6 +186,7 @@ def test_windows(made, loaded, tmp_path):
         assert (pixels("a-out.png") != pixels("plain.png")).any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("command", "argv"),
     [

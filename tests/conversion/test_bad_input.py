@@ -42,6 +42,7 @@ def test_the_first_five_of_each_kind():
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("config", ["kl-f8", "celeba256", "sd-2-v", GOLDEN / "ldm_txt2img" / "config.yaml"])
 @pytest.mark.parametrize("to", ["latentdiff", "diffusers", "original"])
 def test_the_wrong_config(capsys, tmp_path, config, to):
@@ -109,6 +110,7 @@ def test_aliases_in_a_config(tmp_path):
         load_original(CHECKPOINT, tmp_path / "config.yaml")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("content", "message"),
     [

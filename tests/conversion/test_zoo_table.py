@@ -57,6 +57,7 @@ def test_table_is_the_zoo():
     assert set(PARAMETERS) == set(zoo_names())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_names_shapes_and_counts(name):
     plan = zoo_plan(name)

@@ -20,6 +20,8 @@ from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
 from latentdiff.guidance.image import downsampling, half_squared_error, masking
 from latentdiff.sampling import Denoiser, sample
 
+pytestmark = pytest.mark.thorough
+
 STEPS = 4
 LEFT_HALF = torch.cat([torch.ones(1, 1, 16, 8), torch.zeros(1, 1, 16, 8)], dim=3)
 
@@ -76,7 +78,6 @@ def guides(pipe, classifier, labels, target):
     ]
 
 
-@pytest.mark.thorough
 def test_all_kinds_together_and_images_do_not_depend_on_their_batch(pipe, classifier):
     targets = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     both = make(pipe, guidance=guides(pipe, classifier, ["dog", "star"], targets))
@@ -148,7 +149,6 @@ CASES = {
 }
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", CASES)
 def test_distance_falls_with_the_scale(name, decoder):
     """Latents of N(0, 1), whose perfect network is known, and the decoder of a real first stage."""

@@ -10,6 +10,8 @@ from tiny import tiny_unconditional
 
 from latentdiff import DiffusionPipeline, InputError, TextToImagePipeline, UnconditionalPipeline
 
+pytestmark = pytest.mark.thorough
+
 
 def load(name, **options):
     pipe = DiffusionPipeline.from_pretrained(name, **options)
@@ -83,7 +85,6 @@ def test_pull_request_against_a_branch_is_refused(hub, folder):
     assert not hub.asked("POST", "")
 
 
-@pytest.mark.thorough
 def test_revisions(hub, folder):
     pipe = load(folder)
     first = pipe.push_to_hub(f"{OWNER}/tiny").oid

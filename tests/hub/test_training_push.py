@@ -9,6 +9,8 @@ from fake_hub import OWNER
 
 from latentdiff import ConfigError, DiffusionPipeline, HubError
 
+pytestmark = pytest.mark.thorough
+
 
 def train(root, **options):
     data, vae = toy.write(root / "photographs"), toy.write_vae(root / "vae")
@@ -17,7 +19,6 @@ def train(root, **options):
     return toy.train("class-to-image", data, vae, root / "run", **values)
 
 
-@pytest.mark.thorough
 def test_it_is_pushed_with_a_filled_card(hub, tmp_path):
     output = train(tmp_path)
     files = hub.repos[f"{OWNER}/trained"].commits[-1][1]
@@ -38,7 +39,6 @@ def test_it_is_pushed_with_a_filled_card(hub, tmp_path):
     )
 
 
-@pytest.mark.thorough
 def test_a_failed_upload_loses_nothing(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(HubError):

@@ -140,6 +140,7 @@ def fails(path):
     return message
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [(9600, 9600), (11000, 11000), (14000, 14000), (60000, 60000), (2**31 - 1, 1)])
 def test_decompression_bombs_are_refused_before_decoding(tmp_path, size):
     path = tmp_path / "bomb.png"
@@ -148,6 +149,7 @@ def test_decompression_bombs_are_refused_before_decoding(tmp_path, size):
     assert str(MAX_PIXELS) in message or size[0] * size[1] <= MAX_PIXELS
 
 
+@pytest.mark.thorough
 def test_text_and_profile_bombs(tmp_path):
     packed = zlib.compress(b"a" * 2**27)
     for kind in (b"zTXt", b"iCCP"):

@@ -62,6 +62,7 @@ def test_damaged_parameters_are_an_error(tmp_path, text):
         read_parameters(tmp_path / "a.png")
 
 
+@pytest.mark.thorough
 def test_an_oversized_text_is_an_error(tmp_path):
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("latentdiff", "x" * 10**8, zip=True)

@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 from latentdiff import LPIPS, CheckpointError, ConfigError, InputError, PerceptualDistance
 from latentdiff.models.lpips import VGG_STAGES, WIDTHS
 
+pytestmark = pytest.mark.thorough
+
 SLICES = {number: i + 1 for i, stage in enumerate(VGG_STAGES) for number in stage}
 SHAPES = {
     **{f"net.slice{SLICES[n]}.{n}.bias": (shape[1],) for stage in VGG_STAGES for n, shape in stage.items()},

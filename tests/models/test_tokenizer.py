@@ -34,6 +34,7 @@ def test_vocabulary():
     assert {token: ids[token] for token in known} == known
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("make", "pad"), KINDS.items())
 def test_known_ids_also_after_saving(tmp_path, make, pad):
     tokenizer = make()

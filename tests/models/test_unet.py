@@ -144,6 +144,7 @@ def test_save_and_load(family, tmp_path):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", FAMILIES)
 def test_forward_reads_no_values(family):
     """Meta tensors have none, so whatever runs on them waits for no device and can be captured as a graph."""

@@ -111,6 +111,7 @@ def stock_folder(folder, prediction_type):
     ).save_pretrained(folder)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("scheduler", [None, "dpmpp_2m"])
 def test_stable_diffusion_folder_gives_the_image_of_diffusers(tmp_path, prediction_type, scheduler):

@@ -14,6 +14,8 @@ from emoji_scenes.grammar import RELATIONS, Scene, Thing
 from emoji_scenes.grid import PROMPTS, sheet
 from emoji_scenes.scores import Judge
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def judge(emoji_sprites) -> Judge:
@@ -33,7 +35,6 @@ def test_wrong_images_are_not_found(judge):
     assert (outcome["top1"], outcome["background"], outcome["colour"]) == (0.0, 0.0, 0.0)
 
 
-@pytest.mark.thorough
 def test_pairs_are_found_where_asked_and_noticed_when_swapped(judge):
     asked = [Scene("pair", (Thing("cactus"), Thing("banana")), relation=relation) for relation in RELATIONS]
     swapped = [Scene("pair", scene.things[::-1], relation=scene.relation) for scene in asked]

@@ -105,5 +105,6 @@ def test_runs_of_the_tables(name):
     assert table.rate_of(recipe) == pytest.approx(rate, rel=1e-9)
 
 
+@pytest.mark.thorough
 def test_the_readme_has_the_table():
     assert table.table() in (PAPER / "README.md").read_text(encoding="utf-8")

@@ -45,6 +45,7 @@ def test_all_are_here():
     assert set(PIPELINES.names()) - set(toy.TASKS) == {"image-to-image"}  # which is sampling alone
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", toy.TASKS)
 def test_a_folder_becomes_a_pipeline(task, data, vae, tmp_path):
     output = toy.train(task, data, vae, tmp_path, max_train_steps=2)

@@ -222,6 +222,7 @@ def sides(task, images):
     }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("side", ["perceptual", "adversarial"])
 @pytest.mark.parametrize("part", ["decoder", "encoder"])
 def test_gradients_that_reach_the_autoencoder_by_finite_differences(tiny, side, part):

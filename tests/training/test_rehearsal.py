@@ -13,6 +13,8 @@ from latentdiff.training.engine import dry_run as rehearsal
 from latentdiff.training.first_stage.task import train_first_stage
 from latentdiff.training.recipes import FirstStageRecipe
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -56,7 +58,6 @@ def test_it_counts_what_a_run_has(data, vae, tmp_path, monkeypatch):
     assert speed > 0
 
 
-@pytest.mark.thorough
 def test_activations_follow_the_levers(data, vae, tmp_path, monkeypatch):
     """Twice the micro-batch takes twice as much, checkpointing less, accumulation nothing."""
     monkeypatch.setattr(rehearsal, "GIB", 1)

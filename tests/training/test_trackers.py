@@ -16,6 +16,8 @@ from latentdiff import ConfigError
 from latentdiff.errors import LatentDiffWarning
 from latentdiff.training.engine import trackers
 
+pytestmark = pytest.mark.thorough
+
 VALIDATION = {"validation.steps": 4, "validation.inference_steps": 1, "validation.samples": 2}
 
 

@@ -69,6 +69,7 @@ def test_recipes_fit(lines):
     assert unet.config.in_channels - LATENTS == more.get(task, 0)
 
 
+@pytest.mark.thorough
 def test_the_conditioner_of_the_documentation(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     try:

@@ -18,6 +18,8 @@ from latentdiff.training.engine.loop import make_accelerator, train
 from latentdiff.training.engine.task import Task
 from latentdiff.training.recipes import Recipe
 
+pytestmark = pytest.mark.thorough
+
 BASE = {
     "data.train_data_dir": "unused",
     "train_batch_size": 2,
