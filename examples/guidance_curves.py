@@ -14,7 +14,6 @@ from class_to_image import accuracy, data, nearest
 from common import HERE, Array, arguments, builtin_vae, in_batches, overrides, psnr, read_images, report, trained
 from emoji import MANY, sprites_of
 from emoji_scenes.render import Sprites
-from latentdiff.viz.text import font, text_width
 from PIL import Image, ImageDraw
 
 from latentdiff import ClassifierGuidance, ImageGuidance, NoisyLatentClassifier
