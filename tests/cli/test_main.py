@@ -16,6 +16,14 @@ HEAVY = "torch", "diffusers", "transformers", "accelerate"
 VERY_LIGHT = (*HEAVY, "numpy", "PIL", "huggingface_hub")
 
 
+def commands(app, words=()):
+    """The words of every command, those of groups included."""
+    yield words
+    for name in app:
+        if not name.startswith("-"):
+            yield from commands(app[name], (*words, name))
+
+
 def imported(code, modules, tmp_path):
     """Which of the modules a Python process has imported after `code`, which may leave by SystemExit."""
     script = (
@@ -29,14 +37,8 @@ def imported(code, modules, tmp_path):
 @pytest.mark.parametrize(
     "argv",
     [
-        ["--help"],
         ["--version"],
-        *([name, "--help"] for name in IMAGE_COMMANDS),
-        ["info", "--help"],
-        ["convert", "--help"],
-        ["data", "check", "--help"],
-        ["train", "diffusion", "--help"],
-        ["train", "first-stage", "--help"],
+        *([*words, "--help"] for words in commands(make_app())),
         ["generat"],
         ["generate", "x", "--steps", "0"],
         ["train", "diffusion", "--optimizer.learning_rat", "1"],
