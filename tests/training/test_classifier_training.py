@@ -155,8 +155,8 @@ def test_what_does_not_fit_is_one_line(images, model, tmp_path):
     Image.new("RGB", (16, 16)).save(flat / "a.png")
     with pytest.raises(InputError, match="has 0 classes; sort the images"):
         train_classifier(recipe(flat, model, tmp_path / "out"))
-    with pytest.raises(ConfigError, match="num_classes"):
-        recipe(images, model, tmp_path / "out", classifier={"num_classes": 3})
+    with pytest.raises(ConfigError, match=r"classifier has \['num_classes'\], which follow from the data"):
+        train_classifier(recipe(images, model, tmp_path / "out", classifier={"num_classes": 3}))
     with pytest.raises(
         ConfigError,
         match="name_or_path is None; it must be text; give the pipeline that is to be guided",

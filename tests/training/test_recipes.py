@@ -211,6 +211,7 @@ def test_a_part_that_was_null_is_another_recipe(tmp_path):
 
 
 def test_the_schema_takes_what_the_recipes_take():
+    json.dumps(json_schema(*RECIPES), allow_nan=False)
     schema = json_schema(DiffusionRecipe)
     names, tasks, null = schema["properties"]["conditioning"]["anyOf"]
     assert set(names["enum"]) == set(BUILT_IN) and null == {"type": "null"}

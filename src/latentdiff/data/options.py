@@ -74,6 +74,12 @@ class DataOptions(Part):
         check(low < high, f"value_range is {self.value_range}; the first number must be below the second")
         return self
 
+    def of_folder(self, folder: str) -> Self:
+        """The options for another folder whose images are read alike; what names these images alone is left out."""
+        own = {"dataset_name", "dataset_config_name", "dataset_split", "annotations", "label_maps"}
+        shared = {name: getattr(self, name) for name in self.model_fields_set - own}
+        return type(self)(**{**shared, "train_data_dir": folder})
+
     def given_split(self) -> bool:
         """Whether the split is another than that of data without splits."""
         return self.dataset_split != "train"

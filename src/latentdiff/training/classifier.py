@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from latentdiff.data.bad_files import SkipBadFiles
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, LatentRows
-from latentdiff.errors import ConfigError, InputError
+from latentdiff.errors import InputError
 from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.models.classifier import NoisyLatentClassifier
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.data import encode_latents, open_bad_files, open_held_out, open_images
+from latentdiff.training.diffusion.conditioners.base import build
 from latentdiff.training.diffusion.conditioners.classes import labels_of
 from latentdiff.training.diffusion.losses import draw_noisy
 from latentdiff.training.engine.loop import Run, make_accelerator, train
@@ -65,16 +66,15 @@ def make_classifier(recipe: ClassifierRecipe, pipeline: DiffusionPipeline, image
             f"{images.root} has {images.num_classes} classes; sort the images into sub-folders by class, or give "
             "'label' in metadata.jsonl"
         )
-    try:
-        classifier: NoisyLatentClassifier = NoisyLatentClassifier(
-            **recipe.classifier,
-            sample_size=images.resolution // pipeline.vae_scale_factor,
-            in_channels=pipeline.vae.config.latent_channels,
-            num_classes=images.num_classes,
-            class_names=images.class_names,
-        )
-    except TypeError as error:
-        raise ConfigError(f"classifier does not fit ({error}); see NoisyLatentClassifier's documentation") from None
+    classifier: NoisyLatentClassifier = build(
+        NoisyLatentClassifier,
+        "classifier",
+        recipe.classifier,
+        sample_size=images.resolution // pipeline.vae_scale_factor,
+        in_channels=pipeline.vae.config.latent_channels,
+        num_classes=images.num_classes,
+        class_names=images.class_names,
+    )
     return classifier
 
 

@@ -54,10 +54,7 @@ def open_held_out(recipe: Recipe, channels: int) -> Images | None:
     """
     if recipe.validation.data_dir is None or not recipe.validation.steps:
         return None
-    own = {"dataset_name", "dataset_config_name", "dataset_split", "annotations", "label_maps"}
-    shared = {name: getattr(recipe.data, name) for name in recipe.data.model_fields_set - own}
-    held_out = type(recipe.data)(**{**shared, "train_data_dir": recipe.validation.data_dir})
-    return _open(held_out, recipe.output_dir, channels)
+    return _open(recipe.data.of_folder(recipe.validation.data_dir), recipe.output_dir, channels)
 
 
 def open_to_check(data: DataOptions, recipe: Recipe | None = None) -> Images:

@@ -20,8 +20,6 @@ from latentdiff.types import JSON
 
 __all__ = ["ClassifierRecipe", "DiffusionRecipe", "FirstStageRecipe", "Recipe"]
 
-FROM_DATA = ("sample_size", "in_channels", "num_classes", "class_names")
-
 
 class FirstStageRecipe(Recipe):
     """The autoencoder, KL or VQ (section 3.1 of the paper, appendix G)."""
@@ -72,7 +70,7 @@ class DiffusionRecipe(Recipe):
     """Looks at the weights while they are trained."""
     torch_compile: bool = False
     """Compile the UNet, which takes minutes at the first step and makes the others faster."""
-    latent_scale: float | None = option(None, gt=0, lt=math.inf)
+    latent_scale: float | None = option(None, gt=0)
     """Factor of the latents, in place of 1 / std: a larger one lets less noise in (section D.1 of the paper); null to
     measure it."""
     latent_scale_images: int = option(4096, ge=1, of_pipeline=True)
@@ -96,6 +94,7 @@ class DiffusionRecipe(Recipe):
             check(not trained, "lora trains the UNet's adapter alone; leave conditioning.train_text_encoder out")
             check(not self.push_to_hub, "push_to_hub uploads a pipeline, and lora trains none; leave it out")
         if self.latent_scale is not None:
+            check(self.latent_scale < math.inf, "latent_scale is inf; it must be above 0 and finite, or null")
             check(
                 not self.given("latent_scale_images"), "latent_scale and latent_scale_images are both given; drop one"
             )
@@ -111,9 +110,3 @@ class ClassifierRecipe(Recipe):
     classifier: JSON = option({})
     """Constructor arguments of `latentdiff.NoisyLatentClassifier`; those of latents and classes are the pipeline's and
     the images'."""
-
-    @model_validator(mode="after")
-    def _check_classifier(self) -> Self:
-        given = [name for name in FROM_DATA if name in self.classifier]
-        check(not given, f"classifier has {given}, which come from the pipeline and the images; leave them out")
-        return self
