@@ -6,13 +6,13 @@ import pytest
 import tiny
 import torch
 import toy
-from latentdiff.training.engine.batches import to_device
 from no_float64 import DEVICE, NoFloat64
 from torch.utils.data import default_collate
 
 from latentdiff.registry import SCHEDULERS
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.task import train_diffusion
+from latentdiff.training.engine.task import to_device
 
 
 def test_float64_is_noticed():
