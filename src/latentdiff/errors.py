@@ -4,8 +4,8 @@ MAX_CHARACTERS = 2000  # in a message; what is longer loses its middle
 
 
 def one_line(error: BaseException) -> str:
-    """The text of a library's error in one line of at most 200 characters; the name of its class if it has no text."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """The text of a library's error in one line of at most 300 characters; the name of its class if it has no text."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 class LatentDiffError(Exception):

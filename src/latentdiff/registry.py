@@ -1,4 +1,4 @@
-"""The registries: names of schedulers, pipelines, degradations, masks and conditionings, and what they stand for.
+"""The registries: names of schedulers, pipelines, degradations, masks, conditionings and metrics, with what they name.
 
 Files hold names of a registry and never import paths, so loading a model runs no code that it brings.
 """
@@ -8,13 +8,16 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from latentdiff.errors import ConfigError
 from latentdiff.tasks import TASKS
 from latentdiff.types import Degradation, MaskGenerator
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Entry = TypeVar("Entry")
 MAX_LISTED = 20  # names in a message
 
 
@@ -29,7 +32,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
     return f"known: {', '.join(known[:MAX_LISTED]) or 'none'}{more}"
 
 
-class Registry(Generic[T]):
+class Registry(Generic[Entry]):
     """A table from names to entries of one kind.
 
     Args:
@@ -40,16 +43,16 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, builtin: Mapping[str, str] | None = None) -> None:
         self.kind = kind
         self._builtin = dict(builtin or {})
-        self._entries: dict[str, T] = {}
+        self._entries: dict[str, Entry] = {}
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[Entry], Entry]:
         """A decorator that adds an entry.
 
         Raises:
             ConfigError: When it is applied, if the name is taken.
         """
 
-        def add(entry: T) -> T:
+        def add(entry: Entry) -> Entry:
             if name in self:
                 raise ConfigError(f"{self.kind} {name!r} is registered already; choose another name")
             self._entries[name] = entry
@@ -57,7 +60,7 @@ class Registry(Generic[T]):
 
         return add
 
-    def get(self, name: str) -> T:
+    def get(self, name: str) -> Entry:
         """The entry called `name`.
 
         Raises:
@@ -130,8 +133,8 @@ CONDITIONERS: Registry[Any] = Registry(
     "conditioning", {name: spec.conditioner for name, spec in TASKS.items() if spec.conditioner is not None}
 )
 
-METRICS: Registry[Callable[..., Any]] = Registry(
+METRICS: Registry[Callable[[Tensor, Tensor], Tensor]] = Registry(
     "metric",
     {"psnr": "latentdiff.evaluation.metrics:psnr", "ssim": "latentdiff.evaluation.metrics:ssim"},
 )
-"""Metrics of images against targets, both (B, C, H, W) in [0, 1], that give a number for each image, (B,)."""
+"""Metrics of images and targets, both (B, C, H, W) in [0, 1]; each returns a number for every image, (B,)."""

@@ -10,11 +10,11 @@ from tiny import tiny_unconditional
 
 import latentdiff
 from latentdiff import ConfigError, DiffusionPipeline, InputError, LayoutTokenizer
-from latentdiff.models.layout_tokenizer import FLAGS
+from latentdiff.models.layout_tokenizer import OBJECT_FLAGS
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "aux_layout_tokens.safetensors")
 CASES = {
-    "0": {"num_classes": 308, "flags": tuple(FLAGS), "num_tokens": 8192, "encode_crop": True},
+    "0": {"num_classes": 308, "flags": tuple(OBJECT_FLAGS), "num_tokens": 8192, "encode_crop": True},
     "1": {"num_classes": 100, "flags": (), "num_tokens": 1024, "encode_crop": False},
 }
 NAMES = ["cat", "dog", "tree", "crane", "crane"]
@@ -34,7 +34,11 @@ def test_tokens_are_the_originals(case):
     tokenizer = LayoutTokenizer(**CASES[case[0]])
     flags = golden(case, "flags").bool().tolist()
     objects = [
-        {"class": number, "box": box, **{flag: set_ for flag, set_ in zip(FLAGS, row, strict=True) if tokenizer.flags}}
+        {
+            "class": number,
+            "box": box,
+            **{flag: set_ for flag, set_ in zip(OBJECT_FLAGS, row, strict=True) if tokenizer.flags},
+        }
         for number, box, row in zip(golden(case, "class").tolist(), golden(case, "bbox").tolist(), flags, strict=True)
     ]
     ids = tokenizer(objects, crop=golden(case, "crop").tolist(), flip=bool(golden(case, "flip")))
@@ -163,7 +167,10 @@ def test_bad_ids(tokenizer):
         ({}, "num_classes is None"),
         ({"num_classes": 0}, "num_classes is 0"),
         ({"num_classes": 3, "class_names": NAMES}, "class_names has 5 names for 3 classes"),
-        ({"num_classes": 600, "flags": tuple(FLAGS)}, "num_tokens is 8192; 600 classes with these flags need 9601"),
+        (
+            {"num_classes": 600, "flags": tuple(OBJECT_FLAGS)},
+            "num_tokens is 8192; 600 classes with these flags need 9601",
+        ),
         ({"num_classes": 5, "flags": ("grup",)}, r"unknown flag 'grup'; did you mean 'group'\?"),
         ({"num_classes": 1, "num_tokens": 3}, "num_tokens is 3"),
         ({"num_classes": 1, "max_objects": -1}, "max_objects is -1"),

@@ -76,7 +76,7 @@ UNET_FIXED: dict[str, tuple[object, ...]] = {
 UNET_IGNORED = ("use_checkpoint", "use_fp16", "use_bf16", "legacy")
 
 
-def unet(node: object, sample_size: int | None) -> Network:
+def unet_network(node: object, sample_size: int | None) -> Network:
     """The UNet of the node `unet_config`, for latents of `sample_size` pixels a side.
 
     Raises:
@@ -135,7 +135,7 @@ CLASSIFIER_KNOWN = {
 }
 
 
-def classifier(node: object) -> Network:
+def classifier_network(node: object) -> Network:
     """The noisy-latent classifier of a node of `EncoderUNetModel`, the network of `NoisyLatentImageClassifier`.
 
     Raises:
@@ -196,7 +196,7 @@ ENCODER_BLOCKS = {False: "DownEncoderBlock2D", True: "AttnDownEncoderBlock2D"}
 DECODER_BLOCKS = {False: "UpDecoderBlock2D", True: "AttnUpDecoderBlock2D"}
 
 
-def first_stage(node: object, scale_factor: float = 1.0) -> Network:
+def first_stage_network(node: object, scale_factor: float = 1.0) -> Network:
     """The autoencoder of the node `first_stage_config`, or of a first stage's own YAML.
 
     Raises:
@@ -259,7 +259,7 @@ def _autoencoder(network: JSON, latents: int) -> JSON:
 BERT_TOKENS = 30522
 
 
-def text_transformer(node: object) -> Network:
+def text_transformer_network(node: object) -> Network:
     """The text encoder of a node of `BERTEmbedder`, with a tokenizer for text or without one for layouts."""
     from latentdiff.models.text_encoder import LDMTextEncoder
     from latentdiff.models.tokenizer import BERT_VOCABULARY, load_tokenizer
@@ -293,7 +293,7 @@ NULL_CLASSES = {1001: 1000}
 """The null class of guidance, by the number of classes: cin256-v2 has it after the thousand of ImageNet."""
 
 
-def class_embedder(node: object) -> Network:
+def class_embedder_network(node: object) -> Network:
     """The class embedder of a node of `ClassEmbedder`."""
     from latentdiff.models.class_embedder import ClassEmbedder
 
@@ -309,7 +309,7 @@ def class_embedder(node: object) -> Network:
     return Network(ClassEmbedder, config, SAME_RULES)
 
 
-def segmentation_encoder(node: object) -> Network:
+def segmentation_encoder_network(node: object) -> Network:
     """The segmentation encoder of a node of `SpatialRescaler`."""
     from latentdiff.models.segmentation_encoder import SegmentationEncoder
 
@@ -328,7 +328,7 @@ def segmentation_encoder(node: object) -> Network:
     return Network(SegmentationEncoder, config, SAME_RULES)
 
 
-def clip_text_encoder(node: object) -> Network:
+def clip_text_encoder_network(node: object) -> Network:
     """The text encoder of a node of `FrozenCLIPEmbedder`, in SD 1.x: CLIP ViT-L/14."""
     from latentdiff.models.tokenizer import clip_tokenizer
 
@@ -339,7 +339,7 @@ def clip_text_encoder(node: object) -> Network:
     return Network(make_clip, config, CLIP_RULES, "transformer.", dropped, clip_tokenizer)
 
 
-def open_clip_text_encoder(node: object) -> Network:
+def open_clip_text_encoder_network(node: object) -> Network:
     """The text encoder of a node of `FrozenOpenCLIPEmbedder`, in SD 2.x: OpenCLIP ViT-H/14 without its last layer."""
     from latentdiff.models.tokenizer import open_clip_tokenizer
 

@@ -95,12 +95,12 @@ class ConversionPlan:
 
 # The networks of the original's conditioning stages, as far as these have networks of their own.
 COND_NETWORKS: dict[str, Callable[[object], Network]] = {
-    "BERTEmbedder": networks.text_transformer,
-    "BERTEmbedder(use_tokenizer=False)": networks.text_transformer,
-    "ClassEmbedder": networks.class_embedder,
-    "SpatialRescaler": networks.segmentation_encoder,
-    "FrozenCLIPEmbedder": networks.clip_text_encoder,
-    "FrozenOpenCLIPEmbedder": networks.open_clip_text_encoder,
+    "BERTEmbedder": networks.text_transformer_network,
+    "BERTEmbedder(use_tokenizer=False)": networks.text_transformer_network,
+    "ClassEmbedder": networks.class_embedder_network,
+    "SpatialRescaler": networks.segmentation_encoder_network,
+    "FrozenCLIPEmbedder": networks.clip_text_encoder_network,
+    "FrozenOpenCLIPEmbedder": networks.open_clip_text_encoder_network,
 }
 
 
@@ -128,9 +128,9 @@ def make_conversion_plan(node: JSON) -> ConversionPlan:
     """
     name = class_of(node, "model")
     if name in networks.KL_CLASSES + networks.VQ_CLASSES:
-        return ConversionPlan(None, {"vae": plan_component(networks.first_stage(node), "")})
+        return ConversionPlan(None, {"vae": plan_component(networks.first_stage_network(node), "")})
     if name in networks.CLASSIFIER_CLASSES:
-        return ConversionPlan(None, {"classifier": plan_component(networks.classifier(node), "")})
+        return ConversionPlan(None, {"classifier": plan_component(networks.classifier_network(node), "")})
     if name not in DIFFUSION_CLASSES:
         alone = (*networks.KL_CLASSES, *networks.VQ_CLASSES, *networks.CLASSIFIER_CLASSES)
         known = (*DIFFUSION_CLASSES, *alone)
@@ -143,8 +143,10 @@ def make_conversion_plan(node: JSON) -> ConversionPlan:
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < 1e6:
         raise ConfigError(f"scale_factor is {scale!r}; it must be a number above 0")
     parts = {
-        "vae": plan_component(networks.first_stage(given["first_stage_config"], float(scale)), FIRST_STAGE_PREFIX),
-        "unet": plan_component(networks.unet(given["unet_config"], size), UNET_PREFIX),
+        "vae": plan_component(
+            networks.first_stage_network(given["first_stage_config"], float(scale)), FIRST_STAGE_PREFIX
+        ),
+        "unet": plan_component(networks.unet_network(given["unet_config"], size), UNET_PREFIX),
     }
     if spec.encoder is not None and network is not None:
         parts[spec.encoder] = plan_component(network(given["cond_stage_config"]), COND_STAGE_PREFIX)

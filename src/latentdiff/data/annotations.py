@@ -16,7 +16,7 @@ from latentdiff.errors import InputError
 from latentdiff.io.boxes import WHOLE, Corners, clip
 
 OPEN_IMAGES_BOX = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
-R = TypeVar("R")
+Parsed = TypeVar("Parsed")
 
 
 @dataclass
@@ -72,7 +72,7 @@ def _lookup(values: Mapping[str, list[object]], file: Path, root: Path) -> list[
     return next((values[key] for key in keys if key in values), None)
 
 
-def _reading(path: Path, read: Callable[[], R]) -> R:
+def _reading(path: Path, read: Callable[[], Parsed]) -> Parsed:
     """The result of `read`; its errors become an InputError that names the file."""
     try:
         return read()

@@ -24,7 +24,7 @@ from latentdiff.types import JSON
 
 AT_ONCE = 1024  # images that the workers are given together
 MAX_CLASSES = IGNORE_INDEX  # of label maps for which nobody has said the number of classes
-R = TypeVar("R")
+Read = TypeVar("Read")
 
 
 @dataclass
@@ -111,7 +111,7 @@ def _check_image(images: Images, number: int, annotations: AnnotationFormat) -> 
     """Check one image with its boxes and its label map."""
     file, check = images.files[number], ImageCheck()
 
-    def attempt(what: Stored | str, read: Callable[[], R]) -> R | None:
+    def attempt(what: Stored | str, read: Callable[[], Read]) -> Read | None:
         """The result of `read`, or None if it raises an error, which is then noted for the file `what`."""
         try:
             return read()

@@ -16,7 +16,7 @@ from latentdiff.io.system import delay_sigterm
 from latentdiff.seeding import generator
 
 GRACE = 300  # seconds that a worker goes on after SIGTERM
-Batch = TypeVar("Batch")
+Collated = TypeVar("Collated")
 ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 
@@ -56,7 +56,7 @@ class _Failure:
 class _CollateOrFail:
     """The function that makes a batch of samples, or returns the first failure among them."""
 
-    def __init__(self, collate: Callable[[list[Any]], Batch]) -> None:
+    def __init__(self, collate: Callable[[list[Any]], Collated]) -> None:
         self.collate = collate
 
     def __call__(self, samples: list[object]) -> object:

@@ -10,10 +10,10 @@ from typing import TypedDict
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from latentdiff.errors import CheckpointError, HubError
+from latentdiff.errors import CheckpointError, HubError, one_line
 from latentdiff.hub import weight_files
 from latentdiff.hub.errors import NETWORK_ERRORS, hub_errors
-from latentdiff.hub.index import CARD, INDEX, check_own_code, is_inside, one_line, read_index
+from latentdiff.hub.index import CARD, INDEX, check_own_code, is_inside, read_index
 
 logger = logging.getLogger(__name__)
 

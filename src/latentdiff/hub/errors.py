@@ -19,8 +19,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx
 
-from latentdiff.errors import CheckpointError, HubError, LatentDiffError
-from latentdiff.hub.index import one_line
+from latentdiff.errors import CheckpointError, HubError, LatentDiffError, one_line
 
 # What the client raises when the network fails. It hands on the HTTP library that it is built on, which has changed.
 NETWORK_ERRORS = (httpx.HTTPError, OSError)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDiffError
+from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDiffError, one_line
 from latentdiff.hub.component_folder import ComponentFolder, list_names
-from latentdiff.hub.index import INDEX, Index, check_own_code, is_inside, one_line, read_index
+from latentdiff.hub.index import INDEX, Index, check_own_code, is_inside, read_index
 from latentdiff.hub.weight_files import check_variant
 from latentdiff.registry import PIPELINES, nearest
 from latentdiff.tasks import TASKS, task_of_pipeline

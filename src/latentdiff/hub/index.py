@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from latentdiff.errors import CheckpointError, ConfigError
+from latentdiff.errors import CheckpointError, ConfigError, one_line
 from latentdiff.types import JSON
 
 INDEX = "model_index.json"
@@ -126,8 +126,3 @@ def is_inside(name: object) -> bool:
     if not isinstance(name, str) or not name or any(character in name for character in "\\:\0"):
         return False
     return not name.startswith("/") and ".." not in PurePosixPath(name).parts
-
-
-def one_line(error: BaseException) -> str:
-    """The text of an exception on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

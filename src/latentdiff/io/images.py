@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from latentdiff.errors import BadFileError, LatentDiffError
 from latentdiff.io.stored import Stored
 
-T = TypeVar("T")
+Converted = TypeVar("Converted")
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 # Pillow has more, but some of those start programs (EPS), and others are hardly ever needed.
@@ -38,7 +38,7 @@ def load_image(source: ImageSource, name: str | None = None) -> Image.Image:
     return read_pixels(source, as_rgb, name)
 
 
-def read_pixels(source: ImageSource, convert: Callable[[Image.Image], T], name: str | None = None) -> T:
+def read_pixels(source: ImageSource, convert: Callable[[Image.Image], Converted], name: str | None = None) -> Converted:
     """Read an image and convert it with a function.
 
     Args:

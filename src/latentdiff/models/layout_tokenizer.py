@@ -18,7 +18,7 @@ from latentdiff.types import JSON
 
 # The attributes of objects in Open Images. The token of an object with flags is its class number, plus the number of
 # classes times the sum of the flags' values.
-FLAGS = {"group": 1, "occluded": 2, "depiction": 4, "inside": 8}
+OBJECT_FLAGS = {"group": 1, "occluded": 2, "depiction": 4, "inside": 8}
 
 
 class LayoutTokenizer(ConfigMixin):  # type: ignore[misc]
@@ -64,11 +64,11 @@ class LayoutTokenizer(ConfigMixin):  # type: ignore[misc]
         assert num_classes is not None
         check_class_names(class_names, num_classes)
         for flag in flags:
-            if flag not in FLAGS:
-                raise ConfigError(f"unknown flag {flag!r}; {nearest(flag, FLAGS)}")
+            if flag not in OBJECT_FLAGS:
+                raise ConfigError(f"unknown flag {flag!r}; {nearest(flag, OBJECT_FLAGS)}")
         self.num_classes, self.class_names = num_classes, class_names
         self.max_objects, self.encode_crop = max_objects, encode_crop
-        self.flags = {flag: factor for flag, factor in FLAGS.items() if flag in flags}
+        self.flags = {flag: factor for flag, factor in OBJECT_FLAGS.items() if flag in flags}
         self.padding_token, self.grid_size = num_tokens - 1, math.isqrt(num_tokens)
         objects = num_classes * (1 + sum(self.flags.values()))
         if objects > self.padding_token or self.grid_size < 2:
@@ -142,9 +142,9 @@ class LayoutTokenizer(ConfigMixin):  # type: ignore[misc]
     def _object_token(self, item: Mapping[str, object], name: str) -> int:
         """The token of an object's class and flags; `name` is what errors call the object."""
         for key in item:
-            if key in FLAGS and key not in self.flags:
+            if key in OBJECT_FLAGS and key not in self.flags:
                 raise InputError(f"{name} has the flag {key!r}, which this model doesn't know; leave it out")
-            if key not in ("class", "box", *FLAGS):
+            if key not in ("class", "box", *OBJECT_FLAGS):
                 raise InputError(f"{name} has {key!r}; {nearest(key, ['class', 'box', *self.flags])}")
         for key in ("class", "box"):
             if key not in item:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from latentdiff.errors import ConfigError
 from latentdiff.schedulers.linear_combination import OUT, LinearCombination, Terms, X, evaluate
-from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, Grid, NoiseSchedule, spaced_timesteps
+from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseGrid, NoiseSchedule, spaced_timesteps
 from latentdiff.seeding import Generators
 from latentdiff.types import JSON, Float64Array
 
@@ -90,7 +90,7 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """
         raise NotImplementedError
 
-    def _grid(self, steps: int | None, timesteps: Float64Array | None, sigmas: Float64Array | None) -> Grid:
+    def _grid(self, steps: int | None, timesteps: Float64Array | None, sigmas: Float64Array | None) -> NoiseGrid:
         """The run's noise levels; exactly one argument is given. In this class they are whole training timesteps."""
         if sigmas is not None:
             raise ConfigError(f"{type(self).__name__} visits training timesteps; give timesteps instead of sigmas")
@@ -104,9 +104,9 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """The alpha_bar of the level on which the last step lands."""
         return 1.0
 
-    def _training_grid(self, timesteps: NDArray[np.int_]) -> Grid:
+    def _training_grid(self, timesteps: NDArray[np.int_]) -> NoiseGrid:
         alpha_bar = np.append(self.schedule.alphas_cumprod[timesteps], self._final_alpha_bar())
-        return Grid(timesteps.astype(np.float64), np.sqrt(alpha_bar).tolist(), np.sqrt(1 - alpha_bar).tolist())
+        return NoiseGrid(timesteps.astype(np.float64), np.sqrt(alpha_bar).tolist(), np.sqrt(1 - alpha_bar).tolist())
 
     def _call_levels(self, count: int) -> Sequence[int]:
         """The grid level of each model call, for a grid of `count` timesteps."""
@@ -192,7 +192,7 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._begin_run(grid, device)
         self._rows(0.0)
 
-    def _begin_run(self, grid: Grid, device: str | torch.device | None) -> None:
+    def _begin_run(self, grid: NoiseGrid, device: str | torch.device | None) -> None:
         """Take a new grid and forget everything about the run before."""
         self.grid = grid
         self._calls = list(self._call_levels(len(grid.timesteps)))

@@ -11,7 +11,7 @@ from diffusers.configuration_utils import register_to_config
 from latentdiff.errors import ConfigError
 from latentdiff.schedulers.base import Row, TableScheduler
 from latentdiff.schedulers.linear_combination import NOISE, X
-from latentdiff.schedulers.noise_schedule import Grid
+from latentdiff.schedulers.noise_schedule import NoiseGrid
 from latentdiff.types import Float64Array
 
 SIGMA_DATA = 0.5
@@ -54,7 +54,7 @@ class LCMScheduler(TableScheduler):
             )
         self._setup()
 
-    def _grid(self, steps: int | None, timesteps: Float64Array | None, sigmas: Float64Array | None) -> Grid:
+    def _grid(self, steps: int | None, timesteps: Float64Array | None, sigmas: Float64Array | None) -> NoiseGrid:
         if steps is not None:
             original = self.config.original_inference_steps
             if not 1 <= steps <= original:

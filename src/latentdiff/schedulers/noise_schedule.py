@@ -138,7 +138,7 @@ class NoiseSchedule:
 
 
 @dataclass(frozen=True)
-class Grid:
+class NoiseGrid:
     """The N + 1 noise levels of a run; at level i the sample is x_i = alpha[i] x0 + sigma[i] noise.
 
     Attributes:

@@ -10,7 +10,7 @@ from diffusers.configuration_utils import register_to_config
 
 from latentdiff.errors import ConfigError
 from latentdiff.schedulers.base import TableScheduler
-from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR, Grid, karras_sigmas, spaced_timesteps
+from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR, NoiseGrid, karras_sigmas, spaced_timesteps
 from latentdiff.types import Float64Array
 
 
@@ -60,7 +60,7 @@ class SigmaScheduler(TableScheduler):
     ) -> None:
         self._setup()
 
-    def _grid(self, steps: int | None, timesteps: Float64Array | None, sigmas: Float64Array | None) -> Grid:
+    def _grid(self, steps: int | None, timesteps: Float64Array | None, sigmas: Float64Array | None) -> NoiseGrid:
         schedule, config = self.schedule, self.config
         if sigmas is not None:
             if len(sigmas) < 2 or sigmas.min() < 0 or (np.diff(sigmas) >= 0).any():
@@ -79,6 +79,6 @@ class SigmaScheduler(TableScheduler):
             timesteps = schedule.timestep_at(sigmas)
         return self._from_sigmas(timesteps, np.append(sigmas, 0.0))
 
-    def _from_sigmas(self, timesteps: Float64Array, sigmas: Float64Array) -> Grid:
+    def _from_sigmas(self, timesteps: Float64Array, sigmas: Float64Array) -> NoiseGrid:
         alpha = 1 / np.sqrt(1 + sigmas**2)
-        return Grid(timesteps.round() if self.multistep else timesteps, alpha.tolist(), (sigmas * alpha).tolist())
+        return NoiseGrid(timesteps.round() if self.multistep else timesteps, alpha.tolist(), (sigmas * alpha).tolist())
