@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 
 import pytest
 
@@ -28,3 +29,14 @@ def freeze_what_is_imported():
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def same_draws():
+    """What a test draws does not depend on the tests before it."""
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

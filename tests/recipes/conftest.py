@@ -1,13 +1,11 @@
-"""Makes the scripts of the recipes importable and gives its tests a few real objects."""
+"""A few real objects for tests of the recipes."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parents[1] / "recipes" / name) for name in ("emoji", "paper")]
 
 
 @pytest.fixture(scope="session")
