@@ -11,6 +11,8 @@ import yaml
 
 import latentdiff
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 

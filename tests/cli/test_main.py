@@ -128,6 +128,7 @@ def test_the_flags_in_messages_exist():
     assert {flag.rpartition(" ")[2] for flag in FLAGS.values()} <= known
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_installed(run, tmp_path, monkeypatch, shell):
     monkeypatch.setenv("HOME", str(tmp_path))

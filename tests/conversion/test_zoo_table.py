@@ -105,6 +105,7 @@ def test_nothing_of_the_kind():
         zoo_config("vqf8")
 
 
+@pytest.mark.thorough
 def test_documentation_has_the_table():
     """Each row of docs/conversion.md is what the networks say."""
     text = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text(encoding="utf-8")

@@ -125,6 +125,7 @@ def test_impossible_sizes(pipes, task):
         pipes[task](*inputs, height=200_000, width=200_000)
 
 
+@pytest.mark.thorough
 def test_devices_without_float64_will_do(task, tmp_path):
     make, inputs, _ = TASKS[task]
     pipe = tiny._quiet(DiffusionPipeline.from_pretrained(make(tmp_path))).to(DEVICE)

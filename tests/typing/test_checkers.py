@@ -13,6 +13,8 @@ import pytest
 
 import latentdiff
 
+pytestmark = pytest.mark.thorough
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SOURCE = Path(latentdiff.__file__).parents[1]
@@ -35,11 +37,10 @@ def run(*command, **environment):
 
 
 @pytest.fixture(scope="module")
-def mypy(tmp_path_factory):
-    """mypy's errors, (file, line) to message, by the project's own configuration."""
+def mypy():
+    """mypy's errors, (file, line) to message, by the project's own configuration and with its cache."""
     pytest.importorskip("mypy")
-    cache = tmp_path_factory.mktemp("mypy")
-    found = run(sys.executable, "-m", "mypy", "--no-error-summary", "--cache-dir", str(cache), *map(str, FILES))
+    found = run(sys.executable, "-m", "mypy", "--no-error-summary", *map(str, FILES))
     assert not found.stderr, found.stderr
     matches = re.findall(r"^(.+?):(\d+): error: (.*)$", found.stdout, flags=re.MULTILINE)
     return {(Path(name).name, int(line)): message for name, line, message in matches}
