@@ -1,6 +1,5 @@
 """Conversion on disk: folders that load, in latentdiff and in plain diffusers, and refusals that leave nothing."""
 
-import resource
 from contextlib import contextmanager
 
 import diffusers
@@ -171,6 +170,7 @@ def test_tokenizer_of_the_text_models_is_in_the_package():
 @contextmanager
 def file_size_limit(size):
     """Let no file grow beyond `size` bytes; Python ignores the signal that this process gets then."""
+    resource = pytest.importorskip("resource", reason="limits are set by POSIX's calls")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
