@@ -18,6 +18,10 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import torch
 
+    # The class of pydantic's model classes, by its name: what a type checker needs of a class of model classes. When
+    # the program runs, `type(BaseModel)` is the public way to it.
+    from pydantic._internal._model_construction import ModelMetaclass as ModelMetaclass  # noqa: PLC0414
+
 
 class _HasFingerprint(Protocol):
     """A data set of Hugging Face's `datasets`."""
@@ -72,8 +76,8 @@ def read_tensor_pickle(content: bytes, storage: Callable[[tuple[object, ...]], o
 def meta_storage(count: int, dtype: torch.dtype, offset: int) -> torch.storage.TypedStorage:
     """A storage without memory that knows where in a file its data is, as torch's reader takes it.
 
-    torch itself notes the place in this attribute when it loads to the meta device. Its reader takes a typed storage,
-    which users can no longer make without a warning of its end.
+    torch itself notes the place in this attribute when it loads tensors without their data. Its reader takes a typed
+    storage, which users can no longer make without a warning of its end.
 
     Args:
         count: Elements.

@@ -31,7 +31,7 @@ from latentdiff.errors import ConfigError
 from latentdiff.types import JSON
 
 if TYPE_CHECKING:
-    from pydantic._internal._model_construction import ModelMetaclass
+    from latentdiff.compat import ModelMetaclass
 else:
     ModelMetaclass = type(BaseModel)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from diffusers.utils import convert_state_dict_to_diffusers, is_peft_available
 from torch import nn
-from torch.nn.modules.module import _IncompatibleKeys
 
 from latentdiff.errors import ConfigError
 from latentdiff.io.files import atomic_folder
@@ -53,6 +53,12 @@ def export_adapter(unet: nn.Module, folder: Path) -> None:
         LoraMixin.save_lora_weights(aside, unet_lora_layers=layers, unet_lora_adapter_metadata=metadata)
 
 
+class LoadedKeys(Protocol):
+    """What torch tells the hooks of `load_state_dict`."""
+
+    missing_keys: list[str]
+
+
 def keep_frozen_out(module: nn.Module) -> None:
     """Leave what isn't trained out of the module's state, to which a checkpoint needs to add nothing."""
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
@@ -61,7 +67,7 @@ def keep_frozen_out(module: nn.Module) -> None:
         for name in frozen:
             state.pop(prefix + name, None)
 
-    def ignore(module: nn.Module, keys: _IncompatibleKeys) -> None:
+    def ignore(module: nn.Module, keys: LoadedKeys) -> None:
         keys.missing_keys[:] = [name for name in keys.missing_keys if name not in frozen]
 
     module.register_state_dict_post_hook(drop)  # type: ignore[no-untyped-call]
