@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Self
 
     import numpy as np
     import torch
@@ -98,8 +97,8 @@ class Component(Configured, Protocol):
         """The weights."""
         ...
 
-    def to(self, device: torch.device, /) -> Self:
-        """The component itself, on another device."""
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """The component itself, on another device or of another data type."""
         ...
 
     def state_dict(self) -> Mapping[str, Tensor]:
