@@ -28,12 +28,13 @@ class DDIMScheduler(TableScheduler):
         set_alpha_to_one: True to land on noise-free images; False, as the original code, on the level of timestep 0.
         steps_offset: Added to every timestep by "leading" spacing.
         prediction_type: "epsilon", "v_prediction" or "sample".
-        timestep_spacing: "leading", "trailing" or "linspace".
+        timestep_spacing: "leading", "trailing", "linspace" or "original".
         rescale_betas_zero_snr: True to make the last training level pure noise.
     """
 
     counterpart = "DDIMScheduler"
     has_eta: ClassVar[bool] = True
+    has_x0_weight: ClassVar[bool] = True
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
@@ -54,6 +55,9 @@ class DDIMScheduler(TableScheduler):
 
     def _final_alpha_bar(self) -> float:
         return 1.0 if self.config.set_alpha_to_one else float(self.schedule.alphas_cumprod[0])
+
+    def _x0_weight(self, call: int) -> float:
+        return self.grid.alpha[call + 1]
 
     def _row(self, call: int, history: int, eta: float) -> Row:
         """Eq. 12 of the paper, with the noise of eq. 16."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 from diffusers.configuration_utils import register_to_config
 
@@ -26,12 +27,13 @@ class DDPMScheduler(TableScheduler):
         variance_type: "fixed_small" is the posterior's variance, as in the original code, "fixed_large" is beta. None,
             which is in other solvers' configs, means "fixed_small".
         prediction_type: "epsilon", "v_prediction" or "sample".
-        timestep_spacing: "leading", "trailing" or "linspace".
+        timestep_spacing: "leading", "trailing", "linspace" or "original".
         steps_offset: Added to every timestep by "leading" spacing.
         rescale_betas_zero_snr: True to make the last training level pure noise.
     """
 
     counterpart = "DDPMScheduler"
+    has_x0_weight: ClassVar[bool] = True
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
@@ -51,6 +53,10 @@ class DDPMScheduler(TableScheduler):
         if variance_type not in VARIANCE_TYPES:
             raise ConfigError(f"variance_type is {variance_type!r}; choose fixed_small or fixed_large")
         self._setup()
+
+    def _x0_weight(self, call: int) -> float:
+        alpha, alpha_next = self.grid.alpha[call : call + 2]
+        return alpha_next * (1 - (alpha / alpha_next) ** 2) / self.grid.sigma[call] ** 2
 
     def _row(self, call: int, history: int, eta: float) -> Row:
         """Eq. 7 of the paper, where beta is that of the whole step: 1 - alpha_bar_t / alpha_bar_next."""

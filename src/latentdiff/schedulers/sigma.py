@@ -25,7 +25,7 @@ class SigmaScheduler(TableScheduler):
         trained_betas: The betas themselves, (T,), instead of the three above.
         prediction_type: "epsilon", "v_prediction" or "sample".
         use_karras_sigmas: Whether to take the levels of Karras et al. instead of evenly spaced timesteps.
-        timestep_spacing: "linspace", "leading" or "trailing".
+        timestep_spacing: "linspace", "leading", "trailing" or "original".
         steps_offset: Added to every timestep by "leading" spacing.
         rescale_betas_zero_snr: True to make the last training level (almost) pure noise.
 
