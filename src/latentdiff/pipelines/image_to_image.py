@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
+from latentdiff.guidance.common import check_interval, check_rescale, finite_number
 from latentdiff.io.inputs import read_images, read_masks
 from latentdiff.models.class_embedder import ClassEmbedder
 from latentdiff.pipelines import codec
@@ -177,6 +178,7 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
             return self._class_conditioning(
                 class_labels, negative_class_labels, scale=scale, interval=interval, rescale=rescale, images=images
             )
-        if scale not in (None, 1):
+        check_interval(interval), check_rescale(rescale)
+        if scale is not None and finite_number("guidance_scale", scale) != 1:
             raise InputError("guidance_scale is given, but this model takes no condition; leave it out")
         return Conditioning(), []

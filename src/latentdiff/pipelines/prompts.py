@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import unicodedata
 from collections.abc import Sequence
 
@@ -9,6 +10,9 @@ import torch
 
 from latentdiff.errors import InputError
 from latentdiff.types import Tokenizer
+
+# A fast tokenizer keeps the padding of its last call, so that calls of several threads must not overlap.
+_TOKENIZING = threading.Lock()
 
 
 def check_prompt(prompt: object, *, name: str = "prompt", may_be_empty: bool = False) -> str:
@@ -40,11 +44,13 @@ def tokenize(tokenizer: Tokenizer, prompts: list[str], max_length: int) -> torch
         InputError: If a prompt has more tokens than the encoder takes (the message says what doesn't fit), or none of
             its words is in the vocabulary.
     """
-    encoded = tokenizer(prompts, padding="max_length", max_length=max_length, truncation=False)["input_ids"]
+    with _TOKENIZING:
+        encoded = tokenizer(prompts, padding="max_length", max_length=max_length, truncation=False)["input_ids"]
     for prompt, ids in zip(prompts, encoded, strict=True):
         if len(ids) > max_length:
             kept = max_length - tokenizer.num_special_tokens_to_add()
-            rest = str(tokenizer.decode(tokenizer(prompt, add_special_tokens=False)["input_ids"][kept:]))
+            with _TOKENIZING:
+                rest = str(tokenizer.decode(tokenizer(prompt, add_special_tokens=False)["input_ids"][kept:]))
             raise InputError(
                 f"prompt has {len(ids)} tokens, the text encoder takes {max_length}; "
                 f"{rest.strip()!r} does not fit, shorten it"

@@ -9,6 +9,7 @@ import torch
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
+from latentdiff.guidance.common import check_interval, check_rescale, finite_number
 from latentdiff.pipelines.prompts import as_list, tokenize
 from latentdiff.types import DenoisingNetwork, TextEncoder, Tokenizer
 
@@ -59,6 +60,11 @@ class TextConditioningMixin:
         images: int = 1,
     ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
         """The conditioning of `images` images of every prompt, and the guidance, none at scale 1."""
+        scale, interval, rescale = (
+            finite_number("guidance_scale", scale),
+            check_interval(interval),
+            check_rescale(rescale),
+        )
         device = self._execution_device  # a walk over all modules, so it is done once
         if prompt is not None and prompt_embeds is None:
             states = self.encode_prompt(prompt, device=device)

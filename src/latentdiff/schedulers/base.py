@@ -11,12 +11,11 @@ import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from diffusers.utils import BaseOutput
-from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 from torch import Tensor
 
 from latentdiff.errors import ConfigError
-from latentdiff.schedulers.forward import ForwardProcess, indices_of_view
+from latentdiff.schedulers.forward import ForwardProcess, indices_of_view, step_noise
 from latentdiff.schedulers.linear_combination import OUT, LinearCombination, Terms, X, evaluate
 from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseGrid, NoiseSchedule, as_numbers, spaced_timesteps
 from latentdiff.seeding import Generators
@@ -341,7 +340,7 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         dtype = torch.float32 if sample.dtype.itemsize < 4 else sample.dtype
         known = {**self._memory, "x": sample.to(dtype), "out": model_output.to(dtype)}
         if any(name == "noise" for name, _ in row["prev"]):
-            noise = _noise(known["x"], generator, variance_noise)
+            noise = step_noise(known["x"], generator, variance_noise)
             known["noise"] = noise if temperature == 1 else temperature * noise
         values = {terms: evaluate(terms, known) for terms in row.values()}
         self._memory = {
@@ -382,18 +381,6 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
                 raise ConfigError(f"{name} is {asked!r} in the config; {cls.__name__} offers {allowed!r} only")
         split: tuple[JSON, JSON, JSON] = super().extract_init_dict(config, **kwargs)
         return split
-
-
-def _noise(like: Tensor, generator: Generators, given: Tensor | None) -> Tensor:
-    """The noise that was given, or else noise drawn in the shape and type of `like`."""
-    if isinstance(generator, list) and len(generator) != len(like):
-        raise ConfigError(f"{len(generator)} generators were given for {len(like)} images; give one per image, or one")
-    if given is None:
-        drawn: Tensor = randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)
-        return drawn
-    if generator is not None:
-        raise ConfigError("both generator and variance_noise were given; give one")
-    return given.to(like)
 
 
 def _without_aliases(value: Tensor, known: Mapping[str, Tensor]) -> Tensor:

@@ -1,9 +1,15 @@
-"""The forward process: samples with the noise of a timestep, at the levels of a scheduler's run and of training."""
+"""The forward process: noise, and samples with it at the levels of a scheduler's run and of training."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
+
+from latentdiff.errors import ConfigError
+from latentdiff.seeding import Generators
 
 
 def indices_of_view(timesteps: Tensor, run: Tensor) -> list[int] | None:
@@ -21,6 +27,18 @@ def indices_of_view(timesteps: Tensor, run: Tensor) -> list[int] | None:
     return [(first + number * steps) // stride for number in range(timesteps.numel())]
 
 
+def step_noise(like: Tensor, generator: Generators, given: Tensor | None) -> Tensor:
+    """The noise that was given, or else noise drawn in the shape and type of `like`."""
+    if isinstance(generator, list) and len(generator) != len(like):
+        raise ConfigError(f"{len(generator)} generators were given for {len(like)} images; give one per image, or one")
+    if given is None:
+        drawn: Tensor = randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+        return drawn
+    if generator is not None:
+        raise ConfigError("both generator and variance_noise were given; give one")
+    return given.to(like)
+
+
 class ForwardProcess:
     """Mixin of schedulers, whose attributes it reads.
 
@@ -34,7 +52,7 @@ class ForwardProcess:
     """
 
     timesteps: Tensor
-    variance_exploding: bool
+    variance_exploding: ClassVar[bool]
     _run_levels: Tensor
     _training_levels: Tensor
     _begin_index: int | None
