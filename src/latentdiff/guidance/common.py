@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from numbers import Real
 
@@ -23,9 +24,13 @@ def finite_number(name: str, value: object) -> float:
     Finite means in float32, in which guidance computes.
     """
     number = value.item() if isinstance(value, (Tensor, np.ndarray, np.generic)) and value.ndim == 0 else value
-    if isinstance(number, bool) or not isinstance(number, Real) or not abs(number) <= LARGEST:
+    try:
+        found = float(number) if isinstance(number, Real) and not isinstance(number, bool) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        found = math.inf
+    if not abs(found) <= LARGEST:
         raise InputError(f"{name} is {value!r}; it must be a finite number")
-    return float(number)
+    return found
 
 
 def check_interval(interval: object) -> Interval:
