@@ -34,7 +34,7 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
     See `Generation` for what comes after a pipeline's conditioning.
     """
 
-    _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "pred_original_sample"]
 
     @classmethod
     def from_pretrained(
