@@ -122,6 +122,31 @@ def test_a_call_leaves_the_pipelines_scheduler_as_it_is(pipe):
     assert pipe.scheduler is scheduler
 
 
+def test_a_loop_of_ones_own_over_the_pipelines_scheduler_is_not_disturbed(pipe):
+    pipe.set_scheduler("unipc")
+    x = torch.ones(1, 4, 8, 8)
+
+    def loop(between):
+        pipe.scheduler.set_timesteps(STEPS)
+        sample = x
+        for timestep in pipe.scheduler.timesteps:
+            between()
+            sample = pipe.scheduler.step(0.1 * sample, timestep, sample).prev_sample
+        return sample
+
+    assert torch.equal(loop(lambda: None), loop(lambda: make(pipe, *JOBS[0], num_inference_steps=3)))
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "heun", diffusers.UniPCMultistepScheduler])
+def test_the_pipelines_scheduler_shows_the_latest_calls_timesteps(pipe, scheduler):
+    pipe.set_scheduler(scheduler)
+    for steps in (4, 7):
+        make(pipe, *JOBS[0], num_inference_steps=steps)
+        assert pipe.scheduler.num_inference_steps == steps
+        image = make(pipe, *JOBS[0])
+        assert np.array_equal(make(pipe, *JOBS[0]), image)
+
+
 def _fail(*arguments):
     raise RuntimeError("on purpose")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
@@ -15,11 +15,11 @@ from latentdiff.types import Scheduler
 
 # What no run of an own solver changes in place: to copy its long lists would take as long as to plan the run.
 UNCHANGED = frozenset({"schedule", "grid", "betas", "alphas_cumprod", "timesteps", "sigmas"}) | frozenset(
-    {"_training_levels", "_run_levels", "_calls", "_host_timesteps", "_tables"}
+    {"_training_levels", "_run_levels", "_calls", "_host_timesteps", "_tables", "_timesteps_of_call"}
 )
 
 _RUNNING: ContextVar[Mapping[int, Scheduler]] = ContextVar("_RUNNING", default={})  # noqa: B039 (it is never changed)
-_OFFLOADED = threading.RLock()
+_OFFLOADED, _COPYING = threading.RLock(), threading.Lock()
 
 
 def copy_for_call(scheduler: Scheduler) -> Scheduler:
@@ -74,14 +74,35 @@ def of_pipeline(pipeline: object) -> Scheduler:
 
 
 @contextmanager
-def own_scheduler(pipeline: object) -> Iterator[Scheduler]:
-    """Make a call's own scheduler, and let `pipeline.scheduler` be it for what runs inside of the call."""
-    own = copy_for_call(of_pipeline(pipeline))
+def own_scheduler(pipeline: object, plan: Callable[[Scheduler], None]) -> Iterator[Scheduler]:
+    """Make a call's own scheduler, and let `pipeline.scheduler` be it for what runs inside of the call.
+
+    Args:
+        pipeline: The pipeline.
+        plan: Sets the timesteps of the call's scheduler.
+    """
+    shared = of_pipeline(pipeline)
+    with _COPYING:
+        own = copy_for_call(shared)
+    plan(own)
+    _show(own, shared)
     token = _RUNNING.set({**_RUNNING.get(), id(pipeline): own})
     try:
         yield own
     finally:
         _RUNNING.reset(token)
+
+
+def _show(planned: Scheduler, shared: Scheduler) -> None:
+    """Let the pipeline's scheduler have the timesteps of the latest call, as those who look at it afterwards expect.
+
+    Timesteps that a user has set there stay, as he may be in a loop of his own.
+    """
+    with _COPYING:
+        state = vars(shared)
+        if state.get("num_inference_steps") is None or state.get("timesteps") is state.get("_timesteps_of_call"):
+            state.update(vars(copy_for_call(planned)))
+            state["_timesteps_of_call"] = state.get("timesteps")
 
 
 def turn(pipeline: object) -> AbstractContextManager[object]:

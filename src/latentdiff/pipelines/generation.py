@@ -20,7 +20,7 @@ from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
 from latentdiff.pipelines.start import StartPoint
 from latentdiff.sampling import Callback, Denoiser, Guidance, sample
 from latentdiff.seeding import Generators, image_generators
-from latentdiff.types import DenoisingNetwork, FirstStage
+from latentdiff.types import DenoisingNetwork, FirstStage, Scheduler
 from latentdiff.windows import Windows
 
 
@@ -30,7 +30,7 @@ class Generation(StockPipeline):  # type: ignore[misc]
     Attributes:
         vae: First stage, KL or VQ.
         unet: The denoising network.
-        scheduler: The solver, which no call changes: each has a copy of its own, and that is what its callbacks see.
+        scheduler: The solver. Each call runs on a copy of its own, which is what its callbacks see.
     """
 
     vae: FirstStage
@@ -176,9 +176,12 @@ class Generation(StockPipeline):  # type: ignore[misc]
         several = windows is not None and not windows.covers(*shape[2:])
         denoiser = Denoiser(self.unet, conditioning, windows=windows if several else None)
         observe_x0, callback = self._callbacks(options)
-        with own_scheduler(self) as scheduler:
-            plan: Callable[..., None] = scheduler.set_timesteps
-            plan(device=device, **options.schedule)
+
+        def plan(scheduler: Scheduler) -> None:
+            set_timesteps: Callable[..., None] = scheduler.set_timesteps
+            set_timesteps(device=device, **options.schedule)
+
+        with own_scheduler(self, plan) as scheduler:
             begin = (start or StartPoint()).begin(scheduler, noise)
             with self.progress_bar(total=len(scheduler.timesteps) - begin.first) as bar:
                 latents = sample(
