@@ -171,6 +171,7 @@ def sample(
     replace_x0: Callable[[Tensor], Tensor] | None = None,
     observe_x0: Callable[[Tensor], object] | None = None,
     callback: Callback | None = None,
+    stop: Callable[[], bool] = lambda: False,
     progress: Callable[[], object] = lambda: None,
 ) -> Tensor:
     """Denoise `latents` along `scheduler.timesteps`.
@@ -191,6 +192,7 @@ def sample(
         observe_x0: Called after each step, before `callback`, with the step's estimate of the clean latents
             (B, C, H, W).
         callback: Called after each step; its result is what the next step starts from.
+        stop: Asked after each step whether to leave out those that remain.
         progress: Called after each step, without arguments.
 
     Returns:
@@ -219,4 +221,6 @@ def sample(
         if callback is not None:
             latents = callback(step, timestep, latents)
         progress()
+        if stop():
+            break
     return latents

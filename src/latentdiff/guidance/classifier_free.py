@@ -12,7 +12,7 @@ from latentdiff.guidance.common import Interval, check_interval, check_rescale, 
 from latentdiff.sampling import Predictor, SamplingContext
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ClassifierFreeGuidance:
     """e = e_u + scale (e_c - e_u), in one pass over the batch [unconditional, conditional].
 

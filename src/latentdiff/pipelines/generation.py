@@ -17,14 +17,15 @@ from latentdiff.pipelines import codec, memory, outputs
 from latentdiff.pipelines.call_state import CallScheduler, own_scheduler
 from latentdiff.pipelines.options import SamplingKeywords, SamplingOptions, check_count, sampling_call
 from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
+from latentdiff.pipelines.run_state import RunStateMixin
 from latentdiff.pipelines.start import StartPoint
-from latentdiff.sampling import Callback, Denoiser, Guidance, sample
+from latentdiff.sampling import Denoiser, Guidance, sample
 from latentdiff.seeding import Generators, image_generators
 from latentdiff.types import DenoisingNetwork, FirstStage, Scheduler
 from latentdiff.windows import Windows
 
 
-class Generation(StockPipeline):  # type: ignore[misc]
+class Generation(RunStateMixin, StockPipeline):  # type: ignore[misc]
     """The part of a pipeline that makes images of a conditioning.
 
     Attributes:
@@ -175,7 +176,6 @@ class Generation(StockPipeline):  # type: ignore[misc]
         windows = options.windows
         several = windows is not None and not windows.covers(*shape[2:])
         denoiser = Denoiser(self.unet, conditioning, windows=windows if several else None)
-        observe_x0, callback = self._callbacks(options)
 
         def plan(scheduler: Scheduler) -> None:
             set_timesteps: Callable[..., None] = scheduler.set_timesteps
@@ -183,13 +183,18 @@ class Generation(StockPipeline):  # type: ignore[misc]
 
         with own_scheduler(self, plan) as scheduler:
             begin = (start or StartPoint()).begin(scheduler, noise)
-            with self.progress_bar(total=len(scheduler.timesteps) - begin.first) as bar:
+            steps = len(scheduler.timesteps) - begin.first
+            with (
+                self._running([*guidance, *options.guidance], steps) as guides,
+                self.progress_bar(total=steps) as bar,
+            ):
+                observe_x0, callback = self._callbacks(options, guides)
                 latents = sample(
                     denoiser,
                     scheduler,
                     begin.latents,
                     first=begin.first,
-                    guidance=[*guidance, *options.guidance],
+                    guidance=guides,
                     known=begin.known(generators),
                     generator=generators,
                     eta=options.eta,
@@ -197,6 +202,7 @@ class Generation(StockPipeline):  # type: ignore[misc]
                     replace_x0=codec.quantizer(self.vae, device) if options.quantize_denoised else None,
                     observe_x0=observe_x0,
                     callback=callback,
+                    stop=lambda: self._interrupt,
                     progress=bar.update,
                 )
         outputs.check_latents(latents, self.unet.dtype)
@@ -219,21 +225,3 @@ class Generation(StockPipeline):  # type: ignore[misc]
         elif not given.isfinite().all():
             raise InputError("latents hold numbers that are not finite; give noise from N(0, 1)")
         return given.to(device, self.unet.dtype)
-
-    def _callbacks(
-        self, options: SamplingOptions[OutputT]
-    ) -> tuple[Callable[[torch.Tensor], object] | None, Callback | None]:
-        """What the loop calls for the user's callback: one to observe x0, if that is asked for, and the callback."""
-        call, inputs = options.callback_on_step_end, options.callback_on_step_end_tensor_inputs
-        if call is None:
-            return None, None
-        tensors: dict[str, torch.Tensor] = {}
-
-        def observe_x0(x0: torch.Tensor) -> None:
-            tensors["pred_original_sample"] = x0
-
-        def callback(step: int, timestep: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
-            tensors["latents"] = current
-            return call(self, step, timestep, {name: tensors[name] for name in inputs}).get("latents", current)
-
-        return observe_x0 if "pred_original_sample" in inputs else None, callback

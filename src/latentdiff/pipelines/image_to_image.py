@@ -68,6 +68,9 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
             class_embedder=class_embedder,
         )
 
+    def _gives_context(self) -> bool:
+        return self.text_encoder is not None or self.class_embedder is not None
+
     @sampling_call
     def __call__(
         self,

@@ -45,6 +45,9 @@ class LayoutToImagePipeline(DiffusionPipeline):
             vae=vae, layout_encoder=layout_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
         )
 
+    def _gives_context(self) -> bool:
+        return True
+
     @sampling_call
     def __call__(
         self,

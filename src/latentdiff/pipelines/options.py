@@ -23,7 +23,7 @@ from latentdiff.windows import Windows
 
 CALLBACK_TENSORS = ("latents", "pred_original_sample")
 
-StepEndCallback = Callable[..., Mapping[str, torch.Tensor]]
+StepEndCallback = Callable[..., Mapping[str, torch.Tensor] | None]
 Call = TypeVar("Call", bound=Callable[..., object])
 
 
@@ -72,7 +72,8 @@ class SamplingOptions(Generic[OutputT]):
         output_type: "pil"; "np", (B, H, W, C) in [0, 1]; "pt", (B, C, H, W) in [0, 1]; or "latent", (B, C, h, w).
         return_dict: Whether to return an object with `images`, else a tuple of them alone. Type checkers always see the
             object; `[0]` gives the images of both.
-        callback_on_step_end: Called as (pipeline, step, timestep, tensors), returns the tensors to go on with.
+        callback_on_step_end: Called as (pipeline, step, timestep, tensors), returns the tensors to go on with, or None
+            to go on with those that it got. It may set `pipeline._interrupt = True` to end the run after this step.
         callback_on_step_end_tensor_inputs: Which tensors the callback receives: "latents", those of the next timestep,
             and "pred_original_sample", the step's estimate of the clean latents, both (B, C, h, w) and scaled.
         seed: An integer, or one for each image. Image i of seed s equals image 0 of seed s + i, in any batch.
@@ -104,7 +105,8 @@ class SamplingOptions(Generic[OutputT]):
     def __post_init__(self) -> None:
         check_output_type(self.output_type)
         check_count("num_images_per_prompt", self.num_images_per_prompt)
-        unknown = set(self.callback_on_step_end_tensor_inputs) - set(CALLBACK_TENSORS)
+        unknown = {*self.callback_on_step_end_tensor_inputs, *getattr(self.callback_on_step_end, "tensor_inputs", ())}
+        unknown -= set(CALLBACK_TENSORS)
         if unknown:
             raise InputError(
                 f"callback_on_step_end_tensor_inputs has {sorted(unknown)}; allowed: {list(CALLBACK_TENSORS)}"
@@ -115,6 +117,7 @@ class SamplingOptions(Generic[OutputT]):
             raise InputError(f"temperature is {self.temperature}; it must be at least 0")
         if not isinstance(self.quantize_denoised, bool):
             raise InputError(f"quantize_denoised is {self.quantize_denoised!r}; it must be True or False")
+        check_guidance(self.guidance)
         if self.seed is not None and self.generator is not None:
             raise InputError("seed and generator are both given; give one of them")
         if self.timesteps is not None and self.sigmas is not None:
@@ -126,6 +129,16 @@ class SamplingOptions(Generic[OutputT]):
         custom = {"timesteps": self.timesteps, "sigmas": self.sigmas}
         given: dict[str, object] = {name: values for name, values in custom.items() if values is not None}
         return given or {"num_inference_steps": self.num_inference_steps}
+
+
+def check_guidance(guidance: object) -> None:
+    """Raise InputError unless `guidance` is a sequence of guidance objects."""
+    if isinstance(guidance, (int, float)):
+        raise InputError(f"guidance is {guidance!r}, but it takes a list of objects; did you mean guidance_scale?")
+    if isinstance(guidance, str) or not isinstance(guidance, Sequence) or not all(map(callable, guidance)):
+        raise InputError(
+            f"guidance is {guidance!r:.60}; give a list of guidance objects, such as [ClassifierFreeGuidance(...)]"
+        )
 
 
 def check_count(name: str, value: object) -> int:

@@ -39,6 +39,9 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
         super().__init__()
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
 
+    def _gives_context(self) -> bool:
+        return True
+
     @sampling_call
     def __call__(
         self,
