@@ -16,11 +16,13 @@ from latentdiff.hub.components import BASES
 from latentdiff.hub.folder import ModelFolder, check_load_options, library_errors
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.models.unet import UNet2DConditionModel
+from latentdiff.pipelines.display import pipeline_html
 from latentdiff.pipelines.generation import Generation
 from latentdiff.pipelines.load_options import as_dtype, complete_load_options, take_dtype
 from latentdiff.pipelines.lora import LoraMixin
 from latentdiff.pipelines.outputs import ImagePipelineOutput
 from latentdiff.pipelines.publishing import PublishingMixin
+from latentdiff.pipelines.switches import SwitchesMixin
 from latentdiff.registry import PIPELINES, nearest
 from latentdiff.schedulers.select import make_scheduler
 from latentdiff.tasks import TASKS
@@ -29,10 +31,10 @@ from latentdiff.types import Scheduler, Tokenizer
 register_component_bases(BASES["latentdiff"])
 
 
-class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
+class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
     """Base of the pipelines, and the loader that finds the right one for a folder.
 
-    It is a diffusers pipeline: device placement, offload, attention slicing, LoRA and folders work as they do there.
+    It is a diffusers pipeline: device placement, offload, LoRA and folders work as they do there.
     See `Generation` for what comes after a pipeline's conditioning.
     """
 
@@ -227,8 +229,8 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
         takes, gets = self.unet.config.in_channels, self._network_channels()
         if gets not in (None, takes):
             raise ConfigError(
-                f"{type(self).__name__} gives its network {gets} channels, but this one takes {takes}, being of another "
-                "task; take a model of that task"
+                f"{type(self).__name__} gives its network {gets} channels, but this one takes {takes}, being of "
+                "another task; take a model of that task"
             )
 
     def _check_context(self) -> None:
@@ -260,6 +262,10 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
             return config
         known = inspect.signature(cls.__init__).parameters
         return {name: value for name, value in config.items() if name.startswith("_") or name in known}
+
+    def _repr_html_(self) -> str:
+        name = self.config.get("_name_or_path")
+        return pipeline_html(" of ".join([type(self).__name__, *([str(name)] if name else [])]), self.components)
 
     def __call__(self, *inputs: Any, **options: Any) -> ImagePipelineOutput[Any]:
         """Make images; the pipeline of each task says of what, and with which options."""

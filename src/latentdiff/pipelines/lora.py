@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
@@ -11,18 +14,34 @@ from diffusers.utils import is_peft_available
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from latentdiff.errors import CheckpointError, ConfigError
+from latentdiff.errors import CheckpointError, ConfigError, InputError
+from latentdiff.hub.index import one_line
+
+if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
 MISSING = "adapters need the package peft; pip install 'latentdiff[training]'"
+
+
+class _LoadableModules:
+    """The names of the components that take adapters, a list of a class and of an instance, as in diffusers.
+
+    The class can't know of which kind the text encoder will be; diffusers' functions handle those of transformers only.
+    """
+
+    def __get__(self, pipe: object, owner: type) -> list[str]:
+        if pipe is None:
+            names = inspect.signature(owner).parameters
+            return [name for name in ("unet", "text_encoder") if name in names]
+        return (
+            ["unet", "text_encoder"] if isinstance(getattr(pipe, "text_encoder", None), PreTrainedModel) else ["unet"]
+        )
 
 
 class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
     """Adds diffusers' ways with adapters: `set_adapters`, `fuse_lora`, `unload_lora_weights`, `disable_lora`."""
 
-    @property
-    def _lora_loadable_modules(self) -> list[str]:
-        encoder = isinstance(getattr(self, "text_encoder", None), PreTrainedModel)
-        return ["unet", "text_encoder"] if encoder else ["unet"]
+    _lora_loadable_modules = _LoadableModules()
 
     def load_lora_weights(
         self, source: str | Path | Mapping[str, torch.Tensor], adapter_name: str | None = None, **kwargs: object
@@ -57,6 +76,51 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
             if "text_encoder" in parts:
                 scale = self.lora_scale
                 self.load_lora_into_text_encoder(state, text_encoder=self.text_encoder, lora_scale=scale, **shared)
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(f"{name} is no adapter for this {type(self).__name__}: {reason}") from None
+        except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+            raise CheckpointError(f"{name} is no adapter for this {type(self).__name__}: {one_line(error)}") from None
+
+    @contextmanager
+    def _scaled_adapters(self, attention: Mapping[str, float] | None) -> Iterator[None]:
+        """While the context lasts, the adapters have the strength that a call's `cross_attention_kwargs` asks for.
+
+        Raises:
+            InputError: If they ask for anything else, or there is no adapter.
+        """
+        scale = None
+        if attention is not None:
+            if not isinstance(attention, Mapping) or not attention.keys() <= {"scale"}:
+                raise InputError(
+                    f"cross_attention_kwargs is {attention!r}; the one entry is {{'scale': s}}, for adapters"
+                )
+            scale = attention.get("scale")
+        networks = [getattr(self, name) for name in self._lora_loadable_modules]
+        if scale is not None and not any(map(_adapter_layers, networks)):
+            raise InputError("cross_attention_kwargs has a scale, but no adapter is loaded; call load_lora_weights")
+        with scaled_adapters(networks, scale):
+            yield
+
+
+@contextmanager
+def scaled_adapters(networks: Sequence[object], scale: float | None) -> Iterator[None]:
+    """While the context lasts, the strength of the adapters in `networks` is multiplied by `scale`, unless it is None.
+
+    The factors themselves are put back afterwards: diffusers divides by the scale, which changes their last bits.
+    """
+    layers = [layer for network in networks for layer in _adapter_layers(network)] if scale is not None else []
+    before = [dict(layer.scaling) for layer in layers]
+    try:
+        for layer in layers:
+            layer.scale_layer(scale)
+        yield
+    finally:
+        for layer, scaling in zip(layers, before, strict=True):
+            layer.scaling = scaling
+
+
+def _adapter_layers(network: object) -> list[BaseTunerLayer]:
+    """The layers of a network that have adapters of peft."""
+    if not isinstance(network, torch.nn.Module) or not is_peft_available():
+        return []
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
