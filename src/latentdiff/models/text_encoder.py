@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -88,10 +89,14 @@ class LDMTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return BaseModelOutput(last_hidden_state=context) if return_dict else (context,)
 
     @classmethod
-    def from_config(cls, config: JSON | None = None, return_unused_kwargs: bool = False, **kwargs: object) -> Any:
+    def from_config(
+        cls, config: JSON | str | Path | None = None, return_unused_kwargs: bool = False, **kwargs: object
+    ) -> Any:
         """Make an encoder from a configuration of this class or of diffusers' `LDMBertModel`."""
         from latentdiff.models.stock_config import translate_ldm_bert_config
 
+        if isinstance(config, (str, Path)):  # diffusers' EMAModel.from_pretrained gives a folder
+            config = cls.load_config(config)
         if config is not None and config.get("model_type") == "ldmbert":
             config = translate_ldm_bert_config(config)
         return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
@@ -50,6 +51,8 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         resnet_resampling: Whether residual blocks instead of convolutions resample between levels.
         dropout: Dropout probability in the residual blocks.
         norm_num_groups: Groups of every GroupNorm.
+        time_cond_proj_dim: Always None: the width of an embedding of the guidance scale, for which diffusers' pipelines
+            look in the configuration.
 
     Raises:
         ConfigError: If an option is not valid.
@@ -80,8 +83,11 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         resnet_resampling: bool = False,
         dropout: float = 0.0,
         norm_num_groups: int = 32,
+        time_cond_proj_dim: None = None,
     ) -> None:
         super().__init__()
+        if time_cond_proj_dim is not None:
+            raise ConfigError(f"time_cond_proj_dim is {time_cond_proj_dim!r}; this network takes no guidance embedding")
         positive = {"in_channels": in_channels, "out_channels": out_channels, "layers_per_block": layers_per_block}
         positive |= {"norm_num_groups": norm_num_groups}
         positive |= {} if cross_attention_dim is None else {"cross_attention_dim": cross_attention_dim}
@@ -230,10 +236,20 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             raise InputError(f"encoder_hidden_states has batch {rows}; it must be a multiple of the sample's {batch}")
 
     @classmethod
-    def from_config(cls, config: JSON | None = None, return_unused_kwargs: bool = False, **kwargs: object) -> Any:
-        """Make a network from a configuration of this class or of diffusers' UNets of 2D images."""
-        from latentdiff.models.stock_config import is_stock_config, translate_stock_config
+    def from_config(
+        cls, config: JSON | str | Path | None = None, return_unused_kwargs: bool = False, **kwargs: object
+    ) -> Any:
+        """Make a network from a configuration of this class or of diffusers' UNets of 2D images.
 
+        Args:
+            config: The configuration, or a folder that holds it.
+            return_unused_kwargs: Whether to return a pair with the entries that are no options of the network, too.
+            **kwargs: Options that take precedence over the configuration's.
+        """
+        from latentdiff.models.stock_config import is_stock_config, others_than_stock, translate_stock_config
+
+        if isinstance(config, (str, Path)):  # diffusers' EMAModel.from_pretrained gives a folder
+            config = cls.load_config(config)
         if config is not None and is_stock_config(config):
-            config = translate_stock_config(config)
+            config = translate_stock_config(config) | (others_than_stock(config) if return_unused_kwargs else {})
         return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)

@@ -15,10 +15,23 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from latentdiff.errors import CheckpointError, ConfigError, InputError
+from latentdiff.hub.errors import NETWORK_ERRORS
 from latentdiff.hub.index import one_line
 
 if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer
+
+LIBRARY_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
+    *NETWORK_ERRORS,
+)
+"""What diffusers, peft and the hub's client raise about an adapter that can't be had or doesn't fit."""
 
 MISSING = "adapters need the package peft; pip install 'latentdiff[training]'"
 
@@ -33,9 +46,8 @@ class _LoadableModules:
         if pipe is None:
             names = inspect.signature(owner).parameters
             return [name for name in ("unet", "text_encoder") if name in names]
-        return (
-            ["unet", "text_encoder"] if isinstance(getattr(pipe, "text_encoder", None), PreTrainedModel) else ["unet"]
-        )
+        encoder = isinstance(getattr(pipe, "text_encoder", None), PreTrainedModel)
+        return ["unet", "text_encoder"] if encoder else ["unet"]
 
 
 class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
@@ -58,9 +70,16 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
         Raises:
             ConfigError: If peft is not installed.
             CheckpointError: If the file is missing or damaged, or is an adapter for another network.
+            InputError: If the source or the name is not of the right kind.
         """
         if not is_peft_available():
             raise ConfigError(MISSING)
+        if not isinstance(source, (str, Path, Mapping)):
+            raise InputError(f"an adapter is a file, folder, hub id or tensors by name, not a {type(source).__name__}")
+        if adapter_name is not None and (not isinstance(adapter_name, str) or not adapter_name or "." in adapter_name):
+            raise InputError(f"adapter_name is {adapter_name!r}; give a text without dots")
+        if isinstance(source, Path) and not source.exists():
+            raise CheckpointError(f"{source} is no file or folder; give an adapter's")
         given = dict(source) if isinstance(source, Mapping) else str(source)
         name = "the adapter" if isinstance(source, Mapping) else given
         try:
@@ -76,7 +95,7 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
             if "text_encoder" in parts:
                 scale = self.lora_scale
                 self.load_lora_into_text_encoder(state, text_encoder=self.text_encoder, lora_scale=scale, **shared)
-        except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        except LIBRARY_ERRORS as error:
             raise CheckpointError(f"{name} is no adapter for this {type(self).__name__}: {one_line(error)}") from None
 
     @contextmanager

@@ -59,6 +59,7 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         has_eta: Whether `step` takes `eta`.
         has_x0_weight: Whether `step` takes `replace_x0`.
         variance_exploding: Whether the sample is kept at unit image scale, x / alpha (Karras et al. 2022).
+        visits_all_timesteps: Whether a run without `set_timesteps` visits all training timesteps, as diffusers' DDPM.
         floor: The value that replaces an alpha_bar of exactly 0, for solvers that need a finite sigma.
     """
 
@@ -74,6 +75,7 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
     has_eta: ClassVar[bool] = False
     has_x0_weight: ClassVar[bool] = False
     variance_exploding: ClassVar[bool] = False
+    visits_all_timesteps: ClassVar[bool] = False
     floor: ClassVar[float] = 0.0
 
     # -- what a solver defines ---------------------------------------------------------------------------------------
@@ -126,7 +128,7 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
             raise ConfigError(
                 f"prediction_type is {self.config.prediction_type!r}; choose one of {', '.join(PREDICTION_TYPES)}"
             )
-        self.register_to_config(**{**self.allowed_values, **self.solver_values})
+        self.register_to_config(**{**self.allowed_values, **self.solver_values, "_class_name": type(self).__name__})
         self.schedule = NoiseSchedule.from_config(self.config, self.floor)
         self.betas = torch.from_numpy(self.schedule.betas).float()
         self.alphas_cumprod = torch.from_numpy(self.schedule.alphas_cumprod).float()
@@ -235,12 +237,24 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         return any(name == "noise" for row in self._rows(eta) for name, _ in row["prev"])
 
     @property
-    def init_noise_sigma(self) -> float:
-        """Standard deviation of the noise that a run starts from."""
+    def init_noise_sigma(self) -> Tensor:
+        """Standard deviation of the noise that a run starts from, a 0-d tensor on the CPU."""
         if not self.variance_exploding:
-            return 1.0
+            return torch.tensor(1.0)
         highest = self.grid.sigma[0] / self.grid.alpha[0]
-        return highest if self.config.timestep_spacing != "leading" else float(np.hypot(highest, 1))
+        return torch.tensor(highest if self.config.timestep_spacing != "leading" else float(np.hypot(highest, 1)))
+
+    def previous_timestep(self, timestep: int | Tensor) -> Tensor:
+        """The timestep that follows `timestep` in the run, with less noise; -1 after the last.
+
+        Raises:
+            ConfigError: If the timestep is not in this run.
+        """
+        index = self._index_in_run(timestep, None)
+        if index is None:
+            index = self._host_timesteps.index(float(timestep))
+        last = index + 1 >= len(self.timesteps)
+        return torch.tensor(-1, device=self.timesteps.device) if last else self.timesteps[index + 1]
 
     @property
     def step_index(self) -> int | None:
@@ -303,9 +317,9 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         model_output: Tensor,
         timestep: float | Tensor,
         sample: Tensor,
+        generator: Generators = None,
         *,
         eta: float = 0.0,
-        generator: Generators = None,
         variance_noise: Tensor | None = None,
         temperature: float = 1.0,
         replace_x0: Callable[[Tensor], Tensor] | None = None,
@@ -317,8 +331,8 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
             model_output: The model's prediction (B, C, H, W) for the scaled sample.
             timestep: The element of `timesteps` that the prediction was made for.
             sample: The current sample (B, C, H, W), not scaled. Half precision is combined in float32.
-            eta: Share of fresh noise, in [0, 1], for solvers that have it (DDIM).
             generator: Source of the noise, or one per image; a CPU generator serves every device.
+            eta: Share of fresh noise, in [0, 1], for solvers that have it (DDIM).
             variance_noise: The noise (B, C, H, W) itself, in place of a generator. Both are unused where the step adds
                 no noise.
             temperature: Factor on the noise.
@@ -329,7 +343,7 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         Raises:
             ConfigError: If the timestep is not in this run, or an option does not fit this solver.
         """
-        if self.num_inference_steps is None:
+        if self.num_inference_steps is None and not self.visits_all_timesteps:
             raise ConfigError("the scheduler has no timesteps yet; call set_timesteps first")
         if eta and not self.has_eta:
             raise ConfigError(f"{type(self).__name__} has no eta, but {eta} was given; leave it at 0 or use DDIM")
@@ -373,7 +387,8 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         """
         defaults = set(config_dict.get("_use_default_values", ())) - set(NOISE_FIELDS)
         config = {k: v for k, v in config_dict.items() if k not in defaults and k != "_use_default_values"}
-        own = config.get("_class_name") in (cls.__name__, cls.counterpart)
+        # A config that was never saved names no class. What it sets in so many words is asked for here, too.
+        own = config.get("_class_name") in (None, cls.__name__, cls.counterpart)
         for name, allowed in {**cls.allowed_values, **cls.solver_values}.items():
             stored = config.pop(name, allowed)
             asked = kwargs.pop(name, stored if own or name in cls.allowed_values else allowed)

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from diffusers.configuration_utils import register_to_config
+from torch import Tensor
 
 from latentdiff.errors import ConfigError
-from latentdiff.schedulers.base import Row, TableScheduler
+from latentdiff.models.stock_options import with_stock_options
+from latentdiff.schedulers.base import Row, SchedulerOutput, TableScheduler
 from latentdiff.schedulers.linear_combination import NOISE
+from latentdiff.seeding import Generators
 
 
 class DDIMScheduler(TableScheduler):
@@ -36,15 +39,16 @@ class DDIMScheduler(TableScheduler):
     has_eta: ClassVar[bool] = True
     has_x0_weight: ClassVar[bool] = True
 
+    @with_stock_options
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        *,
         num_train_timesteps: int = 1000,
         beta_start: float = 0.0001,
         beta_end: float = 0.02,
         beta_schedule: str = "linear",
         trained_betas: Sequence[float] | None = None,
+        *,
         set_alpha_to_one: bool = True,
         steps_offset: int = 0,
         prediction_type: str = "epsilon",
@@ -52,6 +56,37 @@ class DDIMScheduler(TableScheduler):
         rescale_betas_zero_snr: bool = False,
     ) -> None:
         self._setup()
+
+    def step(  # type: ignore[override]  # the order of diffusers' DDIM, which is not that of its other classes
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        eta: float = 0.0,
+        use_clipped_model_output: bool = False,
+        generator: Generators = None,
+        *,
+        variance_noise: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> SchedulerOutput | tuple[Tensor, Tensor]:
+        """Go from `timestep` to the next, with options in the order of diffusers' DDIM.
+
+        Args:
+            model_output: The model's prediction (B, C, H, W) for the sample.
+            timestep: The element of `timesteps` that the prediction was made for.
+            sample: The current sample (B, C, H, W).
+            eta: Share of fresh noise, in [0, 1].
+            use_clipped_model_output: Whether to use the noise of the clipped estimate of x0. Nothing is clipped here,
+                so it is the same noise.
+            generator: Source of the noise, or one per image.
+            variance_noise: The noise (B, C, H, W) itself, in place of a generator.
+            return_dict: Whether to return a `SchedulerOutput`, or the tuple (prev_sample, pred_original_sample).
+
+        Raises:
+            ConfigError: If the timestep is not in this run, or eta is not valid.
+        """
+        options = {"variance_noise": variance_noise, "return_dict": return_dict}
+        return super().step(model_output, timestep, sample, generator, eta=eta, **options)
 
     def _final_alpha_bar(self) -> float:
         return 1.0 if self.config.set_alpha_to_one else float(self.schedule.alphas_cumprod[0])

@@ -9,6 +9,7 @@ from typing import ClassVar
 from diffusers.configuration_utils import register_to_config
 
 from latentdiff.errors import ConfigError
+from latentdiff.models.stock_options import with_stock_options
 from latentdiff.schedulers.base import Row, TableScheduler
 from latentdiff.schedulers.linear_combination import NOISE, X
 
@@ -34,16 +35,18 @@ class DDPMScheduler(TableScheduler):
 
     counterpart = "DDPMScheduler"
     has_x0_weight: ClassVar[bool] = True
+    visits_all_timesteps: ClassVar[bool] = True
 
+    @with_stock_options
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        *,
         num_train_timesteps: int = 1000,
         beta_start: float = 0.0001,
         beta_end: float = 0.02,
         beta_schedule: str = "linear",
         trained_betas: Sequence[float] | None = None,
+        *,
         variance_type: str | None = "fixed_small",
         prediction_type: str = "epsilon",
         timestep_spacing: str = "leading",

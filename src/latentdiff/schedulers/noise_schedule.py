@@ -91,7 +91,7 @@ class NoiseSchedule:
         """The noise schedule of the `NOISE_FIELDS` in a scheduler's config.
 
         Raises:
-            ConfigError: If the beta schedule is unknown, or the number of timesteps is not valid.
+            ConfigError: If the beta schedule is unknown, or a beta or the number of timesteps is not valid.
         """
         if config.get("trained_betas") is not None:
             betas: Float64Array = np.asarray(config["trained_betas"], dtype=np.float64)
@@ -108,6 +108,9 @@ class NoiseSchedule:
                 f"trained_betas has {len(betas)} values for num_train_timesteps {config['num_train_timesteps']}; "
                 "give one per timestep"
             )
+        if not ((betas > 0) & (betas < 1)).all():
+            wrong = betas[~((betas > 0) & (betas < 1))][0]
+            raise ConfigError(f"the betas have a {wrong:g}; each must lie above 0 and below 1, choose other betas")
         return cls(rescale_zero_snr(betas) if config.get("rescale_betas_zero_snr") else betas, floor)
 
     def __len__(self) -> int:

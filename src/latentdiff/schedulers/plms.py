@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from diffusers.configuration_utils import register_to_config
 
+from latentdiff.models.stock_options import with_stock_options
 from latentdiff.schedulers.base import Row, TableScheduler
 from latentdiff.schedulers.linear_combination import LinearCombination, X, memory
 
@@ -44,15 +45,16 @@ class PLMSScheduler(TableScheduler):
     solver_values: ClassVar[Mapping[str, object]] = {"skip_prk_steps": True}
     has_x0_weight: ClassVar[bool] = True
 
+    @with_stock_options
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        *,
         num_train_timesteps: int = 1000,
         beta_start: float = 0.0001,
         beta_end: float = 0.02,
         beta_schedule: str = "linear",
         trained_betas: Sequence[float] | None = None,
+        *,
         set_alpha_to_one: bool = False,
         steps_offset: int = 0,
         prediction_type: str = "epsilon",

@@ -9,6 +9,7 @@ import numpy as np
 from diffusers.configuration_utils import register_to_config
 
 from latentdiff.errors import ConfigError
+from latentdiff.models.stock_options import with_stock_options
 from latentdiff.schedulers.base import TableScheduler
 from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR, NoiseGrid, karras_sigmas, spaced_timesteps
 from latentdiff.types import Float64Array
@@ -43,15 +44,16 @@ class SigmaScheduler(TableScheduler):
     floor = TINY_ALPHA_BAR
     multistep: ClassVar[bool] = False
 
+    @with_stock_options
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        *,
         num_train_timesteps: int = 1000,
         beta_start: float = 0.0001,
         beta_end: float = 0.02,
         beta_schedule: str = "linear",
         trained_betas: Sequence[float] | None = None,
+        *,
         prediction_type: str = "epsilon",
         use_karras_sigmas: bool = False,
         timestep_spacing: str = "linspace",
