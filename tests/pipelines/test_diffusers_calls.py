@@ -15,9 +15,9 @@ from latentdiff import (
     ClassifierFreeGuidance,
     Conditioning,
     InputError,
-    LatentDiffWarning,
     TextToImagePipeline,
 )
+from latentdiff.errors import LatentDiffWarning
 
 
 @pytest.fixture
