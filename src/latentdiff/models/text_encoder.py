@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -96,7 +96,7 @@ class LDMTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         from latentdiff.models.stock_config import translate_ldm_bert_config
 
         if isinstance(config, (str, Path)):  # diffusers' EMAModel.from_pretrained gives a folder
-            config = cls.load_config(config)
+            config = cast(JSON, cls.load_config(config))
         if config is not None and config.get("model_type") == "ldmbert":
             config = translate_ldm_bert_config(config)
         return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -205,7 +205,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             skips += block(skips[-1], temb, encoder_hidden_states)
         hidden = self.mid_block(skips[-1], temb, encoder_hidden_states)
         for block in self.up_blocks:
-            taken = len(block.resnets)
+            taken = len(cast(UpBlock, block).resnets)
             hidden = block(hidden, temb, encoder_hidden_states, skips[-taken:])
             skips = skips[:-taken]
         hidden = self.conv_out(F.silu(self.conv_norm_out(hidden)))
@@ -249,7 +249,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         from latentdiff.models.stock_config import is_stock_config, others_than_stock, translate_stock_config
 
         if isinstance(config, (str, Path)):  # diffusers' EMAModel.from_pretrained gives a folder
-            config = cls.load_config(config)
+            config = cast(JSON, cls.load_config(config))
         if config is not None and is_stock_config(config):
             config = translate_stock_config(config) | (others_than_stock(config) if return_unused_kwargs else {})
         return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)

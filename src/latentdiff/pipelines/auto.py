@@ -68,9 +68,11 @@ def _own_task(pipe: StockPipeline) -> str:
     name = type(pipe).__name__
     registered = [task for task in PIPELINES.names() if PIPELINES.get(task).__name__ == name]
     spec = task_of_pipeline(name)
-    if not registered and spec is None:
+    if registered:
+        return registered[0]
+    if spec is None:
         raise ConfigError(f"{name} is the pipeline of no task here; give one: {', '.join(PIPELINES.names())}")
-    return registered[0] if registered else spec.name
+    return spec.name
 
 
 def _pipeline_of(task: str) -> type[DiffusionPipeline]:

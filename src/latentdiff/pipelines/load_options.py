@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -40,7 +41,7 @@ DTYPES = {
 """Data types by the names that are understood."""
 
 
-def complete_load_options(options: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
+def complete_load_options(options: Mapping[str, Any], own: Mapping[str, object]) -> dict[str, Any]:
     """Check the names of keywords of `from_pretrained`, and complete `dtype`.
 
     Args:
@@ -61,7 +62,7 @@ def complete_load_options(options: Mapping[str, object], own: Mapping[str, objec
     return take_dtype(options)
 
 
-def take_dtype(options: Mapping[str, object]) -> dict[str, object]:
+def take_dtype(options: Mapping[str, Any]) -> dict[str, Any]:
     """Resolve `torch_dtype` and data types that are text among options; `dtype` is left out if none is given.
 
     Raises:

@@ -14,12 +14,11 @@ from diffusers.utils import is_peft_available
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from latentdiff.errors import CheckpointError, ConfigError, InputError
+from latentdiff.errors import CheckpointError, ConfigError, InputError, one_line
 from latentdiff.hub.errors import NETWORK_ERRORS
-from latentdiff.hub.index import one_line
 
 if TYPE_CHECKING:
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.tuners.lora import LoraLayer
 
 LIBRARY_ERRORS = (
     OSError,
@@ -125,7 +124,10 @@ def scaled_adapters(networks: Sequence[object], scale: float | None) -> Iterator
 
     The factors themselves are put back afterwards: diffusers divides by the scale, which changes their last bits.
     """
-    layers = [layer for network in networks for layer in _adapter_layers(network)] if scale is not None else []
+    if scale is None:
+        yield
+        return
+    layers = [layer for network in networks for layer in _adapter_layers(network)]
     before = [dict(layer.scaling) for layer in layers]
     try:
         for layer in layers:
@@ -136,10 +138,10 @@ def scaled_adapters(networks: Sequence[object], scale: float | None) -> Iterator
             layer.scaling = scaling
 
 
-def _adapter_layers(network: object) -> list[BaseTunerLayer]:
+def _adapter_layers(network: object) -> list[LoraLayer]:
     """The layers of a network that have adapters of peft."""
     if not isinstance(network, torch.nn.Module) or not is_peft_available():
         return []
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.tuners.lora import LoraLayer
 
-    return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+    return [module for module in network.modules() if isinstance(module, LoraLayer)]

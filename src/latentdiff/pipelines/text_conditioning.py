@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 import torch
 
@@ -140,10 +140,10 @@ class TextConditioningMixin:
         may_be_empty: bool = False,
     ) -> torch.Tensor:
         """The states (B, L, d) of prompts, or those that are given in their place."""
-        if (prompt is None) == (embeds is None):
-            raise InputError("give either prompt or prompt_embeds, one of the two")
-        if embeds is not None:
+        if embeds is not None and prompt is None:
             return _check_embeds("prompt_embeds", embeds)
+        if prompt is None or embeds is not None:
+            raise InputError("give either prompt or prompt_embeds, one of the two")
         prompts = as_list(prompt, may_be_empty=True)
         for text in prompts:
             if text:  # the empty caption is what guidance leads away from, so every model of text knows it
@@ -212,7 +212,7 @@ def skipped_states(encoder: TextEncoder, ids: torch.Tensor, skip: int) -> torch.
     Raises:
         InputError: If the encoder is of another kind, or has not as many layers.
     """
-    inner = getattr(encoder, "text_model", encoder)  # where transformers 4 keeps the layers
+    inner: Any = getattr(encoder, "text_model", encoder)  # where transformers 4 keeps the layers
     layers = getattr(encoder.config, "num_hidden_layers", 0)
     if not hasattr(inner, "final_layer_norm"):
         raise InputError(

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from latentdiff.errors import ConfigError
 from latentdiff.schedulers.forward import ForwardProcess, indices_of_view, step_noise
-from latentdiff.schedulers.linear_combination import OUT, LinearCombination, Terms, X, evaluate
+from latentdiff.schedulers.linear_combination import (
+    OUT,
+    LinearCombination,
+    Terms,
+    X,
+    evaluate,
+    without_aliases,
+)
 from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseGrid, NoiseSchedule, as_numbers, spaced_timesteps
 from latentdiff.seeding import Generators
 from latentdiff.types import JSON, Float64Array
@@ -125,9 +132,8 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
     def _setup(self) -> None:
         """Make the noise schedule of the config; every constructor ends with this call."""
         if self.config.prediction_type not in PREDICTION_TYPES:
-            raise ConfigError(
-                f"prediction_type is {self.config.prediction_type!r}; choose one of {', '.join(PREDICTION_TYPES)}"
-            )
+            given, known = self.config.prediction_type, ", ".join(PREDICTION_TYPES)
+            raise ConfigError(f"prediction_type is {given!r}; choose one of {known}")
         self.register_to_config(**{**self.allowed_values, **self.solver_values, "_class_name": type(self).__name__})
         self.schedule = NoiseSchedule.from_config(self.config, self.floor)
         self.betas = torch.from_numpy(self.schedule.betas).float()
@@ -239,10 +245,9 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
     @property
     def init_noise_sigma(self) -> Tensor:
         """Standard deviation of the noise that a run starts from, a 0-d tensor on the CPU."""
-        if not self.variance_exploding:
-            return torch.tensor(1.0)
-        highest = self.grid.sigma[0] / self.grid.alpha[0]
-        return torch.tensor(highest if self.config.timestep_spacing != "leading" else float(np.hypot(highest, 1)))
+        highest = self.grid.sigma[0] / self.grid.alpha[0] if self.variance_exploding else 1.0
+        leading = self.variance_exploding and self.config.timestep_spacing == "leading"
+        return torch.tensor(float(np.hypot(highest, 1)) if leading else highest)
 
     def previous_timestep(self, timestep: int | Tensor) -> Tensor:
         """The timestep that follows `timestep` in the run, with less noise; -1 after the last.
@@ -250,11 +255,8 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         Raises:
             ConfigError: If the timestep is not in this run.
         """
-        index = self._index_in_run(timestep, None)
-        if index is None:
-            index = self._host_timesteps.index(float(timestep))
-        last = index + 1 >= len(self.timesteps)
-        return torch.tensor(-1, device=self.timesteps.device) if last else self.timesteps[index + 1]
+        following = (self._index_in_run(float(timestep), None) or 0) + 1
+        return self.timesteps[following] if following < len(self.timesteps) else self.timesteps.new_tensor(-1)
 
     @property
     def step_index(self) -> int | None:
@@ -263,7 +265,7 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
 
     @property
     def begin_index(self) -> int | None:
-        """Index into `timesteps` of the run's start, if `set_begin_index` has set it."""
+        """Index into `timesteps` of the run's start, if it was set."""
         return self._begin_index
 
     def set_begin_index(self, begin_index: int = 0) -> None:
@@ -358,7 +360,7 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
             known["noise"] = noise if temperature == 1 else temperature * noise
         values = {terms: evaluate(terms, known) for terms in row.values()}
         self._memory = {
-            name: _without_aliases(values[terms], known) for name, terms in row.items() if name not in ("prev", "x0")
+            name: without_aliases(values[terms], known) for name, terms in row.items() if name not in ("prev", "x0")
         }
         self._step_index = index + 1
         prev, x0 = values[row["prev"]], values[row["x0"]]
@@ -396,8 +398,3 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
                 raise ConfigError(f"{name} is {asked!r} in the config; {cls.__name__} offers {allowed!r} only")
         split: tuple[JSON, JSON, JSON] = super().extract_init_dict(config, **kwargs)
         return split
-
-
-def _without_aliases(value: Tensor, known: Mapping[str, Tensor]) -> Tensor:
-    """A value to remember: a copy if it is one of the caller's tensors, which may be written to again."""
-    return value.clone() if value is known["x"] or value is known["out"] else value

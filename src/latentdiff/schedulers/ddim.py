@@ -85,8 +85,9 @@ class DDIMScheduler(TableScheduler):
         Raises:
             ConfigError: If the timestep is not in this run, or eta is not valid.
         """
-        options = {"variance_noise": variance_noise, "return_dict": return_dict}
-        return super().step(model_output, timestep, sample, generator, eta=eta, **options)
+        return super().step(
+            model_output, timestep, sample, generator, eta=eta, variance_noise=variance_noise, return_dict=return_dict
+        )
 
     def _final_alpha_bar(self) -> float:
         return 1.0 if self.config.set_alpha_to_one else float(self.schedule.alphas_cumprod[0])
