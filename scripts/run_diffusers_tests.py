@@ -100,7 +100,7 @@ REFUSALS: dict[str, str] = {
     r"is not in this run": "steps at timesteps that the run doesn't visit",
     r"each must lie above 0 and below 1": "betas of 1 and more",
     r"num_inference_steps is \d+; choose": "more steps than the solver has levels",
-    r"couldn't connect|cannot find the requested files|offline mode|LocalEntryNotFound": "needs the hub",
+    r"couldn't connect|cannot find the requested files|offline mode|does not appear to have a file": "needs the hub",
 }
 
 # Options with which diffusers' scheduler tests make their schedulers, at the value that they have here.
@@ -120,6 +120,10 @@ class Plugin:
         """Replace the classes in the modules, and take out the tests that don't apply."""
         kept = []
         for item in items:
+            if (
+                "SchedulerCommonTest" in item.nodeid
+            ):  # the base of the tests, which every module imports; it tests nothing
+                continue
             module: ModuleType = item.module  # type: ignore[attr-defined]
             name = Path(str(module.__file__)).resolve().relative_to(self.root).as_posix()
             self.replace(module, MODULES[name])
