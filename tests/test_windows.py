@@ -52,7 +52,7 @@ def test_phase_moves_the_borders_at_a_window_more():
 
 
 def test_results_may_be_larger_or_smaller_than_the_inputs():
-    image = torch.randn(1, 2, 24, 40)
+    image = torch.rand(1, 2, 24, 40)
     grown = Windows(16, 8).apply(lambda x: x.repeat_interleave(4, -1).repeat_interleave(4, -2), image, zoom_out=4)
     torch.testing.assert_close(grown, image.repeat_interleave(4, -1).repeat_interleave(4, -2), rtol=0, atol=1e-6)
     back = Windows(16, 8).apply(lambda x: torch.nn.functional.avg_pool2d(x, 4), grown, zoom_in=4)

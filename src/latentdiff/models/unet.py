@@ -14,6 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.utils.peft_utils import apply_lora_scale
 from torch import Tensor, nn
 
+from latentdiff.compat import OFFLOAD_HOOK
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.models.unet_config import check_numbers, check_sample, check_stock_inputs, levels_of
 from latentdiff.nn.attention import CrossAttention
@@ -22,7 +23,7 @@ from latentdiff.nn.context import ContextCache
 from latentdiff.nn.layers import TimestepEmbedding, timestep_embedding, zero_init
 from latentdiff.types import JSON
 
-OFFLOAD_HOOKS = ("_hf_hook", "_diffusers_hook")  # attributes of modules with hooks of accelerate and of diffusers
+OFFLOAD_HOOKS = (OFFLOAD_HOOK, "_diffusers_hook")  # attributes of modules with hooks of accelerate and of diffusers
 
 
 class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]

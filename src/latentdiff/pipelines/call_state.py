@@ -10,6 +10,7 @@ from contextvars import ContextVar
 
 import torch
 
+from latentdiff.compat import OFFLOAD_HOOK
 from latentdiff.schedulers.base import TableScheduler
 from latentdiff.types import Scheduler
 
@@ -112,4 +113,4 @@ def turn(pipeline: object) -> AbstractContextManager[object]:
     another device. Pipelines may share them, so there is one turn for all.
     """
     parts = (part for part in vars(pipeline).values() if isinstance(part, torch.nn.Module))
-    return _OFFLOADED if any(hasattr(part, "_hf_hook") for part in parts) else nullcontext()
+    return _OFFLOADED if any(hasattr(part, OFFLOAD_HOOK) for part in parts) else nullcontext()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from latentdiff.compat import OFFLOAD_HOOK
 from latentdiff.errors import LatentDiffWarning, NonFiniteError
 from latentdiff.types import FirstStage
 from latentdiff.windows import Windows
@@ -136,7 +137,7 @@ def _float32_copy(vae: FirstStage) -> FirstStage | None:
     """A copy of a first stage in float32; None if its weights are not at hand, as with sequential offload."""
     if any(parameter.is_meta for parameter in vae.parameters()):
         return None
-    hook = getattr(vae, "_hf_hook", None)  # that of offload refers to other components, which aren't to be copied
+    hook = getattr(vae, OFFLOAD_HOOK, None)  # that of offload refers to other components, which aren't to be copied
     made: torch.nn.Module = copy.deepcopy(vae, {id(hook): hook})  # type: ignore[assignment]
     return made.float()  # type: ignore[return-value]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from diffusers.configuration_utils import register_to_config
@@ -67,6 +67,8 @@ class DDIMScheduler(TableScheduler):
         generator: Generators = None,
         *,
         variance_noise: Tensor | None = None,
+        temperature: float = 1.0,
+        replace_x0: Callable[[Tensor], Tensor] | None = None,
         return_dict: bool = True,
     ) -> SchedulerOutput | tuple[Tensor, Tensor]:
         """Go from `timestep` to the next, with options in the order of diffusers' DDIM.
@@ -80,13 +82,23 @@ class DDIMScheduler(TableScheduler):
                 so it is the same noise.
             generator: Source of the noise, or one per image.
             variance_noise: The noise (B, C, H, W) itself, in place of a generator.
+            temperature: A factor on the noise, as in the original code.
+            replace_x0: What makes of the estimate of x0 the one to go on with.
             return_dict: Whether to return a `SchedulerOutput`, or the tuple (prev_sample, pred_original_sample).
 
         Raises:
             ConfigError: If the timestep is not in this run, or eta is not valid.
         """
         return super().step(
-            model_output, timestep, sample, generator, eta=eta, variance_noise=variance_noise, return_dict=return_dict
+            model_output,
+            timestep,
+            sample,
+            generator,
+            eta=eta,
+            variance_noise=variance_noise,
+            temperature=temperature,
+            replace_x0=replace_x0,
+            return_dict=return_dict,
         )
 
     def _final_alpha_bar(self) -> float:
