@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import latentdiff
@@ -217,3 +218,10 @@ def test_private_names_are_found(source):
 
 def test_other_names_are_not_private():
     assert not list(used(ast.parse("value.__class__, value.name; from a import b as _b; _")))
+
+
+def test_offloading_leaves_its_hook_where_it_is_looked_for():
+    module = torch.nn.Linear(1, 1)
+    assert not hasattr(module, compat.OFFLOAD_HOOK)
+    add_hook_to_module(module, ModelHook())
+    assert hasattr(module, compat.OFFLOAD_HOOK)

@@ -54,6 +54,10 @@ def progress_bar_config(pipeline: object) -> dict[str, object]:
     return getattr(pipeline, "_progress_bar_config", {})
 
 
+OFFLOAD_HOOK = "_hf_hook"
+"""Where accelerate keeps the hook that offloads a module; nothing public tells whether there is one."""
+
+
 def read_tensor_pickle(content: bytes, storage: Callable[[tuple[object, ...]], object]) -> object:
     """The value of a pickle of `torch.save`, read by torch's reader that makes tensors and runs nothing.
 

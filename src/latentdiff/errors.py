@@ -40,6 +40,10 @@ class TooLargeError(InputError):
     """An image needs more memory than there is."""
 
 
+class NonFiniteError(InputError):
+    """Latents or images came out infinite or not a number, mostly by an overflow in float16."""
+
+
 class CheckpointError(LatentDiffError, OSError):
     """A model folder or weight file is missing, incomplete or damaged."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.nn.context import ContextCache
+from latentdiff.schedulers.base import TableScheduler
 from latentdiff.schedulers.parametrization import Parametrization
 from latentdiff.seeding import Generators
 from latentdiff.types import DenoisingNetwork, Scheduler
@@ -120,18 +121,38 @@ Callback = Callable[[int, Tensor, Tensor], Tensor]
 """Called after each step with (step, timestep, latents); returns the latents to go on with."""
 
 
-def step_options(scheduler: Scheduler, generator: Generators, eta: float) -> dict[str, object]:
-    """Choose those of eta and generator that `scheduler.step` takes.
+def step_options(
+    scheduler: Scheduler,
+    generator: Generators = None,
+    eta: float = 0.0,
+    temperature: float = 1.0,
+    replace_x0: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, object]:
+    """Choose those of the options of a step that `scheduler.step` takes; see `sample` for what they are.
 
     Raises:
-        InputError: If eta isn't 0 and the scheduler has no such parameter.
+        InputError: If one that asks for something has no effect with this scheduler.
     """
-    known = inspect.signature(scheduler.step).parameters
+    name, known = type(scheduler).__name__, inspect.signature(scheduler.step).parameters
+    own = scheduler if isinstance(scheduler, TableScheduler) else None
     options: dict[str, object] = {"generator": generator} if "generator" in known else {}
     if "eta" in known:
         options["eta"] = eta
     elif eta:
-        raise InputError(f"eta is {eta}, but {type(scheduler).__name__} takes none; set it to 0 or use 'ddim'")
+        raise InputError(f"eta is {eta}, but {name} takes none; set it to 0 or use 'ddim'")
+    if temperature != 1:
+        if own is None or not own.adds_noise(eta):
+            raise InputError(
+                f"temperature is {temperature}, but the steps of {name} add no noise that it could scale; leave it at "
+                "1, or use 'ddpm', or 'ddim' with eta"
+            )
+        options["temperature"] = temperature
+    if replace_x0 is not None:
+        if own is None or not own.has_x0_weight:
+            raise InputError(
+                f"quantize_denoised has no meaning for {name}; leave it out, or use 'ddim', 'plms' or 'ddpm'"
+            )
+        options["replace_x0"] = replace_x0
     return options
 
 
@@ -146,7 +167,11 @@ def sample(
     known: KnownRegion | None = None,
     generator: Generators = None,
     eta: float = 0.0,
+    temperature: float = 1.0,
+    replace_x0: Callable[[Tensor], Tensor] | None = None,
+    observe_x0: Callable[[Tensor], object] | None = None,
     callback: Callback | None = None,
+    stop: Callable[[], bool] = lambda: False,
     progress: Callable[[], object] = lambda: None,
 ) -> Tensor:
     """Denoise `latents` along `scheduler.timesteps`.
@@ -161,21 +186,28 @@ def sample(
         known: A part of the image that is given.
         generator: Noise of stochastic solvers, one per image or one for all.
         eta: DDIM's stochasticity (eq. 16 of Song et al. 2021), in [0, 1].
+        temperature: Factor on the noise of stochastic solvers.
+        replace_x0: Makes of each step's estimate of the clean latents (B, C, H, W) the one that it goes from, such as
+            their nearest codes.
+        observe_x0: Called after each step, before `callback`, with the step's estimate of the clean latents
+            (B, C, H, W).
         callback: Called after each step; its result is what the next step starts from.
+        stop: Asked after each step whether to leave out those that remain.
         progress: Called after each step, without arguments.
 
     Returns:
         The denoised latents (B, C, H, W).
 
     Raises:
-        InputError: If eta isn't 0 and the scheduler has no such parameter.
+        InputError: If eta, temperature or replace_x0 has no effect with this scheduler.
     """
     predict: Predictor = denoiser
-    if guidance:
+    own = isinstance(scheduler, TableScheduler)
+    if guidance or (observe_x0 is not None and not own):
         context = SamplingContext(denoiser, Parametrization.of(scheduler, latents.device))
         for guide in guidance:
             predict = guide(predict, context)
-    options = step_options(scheduler, generator, eta)
+    options = step_options(scheduler, generator, eta, temperature, replace_x0)
     take_step: Callable[..., tuple[Tensor, ...]] = scheduler.step
     timesteps = scheduler.timesteps[first:]
     for step, timestep in enumerate(timesteps):
@@ -183,8 +215,12 @@ def sample(
             latents = known(scheduler, latents, timestep)
         scaled = scheduler.scale_model_input(latents, timestep)
         prediction = predict(scaled, timestep, step / len(timesteps))
-        latents = take_step(prediction, timestep, latents, **options, return_dict=False)[0]
+        latents, *estimates = take_step(prediction, timestep, latents, **options, return_dict=False)
+        if observe_x0 is not None:  # stock schedulers return different things after the latents, or nothing
+            observe_x0(estimates[0] if own else context.parametrization.x0(scaled, prediction, timestep))
         if callback is not None:
             latents = callback(step, timestep, latents)
         progress()
+        if stop():
+            break
     return latents

@@ -1,5 +1,7 @@
 """What every scheduler of the registry promises about a step, beyond its numbers."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from counterparts import MODEL
@@ -164,7 +166,9 @@ def test_velocity_and_noise_agree(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_misuse_is_named(name):
     scheduler, x = SCHEDULERS.get(name)(), torch.ones(1, 4, 8, 8)
-    with pytest.raises(ConfigError, match="call set_timesteps first"):
+    # DDPM visits all training timesteps where nothing else is said, as diffusers' does.
+    unplanned = pytest.raises(ConfigError, match="call set_timesteps first") if name != "ddpm" else nullcontext()
+    with unplanned:
         scheduler.step(x, 1, x)
     with pytest.raises(ConfigError, match="exactly one"):
         scheduler.set_timesteps()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentdiff.errors import InputError
-from latentdiff.guidance.common import Interval, check_batch, check_interval, check_scale, gradient
+from latentdiff.guidance.common import Interval, check_batch, check_interval, finite_number, gradient
 from latentdiff.sampling import Predictor, SamplingContext
 from latentdiff.types import Labels
 
@@ -38,9 +38,8 @@ class ClassifierGuidance:
         scale: float,
         interval: Interval = (0.0, 1.0),
     ) -> None:
-        check_scale(scale)
-        check_interval(interval)
-        self.classifier, self.scale, self.interval = classifier, scale, interval
+        self.scale, self.interval = finite_number("scale", scale), check_interval(interval)
+        self.classifier = classifier
         known = getattr(classifier, "label_ids", lambda numbers: torch.as_tensor(numbers).reshape(-1))
         self.labels: Tensor = known(labels)
 

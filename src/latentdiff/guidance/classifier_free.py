@@ -8,11 +8,11 @@ import torch
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
-from latentdiff.guidance.common import Interval, check_interval
+from latentdiff.guidance.common import Interval, check_interval, check_rescale, finite_number
 from latentdiff.sampling import Predictor, SamplingContext
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ClassifierFreeGuidance:
     """e = e_u + scale (e_c - e_u), in one pass over the batch [unconditional, conditional].
 
@@ -23,6 +23,9 @@ class ClassifierFreeGuidance:
             al. 2024, arXiv 2404.07724); outside only the conditional prediction is computed.
         rescale: Share, in [0, 1], of the correction that gives the result the conditional prediction's standard
             deviation (Lin et al. 2023, arXiv 2305.08891, eq. 15 and 16).
+
+    Raises:
+        InputError: If scale, interval or rescale are no numbers, or out of range.
     """
 
     unconditional: Conditioning
@@ -31,9 +34,12 @@ class ClassifierFreeGuidance:
     rescale: float = 0.0
 
     def __post_init__(self) -> None:
-        check_interval(self.interval)
-        if not 0 <= self.rescale <= 1:
-            raise InputError(f"guidance_rescale is {self.rescale}; it must be in [0, 1]")
+        checked = {
+            "scale": finite_number("guidance_scale", self.scale),
+            "interval": check_interval(self.interval),
+            "rescale": check_rescale(self.rescale),
+        }
+        vars(self).update(checked)  # the instance is frozen
 
     def __call__(self, predictor: Predictor, context: SamplingContext) -> Predictor:
         """Guide the network's own prediction.

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentdiff.errors import InputError
-from latentdiff.guidance.common import Interval, check_batch, check_interval, check_scale, gradient
+from latentdiff.guidance.common import Interval, check_batch, check_interval, finite_number, gradient
 from latentdiff.sampling import Predictor, SamplingContext
 from latentdiff.types import FirstStage
 
@@ -56,9 +56,8 @@ class ImageGuidance:
         through_network: bool = True,
         interval: Interval = (0.0, 1.0),
     ) -> None:
-        check_scale(scale)
-        check_interval(interval)
-        self.vae, self.target, self.scale, self.interval = vae, target, scale, interval
+        self.scale, self.interval = finite_number("scale", scale), check_interval(interval)
+        self.vae, self.target = vae, target
         self.transform, self.distance, self.through_network = transform, distance, through_network
 
     def _decode(self, latents: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import diffusers
 import torch
@@ -10,6 +11,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from latentdiff.errors import InputError
+from latentdiff.models.stock_options import with_stock_options
 from latentdiff.types import JSON
 
 # Options of the parent class that are no options here. Its constructor saves them with these values.
@@ -40,18 +42,21 @@ class VQModel(diffusers.VQModel):  # type: ignore[misc]
         mid_block_add_attention: Whether the middle blocks of encoder and decoder have attention.
     """
 
+    allowed_values: ClassVar[Mapping[str, object]] = PARENT_OPTIONS
+    counterpart: ClassVar[str] = "VQModel"
     _supports_gradient_checkpointing = True  # its parts are those of AutoencoderKL
 
+    @with_stock_options
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        *,
         in_channels: int = 3,
         out_channels: int = 3,
         down_block_types: Sequence[str] = ("DownEncoderBlock2D",),
         up_block_types: Sequence[str] = ("UpDecoderBlock2D",),
         block_out_channels: Sequence[int] = (64,),
         layers_per_block: int = 1,
+        *,
         latent_channels: int = 3,
         sample_size: int = 32,
         num_vq_embeddings: int = 256,

@@ -127,7 +127,7 @@ class NoisyLatentClassifier(ModelMixin, ConfigMixin):  # type: ignore[misc]
         temb = F.silu(self.time_embedding(embedding.to(sample.dtype)))
         hidden = self.conv_in(sample)
         for block in self.down_blocks:
-            hidden = block(hidden, temb, None, [])
+            hidden = block(hidden, temb, None)[-1]
         hidden = self.mid_block(hidden, temb, None)
         logits: Tensor = self.pooling(F.silu(self.conv_norm_out(hidden)))
         return logits

@@ -165,6 +165,13 @@ def translate_stock_config(config: JSON) -> JSON:
     }
 
 
+def others_than_stock(config: JSON) -> JSON:
+    """The entries of a stock UNet's configuration that are no options of it, such as those of diffusers' `EMAModel`."""
+    name = config.get("_class_name", "UNet2DConditionModel")
+    known = inspect.signature(STOCK_CLASSES[name].__init__).parameters
+    return {option: value for option, value in config.items() if option not in known and not option.startswith("_")}
+
+
 def translate_ldm_bert_config(config: JSON) -> JSON:
     """Constructor arguments of our text encoder for a configuration of diffusers' `LDMBertModel`.
 

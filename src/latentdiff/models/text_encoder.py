@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -88,10 +89,14 @@ class LDMTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return BaseModelOutput(last_hidden_state=context) if return_dict else (context,)
 
     @classmethod
-    def from_config(cls, config: JSON | None = None, return_unused_kwargs: bool = False, **kwargs: object) -> Any:
+    def from_config(
+        cls, config: JSON | str | Path | None = None, return_unused_kwargs: bool = False, **kwargs: object
+    ) -> Any:
         """Make an encoder from a configuration of this class or of diffusers' `LDMBertModel`."""
         from latentdiff.models.stock_config import translate_ldm_bert_config
 
+        if isinstance(config, (str, Path)):  # diffusers' EMAModel.from_pretrained gives a folder
+            config = cast(JSON, cls.load_config(config))
         if config is not None and config.get("model_type") == "ldmbert":
             config = translate_ldm_bert_config(config)
         return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from diffusers.utils.peft_utils import apply_lora_scale
 from torch import Tensor, nn
 
+from latentdiff.compat import OFFLOAD_HOOK
 from latentdiff.errors import ConfigError, InputError
-from latentdiff.models.unet_config import check_numbers, check_sample, levels_of
+from latentdiff.models.unet_config import check_numbers, check_sample, check_stock_inputs, levels_of
 from latentdiff.nn.attention import CrossAttention
 from latentdiff.nn.blocks import BlockStyle, Context, DownBlock, Level, MidBlock, UpBlock
 from latentdiff.nn.context import ContextCache
 from latentdiff.nn.layers import TimestepEmbedding, timestep_embedding, zero_init
 from latentdiff.types import JSON
+
+OFFLOAD_HOOKS = (OFFLOAD_HOOK, "_diffusers_hook")  # attributes of modules with hooks of accelerate and of diffusers
 
 
 class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]
@@ -47,6 +52,8 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         resnet_resampling: Whether residual blocks instead of convolutions resample between levels.
         dropout: Dropout probability in the residual blocks.
         norm_num_groups: Groups of every GroupNorm.
+        time_cond_proj_dim: Always None: the width of an embedding of the guidance scale, for which diffusers' pipelines
+            look in the configuration.
 
     Raises:
         ConfigError: If an option is not valid.
@@ -77,8 +84,11 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         resnet_resampling: bool = False,
         dropout: float = 0.0,
         norm_num_groups: int = 32,
+        time_cond_proj_dim: None = None,
     ) -> None:
         super().__init__()
+        if time_cond_proj_dim is not None:
+            raise ConfigError(f"time_cond_proj_dim is {time_cond_proj_dim!r}; this network takes no guidance embedding")
         positive = {"in_channels": in_channels, "out_channels": out_channels, "layers_per_block": layers_per_block}
         positive |= {"norm_num_groups": norm_num_groups}
         positive |= {} if cross_attention_dim is None else {"cross_attention_dim": cross_attention_dim}
@@ -135,8 +145,11 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
     def _cross_attentions(self) -> Iterator[CrossAttention]:
         return (module for module in self.modules() if isinstance(module, CrossAttention))
 
-    def prepare_context(self, encoder_hidden_states: Tensor) -> ContextCache:
+    def prepare_context(self, encoder_hidden_states: Tensor) -> ContextCache | Tensor:
         """The keys and values of every cross-attention, computed once; give them to `forward` at every step.
+
+        A network that hooks of diffusers or accelerate offload has its weights at hand during `forward` only. Its
+        context is returned as it is, and projected anew at every step.
 
         Args:
             encoder_hidden_states: Context (B, M, cross_attention_dim).
@@ -145,15 +158,21 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             InputError: If the network takes no context or one of another width.
         """
         self._check_context(encoder_hidden_states, encoder_hidden_states.shape[0])
+        if any(hasattr(module, hook) for module in self.modules() for hook in OFFLOAD_HOOKS):
+            return encoder_hidden_states
         pairs = [layer.project(encoder_hidden_states) for layer in self._cross_attentions()]
         return ContextCache(tuple(key for key, _ in pairs), tuple(value for _, value in pairs))
 
+    @apply_lora_scale("cross_attention_kwargs")  # type: ignore[untyped-decorator]
     def forward(
         self,
         sample: Tensor,
         timestep: Tensor | float,
         encoder_hidden_states: Context = None,
         return_dict: bool = True,
+        *,
+        cross_attention_kwargs: Mapping[str, object] | None = None,
+        **stock_inputs: object,
     ) -> UNet2DConditionOutput | tuple[Tensor]:
         """The prediction at one timestep.
 
@@ -166,24 +185,30 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             timestep: The timestep: a number, a 0-d tensor or a tensor (B,).
             encoder_hidden_states: The context (k * B, M, cross_attention_dim), or the result of `prepare_context`.
             return_dict: Whether to return an object with the attribute `sample`, or a tuple.
+            cross_attention_kwargs: {"scale": s} for the strength of the LoRA adapters in this call, as in diffusers.
+            **stock_inputs: The inputs that diffusers' pipelines give their own network, such as `timestep_cond` and
+                `added_cond_kwargs`, all of them None.
 
         Returns:
             The prediction (k * B, out_channels, H, W).
 
         Raises:
-            InputError: If a shape is not as above.
+            InputError: If a shape is not as above, or an input is given that this network has no place for.
         """
+        check_stock_inputs(cross_attention_kwargs, stock_inputs)
         check_sample(sample, timestep, self.config["in_channels"], 2 ** (len(self.down_blocks) - 1))
         self._check_context(encoder_hidden_states, sample.shape[0])
         embedding = timestep_embedding(timestep, self.time_embedding.linear_1.in_features, sample.device)
         temb = F.silu(self.time_embedding(embedding.to(sample.dtype)))
         hidden = self.conv_in(sample)
-        skips = [hidden]
+        skips: tuple[Tensor, ...] = (hidden,)
         for block in self.down_blocks:
-            hidden = block(hidden, temb, encoder_hidden_states, skips)
-        hidden = self.mid_block(hidden, temb, encoder_hidden_states)
+            skips += block(skips[-1], temb, encoder_hidden_states)
+        hidden = self.mid_block(skips[-1], temb, encoder_hidden_states)
         for block in self.up_blocks:
-            hidden = block(hidden, temb, encoder_hidden_states, skips)
+            taken = len(cast(UpBlock, block).resnets)
+            hidden = block(hidden, temb, encoder_hidden_states, skips[-taken:])
+            skips = skips[:-taken]
         hidden = self.conv_out(F.silu(self.conv_norm_out(hidden)))
         return UNet2DConditionOutput(sample=hidden) if return_dict else (hidden,)
 
@@ -212,10 +237,20 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             raise InputError(f"encoder_hidden_states has batch {rows}; it must be a multiple of the sample's {batch}")
 
     @classmethod
-    def from_config(cls, config: JSON | None = None, return_unused_kwargs: bool = False, **kwargs: object) -> Any:
-        """Make a network from a configuration of this class or of diffusers' UNets of 2D images."""
-        from latentdiff.models.stock_config import is_stock_config, translate_stock_config
+    def from_config(
+        cls, config: JSON | str | Path | None = None, return_unused_kwargs: bool = False, **kwargs: object
+    ) -> Any:
+        """Make a network from a configuration of this class or of diffusers' UNets of 2D images.
 
+        Args:
+            config: The configuration, or a folder that holds it.
+            return_unused_kwargs: Whether to return a pair with the entries that are no options of the network, too.
+            **kwargs: Options that take precedence over the configuration's.
+        """
+        from latentdiff.models.stock_config import is_stock_config, others_than_stock, translate_stock_config
+
+        if isinstance(config, (str, Path)):  # diffusers' EMAModel.from_pretrained gives a folder
+            config = cast(JSON, cls.load_config(config))
         if config is not None and is_stock_config(config):
-            config = translate_stock_config(config)
+            config = translate_stock_config(config) | (others_than_stock(config) if return_unused_kwargs else {})
         return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.nn.blocks import Level
+from latentdiff.registry import nearest
 
 
 def per_level(name: str, value: int | Sequence[int], levels: int) -> tuple[int, ...]:
@@ -137,3 +138,32 @@ def check_sample(sample: Tensor, timestep: Tensor | float, channels: int, factor
         raise InputError(f"sample is {height}x{width}; height and width must be multiples of {factor}")
     if isinstance(timestep, Tensor) and timestep.shape not in ((), (1,), sample.shape[:1]):
         raise InputError(f"timestep has shape {tuple(timestep.shape)}; give a number or {sample.shape[0]} of them")
+
+
+STOCK_INPUTS = (
+    "class_labels",
+    "timestep_cond",
+    "attention_mask",
+    "encoder_attention_mask",
+    "added_cond_kwargs",
+    "down_block_additional_residuals",
+    "mid_block_additional_residual",
+    "down_intrablock_additional_residuals",
+)
+"""Inputs of diffusers' UNet for which the networks here have no place."""
+
+
+def check_stock_inputs(attention: Mapping[str, object] | None, others: Mapping[str, object]) -> None:
+    """Raise an InputError if a pipeline of diffusers gives its network what this one has no place for.
+
+    Args:
+        attention: `cross_attention_kwargs`, from which the scale of adapters has been taken.
+        others: Inputs that must be None, or an empty mapping, by name.
+    """
+    for name in attention or ():
+        raise InputError(f"cross_attention_kwargs has {name!r}; this network takes {{'scale': s}}, for adapters, only")
+    for name, value in others.items():
+        if name not in STOCK_INPUTS:
+            raise InputError(f"this network takes no {name!r}; {nearest(name, STOCK_INPUTS)}")
+        if value is not None and value != {}:
+            raise InputError(f"{name} is given, but this network has no place for it; leave it out")

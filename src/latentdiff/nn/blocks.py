@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,6 +90,7 @@ class CheckpointedBlock(nn.Module):
     """A block that recomputes its layers in the backward pass when diffusers' gradient checkpointing is on."""
 
     _gradient_checkpointing_func: Callable[..., Tensor]
+    resnets: nn.ModuleList
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,6 +103,11 @@ class CheckpointedBlock(nn.Module):
         out: Tensor = layer(*args)
         return out
 
+    def attention_layers(self) -> Sequence[nn.Module | None]:
+        """The attention after each residual block; None for all of a block that has none."""
+        found: Sequence[nn.Module | None] = getattr(self, "attentions", [None] * len(self.resnets))
+        return found
+
 
 class DownBlock(CheckpointedBlock):
     """A level on the way down: `layers` times residual block and attention, then halving except on the last level."""
@@ -110,22 +116,26 @@ class DownBlock(CheckpointedBlock):
         super().__init__()
         width = level.channels
         self.resnets = nn.ModuleList(style.resnet(width if i else in_channels, width) for i in range(layers))
-        self.attentions = nn.ModuleList(
-            style.attention(width, level.heads, level.depth) for _ in range(layers if level.heads else 0)
-        )
+        if level.heads:  # diffusers takes the attribute for a sign that the block attends
+            self.attentions = nn.ModuleList(style.attention(width, level.heads, level.depth) for _ in range(layers))
         self.downsamplers = nn.ModuleList([] if last else [style.resampler(width, "down")])
 
-    def forward(self, hidden: Tensor, temb: Tensor, context: Context, skips: list[Tensor]) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, channels, H/2, W/2), and append every layer's output to `skips`."""
-        for i, resnet in enumerate(self.resnets):
+    def forward(self, hidden: Tensor, temb: Tensor, context: Context) -> tuple[Tensor, ...]:
+        """Map (B, in_channels, H, W) to every layer's output, of which the last is (B, channels, H/2, W/2).
+
+        The outputs are returned and not appended to a list that is given, since the hooks of diffusers and accelerate
+        that offload blocks hand a block copies of its arguments.
+        """
+        outputs = []
+        for resnet, attention in zip(self.resnets, self.attention_layers(), strict=True):
             hidden = self.run(resnet, hidden, temb)
-            if self.attentions:
-                hidden = self.run(self.attentions[i], hidden, context)
-            skips.append(hidden)
+            if attention is not None:
+                hidden = self.run(attention, hidden, context)
+            outputs.append(hidden)
         for downsampler in self.downsamplers:
             hidden = self.run(downsampler, hidden, temb)
-            skips.append(hidden)
-        return hidden
+            outputs.append(hidden)
+        return tuple(outputs)
 
 
 class MidBlock(CheckpointedBlock):
@@ -135,12 +145,13 @@ class MidBlock(CheckpointedBlock):
         super().__init__()
         width = level.channels
         self.resnets = nn.ModuleList(style.resnet(width, width) for _ in range(2))
-        self.attentions = nn.ModuleList([style.attention(width, level.heads, level.depth)] if level.heads else [])
+        if level.heads:
+            self.attentions = nn.ModuleList([style.attention(width, level.heads, level.depth)])
 
     def forward(self, hidden: Tensor, temb: Tensor, context: Context) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         hidden = self.run(self.resnets[0], hidden, temb)
-        for attention in self.attentions:
+        for attention in getattr(self, "attentions", ()):
             hidden = self.run(attention, hidden, context)
         return self.run(self.resnets[1], hidden, temb)
 
@@ -164,18 +175,16 @@ class UpBlock(CheckpointedBlock):
         self.resnets = nn.ModuleList(
             style.resnet((width if i else in_channels) + skip, width) for i, skip in enumerate(skip_channels)
         )
-        self.attentions = nn.ModuleList(
-            style.attention(width, level.heads, level.depth) for _ in (skip_channels if level.heads else [])
-        )
+        if level.heads:
+            self.attentions = nn.ModuleList(style.attention(width, level.heads, level.depth) for _ in skip_channels)
         self.upsamplers = nn.ModuleList([] if last else [style.resampler(width, "up")])
 
-    def forward(self, hidden: Tensor, temb: Tensor, context: Context, skips: list[Tensor]) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, channels, 2H, 2W), popping the skip connections off `skips`."""
-        for i, resnet in enumerate(self.resnets):
-            skip = repeat_batch(skips.pop(), hidden.shape[0])
-            hidden = self.run(resnet, torch.cat([hidden, skip], dim=1), temb)
-            if self.attentions:
-                hidden = self.run(self.attentions[i], hidden, context)
+    def forward(self, hidden: Tensor, temb: Tensor, context: Context, skips: tuple[Tensor, ...]) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, channels, 2H, 2W); the last of `skips` is joined first."""
+        for resnet, attention, skip in zip(self.resnets, self.attention_layers(), reversed(skips), strict=True):
+            hidden = self.run(resnet, torch.cat([hidden, repeat_batch(skip, hidden.shape[0])], dim=1), temb)
+            if attention is not None:
+                hidden = self.run(attention, hidden, context)
         for upsampler in self.upsamplers:
             hidden = self.run(upsampler, hidden, temb)
         return hidden

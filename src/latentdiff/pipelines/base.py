@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline as StockPipeline
@@ -15,26 +15,30 @@ from latentdiff.errors import ConfigError
 from latentdiff.hub.components import BASES
 from latentdiff.hub.folder import ModelFolder, check_load_options, library_errors
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
+from latentdiff.models.unet import UNet2DConditionModel
+from latentdiff.pipelines.display import pipeline_html
 from latentdiff.pipelines.generation import Generation
+from latentdiff.pipelines.load_options import as_dtype, complete_load_options, take_dtype
 from latentdiff.pipelines.lora import LoraMixin
 from latentdiff.pipelines.outputs import ImagePipelineOutput
 from latentdiff.pipelines.publishing import PublishingMixin
+from latentdiff.pipelines.switches import SwitchesMixin
 from latentdiff.registry import PIPELINES, nearest
 from latentdiff.schedulers.select import make_scheduler
-from latentdiff.tasks import TASKS
+from latentdiff.tasks import TASKS, task_of_pipeline
 from latentdiff.types import Scheduler, Tokenizer
 
 register_component_bases(BASES["latentdiff"])
 
 
-class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
+class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
     """Base of the pipelines, and the loader that finds the right one for a folder.
 
-    It is a diffusers pipeline: device placement, offload, attention slicing, LoRA and folders work as they do there.
+    It is a diffusers pipeline: device placement, offload, LoRA and folders work as they do there.
     See `Generation` for what comes after a pipeline's conditioning.
     """
 
-    _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "pred_original_sample"]
 
     @classmethod
     def from_pretrained(
@@ -62,8 +66,8 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
             cache_dir: Where downloads are kept; the hub's cache if None.
             local_files_only: Whether to use only what is in the cache, and not ask the hub.
             force_download: Whether to fetch again what is in the cache.
-            **kwargs: Options of diffusers, such as `dtype` and `device_map`, and components to use in place of the
-                folder's.
+            **kwargs: Options of diffusers, such as `dtype` (or `torch_dtype`; "float16" and "fp16" are understood, too)
+                and `device_map`, and components to use in place of the folder's.
 
         Returns:
             The pipeline, of the class that the folder names if `cls` is `DiffusionPipeline`.
@@ -71,10 +75,13 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
         Raises:
             CheckpointError: If the folder or a component is missing, incomplete or damaged, or its weights are pickled.
             HubError: If the hub doesn't know the model or revision, refuses the token or can't be reached.
-            ConfigError: If the name of a built-in model or the pipeline class is unknown, or the model brings code.
+            ConfigError: If the name of a built-in model or the pipeline class is unknown, the model is of another task
+                than the class, or it brings code.
             InputError: If an option is not valid.
         """
-        check_load_options(kwargs)  # before anything is downloaded
+        own = inspect.signature(DiffusionPipeline.from_pretrained).parameters
+        kwargs = complete_load_options(kwargs, own)  # before anything is downloaded
+        check_load_options(kwargs)
         folder = ModelFolder.open(
             pretrained_model_name_or_path,
             subfolder=subfolder,
@@ -101,14 +108,17 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
         Raises:
             LatentDiffError: The same errors as from `from_pretrained`.
         """
+        kwargs = take_dtype(kwargs)
         check_load_options(kwargs)
         pipeline_class = folder.pipeline_class(cls)
         loaded = folder.check(pipeline_class, given=kwargs)
         with library_errors(folder.path):
-            own = loaded.load_own(kwargs.get("dtype", kwargs.get("torch_dtype")))
+            own = loaded.load_own(kwargs.get("dtype"))
             options = {**kwargs, **own, "use_safetensors": True, "variant": loaded.without(own).available_variant}
             pipe: Self = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder.path), **options)
         loaded.check_loaded(pipe.components)
+        pipe._check_channels()
+        pipe._check_context()
         pipe.register_to_config(_name_or_path=folder.name)
         return pipe
 
@@ -119,8 +129,9 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
         config: str | Path | Mapping[str, object] | None = None,
         *,
         ema: bool = True,
-        dtype: torch.dtype | None = torch.float32,
+        dtype: torch.dtype | str | None = torch.float32,
         tokenizer: Tokenizer | LayoutTokenizer | None = None,
+        torch_dtype: torch.dtype | str | None = None,
     ) -> Self:
         """Make the pipeline of a checkpoint of the original code, or of Stable Diffusion 1.x or 2.x.
 
@@ -130,6 +141,7 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
             ema: Whether to use the averaged UNet weights where there are any.
             dtype: Dtype of the weights; None keeps what the file has.
             tokenizer: Tokenizer of the text encoder; None for that of the package, which has those of BERT and CLIP.
+            torch_dtype: Another name of `dtype`.
 
         Returns:
             The pipeline, of the class of the checkpoint's task if `cls` is `DiffusionPipeline`.
@@ -141,7 +153,8 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
         """
         from latentdiff.conversion.original import load_original
 
-        loaded = load_original(checkpoint, config, ema=ema, dtype=dtype)
+        given = dtype if torch_dtype is None else torch_dtype
+        loaded = load_original(checkpoint, config, ema=ema, dtype=None if given is None else as_dtype(given))
         wanted = next((task for task in PIPELINES.names() if PIPELINES.get(task) is cls), None)
         if loaded.task is None or loaded.task not in PIPELINES or (wanted is not None and wanted != loaded.task):
             what = f"a model for {loaded.task}" if loaded.task else "a first stage alone"
@@ -159,16 +172,39 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
         return made
 
     @classmethod
-    def from_pipe(cls, pipeline: StockPipeline, **components: object) -> Self:
+    def from_single_file(cls, *_: object, **__: object) -> NoReturn:
+        """Refuse diffusers' way to load a single file, whose place `from_original` takes.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(f"from_single_file is called from_original here: {cls.__name__}.from_original(checkpoint)")
+
+    @classmethod
+    def from_pipe(
+        cls,
+        pipeline: StockPipeline,
+        *,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        **components: object,
+    ) -> Self:
         """Make this pipeline of another's components, which both then share; no weights are copied.
 
         Args:
             pipeline: A pipeline of this package or of diffusers.
+            dtype: A data type to cast the components to, in the other pipeline, too; as they are by default.
+            torch_dtype: Another name of `dtype`.
             **components: Components to use in place of the other's.
 
         Raises:
             ConfigError: If the other pipeline lacks a component that this one needs, or an unknown one is given.
+            InputError: If a data type is not valid.
         """
+        if not isinstance(pipeline, StockPipeline):
+            given = type(pipeline).__name__
+            raise ConfigError(f"from_pipe was given a {given}; give a pipeline, or load a model with from_pretrained")
+        casts = take_dtype({"dtype": dtype, "torch_dtype": torch_dtype})
         known = inspect.signature(cls).parameters
         for name in components:
             if name not in known:
@@ -182,14 +218,36 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
                 "model of that task"
             )
         made = cls(**parts)
-        takes, gets = made.unet.config.in_channels, made._network_channels()
-        if gets not in (None, takes):
-            raise ConfigError(
-                f"{cls.__name__} gives its network {gets} channels, but this one takes {takes}, being of another task; "
-                "take a model of that task"
-            )
+        made._check_channels()
+        if casts:
+            made.to(**casts)
         made.set_progress_bar_config(**progress_bar_config(pipeline))
         return made
+
+    def _check_channels(self) -> None:
+        """Raise ConfigError if the network takes other channels than the task gives it; own tasks know that alone."""
+        if task_of_pipeline(type(self).__name__) is None:
+            return
+        takes, gets = self.unet.config.in_channels, self._network_channels()
+        if gets not in (None, takes):
+            raise ConfigError(
+                f"{type(self).__name__} gives its network {gets} channels, but this one takes {takes}, being of "
+                "another task; take a model of that task"
+            )
+
+    def _check_context(self) -> None:
+        """Raise ConfigError if the network takes a context and the task gives none, or the other way round."""
+        takes, gives = getattr(self.unet.config, "cross_attention_dim", None) is not None, self._gives_context()
+        if isinstance(self.unet, UNet2DConditionModel) and gives not in (None, takes):
+            what, needs = ("a context", "none") if gives else ("no context", "one")
+            raise ConfigError(
+                f"{type(self).__name__} gives its network {what}, but this one takes {needs}, being of another task; "
+                "take a model of that task, or load it with DiffusionPipeline"
+            )
+
+    def _gives_context(self) -> bool | None:
+        """Whether the task gives the network a context for cross-attention; None if that is not known."""
+        return None
 
     def _network_channels(self) -> int | None:
         """How many channels the task gives the network; None if that is not known."""
@@ -206,6 +264,10 @@ class DiffusionPipeline(PublishingMixin, LoraMixin, Generation):
             return config
         known = inspect.signature(cls.__init__).parameters
         return {name: value for name, value in config.items() if name.startswith("_") or name in known}
+
+    def _repr_html_(self) -> str:
+        name = self.config.get("_name_or_path")
+        return pipeline_html(" of ".join([type(self).__name__, *([str(name)] if name else [])]), self.components)
 
     def __call__(self, *inputs: Any, **options: Any) -> ImagePipelineOutput[Any]:
         """Make images; the pipeline of each task says of what, and with which options."""

@@ -7,6 +7,7 @@ import torch
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
+from latentdiff.guidance.common import check_interval, check_rescale, finite_number
 from latentdiff.labels import class_number
 from latentdiff.models.class_embedder import ClassEmbedder
 from latentdiff.tasks import CLASS_GUIDANCE_SCALE
@@ -49,6 +50,8 @@ class ClassConditioningMixin:
         images: int = 1,
     ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
         """The conditioning of `images` images of every class, and the guidance, none at scale 1."""
+        interval, rescale = check_interval(interval), check_rescale(rescale)
+        scale = None if scale is None else finite_number("guidance_scale", scale)
         device, null = self._execution_device, self.class_embedder.config.null_class
         negative = negative_class_labels if negative_class_labels is not None else null
         states = self.encode_labels(class_labels, device=device).to(self.unet.dtype)

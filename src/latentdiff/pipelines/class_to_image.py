@@ -30,6 +30,9 @@ class ClassToImagePipeline(ClassConditioningMixin, DiffusionPipeline):
         super().__init__()
         self.register_modules(vae=vae, class_embedder=class_embedder, unet=unet, scheduler=scheduler)
 
+    def _gives_context(self) -> bool:
+        return True
+
     @sampling_call
     def __call__(
         self,

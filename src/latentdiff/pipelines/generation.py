@@ -14,27 +14,29 @@ from typing_extensions import Unpack
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.pipelines import codec, memory, outputs
+from latentdiff.pipelines.call_state import CallScheduler, own_scheduler
 from latentdiff.pipelines.options import SamplingKeywords, SamplingOptions, check_count, sampling_call
 from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
+from latentdiff.pipelines.run_state import RunStateMixin
 from latentdiff.pipelines.start import StartPoint
-from latentdiff.sampling import Callback, Denoiser, Guidance, sample
+from latentdiff.sampling import Denoiser, Guidance, sample
 from latentdiff.seeding import Generators, image_generators
 from latentdiff.types import DenoisingNetwork, FirstStage, Scheduler
 from latentdiff.windows import Windows
 
 
-class Generation(StockPipeline):  # type: ignore[misc]
+class Generation(RunStateMixin, StockPipeline):  # type: ignore[misc]
     """The part of a pipeline that makes images of a conditioning.
 
     Attributes:
         vae: First stage, KL or VQ.
         unet: The denoising network.
-        scheduler: The solver.
+        scheduler: The solver. Each call runs on a copy of its own, which is what its callbacks see.
     """
 
     vae: FirstStage
     unet: DenoisingNetwork
-    scheduler: Scheduler
+    scheduler = CallScheduler()
 
     @property
     def vae_scale_factor(self) -> int:
@@ -84,6 +86,8 @@ class Generation(StockPipeline):  # type: ignore[misc]
         given: dict[str, Any] = {**keywords, "windows": self._latent_windows(keywords.get("windows"))}
         options = SamplingOptions[OutputT](**given)
         outputs.check_channels(options.output_type, self.vae.config.out_channels)
+        if options.quantize_denoised and not hasattr(self.vae, "quantize"):
+            raise InputError("quantize_denoised is for models with a VQ first stage, which has codes; leave it out")
         known = inspect.signature(self.scheduler.set_timesteps).parameters
         for name in options.schedule:
             if name not in known:
@@ -161,31 +165,47 @@ class Generation(StockPipeline):  # type: ignore[misc]
         Raises:
             InputError: If seeds, generators or latents are not those of as many images, or an option doesn't fit the
                 scheduler.
+            NonFiniteError: If the result is not finite.
         """
         batch_size = batch_size or conditioning.batch_size or 1
         generators = image_generators(options.seed, options.generator, batch_size)
         device: torch.device = self._execution_device
-        plan: Callable[..., None] = self.scheduler.set_timesteps
-        plan(device=device, **options.schedule)
         channels = self.vae.config.latent_channels
         shape = torch.Size((batch_size, channels, *(side // self.vae_scale_factor for side in size)))
         noise = self._noise(options.latents, generators, shape, device)
-        begin = (start or StartPoint()).begin(self.scheduler, noise)
         windows = options.windows
         several = windows is not None and not windows.covers(*shape[2:])
-        with self.progress_bar(total=len(self.scheduler.timesteps) - begin.first) as bar:
-            latents = sample(
-                Denoiser(self.unet, conditioning, windows=windows if several else None),
-                self.scheduler,
-                begin.latents,
-                first=begin.first,
-                guidance=[*guidance, *options.guidance],
-                known=begin.known(generators),
-                generator=generators,
-                eta=options.eta,
-                callback=self._callback(options),
-                progress=bar.update,
-            )
+        denoiser = Denoiser(self.unet, conditioning, windows=windows if several else None)
+
+        def plan(scheduler: Scheduler) -> None:
+            set_timesteps: Callable[..., None] = scheduler.set_timesteps
+            set_timesteps(device=device, **options.schedule)
+
+        with own_scheduler(self, plan) as scheduler:
+            begin = (start or StartPoint()).begin(scheduler, noise)
+            steps = len(scheduler.timesteps) - begin.first
+            with (
+                self._running([*guidance, *options.guidance], steps) as guides,
+                self.progress_bar(total=steps) as bar,
+            ):
+                observe_x0, callback = self._callbacks(options, guides)
+                latents = sample(
+                    denoiser,
+                    scheduler,
+                    begin.latents,
+                    first=begin.first,
+                    guidance=guides,
+                    known=begin.known(generators),
+                    generator=generators,
+                    eta=options.eta,
+                    temperature=options.temperature,
+                    replace_x0=codec.quantizer(self.vae, device) if options.quantize_denoised else None,
+                    observe_x0=observe_x0,
+                    callback=callback,
+                    stop=lambda: self._interrupt,
+                    progress=bar.update,
+                )
+        outputs.check_latents(latents, self.unet.dtype)
         images: object = latents
         if options.output_type != "latent":
             images = outputs.convert(finish(codec.decode(self.vae, latents, windows=windows)), options.output_type)
@@ -202,16 +222,6 @@ class Generation(StockPipeline):  # type: ignore[misc]
             given = randn_tensor(shape, generator=generators, device=device)
         elif given.shape != shape:
             raise InputError(f"latents have shape {tuple(given.shape)}; this call needs {tuple(shape)}")
+        elif not given.isfinite().all():
+            raise InputError("latents hold numbers that are not finite; give noise from N(0, 1)")
         return given.to(device, self.unet.dtype)
-
-    def _callback(self, options: SamplingOptions[OutputT]) -> Callback | None:
-        """The user's callback as the loop calls it."""
-        call, inputs = options.callback_on_step_end, options.callback_on_step_end_tensor_inputs
-        if call is None:
-            return None
-
-        def callback(step: int, timestep: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
-            shown = {"latents": current} if inputs else {}
-            return call(self, step, timestep, shown).get("latents", current)
-
-        return callback

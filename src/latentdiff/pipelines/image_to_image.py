@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
+from latentdiff.guidance.common import check_interval, check_rescale, finite_number
 from latentdiff.io.inputs import read_images, read_masks
 from latentdiff.models.class_embedder import ClassEmbedder
 from latentdiff.pipelines import codec
@@ -21,7 +22,7 @@ from latentdiff.pipelines.options import SamplingKeywords, sampling_call
 from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
 from latentdiff.pipelines.padding import Composite, Padding
 from latentdiff.pipelines.start import StartPoint
-from latentdiff.pipelines.text_conditioning import TextConditioningMixin
+from latentdiff.pipelines.text_conditioning import TextConditioningMixin, TextOptions
 from latentdiff.tasks import TEXT_GUIDANCE_SCALE
 from latentdiff.types import DenoisingNetwork, FirstStage, ImageInput, Labels, Scheduler, TextEncoder, Tokenizer
 
@@ -67,6 +68,9 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
             class_embedder=class_embedder,
         )
 
+    def _gives_context(self) -> bool:
+        return self.text_encoder is not None or self.class_embedder is not None
+
     @sampling_call
     def __call__(
         self,
@@ -81,6 +85,9 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
         negative_class_labels: Labels | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         guidance_rescale: float = 0.0,
+        truncate_prompt: bool = False,
+        clip_skip: int | None = None,
+        cross_attention_kwargs: Mapping[str, float] | None = None,
         **keywords: Unpack[SamplingKeywords[OutputT]],
     ) -> ImagePipelineOutput[OutputT]:
         """Make images like the given ones.
@@ -101,6 +108,9 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
                 default.
             guidance_interval: Part of the steps in which guidance acts, as fractions.
             guidance_rescale: Correction of guidance's overexposure, in [0, 1].
+            truncate_prompt: Whether to leave out what is too long of a prompt, and warn of it, rather than to raise.
+            clip_skip: How many of the last layers of a CLIP text encoder to leave out.
+            cross_attention_kwargs: {"scale": s}, a factor on the strength of the LoRA adapters in this call.
             **keywords: The shared options, see `SamplingOptions`.
 
         Returns:
@@ -116,16 +126,18 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
         padding = Padding(images.shape[2], images.shape[3], self._multiple)
         self._check_size(*padding.size, options.windows)
         count = options.num_images_per_prompt
-        conditioning, guidance = self._conditioning(
-            prompt,
-            class_labels,
-            negative_prompt,
-            negative_class_labels,
-            scale=guidance_scale,
-            interval=guidance_interval,
-            rescale=guidance_rescale,
-            images=count,
-        )
+        with self._scaled_adapters(cross_attention_kwargs):
+            conditioning, guidance = self._conditioning(
+                prompt,
+                class_labels,
+                negative_prompt,
+                negative_class_labels,
+                scale=guidance_scale,
+                interval=guidance_interval,
+                rescale=guidance_rescale,
+                images=count,
+                options=TextOptions(truncate_prompt, clip_skip),
+            )
         batch = conditioning.batch_size or len(images) * count
         if batch % (len(images) * count) or (len(images) > 1 and batch != len(images) * count):
             raise InputError(f"{len(images)} images are given for {batch // count} conditions; give one each, or one")
@@ -138,9 +150,10 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
             kept = self._kept(padding.pad(holes)).repeat_interleave(rows, 0)
             finish = Composite(images, holes, padding, rows)
         start = StartPoint(latents.repeat_interleave(rows, 0), strength, kept)
-        return self._generate(
-            conditioning, padding.size, options, batch_size=batch, guidance=guidance, start=start, finish=finish
-        )
+        with self._scaled_adapters(cross_attention_kwargs):
+            return self._generate(
+                conditioning, padding.size, options, batch_size=batch, guidance=guidance, start=start, finish=finish
+            )
 
     def _kept(self, holes: torch.Tensor) -> torch.Tensor:
         """1 for latents (B, 1, h, w) whose pixels are all known, by holes (B, 1, H, W) in {0, 1}."""
@@ -157,6 +170,7 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
         interval: tuple[float, float],
         rescale: float,
         images: int,
+        options: TextOptions,
     ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
         """The conditioning of what the model takes, and the guidance; InputError if anything else is given."""
         text, classes = self.text_encoder is not None, self.class_embedder is not None
@@ -171,12 +185,19 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
         if text:
             scale = TEXT_GUIDANCE_SCALE if scale is None else scale
             return self._text_conditioning(
-                prompt, negative_prompt, scale=scale, interval=interval, rescale=rescale, images=images
+                prompt,
+                negative_prompt,
+                scale=scale,
+                interval=interval,
+                rescale=rescale,
+                images=images,
+                options=options,
             )
         if class_labels is not None:
             return self._class_conditioning(
                 class_labels, negative_class_labels, scale=scale, interval=interval, rescale=rescale, images=images
             )
-        if scale not in (None, 1):
+        check_interval(interval), check_rescale(rescale)
+        if scale is not None and finite_number("guidance_scale", scale) != 1:
             raise InputError("guidance_scale is given, but this model takes no condition; leave it out")
         return Conditioning(), []

@@ -36,6 +36,9 @@ class InpaintPipeline(DiffusionPipeline):
     def _network_channels(self) -> int:
         return 2 * int(self.vae.config.latent_channels) + 1
 
+    def _gives_context(self) -> bool:
+        return False
+
     @sampling_call
     def __call__(
         self, image: ImageInput, mask_image: ImageInput, **keywords: Unpack[SamplingKeywords[OutputT]]

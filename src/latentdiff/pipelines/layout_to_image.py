@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
+from latentdiff.guidance.common import check_interval, check_rescale, finite_number
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.options import SamplingKeywords, sampling_call
@@ -44,6 +45,9 @@ class LayoutToImagePipeline(DiffusionPipeline):
             vae=vae, layout_encoder=layout_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
         )
 
+    def _gives_context(self) -> bool:
+        return True
+
     @sampling_call
     def __call__(
         self,
@@ -76,14 +80,16 @@ class LayoutToImagePipeline(DiffusionPipeline):
             InputError: If an argument is not valid; nothing has been denoised then.
         """
         options = self._complete(keywords)
+        scale, interval = finite_number("guidance_scale", guidance_scale), check_interval(guidance_interval)
+        rescale = check_rescale(guidance_rescale)
         size = self._check_size(height, width, options.windows)
         ids = self.tokenizer(layouts, box_format=box_format, image_size=image_size)
         count = options.num_images_per_prompt
         conditioning = Conditioning(self.encode_layouts(ids)).repeat(count)
         guidance = []
-        if guidance_scale != 1:
+        if scale != 1:
             empty = Conditioning(self.encode_layouts(self.tokenizer([[]] * len(ids)))).repeat(count)
-            guidance = [ClassifierFreeGuidance(empty, guidance_scale, guidance_interval, guidance_rescale)]
+            guidance = [ClassifierFreeGuidance(empty, scale, interval, rescale)]
         return self._generate(conditioning, size, options, guidance=guidance)
 
     def encode_layouts(self, ids: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,8 @@ import torch
 from typing_extensions import TypedDict
 
 from latentdiff.errors import InputError
+from latentdiff.guidance.common import finite_number
+from latentdiff.pipelines.call_state import turn
 from latentdiff.pipelines.outputs import OutputT, check_output_type
 from latentdiff.registry import nearest
 from latentdiff.sampling import Guidance
@@ -19,7 +21,9 @@ from latentdiff.seeding import Generators, Seed
 from latentdiff.tasks import NUM_INFERENCE_STEPS
 from latentdiff.windows import Windows
 
-StepEndCallback = Callable[..., Mapping[str, torch.Tensor]]
+CALLBACK_TENSORS = ("latents", "pred_original_sample")
+
+StepEndCallback = Callable[..., Mapping[str, torch.Tensor] | None]
 Call = TypeVar("Call", bound=Callable[..., object])
 
 
@@ -34,6 +38,8 @@ class SamplingKeywords(TypedDict, Generic[OutputT], total=False):
     timesteps: Sequence[float] | None
     sigmas: Sequence[float] | None
     eta: float
+    temperature: float
+    quantize_denoised: bool
     generator: Generators
     latents: torch.Tensor | None
     output_type: OutputT
@@ -58,13 +64,18 @@ class SamplingOptions(Generic[OutputT]):
         timesteps: The solver's timesteps, descending, in place of `num_inference_steps`.
         sigmas: The solver's noise levels, descending, in place of `num_inference_steps`.
         eta: Stochasticity of DDIM, in [0, 1].
+        temperature: Factor on the noise that the steps add, at least 0; not on that which the run starts from.
+        quantize_denoised: Whether each step goes from its estimate of the clean latents to their nearest codes, for
+            models with a VQ first stage and the solvers "ddim", "plms" and "ddpm".
         generator: torch's generator(s), as in diffusers; `seed` is the simpler way.
         latents: Initial noise (B, C, h, w) from N(0, 1).
         output_type: "pil"; "np", (B, H, W, C) in [0, 1]; "pt", (B, C, H, W) in [0, 1]; or "latent", (B, C, h, w).
         return_dict: Whether to return an object with `images`, else a tuple of them alone. Type checkers always see the
             object; `[0]` gives the images of both.
-        callback_on_step_end: Called as (pipeline, step, timestep, tensors), returns the tensors to go on with.
-        callback_on_step_end_tensor_inputs: Which tensors the callback receives: "latents", or none.
+        callback_on_step_end: Called as (pipeline, step, timestep, tensors), returns the tensors to go on with, or None
+            to go on with those that it got. It may set `pipeline._interrupt = True` to end the run after this step.
+        callback_on_step_end_tensor_inputs: Which tensors the callback receives: "latents", those of the next timestep,
+            and "pred_original_sample", the step's estimate of the clean latents, both (B, C, h, w) and scaled.
         seed: An integer, or one for each image. Image i of seed s equals image 0 of seed s + i, in any batch.
         guidance: Guidance objects to be applied after the classifier-free guidance, in order.
         windows: Overlapped windows for images larger than memory or training allow: `Windows` in pixels, or their side
@@ -79,6 +90,8 @@ class SamplingOptions(Generic[OutputT]):
     timesteps: Sequence[float] | None = None
     sigmas: Sequence[float] | None = None
     eta: float = 0.0
+    temperature: float = 1.0
+    quantize_denoised: bool = False
     generator: Generators = None
     latents: torch.Tensor | None = None
     output_type: OutputT = "pil"  # type: ignore[assignment]  # the default of the type variable, too
@@ -92,9 +105,19 @@ class SamplingOptions(Generic[OutputT]):
     def __post_init__(self) -> None:
         check_output_type(self.output_type)
         check_count("num_images_per_prompt", self.num_images_per_prompt)
-        unknown = set(self.callback_on_step_end_tensor_inputs) - {"latents"}
+        unknown = {*self.callback_on_step_end_tensor_inputs, *getattr(self.callback_on_step_end, "tensor_inputs", ())}
+        unknown -= set(CALLBACK_TENSORS)
         if unknown:
-            raise InputError(f"callback_on_step_end_tensor_inputs has {sorted(unknown)}; allowed: ['latents']")
+            raise InputError(
+                f"callback_on_step_end_tensor_inputs has {sorted(unknown)}; allowed: {list(CALLBACK_TENSORS)}"
+            )
+        if not 0 <= finite_number("eta", self.eta) <= 1:
+            raise InputError(f"eta is {self.eta}; it must be in [0, 1]")
+        if finite_number("temperature", self.temperature) < 0:
+            raise InputError(f"temperature is {self.temperature}; it must be at least 0")
+        if not isinstance(self.quantize_denoised, bool):
+            raise InputError(f"quantize_denoised is {self.quantize_denoised!r}; it must be True or False")
+        check_guidance(self.guidance)
         if self.seed is not None and self.generator is not None:
             raise InputError("seed and generator are both given; give one of them")
         if self.timesteps is not None and self.sigmas is not None:
@@ -106,6 +129,16 @@ class SamplingOptions(Generic[OutputT]):
         custom = {"timesteps": self.timesteps, "sigmas": self.sigmas}
         given: dict[str, object] = {name: values for name, values in custom.items() if values is not None}
         return given or {"num_inference_steps": self.num_inference_steps}
+
+
+def check_guidance(guidance: object) -> None:
+    """Raise InputError unless `guidance` is a sequence of guidance objects."""
+    if isinstance(guidance, (int, float)):
+        raise InputError(f"guidance is {guidance!r}, but it takes a list of objects; did you mean guidance_scale?")
+    if isinstance(guidance, str) or not isinstance(guidance, Sequence) or not all(map(callable, guidance)):
+        raise InputError(
+            f"guidance is {guidance!r:.60}; give a list of guidance objects, such as [ClassifierFreeGuidance(...)]"
+        )
 
 
 def check_count(name: str, value: object) -> int:
@@ -132,7 +165,8 @@ def sampling_call(call: Call) -> Call:
         for name in keywords:
             if name not in known:
                 raise InputError(f"{type(self).__name__} takes no {name!r}; {nearest(name, known)}")
-        return call(self, *args, **keywords)
+        with turn(self):
+            return call(self, *args, **keywords)
 
     checked.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     checked.__doc__ = _with_shared_arguments(call.__doc__)

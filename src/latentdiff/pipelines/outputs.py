@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypeVar
 
-from latentdiff.errors import InputError
+from latentdiff.errors import InputError, NonFiniteError
 from latentdiff.registry import nearest
 
 OutputType = Literal["pil", "np", "pt", "latent"]
@@ -73,6 +73,23 @@ def check_channels(output_type: str, channels: int) -> None:
     """Raise InputError if Pillow images are asked for and there are none of as many channels."""
     if output_type == "pil" and channels not in (1, 3):
         raise InputError(f"images have {channels} channels, which PIL can't show; use output_type 'np' or 'pt'")
+
+
+def check_latents(latents: torch.Tensor, dtype: torch.dtype) -> None:
+    """Raise NonFiniteError, with the likely cause, unless all latents (B, c, h, w) are finite; one read of the device.
+
+    Args:
+        latents: The latents at the end of a run.
+        dtype: That of the network which made them.
+    """
+    if latents.is_meta or latents.isfinite().all():  # meta tensors hold no numbers
+        return
+    bad, cause = int((~latents.isfinite()).flatten(1).any(1).sum()), "a lower guidance scale"
+    if dtype == torch.float16:
+        cause = f"the network in dtype=torch.bfloat16 or torch.float32, as float16 overflows above 65504, or {cause}"
+    raise NonFiniteError(
+        f"the latents of {bad} of {len(latents)} images are not finite; take {cause}, and check the inputs and weights"
+    )
 
 
 @overload

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import unicodedata
+import warnings
 from collections.abc import Sequence
 
 import torch
 
-from latentdiff.errors import InputError
+from latentdiff.errors import InputError, LatentDiffWarning
 from latentdiff.types import Tokenizer
+
+# A fast tokenizer keeps the padding of its last call, so that calls of several threads must not overlap.
+_TOKENIZING = threading.Lock()
 
 
 def check_prompt(prompt: object, *, name: str = "prompt", may_be_empty: bool = False) -> str:
@@ -33,22 +38,32 @@ def as_list(prompt: str | Sequence[str], *, name: str = "prompt", may_be_empty: 
     return [check_prompt(p, name=name, may_be_empty=may_be_empty) for p in prompts]
 
 
-def tokenize(tokenizer: Tokenizer, prompts: list[str], max_length: int) -> torch.Tensor:
+def tokenize(tokenizer: Tokenizer, prompts: list[str], max_length: int, *, truncate: bool = False) -> torch.Tensor:
     """Turn prompts into token ids (B, max_length), padded.
+
+    Args:
+        tokenizer: The text encoder's tokenizer.
+        prompts: The prompts, B of them.
+        max_length: How many tokens the text encoder takes, start and end included.
+        truncate: Whether to leave out what is too long, and warn of it, rather than to raise.
 
     Raises:
         InputError: If a prompt has more tokens than the encoder takes (the message says what doesn't fit), or none of
             its words is in the vocabulary.
     """
-    encoded = tokenizer(prompts, padding="max_length", max_length=max_length, truncation=False)["input_ids"]
-    for prompt, ids in zip(prompts, encoded, strict=True):
+    with _TOKENIZING:
+        encoded = tokenizer(prompts, padding="max_length", max_length=max_length, truncation=False)["input_ids"]
+    for place, (prompt, ids) in enumerate(zip(prompts, encoded, strict=True)):
         if len(ids) > max_length:
             kept = max_length - tokenizer.num_special_tokens_to_add()
-            rest = str(tokenizer.decode(tokenizer(prompt, add_special_tokens=False)["input_ids"][kept:]))
-            raise InputError(
-                f"prompt has {len(ids)} tokens, the text encoder takes {max_length}; "
-                f"{rest.strip()!r} does not fit, shorten it"
-            )
+            with _TOKENIZING:
+                rest = str(tokenizer.decode(tokenizer(prompt, add_special_tokens=False)["input_ids"][kept:])).strip()
+            facts = f"prompt has {len(ids)} tokens, the text encoder takes {max_length}; {rest!r}"
+            if not truncate:
+                raise InputError(f"{facts} does not fit, shorten it or pass truncate_prompt=True")
+            warnings.warn(f"{facts} is left out", LatentDiffWarning, stacklevel=2)
+            with _TOKENIZING:
+                encoded[place] = tokenizer(prompt, max_length=max_length, truncation=True)["input_ids"]
         words = set(ids) - set(tokenizer.all_special_ids)
         if prompt.strip() and not words and getattr(tokenizer, "unk_token_id", None) in ids:
             raise InputError(

@@ -38,6 +38,9 @@ class SemanticToImagePipeline(DiffusionPipeline):
     def _network_channels(self) -> None:
         return None
 
+    def _gives_context(self) -> bool:
+        return False
+
     @sampling_call
     def __call__(
         self,

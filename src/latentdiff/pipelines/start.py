@@ -34,6 +34,7 @@ class StartPoint:
         """
         clean = None if self.latents is None else self.latents.to(noise).expand_as(noise)
         if clean is None or self.strength == 1:
+            _set_begin_index(scheduler, 0)
             return InitialState(0, noise * scheduler.init_noise_sigma, clean, self.mask)
         order = scheduler.order  # so many of `timesteps` are calls of the network in one step
         steps = len(scheduler.timesteps[::order])
@@ -41,10 +42,15 @@ class StartPoint:
         if made < 1:
             raise InputError(f"strength {self.strength} of {steps} steps is less than one step; raise one of them")
         first = (steps - made) * order
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first)
+        _set_begin_index(scheduler, first)
         level = scheduler.timesteps[first].expand(len(noise))
         return InitialState(first, scheduler.add_noise(clean, noise, level), clean, self.mask)
+
+
+def _set_begin_index(scheduler: Scheduler, first: int) -> None:
+    """Tell a scheduler that can be told the number of its first step: by its timestep alone it may take another."""
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ class SuperResolutionPipeline(DiffusionPipeline):
         """How many pixels of the result lie along a pixel of the input."""
         return self.vae_scale_factor
 
+    def _gives_context(self) -> bool:
+        return False
+
     @sampling_call
     def __call__(
         self, image: ImageInput, **keywords: Unpack[SamplingKeywords[OutputT]]

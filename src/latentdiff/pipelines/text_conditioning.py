@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, overload
 
 import torch
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
-from latentdiff.pipelines.prompts import as_list, tokenize
+from latentdiff.guidance.common import check_interval, check_rescale, finite_number
+from latentdiff.pipelines.lora import scaled_adapters
+from latentdiff.pipelines.options import check_count
+from latentdiff.pipelines.prompts import as_list, check_prompt, tokenize
 from latentdiff.types import DenoisingNetwork, TextEncoder, Tokenizer
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How prompts are encoded.
+
+    Attributes:
+        truncate_prompt: Whether to leave out what is too long of a prompt, and warn of it, rather than to raise.
+        clip_skip: How many of the last layers of a CLIP text encoder to leave out; None for none.
+    """
+
+    truncate_prompt: bool = False
+    clip_skip: int | None = None
 
 
 class TextConditioningMixin:
@@ -26,25 +44,135 @@ class TextConditioningMixin:
         """How many tokens the text encoder takes, start and end included."""
         return int(self.text_encoder.config.max_position_embeddings)
 
+    @overload
     def encode_prompt(
-        self, prompt: str | Sequence[str], *, may_be_empty: bool = False, device: torch.device | None = None
-    ) -> torch.Tensor:
+        self,
+        prompt: str | Sequence[str],
+        device: torch.device | str | None = ...,
+        num_images_per_prompt: int = ...,
+        do_classifier_free_guidance: None = ...,
+        *,
+        lora_scale: float | None = ...,
+        clip_skip: int | None = ...,
+        may_be_empty: bool = ...,
+        truncate_prompt: bool = ...,
+    ) -> torch.Tensor: ...
+    @overload
+    def encode_prompt(
+        self,
+        prompt: str | Sequence[str] | None,
+        device: torch.device | str | None,
+        num_images_per_prompt: int,
+        do_classifier_free_guidance: bool,
+        negative_prompt: str | Sequence[str] | None = ...,
+        prompt_embeds: torch.Tensor | None = ...,
+        negative_prompt_embeds: torch.Tensor | None = ...,
+        lora_scale: float | None = ...,
+        clip_skip: int | None = ...,
+        *,
+        may_be_empty: bool = ...,
+        truncate_prompt: bool = ...,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]: ...
+    def encode_prompt(
+        self,
+        prompt: str | Sequence[str] | None,
+        device: torch.device | str | None = None,
+        num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        lora_scale: float | None = None,
+        clip_skip: int | None = None,
+        *,
+        may_be_empty: bool = False,
+        truncate_prompt: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
         """Compute the text encoder's states (B, L, d) of one prompt or a list.
 
+        With `do_classifier_free_guidance` the call and its result are those of diffusers' Stable Diffusion, and serve
+        as `prompt_embeds` and `negative_prompt_embeds` of a pipeline's call.
+
         Args:
-            prompt: One prompt or a list.
-            may_be_empty: Whether the empty prompt is allowed, which stands for no condition.
+            prompt: One prompt or a list. The empty prompt stands for no condition.
             device: Where it is computed; the pipeline's device by default.
+            num_images_per_prompt: How many rows each prompt gets, next to each other.
+            do_classifier_free_guidance: Whether to return the states of the negative prompts beside those of the
+                prompts; by default the latter are returned alone, and not as a pair.
+            negative_prompt: What guidance leads away from; the empty prompt by default.
+            prompt_embeds: States (B, L, d) in place of `prompt`.
+            negative_prompt_embeds: States (B, L, d) in place of `negative_prompt`.
+            lora_scale: Factor on the strength of the text encoder's adapters.
+            clip_skip: How many of the last layers of a CLIP text encoder to leave out.
+            may_be_empty: Whether prompts of blanks alone are allowed, too.
+            truncate_prompt: Whether to leave out what is too long of a prompt, and warn of it, rather than to raise.
+
+        Returns:
+            The states, or the pair of those of the prompts and of the negative prompts, the latter None without
+            guidance.
 
         Raises:
-            InputError: If a prompt is no string, empty, overlong, or holds characters that are no text.
+            InputError: If a prompt is no string, blank, overlong, or holds characters that are no text, or an option
+                has no place in this model.
         """
-        prompts = as_list(prompt, may_be_empty=may_be_empty)
+        check_count("num_images_per_prompt", num_images_per_prompt)
+        if do_classifier_free_guidance is None and (negative_prompt is not None or negative_prompt_embeds is not None):
+            raise InputError("negative prompts are encoded where do_classifier_free_guidance is True; pass it")
+        device = torch.device(device) if device is not None else self._execution_device
+        options = TextOptions(truncate_prompt, clip_skip)
+        with scaled_adapters([self.text_encoder], lora_scale):
+            states = self._states(prompt, prompt_embeds, device, options, may_be_empty=may_be_empty)
+            negative = None
+            if do_classifier_free_guidance:
+                negative = self._negative_states(negative_prompt, negative_prompt_embeds, len(states), device, options)
+        states = states.repeat_interleave(num_images_per_prompt, 0) if num_images_per_prompt > 1 else states
+        if do_classifier_free_guidance is None:
+            return states
+        return states, None if negative is None else negative.repeat_interleave(num_images_per_prompt, 0)
+
+    def _states(
+        self,
+        prompt: str | Sequence[str] | None,
+        embeds: torch.Tensor | None,
+        device: torch.device,
+        options: TextOptions,
+        *,
+        may_be_empty: bool = False,
+    ) -> torch.Tensor:
+        """The states (B, L, d) of prompts, or those that are given in their place."""
+        if embeds is not None and prompt is None:
+            return _check_embeds("prompt_embeds", embeds)
+        if prompt is None or embeds is not None:
+            raise InputError("give either prompt or prompt_embeds, one of the two")
+        prompts = as_list(prompt, may_be_empty=True)
+        for text in prompts:
+            if text:  # the empty caption is what guidance leads away from, so every model of text knows it
+                check_prompt(text, may_be_empty=may_be_empty)
         # Equal prompts are encoded once: guidance needs the same empty prompt for every image.
         distinct = list(dict.fromkeys(prompts))
-        ids = tokenize(self.tokenizer, distinct, self.max_length).to(device or self._execution_device)
-        states = self.text_encoder(ids).last_hidden_state
+        ids = tokenize(self.tokenizer, distinct, self.max_length, truncate=options.truncate_prompt).to(device)
+        if options.clip_skip is None:
+            states = self.text_encoder(ids).last_hidden_state
+        else:
+            states = skipped_states(self.text_encoder, ids, options.clip_skip)
         return states if distinct == prompts else states[[distinct.index(p) for p in prompts]]
+
+    def _negative_states(
+        self,
+        prompt: str | Sequence[str] | None,
+        embeds: torch.Tensor | None,
+        count: int,
+        device: torch.device,
+        options: TextOptions,
+    ) -> torch.Tensor:
+        """The states (count, L, d) that guidance leads away from, those of the empty prompt by default."""
+        if embeds is not None:
+            negative = _check_embeds("negative_prompt_embeds", embeds)
+        else:
+            negative = self._states(prompt or "", None, device, options, may_be_empty=True)
+        if len(negative) not in (1, count):
+            raise InputError(f"{len(negative)} negative prompts are given for {count} prompts; give one each, or one")
+        return negative.expand(count, -1, -1)
 
     def _text_conditioning(
         self,
@@ -57,27 +185,50 @@ class TextConditioningMixin:
         prompt_embeds: torch.Tensor | None = None,
         negative_prompt_embeds: torch.Tensor | None = None,
         images: int = 1,
+        options: TextOptions,
     ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
         """The conditioning of `images` images of every prompt, and the guidance, none at scale 1."""
+        scale, interval, rescale = (
+            finite_number("guidance_scale", scale),
+            check_interval(interval),
+            check_rescale(rescale),
+        )
         device = self._execution_device  # a walk over all modules, so it is done once
-        if prompt is not None and prompt_embeds is None:
-            states = self.encode_prompt(prompt, device=device)
-        elif prompt_embeds is not None and prompt is None:
-            states = prompt_embeds
-        else:
-            raise InputError("give either prompt or prompt_embeds, one of the two")
+        states = self._states(prompt, prompt_embeds, device, options)
         conditioning = Conditioning(states.to(device, self.unet.dtype)).repeat(images)
         if scale == 1:
             if negative_prompt is not None or negative_prompt_embeds is not None:
                 raise InputError("negative_prompt has no effect at guidance_scale 1; drop it or raise the scale")
             return conditioning, []
-        negative = negative_prompt_embeds
-        if negative is None:
-            negative = self.encode_prompt(negative_prompt or "", may_be_empty=True, device=device)
-        if len(negative) not in (1, len(states)):
-            raise InputError(
-                f"{len(negative)} negative prompts are given for {len(states)} prompts; give one each, or one"
-            )
-        negative = negative.to(device, self.unet.dtype).expand(len(states), -1, -1)
+        negative = self._negative_states(negative_prompt, negative_prompt_embeds, len(states), device, options)
+        negative = negative.to(device, self.unet.dtype)
         guidance = ClassifierFreeGuidance(Conditioning(negative).repeat(images), scale, interval, rescale)
         return conditioning, [guidance]
+
+
+def skipped_states(encoder: TextEncoder, ids: torch.Tensor, skip: int) -> torch.Tensor:
+    """The states (B, L, d) of ids (B, L) before the last `skip` layers of a CLIP text encoder, after its final norm.
+
+    Raises:
+        InputError: If the encoder is of another kind, or has not as many layers.
+    """
+    inner: Any = getattr(encoder, "text_model", encoder)  # where transformers 4 keeps the layers
+    layers = getattr(encoder.config, "num_hidden_layers", 0)
+    if not hasattr(inner, "final_layer_norm"):
+        raise InputError(
+            f"clip_skip is for CLIP text encoders, this model has a {type(encoder).__name__}; leave it out"
+        )
+    if isinstance(skip, bool) or not isinstance(skip, int) or not 0 <= skip < layers:
+        raise InputError(f"clip_skip is {skip!r}; this text encoder has {layers} layers, choose 0 to {layers - 1}")
+    states: torch.Tensor = inner.final_layer_norm(inner(ids, output_hidden_states=True).hidden_states[-(skip + 1)])
+    return states
+
+
+def _check_embeds(name: str, value: object) -> torch.Tensor:
+    """Return `value`; InputError unless it is a tensor (B, L, d)."""
+    if isinstance(value, tuple) and len(value) == 2:
+        raise InputError(f"{name} is a pair; give its first as prompt_embeds, its second as negative_prompt_embeds")
+    if not isinstance(value, torch.Tensor) or value.ndim != 3:
+        shape = f"a tensor {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+        raise InputError(f"{name} is {shape}; give a tensor (B, L, d), such as encode_prompt returns")
+    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from typing_extensions import Unpack
@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.options import SamplingKeywords, sampling_call
 from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
-from latentdiff.pipelines.text_conditioning import TextConditioningMixin
+from latentdiff.pipelines.text_conditioning import TextConditioningMixin, TextOptions
 from latentdiff.tasks import TEXT_GUIDANCE_SCALE
 from latentdiff.types import DenoisingNetwork, FirstStage, Scheduler, TextEncoder, Tokenizer
 
@@ -39,6 +39,9 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
         super().__init__()
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
 
+    def _gives_context(self) -> bool:
+        return True
+
     @sampling_call
     def __call__(
         self,
@@ -52,6 +55,9 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
         negative_prompt_embeds: torch.Tensor | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         guidance_rescale: float = 0.0,
+        truncate_prompt: bool = False,
+        clip_skip: int | None = None,
+        cross_attention_kwargs: Mapping[str, float] | None = None,
         **keywords: Unpack[SamplingKeywords[OutputT]],
     ) -> ImagePipelineOutput[OutputT]:
         """Make images.
@@ -66,6 +72,9 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
             negative_prompt_embeds: Text states (B, L, d) in place of `negative_prompt`.
             guidance_interval: Part of the steps in which guidance acts, as fractions.
             guidance_rescale: Correction of guidance's overexposure, in [0, 1].
+            truncate_prompt: Whether to leave out what is too long of a prompt, and warn of it, rather than to raise.
+            clip_skip: How many of the last layers of a CLIP text encoder to leave out.
+            cross_attention_kwargs: {"scale": s}, a factor on the strength of the LoRA adapters in this call.
             **keywords: The shared options, see `SamplingOptions`.
 
         Raises:
@@ -73,14 +82,16 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
         """
         options = self._complete(keywords)
         size = self._check_size(height, width, options.windows)
-        conditioning, guidance = self._text_conditioning(
-            prompt,
-            negative_prompt,
-            scale=guidance_scale,
-            interval=guidance_interval,
-            rescale=guidance_rescale,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            images=options.num_images_per_prompt,
-        )
-        return self._generate(conditioning, size, options, guidance=guidance)
+        with self._scaled_adapters(cross_attention_kwargs):
+            conditioning, guidance = self._text_conditioning(
+                prompt,
+                negative_prompt,
+                scale=guidance_scale,
+                interval=guidance_interval,
+                rescale=guidance_rescale,
+                prompt_embeds=prompt_embeds,
+                negative_prompt_embeds=negative_prompt_embeds,
+                images=options.num_images_per_prompt,
+                options=TextOptions(truncate_prompt, clip_skip),
+            )
+            return self._generate(conditioning, size, options, guidance=guidance)

@@ -26,6 +26,9 @@ class UnconditionalPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
 
+    def _gives_context(self) -> bool:
+        return False
+
     @sampling_call
     def __call__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,13 +11,20 @@ import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from diffusers.utils import BaseOutput
-from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 from torch import Tensor
 
 from latentdiff.errors import ConfigError
-from latentdiff.schedulers.linear_combination import OUT, LinearCombination, Terms, X, evaluate
-from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseGrid, NoiseSchedule, spaced_timesteps
+from latentdiff.schedulers.forward import ForwardProcess, indices_of_view, step_noise
+from latentdiff.schedulers.linear_combination import (
+    OUT,
+    LinearCombination,
+    Terms,
+    X,
+    evaluate,
+    without_aliases,
+)
+from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseGrid, NoiseSchedule, as_numbers, spaced_timesteps
 from latentdiff.seeding import Generators
 from latentdiff.types import JSON, Float64Array
 
@@ -40,7 +47,7 @@ class SchedulerOutput(BaseOutput):  # type: ignore[misc]
     pred_original_sample: Tensor
 
 
-class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
+class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """Base of the package's own solvers.
 
     Every solver is linear in the sample, the model's output, what it remembers of earlier steps, and noise. A subclass
@@ -57,7 +64,9 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         allowed_values: Options that mean the same in every solver, with the only value that is offered here.
         solver_values: Options of the counterpart that tell this solver from the counterpart's others.
         has_eta: Whether `step` takes `eta`.
+        has_x0_weight: Whether `step` takes `replace_x0`.
         variance_exploding: Whether the sample is kept at unit image scale, x / alpha (Karras et al. 2022).
+        visits_all_timesteps: Whether a run without `set_timesteps` visits all training timesteps, as diffusers' DDPM.
         floor: The value that replaces an alpha_bar of exactly 0, for solvers that need a finite sigma.
     """
 
@@ -71,7 +80,9 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     }
     solver_values: ClassVar[Mapping[str, object]] = {}
     has_eta: ClassVar[bool] = False
+    has_x0_weight: ClassVar[bool] = False
     variance_exploding: ClassVar[bool] = False
+    visits_all_timesteps: ClassVar[bool] = False
     floor: ClassVar[float] = 0.0
 
     # -- what a solver defines ---------------------------------------------------------------------------------------
@@ -88,6 +99,10 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             "prev", the sample at the next level; "x0", the estimate of the clean sample; and, under any other name,
             what the next row may use as `memory(name)`.
         """
+        raise NotImplementedError
+
+    def _x0_weight(self, call: int) -> float:
+        """The weight of x0 in "prev" where the noise estimate is kept, for solvers with `has_x0_weight`."""
         raise NotImplementedError
 
     def _grid(self, steps: int | None, timesteps: Float64Array | None, sigmas: Float64Array | None) -> NoiseGrid:
@@ -117,10 +132,9 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _setup(self) -> None:
         """Make the noise schedule of the config; every constructor ends with this call."""
         if self.config.prediction_type not in PREDICTION_TYPES:
-            raise ConfigError(
-                f"prediction_type is {self.config.prediction_type!r}; choose one of {', '.join(PREDICTION_TYPES)}"
-            )
-        self.register_to_config(**{**self.allowed_values, **self.solver_values})
+            given, known = self.config.prediction_type, ", ".join(PREDICTION_TYPES)
+            raise ConfigError(f"prediction_type is {given!r}; choose one of {known}")
+        self.register_to_config(**{**self.allowed_values, **self.solver_values, "_class_name": type(self).__name__})
         self.schedule = NoiseSchedule.from_config(self.config, self.floor)
         self.betas = torch.from_numpy(self.schedule.betas).float()
         self.alphas_cumprod = torch.from_numpy(self.schedule.alphas_cumprod).float()
@@ -186,8 +200,11 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """
         if [num_inference_steps, timesteps, sigmas].count(None) != 2:
             raise ConfigError("give exactly one of num_inference_steps, timesteps and sigmas")
-        custom = [None if values is None else np.asarray(values, dtype=np.float64) for values in (timesteps, sigmas)]
-        grid = self._grid(num_inference_steps, *custom)
+        grid = self._grid(
+            num_inference_steps,
+            None if timesteps is None else as_numbers("timesteps", timesteps),
+            None if sigmas is None else as_numbers("sigmas", sigmas),
+        )
         self.num_inference_steps = len(grid.timesteps)
         self._begin_run(grid, device)
         self._rows(0.0)
@@ -217,16 +234,29 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         key = self._first, eta
         if key not in self._tables:
             rows = [self._row(i, i - self._first, eta) for i in range(self._first, len(self._calls))]
-            self._tables[key] = [{name: value.terms() for name, value in row.items()} for row in rows]
+            table = [{name: value.terms() for name, value in row.items()} for row in rows]
+            self._tables = {**self._tables, key: table}  # a copy of the scheduler shares the old one
         return self._tables[key]
 
+    def adds_noise(self, eta: float = 0.0) -> bool:
+        """Whether a step of the run adds noise."""
+        return any(name == "noise" for row in self._rows(eta) for name, _ in row["prev"])
+
     @property
-    def init_noise_sigma(self) -> float:
-        """Standard deviation of the noise that a run starts from."""
-        if not self.variance_exploding:
-            return 1.0
-        highest = self.grid.sigma[0] / self.grid.alpha[0]
-        return highest if self.config.timestep_spacing != "leading" else float(np.hypot(highest, 1))
+    def init_noise_sigma(self) -> Tensor:
+        """Standard deviation of the noise that a run starts from, a 0-d tensor on the CPU."""
+        highest = self.grid.sigma[0] / self.grid.alpha[0] if self.variance_exploding else 1.0
+        leading = self.variance_exploding and self.config.timestep_spacing == "leading"
+        return torch.tensor(float(np.hypot(highest, 1)) if leading else highest)
+
+    def previous_timestep(self, timestep: int | Tensor) -> Tensor:
+        """The timestep that follows `timestep` in the run, with less noise; -1 after the last.
+
+        Raises:
+            ConfigError: If the timestep is not in this run.
+        """
+        following = (self._index_in_run(float(timestep), None) or 0) + 1
+        return self.timesteps[following] if following < len(self.timesteps) else self.timesteps.new_tensor(-1)
 
     @property
     def step_index(self) -> int | None:
@@ -235,7 +265,7 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @property
     def begin_index(self) -> int | None:
-        """Index into `timesteps` of the run's start, if `set_begin_index` has set it."""
+        """Index into `timesteps` of the run's start, if it was set."""
         return self._begin_index
 
     def set_begin_index(self, begin_index: int = 0) -> None:
@@ -252,14 +282,13 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _index_in_run(self, timestep: float | Tensor, expected: int | None) -> int | None:
         """Index of a timestep in `timesteps`; None if it can't be known without reading a device.
 
-        An element of `timesteps` (`for t in scheduler.timesteps`) is a view of it, so its storage offset is its index.
+        An element of `timesteps` (`for t in scheduler.timesteps`) is recognised as a view of it.
         """
         if isinstance(timestep, Tensor):
-            if torch.compiler.is_compiling():
-                return None
-            if timestep.untyped_storage().data_ptr() == self.timesteps.untyped_storage().data_ptr():
-                return int(timestep.storage_offset() - self.timesteps.storage_offset())
-            if timestep.device.type != "cpu":
+            indices = indices_of_view(timestep, self.timesteps)
+            if indices is not None:
+                return indices[0]
+            if torch.compiler.is_compiling() or timestep.device.type != "cpu":
                 return None
             timestep = timestep.flatten()[0].item()
         if expected is not None and expected < len(self._calls) and self._host_timesteps[expected] == timestep:
@@ -271,10 +300,9 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def _index_of_call(self, timestep: float | Tensor) -> int:
         """Index in `timesteps` of this call; a jump to another place begins a new run there, without history."""
-        expected = self._begin_index if self._step_index is None else self._step_index
-        index = self._index_in_run(timestep, expected)
+        index = self._index_in_run(timestep, self._next_index)
         if index is None:
-            index = expected or 0
+            index = self._next_index or 0
         if index >= len(self._calls):
             raise ConfigError(f"all {len(self._calls)} timesteps of this run are used up; call set_timesteps again")
         if index != self._step_index:
@@ -291,10 +319,12 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         model_output: Tensor,
         timestep: float | Tensor,
         sample: Tensor,
+        generator: Generators = None,
         *,
         eta: float = 0.0,
-        generator: Generators = None,
         variance_noise: Tensor | None = None,
+        temperature: float = 1.0,
+        replace_x0: Callable[[Tensor], Tensor] | None = None,
         return_dict: bool = True,
     ) -> SchedulerOutput | tuple[Tensor, Tensor]:
         """Go from `timestep` to the next.
@@ -303,56 +333,42 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             model_output: The model's prediction (B, C, H, W) for the scaled sample.
             timestep: The element of `timesteps` that the prediction was made for.
             sample: The current sample (B, C, H, W), not scaled. Half precision is combined in float32.
-            eta: Share of fresh noise, in [0, 1], for solvers that have it (DDIM).
             generator: Source of the noise, or one per image; a CPU generator serves every device.
+            eta: Share of fresh noise, in [0, 1], for solvers that have it (DDIM).
             variance_noise: The noise (B, C, H, W) itself, in place of a generator. Both are unused where the step adds
                 no noise.
+            temperature: Factor on the noise.
+            replace_x0: A function of the estimate of x0 (B, C, H, W) whose result is stepped with in its place, along
+                the noise estimate that the model made; for solvers with `has_x0_weight`.
             return_dict: Whether to return a `SchedulerOutput`, or the tuple (prev_sample, pred_original_sample).
 
         Raises:
             ConfigError: If the timestep is not in this run, or an option does not fit this solver.
         """
-        if self.num_inference_steps is None:
+        if self.num_inference_steps is None and not self.visits_all_timesteps:
             raise ConfigError("the scheduler has no timesteps yet; call set_timesteps first")
         if eta and not self.has_eta:
             raise ConfigError(f"{type(self).__name__} has no eta, but {eta} was given; leave it at 0 or use DDIM")
+        if replace_x0 is not None and not self.has_x0_weight:
+            raise ConfigError(f"{type(self).__name__} steps from more than x0; replace_x0 is for DDIM, PLMS and DDPM")
         index = self._index_of_call(timestep)
         row = self._rows(eta)[index - self._first]
         dtype = torch.float32 if sample.dtype.itemsize < 4 else sample.dtype
         known = {**self._memory, "x": sample.to(dtype), "out": model_output.to(dtype)}
         if any(name == "noise" for name, _ in row["prev"]):
-            known["noise"] = _noise(known["x"], generator, variance_noise)
+            noise = step_noise(known["x"], generator, variance_noise)
+            known["noise"] = noise if temperature == 1 else temperature * noise
         values = {terms: evaluate(terms, known) for terms in row.values()}
         self._memory = {
-            name: _without_aliases(values[terms], known) for name, terms in row.items() if name not in ("prev", "x0")
+            name: without_aliases(values[terms], known) for name, terms in row.items() if name not in ("prev", "x0")
         }
         self._step_index = index + 1
-        result = SchedulerOutput(values[row["prev"]].to(sample.dtype), values[row["x0"]].to(sample.dtype))
+        prev, x0 = values[row["prev"]], values[row["x0"]]
+        if replace_x0 is not None:
+            replaced = replace_x0(x0)
+            prev, x0 = torch.add(prev, replaced - x0, alpha=self._x0_weight(index)), replaced
+        result = SchedulerOutput(prev.to(sample.dtype), x0.to(sample.dtype))
         return result if return_dict else (result.prev_sample, result.pred_original_sample)
-
-    # -- the forward process -----------------------------------------------------------------------------------------
-
-    def _level_at(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha, sigma) of each timestep, (B, 1, ..., 1): the run's if the timestep is in the run, else training's."""
-        device = like.device
-        timesteps = timesteps.to(device).reshape(-1)
-        run, training = self._run_levels.to(device), self._training_levels.to(device)
-        same = timesteps[:, None] == self.timesteps.to(device)
-        level = torch.where(same.any(1), run[:, same.int().argmax(1)], training[:, timesteps.round().long()])
-        alpha, sigma = level.reshape(2, -1, *[1] * (like.ndim - 1))
-        return alpha, sigma
-
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Samples (B, C, H, W) with the noise of `timesteps` (B,) added, in this scheduler's scaling."""
-        alpha, sigma = self._level_at(timesteps, original_samples)
-        if self.variance_exploding:
-            alpha, sigma = torch.ones_like(alpha), sigma / alpha
-        return (alpha * original_samples + sigma * noise).to(original_samples.dtype)
-
-    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The target of v-prediction, alpha noise - sigma x0, at each of `timesteps` (B,)."""
-        alpha, sigma = self._level_at(timesteps, sample)
-        return (alpha * noise - sigma * sample).to(sample.dtype)
 
     def __len__(self) -> int:
         return len(self.schedule)
@@ -373,7 +389,8 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """
         defaults = set(config_dict.get("_use_default_values", ())) - set(NOISE_FIELDS)
         config = {k: v for k, v in config_dict.items() if k not in defaults and k != "_use_default_values"}
-        own = config.get("_class_name") in (cls.__name__, cls.counterpart)
+        # A config that was never saved names no class. What it sets in so many words is asked for here, too.
+        own = config.get("_class_name") in (None, cls.__name__, cls.counterpart)
         for name, allowed in {**cls.allowed_values, **cls.solver_values}.items():
             stored = config.pop(name, allowed)
             asked = kwargs.pop(name, stored if own or name in cls.allowed_values else allowed)
@@ -381,20 +398,3 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 raise ConfigError(f"{name} is {asked!r} in the config; {cls.__name__} offers {allowed!r} only")
         split: tuple[JSON, JSON, JSON] = super().extract_init_dict(config, **kwargs)
         return split
-
-
-def _noise(like: Tensor, generator: Generators, given: Tensor | None) -> Tensor:
-    """The noise that was given, or else noise drawn in the shape and type of `like`."""
-    if isinstance(generator, list) and len(generator) != len(like):
-        raise ConfigError(f"{len(generator)} generators were given for {len(like)} images; give one per image, or one")
-    if given is None:
-        drawn: Tensor = randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)
-        return drawn
-    if generator is not None:
-        raise ConfigError("both generator and variance_noise were given; give one")
-    return given.to(like)
-
-
-def _without_aliases(value: Tensor, known: Mapping[str, Tensor]) -> Tensor:
-    """A value to remember: a copy if it is one of the caller's tensors, which may be written to again."""
-    return value.clone() if value is known["x"] or value is known["out"] else value

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from diffusers.configuration_utils import register_to_config
+from torch import Tensor
 
 from latentdiff.errors import ConfigError
-from latentdiff.schedulers.base import Row, TableScheduler
+from latentdiff.models.stock_options import with_stock_options
+from latentdiff.schedulers.base import Row, SchedulerOutput, TableScheduler
 from latentdiff.schedulers.linear_combination import NOISE
+from latentdiff.seeding import Generators
 
 
 class DDIMScheduler(TableScheduler):
@@ -28,22 +31,24 @@ class DDIMScheduler(TableScheduler):
         set_alpha_to_one: True to land on noise-free images; False, as the original code, on the level of timestep 0.
         steps_offset: Added to every timestep by "leading" spacing.
         prediction_type: "epsilon", "v_prediction" or "sample".
-        timestep_spacing: "leading", "trailing" or "linspace".
+        timestep_spacing: "leading", "trailing", "linspace" or "original".
         rescale_betas_zero_snr: True to make the last training level pure noise.
     """
 
     counterpart = "DDIMScheduler"
     has_eta: ClassVar[bool] = True
+    has_x0_weight: ClassVar[bool] = True
 
+    @with_stock_options
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        *,
         num_train_timesteps: int = 1000,
         beta_start: float = 0.0001,
         beta_end: float = 0.02,
         beta_schedule: str = "linear",
         trained_betas: Sequence[float] | None = None,
+        *,
         set_alpha_to_one: bool = True,
         steps_offset: int = 0,
         prediction_type: str = "epsilon",
@@ -52,8 +57,55 @@ class DDIMScheduler(TableScheduler):
     ) -> None:
         self._setup()
 
+    def step(  # type: ignore[override]  # the order of diffusers' DDIM, which is not that of its other classes
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        eta: float = 0.0,
+        use_clipped_model_output: bool = False,
+        generator: Generators = None,
+        *,
+        variance_noise: Tensor | None = None,
+        temperature: float = 1.0,
+        replace_x0: Callable[[Tensor], Tensor] | None = None,
+        return_dict: bool = True,
+    ) -> SchedulerOutput | tuple[Tensor, Tensor]:
+        """Go from `timestep` to the next, with options in the order of diffusers' DDIM.
+
+        Args:
+            model_output: The model's prediction (B, C, H, W) for the sample.
+            timestep: The element of `timesteps` that the prediction was made for.
+            sample: The current sample (B, C, H, W).
+            eta: Share of fresh noise, in [0, 1].
+            use_clipped_model_output: Whether to use the noise of the clipped estimate of x0. Nothing is clipped here,
+                so it is the same noise.
+            generator: Source of the noise, or one per image.
+            variance_noise: The noise (B, C, H, W) itself, in place of a generator.
+            temperature: A factor on the noise, as in the original code.
+            replace_x0: What makes of the estimate of x0 the one to go on with.
+            return_dict: Whether to return a `SchedulerOutput`, or the tuple (prev_sample, pred_original_sample).
+
+        Raises:
+            ConfigError: If the timestep is not in this run, or eta is not valid.
+        """
+        return super().step(
+            model_output,
+            timestep,
+            sample,
+            generator,
+            eta=eta,
+            variance_noise=variance_noise,
+            temperature=temperature,
+            replace_x0=replace_x0,
+            return_dict=return_dict,
+        )
+
     def _final_alpha_bar(self) -> float:
         return 1.0 if self.config.set_alpha_to_one else float(self.schedule.alphas_cumprod[0])
+
+    def _x0_weight(self, call: int) -> float:
+        return self.grid.alpha[call + 1]
 
     def _row(self, call: int, history: int, eta: float) -> Row:
         """Eq. 12 of the paper, with the noise of eq. 16."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 from diffusers.configuration_utils import register_to_config
 
 from latentdiff.errors import ConfigError
+from latentdiff.models.stock_options import with_stock_options
 from latentdiff.schedulers.base import Row, TableScheduler
 from latentdiff.schedulers.linear_combination import NOISE, X
 
@@ -26,22 +28,25 @@ class DDPMScheduler(TableScheduler):
         variance_type: "fixed_small" is the posterior's variance, as in the original code, "fixed_large" is beta. None,
             which is in other solvers' configs, means "fixed_small".
         prediction_type: "epsilon", "v_prediction" or "sample".
-        timestep_spacing: "leading", "trailing" or "linspace".
+        timestep_spacing: "leading", "trailing", "linspace" or "original".
         steps_offset: Added to every timestep by "leading" spacing.
         rescale_betas_zero_snr: True to make the last training level pure noise.
     """
 
     counterpart = "DDPMScheduler"
+    has_x0_weight: ClassVar[bool] = True
+    visits_all_timesteps: ClassVar[bool] = True
 
+    @with_stock_options
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        *,
         num_train_timesteps: int = 1000,
         beta_start: float = 0.0001,
         beta_end: float = 0.02,
         beta_schedule: str = "linear",
         trained_betas: Sequence[float] | None = None,
+        *,
         variance_type: str | None = "fixed_small",
         prediction_type: str = "epsilon",
         timestep_spacing: str = "leading",
@@ -51,6 +56,10 @@ class DDPMScheduler(TableScheduler):
         if variance_type not in VARIANCE_TYPES:
             raise ConfigError(f"variance_type is {variance_type!r}; choose fixed_small or fixed_large")
         self._setup()
+
+    def _x0_weight(self, call: int) -> float:
+        alpha, alpha_next = self.grid.alpha[call : call + 2]
+        return alpha_next * (1 - (alpha / alpha_next) ** 2) / self.grid.sigma[call] ** 2
 
     def _row(self, call: int, history: int, eta: float) -> Row:
         """Eq. 7 of the paper, where beta is that of the whole step: 1 - alpha_bar_t / alpha_bar_next."""

@@ -6,15 +6,22 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from diffusers.configuration_utils import register_to_config
 
 from latentdiff.errors import ConfigError
+from latentdiff.models.stock_options import with_stock_options
 from latentdiff.schedulers.base import Row, TableScheduler
 from latentdiff.schedulers.linear_combination import NOISE, X
 from latentdiff.schedulers.noise_schedule import NoiseGrid
 from latentdiff.types import Float64Array
 
 SIGMA_DATA = 0.5
+
+
+def _check_original_steps(steps: int, last: int) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= last:
+        raise ConfigError(f"original_inference_steps is {steps!r}; choose 1 to {last}")
 
 
 class LCMScheduler(TableScheduler):
@@ -34,29 +41,56 @@ class LCMScheduler(TableScheduler):
 
     counterpart = "LCMScheduler"
 
+    @with_stock_options
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        *,
         num_train_timesteps: int = 1000,
         beta_start: float = 0.00085,
         beta_end: float = 0.012,
         beta_schedule: str = "scaled_linear",
         trained_betas: Sequence[float] | None = None,
+        *,
         original_inference_steps: int = 50,
         prediction_type: str = "epsilon",
         timestep_scaling: float = 10.0,
         rescale_betas_zero_snr: bool = False,
     ) -> None:
-        if not 1 <= original_inference_steps <= num_train_timesteps:
-            raise ConfigError(
-                f"original_inference_steps is {original_inference_steps}; choose 1 to {num_train_timesteps}"
-            )
+        _check_original_steps(original_inference_steps, num_train_timesteps)
+        self._original = original_inference_steps
         self._setup()
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        original_inference_steps: int | None = None,
+        *,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+    ) -> None:
+        """Choose the timesteps of a run, as `TableScheduler.set_timesteps` does.
+
+        Args:
+            num_inference_steps: Number of solver steps, at most `original_inference_steps`.
+            device: Device of `self.timesteps`.
+            original_inference_steps: Number of solver steps of the distillation that the run visits some of; the
+                config's by default.
+            timesteps: The training timesteps to visit, falling.
+            sigmas: Not offered by this solver.
+
+        Raises:
+            ConfigError: If an argument is not valid for this solver.
+        """
+        if original_inference_steps is None:
+            original_inference_steps = self.config.original_inference_steps
+        _check_original_steps(original_inference_steps, len(self.schedule))
+        self._original = original_inference_steps
+        super().set_timesteps(num_inference_steps, device, timesteps=timesteps, sigmas=sigmas)
 
     def _grid(self, steps: int | None, timesteps: Float64Array | None, sigmas: Float64Array | None) -> NoiseGrid:
         if steps is not None:
-            original = self.config.original_inference_steps
+            original = self._original
             if not 1 <= steps <= original:
                 raise ConfigError(f"num_inference_steps is {steps}; choose 1 to original_inference_steps {original}")
             distilled = np.arange(original, 0, -1) * (len(self.schedule) // original) - 1.0

@@ -58,3 +58,8 @@ NOISE = LinearCombination({"noise": 1.0})
 def memory(name: str) -> LinearCombination:
     """The tensor that the previous step kept under `name`."""
     return LinearCombination({name: 1.0})
+
+
+def without_aliases(value: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+    """A value to remember: a copy if it is one of the caller's tensors, which may be written to again."""
+    return value.clone() if value is known["x"] or value is known["out"] else value

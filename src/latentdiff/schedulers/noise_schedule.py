@@ -91,7 +91,7 @@ class NoiseSchedule:
         """The noise schedule of the `NOISE_FIELDS` in a scheduler's config.
 
         Raises:
-            ConfigError: If the beta schedule is unknown, or the number of timesteps is not valid.
+            ConfigError: If the beta schedule is unknown, or a beta or the number of timesteps is not valid.
         """
         if config.get("trained_betas") is not None:
             betas: Float64Array = np.asarray(config["trained_betas"], dtype=np.float64)
@@ -108,6 +108,9 @@ class NoiseSchedule:
                 f"trained_betas has {len(betas)} values for num_train_timesteps {config['num_train_timesteps']}; "
                 "give one per timestep"
             )
+        if not ((betas > 0) & (betas < 1)).all():
+            wrong = betas[~((betas > 0) & (betas < 1))][0]
+            raise ConfigError(f"the betas have a {wrong:g}; each must lie above 0 and below 1, choose other betas")
         return cls(rescale_zero_snr(betas) if config.get("rescale_betas_zero_snr") else betas, floor)
 
     def __len__(self) -> int:
@@ -158,6 +161,17 @@ def karras_sigmas(sigma_min: float, sigma_max: float, count: int, rho: float = 7
     return np.asarray((sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho)
 
 
+def as_numbers(name: str, values: object) -> Float64Array:
+    """Return a sequence (N,) of finite numbers as an array; ConfigError, which calls it `name`, if it is none."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} is {values!r}; give a sequence of numbers") from None
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise ConfigError(f"{name} is {values!r}; give a sequence of finite numbers")
+    return array
+
+
 SPACINGS: Mapping[str, Callable[[int, int, int, float], Float64Array]] = {
     # The first `steps` timesteps of a grid of `points` over `total` training timesteps (Lin et al. 2023, table 2).
     "linspace": lambda steps, points, total, offset: np.linspace(0, total - 1, points)[::-1][:steps],
@@ -165,6 +179,8 @@ SPACINGS: Mapping[str, Callable[[int, int, int, float], Float64Array]] = {
         np.arange(points)[::-1][:steps] * (total // points) + np.float64(offset)
     ),
     "trailing": lambda steps, points, total, offset: np.arange(total, 0, -total / steps)[:steps].round() - 1,
+    # The steps of the original code, which are not as many as asked for where their number does not divide `total`.
+    "original": lambda steps, points, total, offset: np.array(original_ddim_timesteps(steps, total), np.float64),
 }
 
 
@@ -175,11 +191,12 @@ def spaced_timesteps(spacing: str, steps: int, total: int, offset: int = 0, *, s
         spacing: A name in `SPACINGS`.
         steps: Number of timesteps, 1 to `total` - `spare`.
         total: Number of training timesteps T.
-        offset: The config's `steps_offset`, which "leading" adds to every timestep.
+        offset: The config's `steps_offset`, which "leading" adds to every timestep, unless it visits all of them.
         spare: Number of grid points below the last timestep that are not visited; the multistep solvers leave one.
 
     Returns:
-        The timesteps (steps,) in [0, T - 1]; "linspace" gives fractions, which solvers of whole timesteps round.
+        The timesteps (steps,) in [0, T - 1]; "linspace" gives fractions, which solvers of whole timesteps round, and
+        "original" gives more than `steps` where these do not divide T, see `original_ddim_timesteps`.
 
     Raises:
         ConfigError: If the spacing is unknown or there are too few or too many steps.
@@ -188,14 +205,15 @@ def spaced_timesteps(spacing: str, steps: int, total: int, offset: int = 0, *, s
         raise ConfigError(f"unknown timestep_spacing {spacing!r}; {nearest(spacing, SPACINGS)}")
     if not 1 <= steps <= total - spare:
         raise ConfigError(f"num_inference_steps is {steps}; choose 1 to {total - spare}")
-    return SPACINGS[spacing](steps, steps + spare, total, float(offset))
+    # A grid of all training timesteps cannot be moved by an offset: its first would be one that was never trained.
+    return SPACINGS[spacing](steps, steps + spare, total, 0.0 if steps + spare == total else float(offset))
 
 
 def original_ddim_timesteps(num_inference_steps: int, num_train_timesteps: int = 1000) -> list[int]:
     """The timesteps that the original latent diffusion code visits for S steps: range(0, T, T // S) + 1, falling.
 
-    Their number is not S where S does not divide T (7 gives 8 steps, 400 gives 500). Give them to the scheduler by
-    `scheduler.set_timesteps(timesteps=...)`.
+    Their number is not S where S does not divide T (7 gives 8 steps, 400 gives 500). A scheduler of
+    `timestep_spacing="original"` takes them.
 
     Raises:
         ConfigError: For an S outside 1 to T, and where the first timestep would be T itself, which the model was never

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from latentdiff.errors import ConfigError
 from latentdiff.schedulers.base import PREDICTION_TYPES
+from latentdiff.schedulers.forward import indices_of_view
 from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR
-from latentdiff.types import Scheduler
+from latentdiff.types import Float64Array, Scheduler
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +27,16 @@ class Parametrization:
         prediction_type: "epsilon", "v_prediction" or "sample".
         timesteps: The timesteps (N,) whose noise level is known, rising; they may be fractions.
         log_snr: log(alpha^2 / sigma^2) at each of them, (N,); in between it is interpolated linearly.
+        run: The timesteps (S,) of the scheduler's run. A view of them has the level of its own step, even where another
+            step has the same timestep, as Karras levels may.
+        run_log_snr: log(alpha^2 / sigma^2) at each step of the run, (S,); None where the scheduler doesn't tell it.
     """
 
     prediction_type: str
     timesteps: Tensor
     log_snr: Tensor
+    run: Tensor
+    run_log_snr: Tensor | None = None
 
     @classmethod
     def of(cls, scheduler: Scheduler, device: torch.device | str | None = None) -> Parametrization:
@@ -54,21 +60,32 @@ class Parametrization:
         alpha_bar = np.asarray(alpha_bar.cpu(), np.float64).clip(min=TINY_ALPHA_BAR)
         timesteps, log_snr = np.arange(len(alpha_bar), dtype=np.float64), np.log(alpha_bar / (1 - alpha_bar))
         run, sigmas = np.asarray(scheduler.timesteps.cpu(), np.float64), getattr(scheduler, "sigmas", None)
+        own: Float64Array | None = None
         # A solver in sigma space may round its timesteps. `unique` keeps the first of equal ones: the run's own level.
         if sigmas is not None and len(sigmas) == len(run) + 1:
             sigmas = np.asarray(sigmas[:-1].cpu(), np.float64).clip(max=TINY_ALPHA_BAR**-0.5)
-            timesteps, log_snr = np.append(run, timesteps), np.append(-2 * np.log(sigmas), log_snr)
+            own = -2 * np.log(sigmas)
+            timesteps, log_snr = np.append(run, timesteps), np.append(own, log_snr)
         timesteps, first = np.unique(timesteps, return_index=True)
-        tables = (torch.from_numpy(values).float().to(device) for values in (timesteps, log_snr[first]))
-        return cls(kind, *tables)
+
+        def table(values: Float64Array) -> Tensor:
+            return torch.from_numpy(values).float().to(device)
+
+        run_log_snr = None if own is None else table(own)
+        return cls(kind, table(timesteps), table(log_snr[first]), scheduler.timesteps, run_log_snr)
 
     def levels(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) at a timestep, in a shape that broadcasts with `like`."""
-        timestep = timestep.to(self.timesteps).reshape(-1, *[1] * (like.ndim - 1))
-        above = torch.searchsorted(self.timesteps, timestep).clamp(1, len(self.timesteps) - 1)
-        low, high = self.timesteps[above - 1], self.timesteps[above]
-        share = ((timestep - low) / (high - low)).clamp(0, 1)
-        log_snr = torch.lerp(self.log_snr[above - 1], self.log_snr[above], share)
+        shape = (-1, *[1] * (like.ndim - 1))
+        indices = None if self.run_log_snr is None else indices_of_view(timestep, self.run)
+        if self.run_log_snr is not None and indices is not None:
+            log_snr = torch.stack([self.run_log_snr[index] for index in indices]).reshape(shape)
+        else:
+            timestep = timestep.to(self.timesteps).reshape(shape)
+            above = torch.searchsorted(self.timesteps, timestep).clamp(1, len(self.timesteps) - 1)
+            low, high = self.timesteps[above - 1], self.timesteps[above]
+            share = ((timestep - low) / (high - low)).clamp(0, 1)
+            log_snr = torch.lerp(self.log_snr[above - 1], self.log_snr[above], share)
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
     def x0(self, latents: Tensor, prediction: Tensor, timestep: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from diffusers.configuration_utils import register_to_config
 
+from latentdiff.models.stock_options import with_stock_options
 from latentdiff.schedulers.base import Row, TableScheduler
 from latentdiff.schedulers.linear_combination import LinearCombination, X, memory
 
@@ -36,22 +37,24 @@ class PLMSScheduler(TableScheduler):
         set_alpha_to_one: True to land on noise-free images; False, as the original code, on the level of timestep 0.
         steps_offset: Added to every timestep by "leading" spacing.
         prediction_type: "epsilon", "v_prediction" or "sample".
-        timestep_spacing: "leading", "trailing" or "linspace".
+        timestep_spacing: "leading", "trailing", "linspace" or "original".
         rescale_betas_zero_snr: True to make the last training level pure noise.
     """
 
     counterpart = "PNDMScheduler"
     solver_values: ClassVar[Mapping[str, object]] = {"skip_prk_steps": True}
+    has_x0_weight: ClassVar[bool] = True
 
+    @with_stock_options
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        *,
         num_train_timesteps: int = 1000,
         beta_start: float = 0.0001,
         beta_end: float = 0.02,
         beta_schedule: str = "linear",
         trained_betas: Sequence[float] | None = None,
+        *,
         set_alpha_to_one: bool = False,
         steps_offset: int = 0,
         prediction_type: str = "epsilon",
@@ -65,6 +68,12 @@ class PLMSScheduler(TableScheduler):
 
     def _call_levels(self, count: int) -> Sequence[int]:
         return [0] if count == 1 else [0, 1, *range(1, count)]
+
+    def _x0_weight(self, call: int) -> float:
+        level = self._calls[call]
+        if call == 1:  # the first step once more, or nothing where the run starts here
+            return self.grid.alpha[1] if self._first == 0 else 0.0
+        return self.grid.alpha[level + 1]
 
     def _transfer(self, level: int, x: LinearCombination, noise: LinearCombination) -> Row:
         """The DDIM step from a grid level to the next."""

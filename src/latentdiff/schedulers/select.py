@@ -33,7 +33,7 @@ def make_scheduler(spec: str | type[SchedulerMixin] | Scheduler, config: JSON, *
 
     Raises:
         ConfigError: For an unknown name or option, for an instance with another noise schedule or prediction type than
-            the model's, and for options beside an instance.
+            the model's, for options beside an instance, and for a spacing that a class of diffusers doesn't know.
     """
     if not isinstance(spec, (str, type)):
         _check_instance(spec, config, options)
@@ -43,7 +43,13 @@ def make_scheduler(spec: str | type[SchedulerMixin] | Scheduler, config: JSON, *
         raise ConfigError(f"{scheduler_class.__name__} is not a scheduler; {WANTED}")
     carried = CARRIED - (set(config.get("_use_default_values", ())) - set(NOISE_FIELDS))
     kept = {"clip_sample": False, **{name: value for name, value in config.items() if name in carried}}
-    if scheduler_class.__module__.startswith("diffusers.") and kept.get("beta_schedule") not in DIFFUSERS_BETAS:
+    stock = scheduler_class.__module__.startswith("diffusers.")
+    if stock and (options.get("timestep_spacing") or kept.get("timestep_spacing")) == "original":
+        raise ConfigError(
+            f"timestep_spacing 'original' is unknown to diffusers' {scheduler_class.__name__}; give timestep_spacing, "
+            "such as 'leading'"
+        )
+    if stock and kept.get("beta_schedule") not in DIFFUSERS_BETAS:
         kept["trained_betas"] = NoiseSchedule.from_config({**kept, "rescale_betas_zero_snr": False}).betas.tolist()
         kept["beta_schedule"] = "linear"
     scheduler, unused = scheduler_class.from_config(kept, return_unused_kwargs=True, **options)

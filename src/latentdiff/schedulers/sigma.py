@@ -9,6 +9,7 @@ import numpy as np
 from diffusers.configuration_utils import register_to_config
 
 from latentdiff.errors import ConfigError
+from latentdiff.models.stock_options import with_stock_options
 from latentdiff.schedulers.base import TableScheduler
 from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR, NoiseGrid, karras_sigmas, spaced_timesteps
 from latentdiff.types import Float64Array
@@ -25,7 +26,7 @@ class SigmaScheduler(TableScheduler):
         trained_betas: The betas themselves, (T,), instead of the three above.
         prediction_type: "epsilon", "v_prediction" or "sample".
         use_karras_sigmas: Whether to take the levels of Karras et al. instead of evenly spaced timesteps.
-        timestep_spacing: "linspace", "leading" or "trailing".
+        timestep_spacing: "linspace", "leading", "trailing" or "original".
         steps_offset: Added to every timestep by "leading" spacing.
         rescale_betas_zero_snr: True to make the last training level (almost) pure noise.
 
@@ -43,15 +44,16 @@ class SigmaScheduler(TableScheduler):
     floor = TINY_ALPHA_BAR
     multistep: ClassVar[bool] = False
 
+    @with_stock_options
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        *,
         num_train_timesteps: int = 1000,
         beta_start: float = 0.0001,
         beta_end: float = 0.02,
         beta_schedule: str = "linear",
         trained_betas: Sequence[float] | None = None,
+        *,
         prediction_type: str = "epsilon",
         use_karras_sigmas: bool = False,
         timestep_spacing: str = "linspace",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from latentdiff.config import check
 from latentdiff.data.bad_files import SkipBadFiles
 from latentdiff.data.latent_cache import LatentRows, measure_scale
+from latentdiff.errors import LatentDiffWarning, NonFiniteError
 from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.sampling import Denoiser
 from latentdiff.schedulers.ddim import DDIMScheduler
@@ -109,7 +111,10 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
     def validate(self, folder: Path, step: int) -> dict[str, float]:
         """Draw a sheet of samples."""
         if self.samples is not None:
-            self.samples().save(folder / f"samples-{step}.png")
+            try:
+                self.samples().save(folder / f"samples-{step}.png")
+            except NonFiniteError as error:  # the loss will tell; the run is worth more than a sheet
+                warnings.warn(LatentDiffWarning(f"no samples at step {step}: {error}"), stacklevel=2)
         return {}
 
 

@@ -55,7 +55,7 @@ class HeldOut:
         for start in range(0, len(self.images), self.batch_size):
             numbers = range(start, min(start + self.batch_size, len(self.images)))
             images = torch.stack([self.images[number] for number in numbers])
-            decoded = decode(vae, encode(vae, images, scaled=True))
+            decoded = decode(vae, encode(vae, images, scaled=True), must_be_finite=False)
             shown += zip(images.add(1).div(2), decoded, strict=True) if start < SHOWN else ()
             for name, values in self._compare(images.to(vae.device), decoded.to(vae.device)).items():
                 rows.setdefault(name, []).append(values.cpu())

@@ -1,0 +1,94 @@
+"""Options of `from_pretrained`, `from_pipe` and `from_original` that are diffusers' own: their names and data types."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from latentdiff.errors import InputError
+from latentdiff.hub.folder import REFUSED_OPTIONS
+from latentdiff.registry import PIPELINES, nearest
+
+DIFFUSERS_OPTIONS = (
+    "dtype",
+    "torch_dtype",
+    "device_map",
+    "max_memory",
+    "offload_folder",
+    "offload_state_dict",
+    "low_cpu_mem_usage",
+    "use_safetensors",
+    "quantization_config",
+    "disable_mmap",
+    "proxies",
+    "mirror",
+    "output_loading_info",
+)
+"""Options of diffusers' `DiffusionPipeline.from_pretrained` that are handed on to it."""
+
+DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float64": torch.float64,
+}
+"""Data types by the names that are understood."""
+
+
+def complete_load_options(options: Mapping[str, Any], own: Mapping[str, object]) -> dict[str, Any]:
+    """Check the names of keywords of `from_pretrained`, and complete `dtype`.
+
+    Args:
+        options: The keywords that were given beyond the parameters of `from_pretrained`.
+        own: The names of these parameters.
+
+    Returns:
+        The options, with `torch_dtype`, which is another name of `dtype`, and text resolved.
+
+    Raises:
+        InputError: If an option is unknown, or a data type is not valid.
+    """
+    components = {name for task in PIPELINES.names() for name in inspect.signature(PIPELINES.get(task)).parameters}
+    known = {*own, *DIFFUSERS_OPTIONS, *REFUSED_OPTIONS, *components} - {"cls", "kwargs"}
+    for name in options:
+        if name not in known:
+            raise InputError(f"from_pretrained takes no {name!r}; {nearest(name, known)}")
+    return take_dtype(options)
+
+
+def take_dtype(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolve `torch_dtype` and data types that are text among options; `dtype` is left out if none is given.
+
+    Raises:
+        InputError: If both names are given, or one is no data type.
+    """
+    dtype, alias = options.get("dtype"), options.get("torch_dtype")
+    if dtype is not None and alias is not None:
+        raise InputError("dtype and torch_dtype are both given, which are two names of one option; give dtype")
+    rest = {name: value for name, value in options.items() if name not in ("dtype", "torch_dtype")}
+    given = alias if dtype is None else dtype
+    if given is None:
+        return rest
+    if isinstance(given, Mapping):
+        return {**rest, "dtype": {name: as_dtype(entry) for name, entry in given.items()}}
+    return {**rest, "dtype": as_dtype(given)}
+
+
+def as_dtype(value: object) -> torch.dtype:
+    """Return the data type that `value` is or, as "float16", "torch.float16" or "fp16", names.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if isinstance(value, torch.dtype):
+        return value
+    found = DTYPES.get(value.removeprefix("torch.")) if isinstance(value, str) else None
+    if found is None:
+        raise InputError(f"dtype is {value!r}; {nearest(value, DTYPES)}")
+    return found
