@@ -108,9 +108,10 @@ def test_unet(name, loaded, io):
     torch.testing.assert_close(found, io["unet.eps"], **EXACT)
 
 
-@pytest.mark.parametrize("name", EMA_CASES, scope="module")
+@pytest.mark.parametrize("name", EMA_CASES)
 @torch.no_grad()
-def test_averaged_weights_are_the_default(name, io):
+def test_averaged_weights_are_the_default(name):
+    io = load_file(GOLDEN / name / "io.safetensors")
     unet = load_original(*files(name)).components["unet"]
     torch.testing.assert_close(unet(io["unet.x"], io["unet.t"]).sample, io["unet.eps_ema"], **EXACT)
 
