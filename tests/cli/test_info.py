@@ -88,6 +88,8 @@ def test_shards_count_together_and_variants_do_not(tmp_path):
     save_file({"a": torch.zeros(2, 3)}, tmp_path / "model-00001-of-00002.safetensors")
     save_file({"b": torch.zeros(4, dtype=torch.float16)}, tmp_path / "model-00002-of-00002.safetensors")
     save_file({"a": torch.zeros(100)}, tmp_path / "model.fp16.safetensors")
+    table = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(table))
     folder = ComponentFolder.open(tmp_path)
     assert [path.name[:11] for path in folder.weight_paths] == ["model-00001", "model-00002"]
     assert folder.parameters == 10

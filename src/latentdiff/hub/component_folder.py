@@ -6,21 +6,20 @@ import math
 import os
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from latentdiff.errors import CheckpointError
 from latentdiff.hub import weight_files
-from latentdiff.hub.index import is_inside, read_json
+from latentdiff.hub.confinement import READ_SUFFIXES, check_config, check_files, check_link
+from latentdiff.hub.json_files import read_json
 from latentdiff.io.headers import DTYPE_NAMES, TensorEntry, read_header
 from latentdiff.types import JSON
 
-if TYPE_CHECKING:
-    from torch import nn
-
-CONFIG_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json")
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+CONFIG_FILES = ("config.json", "scheduler_config.json", TOKENIZER_CONFIG)
 
 # Names that diffusers gave the attention of its first UNets and autoencoders.
 OLD_ATTENTION = re.compile(r"attentions\.\d+\.(query|key|value|proj_attn)\.")
@@ -39,21 +38,45 @@ class ComponentFolder:
     path: Path
     names: tuple[str, ...]
     requested_variant: str | None
+    _read: dict[str, JSON] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, path: Path, variant: str | None = None) -> ComponentFolder:
+    def open(cls, path: Path, variant: str | None = None, root: Path | None = None) -> ComponentFolder:
         """List a component's folder.
 
+        Args:
+            path: The folder.
+            variant: The variant of the weights that is asked for.
+            root: The folder of the model that the component belongs to; the component's own if None. Links in it must
+                not lead out of the model's folder.
+
         Raises:
-            CheckpointError: If there is no such folder, or it can't be listed.
+            CheckpointError: If there is no such folder, or it can't be listed, or a file of it leads elsewhere.
         """
+        root = root or path
         if not path.is_dir():
             raise CheckpointError(f"{path.parent} lacks the component {path.name!r}; fetch or save the model again")
-        return cls(path, list_names(path), variant)
+        check_link(root, path)
+        names = list_names(path)
+        check_files(path, names)
+        for name in names:
+            if name.endswith(READ_SUFFIXES) and (path / name).is_symlink():
+                check_link(root, path / name)
+        return cls(path, names, variant)
 
     def of_variant(self, variant: str | None) -> ComponentFolder:
         """The same folder with another variant of the weights."""
         return ComponentFolder(self.path, self.names, variant)
+
+    def read(self, name: str) -> JSON:
+        """The object in one of the folder's JSON files, which is read once.
+
+        Raises:
+            CheckpointError: If the file is missing or damaged.
+        """
+        if name not in self._read:
+            self._read[name] = read_json(self.path / name, strict=name != TOKENIZER)
+        return self._read[name]
 
     @property
     def variants(self) -> list[str]:
@@ -66,23 +89,78 @@ class ComponentFolder:
         return self.requested_variant if self.requested_variant in self.variants else None
 
     @cached_property
-    def weights(self) -> list[str]:
-        """The names of the weight files that are loaded: safetensors, and tables of shards."""
-        return weight_files.weights(self.names, self.requested_variant)
+    def weights(self) -> str | None:
+        """The name of the file that is loaded: safetensors, or a table of shards; None if there is none.
+
+        Raises:
+            CheckpointError: If there are several, of which libraries take one or another, or shards without a table.
+        """
+        names = weight_files.weights(self.names, self.requested_variant)
+        whole = [name for name in names if not weight_files.is_shard(name)]
+        if len(whole) > 1:
+            raise CheckpointError(
+                f"{self.path} has {' and '.join(whole)}, which may differ; remove all but the one to load"
+            )
+        if names and not whole:
+            raise CheckpointError(f"{self.path} has {names[0]}, but no table of its shards; fetch the model again")
+        return whole[0] if whole else None
+
+    @cached_property
+    def shards(self) -> dict[str, str]:
+        """Names of the tensors to the names of their files, from the table of shards; empty where there is none.
+
+        Raises:
+            CheckpointError: If the table is damaged, or names a file that is missing or lies elsewhere.
+        """
+        if self.weights is None or not self.weights.endswith(".json"):
+            return {}
+        path = self.path / self.weights
+        table = self.read(self.weights)
+        shards = table.get("weight_map")
+        if not isinstance(shards, dict) or not shards or not isinstance(table.get("metadata", {}), dict):
+            raise CheckpointError(f"{path} has no weight_map of names to files; fetch or save the model again")
+        for shard in shards.values():
+            if not isinstance(shard, str) or not is_plain(shard) or not shard.endswith(".safetensors"):
+                raise CheckpointError(
+                    f"{path} names {shard!r}, outside its folder or no safetensors; don't use the model"
+                )
+            if shard not in self.names:
+                raise CheckpointError(f"{self.path} lacks {shard}; fetch or save the model again")
+        return shards
 
     @property
     def weight_paths(self) -> list[Path]:
         """The safetensors files that are loaded."""
-        return [self.path / name for name in self.weights if name.endswith(".safetensors")]
+        if self.shards:
+            return [self.path / name for name in sorted(set(self.shards.values()))]
+        return [] if self.weights is None else [self.path / self.weights]
+
+    @cached_property
+    def headers(self) -> dict[Path, dict[str, TensorEntry]]:
+        """The files that are loaded, to their tensors' names and what the files' headers say of these.
+
+        Raises:
+            CheckpointError: If a header is damaged, or isn't what the table of shards says.
+        """
+        headers = {path: read_header(path) for path in self.weight_paths}
+        for path, header in headers.items():
+            told = {name for name, shard in self.shards.items() if shard == path.name} or header.keys()
+            if told != header.keys():
+                name = min(told ^ header.keys())
+                raise CheckpointError(
+                    f"{self.path / str(self.weights)} and {path.name} differ about the tensor {name!r}; fetch or save "
+                    "the model again"
+                )
+        return headers
 
     @cached_property
     def tensors(self) -> dict[str, TensorEntry]:
         """Names of the tensors that are loaded, to what the headers of their files say of them.
 
         Raises:
-            CheckpointError: If a header is damaged.
+            CheckpointError: If a header is damaged, or isn't what the table of shards says.
         """
-        return {name: entry for path in self.weight_paths for name, entry in read_header(path).items()}
+        return {name: entry for header in self.headers.values() for name, entry in header.items()}
 
     @property
     def parameters(self) -> int:
@@ -110,30 +188,15 @@ class ComponentFolder:
         """The configuration of the component; it is empty where the folder has none.
 
         Raises:
-            CheckpointError: If the file is damaged.
+            CheckpointError: If the file is damaged, or stands for something outside of the folder.
         """
         found = next((name for name in CONFIG_FILES if name in self.names), None)
-        return read_json(self.path / found) if found else {}
-
-    def check_shards(self) -> None:
-        """Check the tables of shards.
-
-        Raises:
-            CheckpointError: If a table is damaged, or names a file that is missing or lies elsewhere.
-        """
-        for name in self.weights:
-            if not name.endswith(".json"):
-                continue
-            table = read_json(self.path / name).get("weight_map")
-            if not isinstance(table, dict):
-                raise CheckpointError(f"{self.path / name} has no weight_map; fetch or save the model again")
-            for shard in sorted(set(map(str, table.values()))):
-                if not is_inside(shard) or "/" in shard:
-                    raise CheckpointError(
-                        f"{self.path / name} names {shard!r}, outside its folder; don't use the model"
-                    )
-                if shard not in self.names:
-                    raise CheckpointError(f"{self.path} lacks {shard}; fetch or save the model again")
+        if found is None:
+            return {}
+        values = self.read(found)
+        if found != TOKENIZER_CONFIG:
+            check_config(self.path / found, values, self.parameters)
+        return values
 
     def check_tensors(self, needed: Collection[str]) -> None:
         """Check that the weights have all tensors of the names `needed`.
@@ -147,20 +210,6 @@ class ComponentFolder:
                 f"{self.path} lacks {len(lacking)} tensors ({', '.join(lacking[:5])}); fetch or save the model again"
             )
 
-    def check_loaded(self, network: nn.Module) -> None:
-        """Check that a network got all its tensors from this folder: diffusers fills gaps with random numbers.
-
-        The names of our own networks have to be in the files. Libraries may read a tensor under an older name, so of
-        other networks the number of tensors counts.
-
-        Raises:
-            CheckpointError: If the weights lack a tensor.
-        """
-        needed = network.state_dict().keys()
-        is_own = type(network).__module__.startswith("latentdiff.") and not self.has_old_attention
-        if is_own or len(self.tensors) < len(needed):
-            self.check_tensors(needed)
-
 
 def list_names(folder: Path) -> tuple[str, ...]:
     """The names of what lies in a folder of a model, sorted.
@@ -172,3 +221,8 @@ def list_names(folder: Path) -> tuple[str, ...]:
         return tuple(sorted(os.listdir(folder)))
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be listed ({error.strerror}); check its permissions") from None
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is that of a file in a folder itself, on every system."""
+    return bool(name) and name not in (".", "..") and not any(character in name for character in "/\\:\0")

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from latentdiff.errors import ConfigError
-from latentdiff.hub.component_folder import ComponentFolder
+from latentdiff.errors import CheckpointError, ConfigError
+from latentdiff.hub.component_folder import TOKENIZER_CONFIG, ComponentFolder
+from latentdiff.hub.confinement import check_config
 from latentdiff.hub.index import LIBRARIES, IndexEntry
+from latentdiff.hub.loaded import check_loaded
+from latentdiff.hub.tokenizer_files import check_tokenizer_files, check_tokenizer_loaded
 
 DTypes = torch.dtype | Mapping[str, torch.dtype] | None
 
+DOOR = "from_pretrained"
 STOCK_UNETS = ("UNet2DConditionModel", "UNet2DModel")
 
 # What a component can be; a pipeline can't, since its folder would be read by other rules.
@@ -31,6 +38,9 @@ BASES = {
         "ProcessorMixin",
     ),
 }
+
+# Files beside the configuration that transformers reads of some components.
+OTHER_CONFIGS = ("generation_config.json", "preprocessor_config.json", "processor_config.json")
 
 
 def component_class(folder: Path, entry: IndexEntry) -> type[Any]:
@@ -47,7 +57,67 @@ def component_class(folder: Path, entry: IndexEntry) -> type[Any]:
             f"{folder}: {entry.folder} is {entry.class_name!r}, no component of {entry.library}; "
             f"allowed: the models, schedulers and tokenizers of {', '.join(LIBRARIES)}"
         )
+    if issubclass(found, nn.Module) and _own_door(found):
+        raise ConfigError(
+            f"{folder}: {entry.folder} is a {entry.class_name}, which reads other files than its own; load it yourself "
+            "and give it to from_pretrained"
+        )
     return found
+
+
+def _own_door(found: type[nn.Module]) -> bool:
+    """Whether a class of networks reads files in another way than its library's networks do."""
+    bases = (diffusers.ModelMixin, transformers.PreTrainedModel)
+    return all(inspect.getattr_static(found, DOOR) is not inspect.getattr_static(base, DOOR) for base in bases)
+
+
+def check_component(part: ComponentFolder, entry: IndexEntry) -> None:
+    """Check all of a component's files that can be checked before it is loaded.
+
+    Args:
+        part: The component's folder.
+        entry: What the index says of it.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged, or stands for something outside of the folder.
+        ConfigError: If the index names a class that is no component.
+    """
+    found = component_class(part.path.parent, entry)
+    for name in OTHER_CONFIGS:
+        if name in part.names:
+            check_config(part.path / name, part.read(name))
+    if issubclass(found, transformers.PreTrainedTokenizerBase):
+        if not issubclass(found, transformers.PreTrainedTokenizerFast):
+            raise ConfigError(
+                f"{part.path} is a {entry.class_name}, which is no fast tokenizer; allowed: those of the package "
+                "tokenizers, such as CLIPTokenizer"
+            )
+        check_tokenizer_files(part, found)
+    elif TOKENIZER_CONFIG in part.names:  # a tokenizer of ours, for layouts
+        check_config(part.path / TOKENIZER_CONFIG, part.read(TOKENIZER_CONFIG))
+    elif issubclass(found, (nn.Module, diffusers.SchedulerMixin)):
+        if not part.config:
+            raise CheckpointError(f"{part.path} has no configuration; fetch or save the model again")
+        said = part.config.get("_class_name", entry.class_name)
+        if issubclass(found, nn.Module) and said != entry.class_name:
+            raise CheckpointError(
+                f"{part.path} is of the class {entry.class_name!r} in the index and {said!r} in its configuration; "
+                "change one of them"
+            )
+        if issubclass(found, nn.Module) and part.weights is None:
+            raise CheckpointError(f"{part.path} has no weights; fetch or save the model again")
+
+
+def check_loaded_component(part: ComponentFolder, component: object) -> None:
+    """Check that a component is what its files say.
+
+    Raises:
+        CheckpointError: If a tensor of a network or a token of a tokenizer is another one.
+    """
+    if isinstance(component, nn.Module):
+        check_loaded(part, component)
+    elif isinstance(component, transformers.PreTrainedTokenizerFast):
+        check_tokenizer_loaded(part, component)
 
 
 def load_own(name: str, part: ComponentFolder, entry: IndexEntry, dtype: DTypes) -> nn.Module | None:

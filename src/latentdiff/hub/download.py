@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from latentdiff.errors import CheckpointError, HubError, one_line
 from latentdiff.hub import weight_files
+from latentdiff.hub.component_folder import TOKENIZER_CONFIG
 from latentdiff.hub.errors import NETWORK_ERRORS, hub_errors
+from latentdiff.hub.find import ADAPTER, choose_file
 from latentdiff.hub.index import CARD, INDEX, check_own_code, is_inside, read_index
 
 logger = logging.getLogger(__name__)
@@ -97,6 +99,68 @@ def fetch(
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)  # what hasn't begun need not begin
                 raise
+    return folder
+
+
+def fetch_adapter(
+    name: str,
+    *,
+    weight_name: str | None = None,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Path:
+    """Download the file of an adapter, unless it is in the cache.
+
+    Args:
+        name: The name of the repository, "owner/name".
+        weight_name: The name of the file; it is looked for if None, and without a network is the usual one.
+        subfolder: Where in the repository the file lies.
+        revision: A branch, tag, commit or "refs/pr/1"; the default branch if None.
+        token: The token for the hub; the stored one if None.
+        cache_dir: Where downloads are kept; the hub's cache if None.
+        local_files_only: Whether to use only what is in the cache, and not ask the hub.
+        force_download: Whether to fetch again what is in the cache.
+
+    Raises:
+        HubError: If the hub knows no such model or revision, refuses the token or can't be reached.
+        CheckpointError: If the repository holds no adapter, or several.
+    """
+    api = HfApi(token=token)
+    prefix = f"{PurePosixPath(subfolder).as_posix()}/" if subfolder else ""
+    with hub_errors(api, name, revision):
+        if weight_name is None and not local_files_only and not constants.HF_HUB_OFFLINE:
+            info = api.model_info(name, revision=revision)
+            paths = [file.rfilename for file in info.siblings or []]
+            weight_name = choose_file(name, [path.removeprefix(prefix) for path in paths if path.startswith(prefix)])
+            revision = info.sha
+        found = api.hf_hub_download(
+            name,
+            prefix + (weight_name or ADAPTER),
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+    return Path(found)
+
+
+def fetch_tokenizer(name: str) -> Path:
+    """Download the small files of a repository, unless they are in the cache; returns the folder that holds them.
+
+    Raises:
+        HubError: If the hub knows no such model, or can't be reached.
+        CheckpointError: If it holds no tokenizer.
+    """
+    api = HfApi()
+    with hub_errors(api, name, None):
+        folder = Path(api.hf_hub_download(name, TOKENIZER_CONFIG)).parent
+        for path in _file_names(api, name, folder.name) or []:
+            if "/" not in path and path.endswith(SMALL_FILES) and weight_files.parse(path) is None:
+                api.hf_hub_download(name, path, revision=folder.name)
     return folder
 
 

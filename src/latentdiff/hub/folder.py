@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import inspect
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDiffError, one_line
 from latentdiff.hub.component_folder import ComponentFolder, list_names
-from latentdiff.hub.index import INDEX, Index, check_own_code, is_inside, read_index
+from latentdiff.hub.confinement import check_link
+from latentdiff.hub.find import find_model
+from latentdiff.hub.index import CARD, INDEX, Index, check_own_code, read_index
 from latentdiff.hub.weight_files import check_variant
 from latentdiff.registry import PIPELINES, nearest
 from latentdiff.tasks import TASKS, task_of_pipeline
@@ -71,10 +70,14 @@ class ModelFolder:
             HubError: If the hub doesn't know the model or revision, refuses the token or can't be reached.
             InputError: If the subfolder leads out of the model.
         """
-        path = _find(name, subfolder, variant, hub)
+        path, root = find_model(name, subfolder, variant, hub)
         check_own_code(path, list_names(path))
+        for file in (INDEX, CARD):
+            check_link(root, path / file)
         index = read_index(path)
-        parts = {part: ComponentFolder.open(path / entry.folder, variant) for part, entry in index.components.items()}
+        parts = {
+            part: ComponentFolder.open(path / entry.folder, variant, root) for part, entry in index.components.items()
+        }
         return cls(str(name), path, index, parts, variant)
 
     def pipeline_class(self, asked: type[Any]) -> type[Any]:
@@ -106,11 +109,12 @@ class ModelFolder:
             The folder with only the components that are loaded from it.
 
         Raises:
-            CheckpointError: If a component, a variant or a shard is missing.
+            CheckpointError: If a component, a variant or a shard is missing, or a file stands for something outside of
+                the folder.
             UnsafeCheckpointError: If a component has pickled weights only.
             ConfigError: If the index names a class that is no component.
         """
-        from latentdiff.hub.components import component_class  # it needs torch
+        from latentdiff.hub.components import check_component, component_class  # they need torch
 
         parameters = inspect.signature(pipeline_class).parameters
         needed = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
@@ -123,11 +127,11 @@ class ModelFolder:
         taken = self.without(self.components.keys() - parameters.keys())
         loaded = taken.without(given)
         check_variant(self.path, {name: part.names for name, part in loaded.components.items()}, self.variant)
-        for part in loaded.components.values():
-            part.check_shards()
         with library_errors(self.path):
             for name in taken.components:
                 component_class(self.path, self.index.components[name])
+            for name, part in loaded.components.items():
+                check_component(part, self.index.components[name])
         return loaded
 
     def without(self, names: Collection[str]) -> ModelFolder:
@@ -160,17 +164,15 @@ class ModelFolder:
         return {name: component for name, component in loaded.items() if component is not None}
 
     def check_loaded(self, components: Mapping[str, object]) -> None:
-        """Check that the networks among the components of a pipeline got all their tensors from this folder.
+        """Check that the components of a pipeline are what the files of this folder hold.
 
         Raises:
-            CheckpointError: If the weights of one lack a tensor.
+            CheckpointError: If a tensor of a network or a token of a tokenizer is another one.
         """
-        import torch
+        from latentdiff.hub.components import check_loaded_component  # it needs torch
 
         for name, part in self.components.items():
-            network = components.get(name)
-            if part.weight_paths and isinstance(network, torch.nn.Module):
-                part.check_loaded(network)
+            check_loaded_component(part, components.get(name))
 
 
 def check_load_options(options: Mapping[str, object]) -> None:
@@ -191,50 +193,22 @@ def library_errors(folder: Path) -> Iterator[None]:
     """Turn what libraries raise about the broken files of a folder into one line.
 
     Raises:
-        CheckpointError: In place of their errors.
-        InputError: In place of a TypeError, which is about the options of `from_pretrained`.
+        CheckpointError: In place of their errors, of which any kind can come of what a file says.
+        ConfigError: If a configuration isn't valid.
     """
     try:
         yield
+    except ConfigError as error:
+        if str(folder) in str(error):
+            raise
+        raise ConfigError(f"{folder}: {error}") from None
     except LatentDiffError:
         raise
-    except TypeError as error:
-        raise InputError(f"from_pretrained: {one_line(error)}") from None
-    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError, AttributeError) as error:
+    except (MemoryError, OverflowError) as error:
+        raise CheckpointError(f"{folder} takes more memory than there is ({one_line(error)}); free some") from None
+    except Exception as error:
         raise CheckpointError(f"{folder} cannot be loaded ({one_line(error)}); fetch or save the model again") from None
-
-
-def builtin_models() -> dict[str, Path]:
-    """The models that ship inside the package: "builtin:NAME" to their folders."""
-    package = Path(str(importlib.resources.files("latentdiff")), "builtin")
-    return {f"builtin:{path.name}": path for path in sorted(package.iterdir()) if (path / INDEX).is_file()}
-
-
-def _builtin_folder(name: str) -> Path:
-    models = builtin_models()
-    if name not in models:
-        raise ConfigError(f"unknown model {name!r}; {nearest(name, models)}")
-    return models[name]
-
-
-def _find(name: str | Path, subfolder: str | None, variant: str | None, hub: HubOptions) -> Path:
-    """The folder of a model on this machine, which has an index; see `ModelFolder.open`."""
-    if subfolder is not None and not is_inside(subfolder):
-        raise InputError(f"subfolder is {subfolder!r}; it must be a path inside the model, such as 'small'")
-    text = str(name)
-    root = _builtin_folder(text) if text.startswith("builtin:") else Path(text)
-    if root.is_dir():
-        folder = root / (subfolder or "")
-        if not (folder / INDEX).exists():
-            raise CheckpointError(f"{folder} holds no {INDEX}; give the folder of a whole pipeline")
-        return folder
-    if root.is_file():
-        raise CheckpointError(
-            f"{text} is a file; give a model's folder, or make one of an original checkpoint with latentdiff convert"
-        )
-    if isinstance(name, Path) or text.count("/") != 1 or text.startswith((".", "/")):
-        hint = nearest(text, builtin_models())
-        raise ConfigError(f"unknown model {text!r}: no such folder, and no hub id of the form owner/name; {hint}")
-    from latentdiff.hub.download import fetch  # the hub's client takes a while to import
-
-    return fetch(text, subfolder=subfolder, variant=variant, **hub)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # how the package tokenizers fails, which is written in Rust
+            raise
+        raise CheckpointError(f"{folder} cannot be loaded ({one_line(error)}); fetch or save the model again") from None

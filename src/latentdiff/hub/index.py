@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from latentdiff.errors import CheckpointError, ConfigError, one_line
-from latentdiff.types import JSON
+from latentdiff.errors import CheckpointError, ConfigError
+from latentdiff.hub.json_files import read_json
 
 INDEX = "model_index.json"
 CARD = "README.md"
@@ -64,9 +63,25 @@ def read_index(folder: Path) -> Index:
     class_name = values.get("_class_name")
     if not isinstance(class_name, str):
         raise ConfigError(f"{folder}: the pipeline class is {class_name!r}, code of its own; no code of a model is run")
-    listed = {name: entry for name, entry in values.items() if isinstance(entry, list) and entry and entry[0]}
-    entries = (_entry(folder, name, entry) for name, entry in listed.items())
-    return Index(class_name, {OLD_COMPONENTS.get(entry.folder, entry.folder): entry for entry in entries if entry})
+    components: dict[str, IndexEntry] = {}
+    for name, value in values.items():
+        if name.startswith("_"):
+            continue
+        if isinstance(value, dict):
+            raise CheckpointError(
+                f"{folder}: {name} is an object in {INDEX}, not a library and a class; fetch it again"
+            )
+        if not isinstance(value, list) or not value or value[0] is None:
+            continue  # an option of the pipeline, or a component that it goes without
+        entry = _entry(folder, name, value)
+        if entry is None:
+            continue
+        part = OLD_COMPONENTS.get(name, name)
+        if part in components:
+            both = f"{components[part].folder} and {name}"
+            raise CheckpointError(f"{folder}: {INDEX} has {both}, two names of one component; take one out")
+        components[part] = entry
+    return Index(class_name, components)
 
 
 def check_own_code(model: object, names: Collection[str]) -> None:
@@ -104,21 +119,6 @@ def _entry(folder: Path, name: str, entry: list[object]) -> IndexEntry | None:
             f"allowed libraries: {', '.join(LIBRARIES)}"
         )
     return IndexEntry(name, *place)
-
-
-def read_json(path: Path) -> JSON:
-    """Read a JSON object from a model's folder.
-
-    Raises:
-        CheckpointError: If the file is missing or damaged.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read ({one_line(error)}); fetch the model again") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds no JSON object; fetch the model again")
-    return values
 
 
 def is_inside(name: object) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 
 from latentdiff.errors import InputError
+from latentdiff.hub.confinement import check_link
 from latentdiff.hub.errors import hub_errors
 from latentdiff.hub.index import CARD, is_inside
 
@@ -45,6 +46,7 @@ def upload(
         What the client says of the commit.
 
     Raises:
+        CheckpointError: If a file of the folder is a link that leads out of it.
         HubError: If the hub refuses the token or can't be reached.
         InputError: If both a revision and a pull request are asked for, or the subfolder leads out.
     """
@@ -82,4 +84,9 @@ def upload(
 def _files(folder: Path) -> list[Path]:
     hidden = {".git", ".cache"}
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [path for path in paths if not hidden & set(path.relative_to(folder).parts)]
+    shown = [path for path in paths if not hidden & set(path.relative_to(folder).parts)]
+    for path in shown:
+        check_link(
+            folder, path
+        )  # a model that was got from somewhere may have links to files that are nobody's business
+    return shown

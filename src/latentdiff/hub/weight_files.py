@@ -10,7 +10,7 @@ from latentdiff.errors import CheckpointError, UnsafeCheckpointError
 
 _STEM = r"(?:diffusion_pytorch_model|pytorch_model|model)"
 _SHARD = r"-\d{5}-of-\d{5}"
-_FILE = re.compile(rf"{_STEM}(?:\.([\w-]+?))?(?:{_SHARD})?(?:\.([\w-]+))?\.(safetensors|bin)")
+_FILE = re.compile(rf"{_STEM}(?:\.([\w-]+?))?({_SHARD})?(?:\.([\w-]+))?\.(safetensors|bin)")
 _TABLE = re.compile(rf"{_STEM}\.(safetensors|bin)\.index(?:\.([\w-]+))?\.json")
 
 
@@ -20,19 +20,27 @@ class WeightFile(NamedTuple):
     Attributes:
         variant: The variant of the weights; None for those without one.
         pickled: Whether it is a pickle, or the table of shards that are.
+        shard: Whether it is a part of the weights, which a table of shards goes with.
     """
 
     variant: str | None
     pickled: bool
+    shard: bool = False
 
 
 def parse(name: str) -> WeightFile | None:
     """What a file's name says, be it of weights or of a table of shards; None if it is another file."""
     if match := _FILE.fullmatch(name):
-        return WeightFile(match[1] or match[2], match[3] == "bin")
+        return WeightFile(match[1] or match[3], match[4] == "bin", match[2] is not None)
     if match := _TABLE.fullmatch(name):
         return WeightFile(match[2], match[1] == "bin")
     return None
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file is a part of weights, which a table of shards goes with."""
+    file = parse(name)
+    return file is not None and file.shard
 
 
 def variants(names: Iterable[str]) -> list[str]:

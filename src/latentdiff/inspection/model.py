@@ -10,6 +10,7 @@ import yaml
 from latentdiff.hub.component_folder import CONFIG_FILES, ComponentFolder
 from latentdiff.hub.folder import ModelFolder, library_errors
 from latentdiff.hub.index import CARD, INDEX
+from latentdiff.hub.json_files import LARGEST
 from latentdiff.tasks import task_of_pipeline
 from latentdiff.types import JSON
 
@@ -37,6 +38,8 @@ FACTS = (
 )
 OLD_NAMES = {"d_model": "hidden_size", "encoder_layers": "num_hidden_layers"}
 """The names that the configuration of diffusers' LDMBertModel has for the same."""
+
+MOST_LEVELS = 16  # of a first stage; its resolution is two to the power of their number
 
 
 def is_component(target: str) -> bool:
@@ -110,18 +113,23 @@ def _sizes(parts: Mapping[str, ComponentFolder]) -> JSON:
     side, channels, levels = unet.get("sample_size"), vae.get("latent_channels"), vae.get("block_out_channels")
     result: JSON = {"context_width": unet.get("cross_attention_dim")}
     height, width = side if isinstance(side, list) and len(side) == 2 else (side, side)
-    if isinstance(height, int) and isinstance(width, int) and channels and isinstance(levels, list):
+    if not isinstance(levels, list) or len(levels) > MOST_LEVELS:
+        return result
+    if isinstance(height, int) and isinstance(width, int) and isinstance(channels, int):
         factor = 2 ** (len(levels) - 1)
         result |= {"resolution": [height * factor, width * factor], "latent_shape": [channels, height, width]}
     return result
 
 
 def _license(folder: Path) -> str | None:
-    """The licence in the metadata of the folder's model card, if there is any."""
+    """The licence in the metadata of the folder's model card, if there is any; it is a word."""
     from huggingface_hub import metadata_load  # the hub's client takes a while to import
 
-    try:
-        card = metadata_load(folder / CARD)
-    except (OSError, ValueError, yaml.YAMLError):
+    card = folder / CARD
+    if not card.is_file() or card.stat().st_size > LARGEST:
         return None
-    return str(card["license"]) if card and card.get("license") else None
+    try:
+        licence = (metadata_load(card) or {}).get("license")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+    return licence if licence and isinstance(licence, str) else None

@@ -13,6 +13,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline as StockPipelin
 from latentdiff.compat import progress_bar_config, register_component_bases
 from latentdiff.errors import ConfigError
 from latentdiff.hub.components import BASES
+from latentdiff.hub.construction import bounded
 from latentdiff.hub.folder import ModelFolder, check_load_options, library_errors
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.models.unet import UNet2DConditionModel
@@ -112,7 +113,7 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
         check_load_options(kwargs)
         pipeline_class = folder.pipeline_class(cls)
         loaded = folder.check(pipeline_class, given=kwargs)
-        with library_errors(folder.path):
+        with library_errors(folder.path), bounded(loaded.components.values()):
             own = loaded.load_own(kwargs.get("dtype"))
             options = {**kwargs, **own, "use_safetensors": True, "variant": loaded.without(own).available_variant}
             pipe: Self = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder.path), **options)

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import torch
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
-from diffusers.utils import is_peft_available
-from safetensors import SafetensorError
+from diffusers.utils import delete_adapter_layers, get_adapter_name, is_peft_available
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from latentdiff.errors import CheckpointError, ConfigError, InputError, one_line
-from latentdiff.hub.errors import NETWORK_ERRORS
+from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDiffError, one_line
+from latentdiff.hub.adapter_files import check_adapter, read_adapter
+from latentdiff.hub.find import find_adapter
+from latentdiff.registry import nearest
+from latentdiff.types import JSON
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
-LIBRARY_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    SafetensorError,
-    *NETWORK_ERRORS,
-)
-"""What diffusers, peft and the hub's client raise about an adapter that can't be had or doesn't fit."""
-
 MISSING = "adapters need the package peft; pip install 'latentdiff[training]'"
+UNET, TEXT_ENCODER = "unet", "text_encoder"
+
+
+class AdapterOptions(TypedDict, total=False):
+    """Options of `load_lora_weights`, which describes them."""
+
+    weight_name: str | None
+    subfolder: str | None
+    revision: str | None
+    token: str | bool | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+    force_download: bool
 
 
 class _LoadableModules:
@@ -44,9 +49,9 @@ class _LoadableModules:
     def __get__(self, pipe: object, owner: type) -> list[str]:
         if pipe is None:
             names = inspect.signature(owner).parameters
-            return [name for name in ("unet", "text_encoder") if name in names]
-        encoder = isinstance(getattr(pipe, "text_encoder", None), PreTrainedModel)
-        return ["unet", "text_encoder"] if encoder else ["unet"]
+            return [name for name in (UNET, TEXT_ENCODER) if name in names]
+        encoder = isinstance(getattr(pipe, TEXT_ENCODER, None), PreTrainedModel)
+        return [UNET, TEXT_ENCODER] if encoder else [UNET]
 
 
 class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
@@ -55,7 +60,10 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
     _lora_loadable_modules = _LoadableModules()
 
     def load_lora_weights(
-        self, source: str | Path | Mapping[str, torch.Tensor], adapter_name: str | None = None, **kwargs: object
+        self,
+        source: str | Path | Mapping[str, Tensor],
+        adapter_name: str | None = None,
+        **options: Unpack[AdapterOptions],
     ) -> None:
         """Add an adapter, as `latentdiff train` and diffusers' scripts write them, to the network.
 
@@ -64,12 +72,15 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
         Args:
             source: A folder with `pytorch_lora_weights.safetensors`, such a file, a hub id, or the tensors themselves.
             adapter_name: What to call it; "default_0", "default_1" and so on by default.
-            **kwargs: As in diffusers: `weight_name`, `subfolder`, `revision`, `token`.
+            **options: `weight_name` and `subfolder`, the file's name and place in the folder or repository; `revision`,
+                `token`, `cache_dir`, `local_files_only` and `force_download`, for the hub as in `from_pretrained`.
 
         Raises:
             ConfigError: If peft is not installed.
-            CheckpointError: If the file is missing or damaged, or is an adapter for another network.
-            InputError: If the source or the name is not of the right kind.
+            CheckpointError: If the file is missing or damaged, or is an adapter for another network; the pipeline is
+                left as it was.
+            HubError: If the hub doesn't know the adapter, refuses the token or can't be reached.
+            InputError: If the source or the name is not of the right kind, or there is no such option.
         """
         if not is_peft_available():
             raise ConfigError(MISSING)
@@ -77,24 +88,30 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
             raise InputError(f"an adapter is a file, folder, hub id or tensors by name, not a {type(source).__name__}")
         if adapter_name is not None and (not isinstance(adapter_name, str) or not adapter_name or "." in adapter_name):
             raise InputError(f"adapter_name is {adapter_name!r}; give a text without dots")
-        if isinstance(source, Path) and not source.exists():
-            raise CheckpointError(f"{source} is no file or folder; give an adapter's")
-        given = dict(source) if isinstance(source, Mapping) else str(source)
-        name = "the adapter" if isinstance(source, Mapping) else given
+        known = AdapterOptions.__annotations__
+        for option in options:
+            if option not in known:
+                raise InputError(f"load_lora_weights takes no {option}; {nearest(option, known)}")
+        name = "the adapter" if isinstance(source, Mapping) else str(source)
+        networks = {part: getattr(self, part) for part in self._lora_loadable_modules}
+        adapter = adapter_name or get_adapter_name(self.unet)
+        if any(adapter in getattr(network, "peft_config", {}) for network in networks.values()):
+            raise InputError(f"the pipeline has an adapter {adapter!r} already; choose another adapter_name")
         try:
-            options = {**kwargs, "use_safetensors": True, "return_lora_metadata": True}
-            state, alphas, metadata = self.lora_state_dict(given, **options)
-            parts = {key.partition(".")[0] for key in state}
-            if "unet" not in parts or not parts <= {"unet", "text_encoder"}:
-                raise ValueError(f"it is for {', '.join(sorted(parts)) or 'nothing'}, not for the unet")
-            if not parts <= set(self._lora_loadable_modules):
-                raise ValueError("it is for a text encoder too, which this pipeline hasn't got or is of another kind")
-            shared = {"network_alphas": alphas, "adapter_name": adapter_name, "metadata": metadata, "_pipeline": self}
-            self.load_lora_into_unet(state, unet=self.unet, **shared)
-            if "text_encoder" in parts:
-                scale = self.lora_scale
-                self.load_lora_into_text_encoder(state, text_encoder=self.text_encoder, lora_scale=scale, **shared)
-        except LIBRARY_ERRORS as error:
+            tensors, metadata = (dict(source), None) if isinstance(source, Mapping) else _read(source, options)
+            metadata = check_adapter(
+                name, tensors, metadata, sum(len(list(part.modules())) for part in networks.values())
+            )
+            try:
+                self._load_adapter(networks, tensors, metadata, adapter)
+            except BaseException:
+                self._drop_adapter(networks, adapter)
+                raise
+        except CheckpointError as error:
+            raise type(error)(f"{name} is no adapter for this {type(self).__name__}: {error}") from None
+        except LatentDiffError:
+            raise
+        except Exception as error:
             raise CheckpointError(f"{name} is no adapter for this {type(self).__name__}: {one_line(error)}") from None
 
     @contextmanager
@@ -116,6 +133,43 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
             raise InputError("cross_attention_kwargs has a scale, but no adapter is loaded; call load_lora_weights")
         with scaled_adapters(networks, scale):
             yield
+
+    def _load_adapter(
+        self, networks: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], metadata: JSON | None, adapter: str
+    ) -> None:
+        """Load an adapter's tensors, all of them, and no others.
+
+        Raises:
+            ValueError: If the adapter is for other networks, or some tensors would be left out, or layers stay without.
+        """
+        state, alphas = self.lora_state_dict(dict(tensors))
+        parts = {key.partition(".")[0] for key in state}
+        if UNET not in parts or not parts <= {UNET, TEXT_ENCODER}:
+            raise ValueError(f"it is for {', '.join(sorted(parts)) or 'nothing'}, not for the unet")
+        if not parts <= networks.keys():
+            raise ValueError("it is for a text encoder too, which this pipeline hasn't got or is of another kind")
+        for part, load in ((UNET, self.load_lora_into_unet), (TEXT_ENCODER, self._load_into_text_encoder)):
+            if part not in parts:
+                continue
+            told = {name: value for name, value in (metadata or {}).items() if name.startswith(f"{part}.")}
+            load(state, alphas, networks[part], adapter_name=adapter, metadata=told or None, _pipeline=self)
+            given = [tensor for name, tensor in state.items() if name.startswith(f"{part}.")]
+            _check_loaded(part, networks[part], adapter, given)
+
+    def _load_into_text_encoder(
+        self, state: Mapping[str, Tensor], alphas: Mapping[str, float] | None, network: nn.Module, **options: object
+    ) -> None:
+        self.load_lora_into_text_encoder(state, alphas, network, lora_scale=self.lora_scale, **options)
+
+    def _drop_adapter(self, networks: Mapping[str, nn.Module], adapter: str) -> None:
+        """Take an adapter out of the networks that have got it."""
+        for network in networks.values():
+            configs = getattr(network, "peft_config", {})
+            if adapter in configs:
+                delete_adapter_layers(network, adapter)
+                configs.pop(adapter, None)
+        if not any(getattr(network, "peft_config", None) for network in networks.values()):
+            self.unload_lora_weights()
 
 
 @contextmanager
@@ -145,3 +199,33 @@ def _adapter_layers(network: object) -> list[LoraLayer]:
     from peft.tuners.lora import LoraLayer
 
     return [module for module in network.modules() if isinstance(module, LoraLayer)]
+
+
+def _read(source: str | Path, options: AdapterOptions) -> tuple[dict[str, Tensor], JSON | None]:
+    """The tensors of an adapter's file and what it says of them; see `find_adapter`."""
+    return read_adapter(find_adapter(source, **options))
+
+
+def _check_loaded(part: str, network: nn.Module, adapter: str, given: Iterable[Tensor]) -> None:
+    """Check that the layers of an adapter hold the tensors of its file, whatever their names have become.
+
+    Raises:
+        ValueError: If a tensor isn't in the network, or the network has more of them.
+    """
+    kinds = (f".{adapter}.", f".{adapter}")
+    layers = {name: tensor for name, tensor in network.state_dict().items() if "lora_" in name or "lokr_" in name}
+    found = [tensor for name, tensor in layers.items() if kinds[0] in name or name.endswith(kinds[1])]
+    dtypes = {tensor.dtype for tensor in found}
+    left = Counter(map(_digest, found))
+    for tensor in given:
+        digest = next((digest for dtype in dtypes if left[digest := _digest(tensor.to(dtype))] > 0), None)
+        if digest is None:
+            raise ValueError(f"a tensor {tuple(tensor.shape)} of it belongs to no layer of the {part}")
+        left[digest] -= 1
+    if left.total():
+        raise ValueError(f"{left.total()} tensors of the layers that it names in the {part} are missing")
+
+
+def _digest(tensor: Tensor) -> tuple[torch.Size, int]:
+    """The shape and a number for the values of a tensor."""
+    return tensor.shape, hash(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from latentdiff.cli import console
 from latentdiff.cli.options import DType, Flag, flag
-from latentdiff.errors import InputError
+from latentdiff.errors import InputError, LatentDiffError
 from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.types import Tokenizer
 
@@ -115,12 +115,12 @@ def from_folder(source: str, out: Path, options: ConvertOptions) -> tuple[str, .
 
 def load_tokenizer(name: str) -> Tokenizer:
     """A tokenizer of transformers from a folder or the hub."""
-    from transformers import AutoTokenizer
+    from latentdiff.hub.tokenizers import load_tokenizer_folder
 
     try:
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"tokenizer {name!r} cannot be loaded ({str(error).split(chr(10))[0]})") from None
+        tokenizer: Tokenizer = load_tokenizer_folder(name)
+    except LatentDiffError as error:
+        raise InputError(f"tokenizer {name!r} cannot be loaded ({error})") from None
     return tokenizer
 
 

@@ -1,0 +1,157 @@
+"""Where a model or an adapter is that a user names: in the package, in a folder, or on the hub."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from latentdiff.errors import CheckpointError, ConfigError, InputError, UnsafeCheckpointError
+from latentdiff.hub.component_folder import list_names
+from latentdiff.hub.confinement import check_link
+from latentdiff.hub.index import INDEX, is_inside
+from latentdiff.registry import nearest
+
+if TYPE_CHECKING:
+    from latentdiff.hub.download import HubOptions
+
+ADAPTER = "pytorch_lora_weights.safetensors"
+WINDOWS = ("\\", ":")  # in paths of Windows, and in no name of the hub
+
+
+def builtin_models() -> dict[str, Path]:
+    """The models that ship inside the package: "builtin:NAME" to their folders."""
+    package = Path(str(importlib.resources.files("latentdiff")), "builtin")
+    return {f"builtin:{path.name}": path for path in sorted(package.iterdir()) if (path / INDEX).is_file()}
+
+
+def is_hub_id(name: str | Path) -> bool:
+    """Whether a name of which there is no file or folder is one of the hub.
+
+    "owner/name" is, unless there is a folder "owner": of two readings it is the one that the user can see. Nothing else
+    is asked of the hub.
+    """
+    if isinstance(name, Path) or name.startswith((".", "/", "~")) or any(sign in name for sign in WINDOWS):
+        return False
+    owner, _, rest = name.partition("/")
+    return bool(owner and rest) and "/" not in rest and not Path(owner).exists()
+
+
+def missing_folder(name: str | Path, advice: str) -> ConfigError:
+    """The error about a name that is neither a folder nor on the hub.
+
+    Args:
+        name: What the user gave.
+        advice: What to do.
+    """
+    text = str(name)
+    owner = text.partition("/")[0]
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")) and Path(owner).exists():
+        advice = f"{advice}; it isn't looked for on the hub, since there is {owner} here"
+    return ConfigError(f"no such folder {text}; {advice}")
+
+
+def find_model(name: str | Path, subfolder: str | None, variant: str | None, hub: HubOptions) -> tuple[Path, Path]:
+    """Find a model, and download it if it is on the hub.
+
+    Args:
+        name: "builtin:NAME", a folder with `model_index.json`, or a hub id ("owner/name").
+        subfolder: Where in the model's folder or repository the pipeline lies.
+        variant: The variant of the weights.
+        hub: Options of `download.fetch`.
+
+    Returns:
+        The pipeline's folder, and the model's, in which it lies and out of which its files don't lead.
+
+    Raises:
+        CheckpointError: If the folder holds no pipeline.
+        ConfigError: If there is no such model or folder.
+        HubError: If the hub doesn't know the model or revision, refuses the token or can't be reached.
+        InputError: If the subfolder leads out of the model.
+    """
+    if subfolder is not None and not is_inside(subfolder):
+        raise InputError(f"subfolder is {subfolder!r}; it must be a path inside the model, such as 'small'")
+    text = str(name)
+    root = _builtin_folder(text) if text.startswith("builtin:") else Path(text)
+    if root.is_dir():
+        folder = root / (subfolder or "")
+        if not (folder / INDEX).is_file():
+            raise CheckpointError(f"{folder} holds no {INDEX}; give the folder of a whole pipeline")
+        return folder, root
+    if root.is_file():
+        raise CheckpointError(
+            f"{text} is a file; give a model's folder, or make one of an original checkpoint with latentdiff convert"
+        )
+    if not is_hub_id(name):
+        hint = nearest(text, builtin_models())
+        if "/" not in text:
+            raise ConfigError(f"unknown model {text!r}: no such folder, and no hub id of the form owner/name; {hint}")
+        raise missing_folder(
+            name, f"give a model's folder, a hub id of the form owner/name, or a built-in model; {hint}"
+        )
+    from latentdiff.hub.download import fetch  # the hub's client takes a while to import
+
+    folder = fetch(text, subfolder=subfolder, variant=variant, **hub)
+    return folder, folder
+
+
+def find_adapter(
+    source: str | Path, *, weight_name: str | None = None, subfolder: str | None = None, **hub: Unpack[HubOptions]
+) -> Path:
+    """Find the file of an adapter, and download it if it is on the hub.
+
+    Args:
+        source: A file, a folder, or a hub id.
+        weight_name: The name of the file in the folder; it is looked for if None.
+        subfolder: Where in the folder or repository the file lies.
+        **hub: Options of `download.fetch_adapter`.
+
+    Raises:
+        CheckpointError: If there is no such folder, or it holds no adapter, or several, or a link out of it.
+        HubError: If the hub doesn't know the model or revision, refuses the token or can't be reached.
+        InputError: If the name or the subfolder leads out of the folder.
+    """
+    for option, value in (("weight_name", weight_name), ("subfolder", subfolder)):
+        if value is not None and not is_inside(value):
+            raise InputError(f"{option} is {value!r}; it must be a path inside the adapter's folder")
+    root = Path(source)
+    if root.is_file():
+        return root
+    if root.is_dir():
+        folder = root / (subfolder or "")
+        path = folder / (weight_name or choose_file(str(folder), list_names(folder)))
+        check_link(root, path)
+        return path
+    if not is_hub_id(source):
+        line = missing_folder(source, "give an adapter's folder or file, or a hub id of the form owner/name")
+        raise CheckpointError(f"{source} is no file or folder: {line}")
+    from latentdiff.hub.download import fetch_adapter  # the hub's client takes a while to import
+
+    return fetch_adapter(str(source), weight_name=weight_name, subfolder=subfolder, **hub)
+
+
+def choose_file(place: str, names: Collection[str]) -> str:
+    """The name of an adapter's file among those of a folder or repository.
+
+    Raises:
+        CheckpointError: If there is none, or there are several.
+        UnsafeCheckpointError: If there are pickles only.
+    """
+    if ADAPTER in names:
+        return ADAPTER
+    found = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
+    if len(found) > 1:
+        raise CheckpointError(f"{place} has {', '.join(found)}; choose an adapter with weight_name=")
+    if not found and any(name.endswith((".bin", ".pt", ".ckpt")) for name in names):
+        raise UnsafeCheckpointError(f"{place} has pickled weights only, which can run code; they are never loaded")
+    if not found:
+        raise CheckpointError(f"{place} holds no adapter; give the folder of a {ADAPTER}")
+    return found[0]
+
+
+def _builtin_folder(name: str) -> Path:
+    models = builtin_models()
+    if name not in models:
+        raise ConfigError(f"unknown model {name!r}; {nearest(name, models)}")
+    return models[name]
