@@ -14,7 +14,6 @@ from latentdiff.errors import CheckpointError, HubError, one_line
 from latentdiff.hub import weight_files
 from latentdiff.hub.component_folder import TOKENIZER_CONFIG
 from latentdiff.hub.errors import NETWORK_ERRORS, hub_errors
-from latentdiff.hub.find import ADAPTER, choose_file
 from latentdiff.hub.index import CARD, INDEX, check_own_code, is_inside, read_index
 
 logger = logging.getLogger(__name__)
@@ -135,11 +134,13 @@ def fetch_adapter(
         if weight_name is None and not local_files_only and not constants.HF_HUB_OFFLINE:
             info = api.model_info(name, revision=revision)
             paths = [file.rfilename for file in info.siblings or []]
-            weight_name = choose_file(name, [path.removeprefix(prefix) for path in paths if path.startswith(prefix)])
+            weight_name = weight_files.choose_adapter(
+                name, [path.removeprefix(prefix) for path in paths if path.startswith(prefix)]
+            )
             revision = info.sha
         found = api.hf_hub_download(
             name,
-            prefix + (weight_name or ADAPTER),
+            prefix + (weight_name or weight_files.ADAPTER),
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,

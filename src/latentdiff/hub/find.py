@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from latentdiff.errors import CheckpointError, ConfigError, InputError, UnsafeCheckpointError
+from latentdiff.errors import CheckpointError, ConfigError, InputError
 from latentdiff.hub.component_folder import list_names
 from latentdiff.hub.confinement import check_link
 from latentdiff.hub.index import INDEX, is_inside
+from latentdiff.hub.weight_files import choose_adapter
 from latentdiff.registry import nearest
 
 if TYPE_CHECKING:
     from latentdiff.hub.download import HubOptions
 
-ADAPTER = "pytorch_lora_weights.safetensors"
 WINDOWS = ("\\", ":")  # in paths of Windows, and in no name of the hub
 
 
@@ -120,7 +119,7 @@ def find_adapter(
         return root
     if root.is_dir():
         folder = root / (subfolder or "")
-        path = folder / (weight_name or choose_file(str(folder), list_names(folder)))
+        path = folder / (weight_name or choose_adapter(str(folder), list_names(folder)))
         check_link(root, path)
         return path
     if not is_hub_id(source):
@@ -129,25 +128,6 @@ def find_adapter(
     from latentdiff.hub.download import fetch_adapter  # the hub's client takes a while to import
 
     return fetch_adapter(str(source), weight_name=weight_name, subfolder=subfolder, **hub)
-
-
-def choose_file(place: str, names: Collection[str]) -> str:
-    """The name of an adapter's file among those of a folder or repository.
-
-    Raises:
-        CheckpointError: If there is none, or there are several.
-        UnsafeCheckpointError: If there are pickles only.
-    """
-    if ADAPTER in names:
-        return ADAPTER
-    found = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
-    if len(found) > 1:
-        raise CheckpointError(f"{place} has {', '.join(found)}; choose an adapter with weight_name=")
-    if not found and any(name.endswith((".bin", ".pt", ".ckpt")) for name in names):
-        raise UnsafeCheckpointError(f"{place} has pickled weights only, which can run code; they are never loaded")
-    if not found:
-        raise CheckpointError(f"{place} holds no adapter; give the folder of a {ADAPTER}")
-    return found[0]
 
 
 def _builtin_folder(name: str) -> Path:

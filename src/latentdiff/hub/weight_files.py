@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from latentdiff.errors import CheckpointError, UnsafeCheckpointError
 
+ADAPTER = "pytorch_lora_weights.safetensors"
+
 _STEM = r"(?:diffusion_pytorch_model|pytorch_model|model)"
 _SHARD = r"-\d{5}-of-\d{5}"
 _FILE = re.compile(rf"{_STEM}(?:\.([\w-]+?))?({_SHARD})?(?:\.([\w-]+))?\.(safetensors|bin)")
@@ -87,3 +89,22 @@ def _chosen(names: Iterable[str], variant: str | None) -> dict[str, WeightFile]:
     files = {name: file for name in names if (file := parse(name))}
     has_variant = any(file.variant == variant for file in files.values())
     return {name: file for name, file in files.items() if file.variant == (variant if has_variant else None)}
+
+
+def choose_adapter(place: str, names: Collection[str]) -> str:
+    """The name of an adapter's file among those of a folder or repository.
+
+    Raises:
+        CheckpointError: If there is none, or there are several.
+        UnsafeCheckpointError: If there are pickles only.
+    """
+    if ADAPTER in names:
+        return ADAPTER
+    found = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
+    if len(found) > 1:
+        raise CheckpointError(f"{place} has {', '.join(found)}; choose an adapter with weight_name=")
+    if not found and any(name.endswith((".bin", ".pt", ".ckpt")) for name in names):
+        raise UnsafeCheckpointError(f"{place} has pickled weights only, which can run code; they are never loaded")
+    if not found:
+        raise CheckpointError(f"{place} holds no adapter; give the folder of a {ADAPTER}")
+    return found[0]

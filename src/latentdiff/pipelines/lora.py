@@ -152,7 +152,8 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
             if part not in parts:
                 continue
             told = {name: value for name, value in (metadata or {}).items() if name.startswith(f"{part}.")}
-            load(state, alphas, networks[part], adapter_name=adapter, metadata=told or None, _pipeline=self)
+            options = {"adapter_name": adapter, "metadata": told or None, "_pipeline": self}
+            load(state, alphas, networks[part], **options)
             given = [tensor for name, tensor in state.items() if name.startswith(f"{part}.")]
             _check_loaded(part, networks[part], adapter, given)
 
