@@ -18,6 +18,7 @@ import tiny_run
 import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from leftovers import leave_behind
 from PIL import Image
 from tiny_run import BASE, Denoise, assert_same_run, items, log, run, weights, zero
 
@@ -25,6 +26,7 @@ from latentdiff import CheckpointError, ConfigError, LatentDiffError
 from latentdiff.cli.main import main
 from latentdiff.config import load_recipe
 from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
+from latentdiff.io.workshop import ASIDE, OLD
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.loop import make_accelerator, train
 from latentdiff.training.recipes import Recipe
@@ -120,10 +122,9 @@ def test_a_lost_process_is_made_up_for(whole, tmp_path):
     assert log(tmp_path)[-1]["step"] == 6
     with open(tmp_path / "log.jsonl", "a") as file:
         file.write('{"step": 9, "lo')
-    shutil.copytree(tmp_path / "checkpoint-4", tmp_path / ".checkpoint-8.aside-abc")
-    (tmp_path / ".log.aside-abc.jsonl").write_text("")
-    (tmp_path / ".checkpoint-4.old-abc").mkdir()
-    (tmp_path / "checkpoint-4").rename(tmp_path / ".checkpoint-4.old-abc" / "checkpoint-4")
+    shutil.copytree(tmp_path / "checkpoint-4", leave_behind(tmp_path / "checkpoint-8", ASIDE), dirs_exist_ok=True)
+    (leave_behind(tmp_path / "log.jsonl", ASIDE) / "log.jsonl").write_text("")
+    (tmp_path / "checkpoint-4").rename(leave_behind(tmp_path / "checkpoint-4", OLD) / "checkpoint-4")
     run(tmp_path, dropout=0.1, resume_from_checkpoint="latest")
     assert names(tmp_path) == names(whole)
     assert_same_run(whole, tmp_path)

@@ -149,19 +149,27 @@ def fetch_adapter(
     return Path(found)
 
 
-def fetch_tokenizer(name: str) -> Path:
-    """Download the small files of a repository, unless they are in the cache; returns the folder that holds them.
+def fetch_component(name: str, config: str = "config.json") -> Path:
+    """Download a component that is a repository by itself, unless it is in the cache: its small files and its weights.
+
+    Args:
+        name: The name of the repository, "owner/name".
+        config: The name of the component's configuration, which is fetched first and decides the commit.
+
+    Returns:
+        The folder that holds the files.
 
     Raises:
         HubError: If the hub knows no such model, or can't be reached.
-        CheckpointError: If it holds no tokenizer.
+        CheckpointError: If it holds no such component.
     """
     api = HfApi()
     with hub_errors(api, name, None):
-        folder = Path(api.hf_hub_download(name, TOKENIZER_CONFIG)).parent
-        for path in _file_names(api, name, folder.name) or []:
-            if "/" not in path and path.endswith(SMALL_FILES) and weight_files.parse(path) is None:
-                api.hf_hub_download(name, path, revision=folder.name)
+        folder = Path(api.hf_hub_download(name, config)).parent
+        names = [path for path in _file_names(api, name, folder.name) or [] if "/" not in path]
+        small = [path for path in names if path.endswith(SMALL_FILES) and weight_files.parse(path) is None]
+        for path in small + (weight_files.weights(names, None) if config != TOKENIZER_CONFIG else []):
+            api.hf_hub_download(name, path, revision=folder.name)
     return folder
 
 

@@ -6,11 +6,12 @@ import importlib.resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from latentdiff.errors import CheckpointError, ConfigError, InputError
+from latentdiff.errors import CheckpointError, ConfigError, InputError, one_line
 from latentdiff.hub.component_folder import list_names
 from latentdiff.hub.confinement import check_link
 from latentdiff.hub.index import INDEX, is_inside
 from latentdiff.hub.weight_files import choose_adapter
+from latentdiff.io.workshop import OLD, recover, workshop
 from latentdiff.registry import nearest
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def is_hub_id(name: str | Path) -> bool:
     return bool(owner and rest) and "/" not in rest and not Path(owner).exists()
 
 
-def missing_folder(name: str | Path, advice: str) -> ConfigError:
-    """The error about a name that is neither a folder nor on the hub.
+def missing_folder(name: str | Path, advice: str) -> str:
+    """The line about a name that is neither a folder nor on the hub.
 
     Args:
         name: What the user gave.
@@ -48,7 +49,26 @@ def missing_folder(name: str | Path, advice: str) -> ConfigError:
     owner = text.partition("/")[0]
     if text.count("/") == 1 and not text.startswith((".", "/", "~")) and Path(owner).exists():
         advice = f"{advice}; it isn't looked for on the hub, since there is {owner} here"
-    return ConfigError(f"no such folder {text}; {advice}")
+    return f"no such folder {text}; {advice}"
+
+
+def local_path(name: str | Path) -> Path:
+    """The path that a name is, if it is one; what a killed save was about to replace there is put back.
+
+    Raises:
+        CheckpointError: If that can't be done.
+    """
+    path = Path(name)
+    try:
+        recover(path.resolve())  # of a link, what it leads to is replaced by a save
+    except (OSError, RuntimeError) as error:
+        if path.exists():
+            return path
+        raise CheckpointError(
+            f"{path} was being saved when that was interrupted, and can't be put back ({one_line(error)}); rename "
+            f"{workshop(path)}/{OLD}-.../{path.name} to {path}"
+        ) from None
+    return path
 
 
 def find_model(name: str | Path, subfolder: str | None, variant: str | None, hub: HubOptions) -> tuple[Path, Path]:
@@ -72,7 +92,7 @@ def find_model(name: str | Path, subfolder: str | None, variant: str | None, hub
     if subfolder is not None and not is_inside(subfolder):
         raise InputError(f"subfolder is {subfolder!r}; it must be a path inside the model, such as 'small'")
     text = str(name)
-    root = _builtin_folder(text) if text.startswith("builtin:") else Path(text)
+    root = _builtin_folder(text) if text.startswith("builtin:") else local_path(text)
     if root.is_dir():
         folder = root / (subfolder or "")
         if not (folder / INDEX).is_file():
@@ -86,13 +106,36 @@ def find_model(name: str | Path, subfolder: str | None, variant: str | None, hub
         hint = nearest(text, builtin_models())
         if "/" not in text:
             raise ConfigError(f"unknown model {text!r}: no such folder, and no hub id of the form owner/name; {hint}")
-        raise missing_folder(
-            name, f"give a model's folder, a hub id of the form owner/name, or a built-in model; {hint}"
-        )
+        advice = f"give a model's folder, a hub id of the form owner/name, or a built-in model; {hint}"
+        raise ConfigError(missing_folder(name, advice))
     from latentdiff.hub.download import fetch  # the hub's client takes a while to import
 
     folder = fetch(text, subfolder=subfolder, variant=variant, **hub)
     return folder, folder
+
+
+def find_component(name: str, advice: str, config: str = "config.json") -> Path:
+    """The folder of a component that lies by itself, which is downloaded if it is on the hub.
+
+    Args:
+        name: A folder, or a hub id.
+        advice: What to do if there is no such folder.
+        config: The name of the component's configuration.
+
+    Raises:
+        CheckpointError: If there is no such folder, it is a file, or the repository lacks a file of it.
+        HubError: If the hub doesn't know it or can't be reached.
+    """
+    folder = local_path(name)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{name} is a file; give the folder that holds it")
+    if not is_hub_id(name):
+        raise CheckpointError(missing_folder(name, advice))
+    from latentdiff.hub.download import fetch_component  # the hub's client takes a while to import
+
+    return fetch_component(name, config)
 
 
 def find_adapter(
@@ -114,7 +157,7 @@ def find_adapter(
     for option, value in (("weight_name", weight_name), ("subfolder", subfolder)):
         if value is not None and not is_inside(value):
             raise InputError(f"{option} is {value!r}; it must be a path inside the adapter's folder")
-    root = Path(source)
+    root = local_path(source)
     if root.is_file():
         return root
     if root.is_dir():

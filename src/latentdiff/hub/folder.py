@@ -13,7 +13,7 @@ from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDi
 from latentdiff.hub.component_folder import ComponentFolder, list_names
 from latentdiff.hub.confinement import check_link
 from latentdiff.hub.find import find_model
-from latentdiff.hub.index import CARD, INDEX, Index, check_own_code, read_index
+from latentdiff.hub.index import CARD, INDEX, Index, IndexEntry, check_own_code, read_index
 from latentdiff.hub.weight_files import check_variant
 from latentdiff.registry import PIPELINES, nearest
 from latentdiff.tasks import TASKS, task_of_pipeline
@@ -212,3 +212,26 @@ def library_errors(folder: Path) -> Iterator[None]:
         if type(error).__name__ != "PanicException":  # how the package tokenizers fails, which is written in Rust
             raise
         raise CheckpointError(f"{folder} cannot be loaded ({one_line(error)}); fetch or save the model again") from None
+
+
+def load_network(part: ComponentFolder, entry: IndexEntry) -> Any:
+    """Load a network of diffusers or this package that lies by itself, in fp32.
+
+    Args:
+        part: The network's folder.
+        entry: The library and the class.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged, or stands for something outside of the folder.
+        ConfigError: If the configuration isn't valid.
+    """
+    from latentdiff.hub.components import check_component, component_class  # they need torch
+    from latentdiff.hub.construction import bounded
+    from latentdiff.hub.loaded import check_loaded
+
+    check_variant(part.path.parent, {part.path.name: part.names}, None)
+    with library_errors(part.path), bounded([part]):
+        check_component(part, entry)
+        network = component_class(part.path.parent, entry).from_pretrained(str(part.path), use_safetensors=True)
+    check_loaded(part, network)
+    return network

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from latentdiff.errors import InputError
@@ -13,6 +14,7 @@ from latentdiff.hub import weight_files
 from latentdiff.hub.index import INDEX
 from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.io.system import link_or_copy
+from latentdiff.io.workshop import recover
 from latentdiff.registry import nearest
 
 HUB_OPTIONS = ("commit_message", "create_pr", "private", "repo_id", "revision", "subfolder", "token")
@@ -44,12 +46,14 @@ def check_save_options(
 
 
 def check_target(save_directory: str | Path) -> Path:
-    """The folder that `save_directory` stands for.
+    """The folder that `save_directory` stands for; what a killed save of it left behind is put back or removed.
 
     Raises:
         InputError: If it can't be written, or is neither new nor empty nor a pipeline's.
     """
     path = Path(save_directory).resolve()  # the folder behind a link is replaced, not the link
+    with suppress(OSError):  # which `check_writable` turns into a line
+        recover(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{save_directory} is a file; give a folder to save the pipeline in")
     if path.is_dir() and any(path.iterdir()) and not (path / INDEX).is_file():

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import transformers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from latentdiff.errors import CheckpointError
 from latentdiff.hub.component_folder import TOKENIZER_CONFIG, ComponentFolder
 from latentdiff.hub.confinement import check_config
-from latentdiff.hub.find import is_hub_id, missing_folder
+from latentdiff.hub.find import find_component
 from latentdiff.hub.folder import library_errors
 from latentdiff.hub.tokenizer_files import check_tokenizer_files, check_tokenizer_loaded
 
@@ -24,19 +22,11 @@ def load_tokenizer_folder(name: str) -> PreTrainedTokenizerFast:
         name: A folder, or a hub id.
 
     Raises:
-        CheckpointError: If its files are missing or damaged, or stand for something outside of the folder.
-        ConfigError: If there is no such folder.
+        CheckpointError: If there is no such folder, or its files are missing or damaged, or stand for something outside
+            of the folder.
         HubError: If the hub doesn't know it or can't be reached.
     """
-    folder = Path(name)
-    if not folder.is_dir():
-        if folder.exists():
-            raise CheckpointError(f"{name} is a file; give the folder of a tokenizer")
-        if not is_hub_id(name):
-            raise missing_folder(name, "give a tokenizer's folder, or a hub id of the form owner/name")
-        from latentdiff.hub.download import fetch_tokenizer  # the hub's client takes a while to import
-
-        folder = fetch_tokenizer(name)
+    folder = find_component(name, "give a tokenizer's folder, or a hub id of the form owner/name", TOKENIZER_CONFIG)
     part = ComponentFolder.open(folder)
     with library_errors(folder):
         class_name = part.read(TOKENIZER_CONFIG).get("tokenizer_class") if TOKENIZER_CONFIG in part.names else None

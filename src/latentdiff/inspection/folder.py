@@ -13,7 +13,10 @@ from diffusers import ModelMixin
 from latentdiff.conversion.inventory import compare
 from latentdiff.errors import ConfigError
 from latentdiff.hub.component_folder import ComponentFolder
+from latentdiff.hub.components import check_component
+from latentdiff.hub.construction import bounded
 from latentdiff.hub.folder import ModelFolder, library_errors
+from latentdiff.hub.index import IndexEntry
 from latentdiff.hub.weight_files import check_variant
 from latentdiff.inspection.model import is_component
 from latentdiff.io.tensor_files import open_tensors
@@ -79,7 +82,8 @@ def load_first_stage(part: ComponentFolder, dtype: torch.dtype | None) -> ModelM
             f"{part.path} is a component of the class {name!r}; give a whole pipeline, or one of {allowed}"
         )
     check_variant(part.path.parent, {part.path.name: part.names}, None)
-    with library_errors(part.path):
+    with library_errors(part.path), bounded([part]):
+        check_component(part, IndexEntry(part.path.name, FIRST_STAGES[name], name))
         vae = getattr(importlib.import_module(FIRST_STAGES[name]), name).from_config(part.config).eval()
     files = [open_tensors(path) for path in part.weight_paths]
     state = {key: file.read(key) for file in files for key in file.keys()}  # noqa: SIM118

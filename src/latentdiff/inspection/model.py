@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from latentdiff.hub.component_folder import CONFIG_FILES, ComponentFolder
+from latentdiff.hub.find import local_path
 from latentdiff.hub.folder import ModelFolder, library_errors
 from latentdiff.hub.index import CARD, INDEX
 from latentdiff.hub.json_files import LARGEST
@@ -44,7 +45,8 @@ MOST_LEVELS = 16  # of a first stage; its resolution is two to the power of thei
 
 def is_component(target: str) -> bool:
     """Whether it is the folder of one component, such as a trained first stage."""
-    return not (Path(target) / INDEX).exists() and (Path(target) / CONFIG_FILES[0]).is_file()
+    folder = local_path(target)
+    return not (folder / INDEX).exists() and (folder / CONFIG_FILES[0]).is_file()
 
 
 def describe_component(target: str) -> JSON:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,8 +11,7 @@ from pathlib import Path
 
 from latentdiff.errors import InputError
 from latentdiff.io.system import NO_ROOM, errno_of, sync
-
-ASIDE, OLD = "aside-", "old-"  # parts of the names of what is being written, and of what is being replaced
+from latentdiff.io.workshop import ASIDE, OLD, enter, leave, recover
 
 
 def check_writable(path: str | Path) -> Path:
@@ -64,39 +62,46 @@ def system_errno(error: BaseException | None) -> int:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what is written there becomes `path` if the block succeeds.
+    """Yield a temporary path of the same name; what is written there becomes `path` if the block succeeds.
 
     The folder of `path` is made if it doesn't exist.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.{ASIDE}", suffix=path.suffix)
-    os.close(handle)
+    recover(path)
+    aside = enter(path, ASIDE)
     try:
         with _room_for(path):
-            yield Path(name)
-            sync(Path(name))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+            (aside / path.name).touch()
+            yield aside / path.name
+            sync(aside / path.name)
+        (aside / path.name).chmod(0o644)
+        os.replace(aside / path.name, path)
         sync(path.parent)
     finally:
-        Path(name).unlink(missing_ok=True)
+        leave(aside)
 
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`, which replaces `path` if the block succeeds; its parents are made."""
+    """Yield a temporary folder, which replaces `path` if the block succeeds; its parents are made.
+
+    Between two renames there is nothing at `path`. A process that is killed there leaves the old folder aside, from
+    where `recover` puts it back.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{ASIDE}"))
+    recover(path)
+    aside = enter(path, ASIDE)
     try:
         with _room_for(path):
             yield aside
             for part in (*aside.rglob("*"), aside):
-                sync(part)
+                if not part.is_symlink():  # its target is none of ours, and may be told from the final place
+                    sync(part)
         aside.chmod(0o755)
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{OLD}"))
+            old = enter(path, OLD)
             os.replace(path, old / path.name)
             try:
                 os.replace(aside, path)
@@ -104,27 +109,16 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 os.replace(old / path.name, path)
                 raise
             finally:
-                shutil.rmtree(old)
+                leave(old)
         else:
             os.replace(aside, path)
         sync(path.parent)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        leave(aside)
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder; it is renamed first, so that nobody sees a part of it under its name."""
-    aside = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{ASIDE}")
-    os.replace(path, aside)
-    shutil.rmtree(aside)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of a killed process from `folder`, and put back what it was about to replace."""
-    for old in folder.glob(f".*.{OLD}*"):
-        for kept in old.iterdir():
-            if not (folder / kept.name).exists():
-                os.replace(kept, folder / kept.name)
-        shutil.rmtree(old)
-    for aside in folder.glob(f".*.{ASIDE}*"):
-        shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+    aside = enter(path, ASIDE)
+    os.replace(path, aside / path.name)
+    leave(aside)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from latentdiff.errors import CheckpointError, ConfigError, LatentDiffError, LatentDiffWarning
-from latentdiff.io.files import remove_leftovers
+from latentdiff.io.workshop import recover_all
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
@@ -98,7 +98,7 @@ class State(Generic[Batch]):
             ConfigError: If it was made with another recipe.
         """
         if self.accelerator.is_main_process:
-            remove_leftovers(self.output_dir)
+            recover_all(self.output_dir)
         self.accelerator.wait_for_everyone()
         folder = checkpoint.resolve(self.output_dir, self.recipe.resume_from_checkpoint)
         if folder is None and self.recipe.resume_from_checkpoint and self.accelerator.is_main_process:

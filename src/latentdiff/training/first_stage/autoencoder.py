@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TypeAlias
 
 from diffusers import AutoencoderKL
 
 from latentdiff.errors import CheckpointError, ConfigError
-from latentdiff.hub.folder import library_errors
+from latentdiff.hub.component_folder import ComponentFolder
+from latentdiff.hub.find import find_component
+from latentdiff.hub.folder import load_network
+from latentdiff.hub.index import IndexEntry
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.pipelines.codec import factor
 from latentdiff.registry import nearest
@@ -55,14 +57,20 @@ def make_first_stage(model: JSON, channels: int, resolution: int) -> Autoencoder
     return vae
 
 
-def load_first_stage(folder: str) -> Autoencoder:
+def load_first_stage(name: str) -> Autoencoder:
     """The first stage in a folder or on the hub, KL or VQ, in fp32.
 
     Raises:
-        CheckpointError: If it can't be loaded.
+        CheckpointError: If there is no such folder, or it can't be loaded.
+        HubError: If the hub doesn't know it or can't be reached.
     """
-    if (Path(folder) / "vae" / "config.json").is_file():
-        raise CheckpointError(f"{folder} is no first stage, but holds one; give {Path(folder) / 'vae'}")
-    with library_errors(Path(folder)):
-        name = AutoencoderKL.load_config(folder).get("_class_name")
-        return (VQModel if name == "VQModel" else AutoencoderKL).from_pretrained(folder)
+    folder = find_component(name, "train the first stage first, or give the folder of one")
+    if (folder / "vae" / "config.json").is_file():
+        raise CheckpointError(f"{folder} is no first stage, but holds one; give {folder / 'vae'}")
+    part = ComponentFolder.open(folder)
+    kind = part.config.get("_class_name", "AutoencoderKL")
+    if kind not in CLASSES:
+        raise CheckpointError(f"{folder} is a {kind}, no first stage; give one of the class {' or '.join(CLASSES)}")
+    library = "latentdiff" if kind == "VQModel" else "diffusers"
+    vae: Autoencoder = load_network(part, IndexEntry(folder.name, library, kind))
+    return vae
