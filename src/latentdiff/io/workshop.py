@@ -95,14 +95,15 @@ def recover_all(folder: Path) -> None:
 
 
 def _is_left(entry: Path) -> bool:
-    """Whether an entry of a hidden folder is one, and of a process that has ended."""
-    found = ENTRY.fullmatch(entry.name)
+    """Whether an entry of a hidden folder is one, or the hidden folder of one, and of a process that has ended."""
+    name = entry.name.removeprefix(".").removesuffix(SUFFIX)
+    found = ENTRY.fullmatch(name)
     if found is None or entry.is_symlink() or not entry.is_dir():
         return False
     if found[2] != _machine():
         return time.time() - entry.stat().st_mtime > DAY
     if int(found[3]) == os.getpid():
-        return entry.name not in _in_use
+        return name not in _in_use
     began = _started(int(found[3]))
     return began is None or abs(began - int(found[4])) > SAME
 
