@@ -61,6 +61,10 @@ INDEX = {
         index(vqvae=["diffusers", "AutoencoderKL"]), copied("vae/config.json", "vqvae/config.json")
     ),
     "a pipeline with code": copied("code.py", "pipeline.py"),
+    "a pipeline with code of no name": copied("code.py", "None.py"),
+    "code by the name of a library": copied("code.py", "vae/diffusers.py"),
+    "code by the name of our library": copied("code.py", "unet/latentdiff.py"),
+    "code by the name of a library of encoders": copied("code.py", "text_encoder/transformers.py"),
     "no first stage": index(vae=[None, None]),
 }
 
@@ -145,6 +149,14 @@ LINKS = {
     "a link to nothing": link("vae/config.json", "nothing.json"),
     "a link to endless zeros": link("vae/config.json", "/dev/zero"),
     "endless weights": link(UNET, "/dev/zero"),
+    "a linked folder of templates": link("tokenizer/additional_chat_templates", "../../outside"),
+    "a linked template": both(
+        text("tokenizer", "x", "chat_template.jinja"),
+        lambda m, o: (m / "tokenizer" / "additional_chat_templates").mkdir(),
+        link("tokenizer/additional_chat_templates/a.jinja", "../../../outside/secret.json"),
+    ),
+    "a pipe of a tokenizer": fifo(TOKENIZER),
+    "two pipes": both(gone("vae/config.json"), fifo(UNET)),
     "a pipe": fifo("vae/config.json"),
     "weights that are a pipe": fifo(UNET),
     "a pipe of an index": fifo("model_index.json"),
@@ -182,6 +194,9 @@ TOKENIZERS = {
     ),
     "special tokens that are a list": text("tokenizer", "[1]", "special_tokens_map.json"),
     "special tokens that are numbers": text("tokenizer", '{"unk_token": 5}', "special_tokens_map.json"),
+    "added tokens of endless numbers": config("tokenizer", added_tokens_decoder={str(HUGE): {"content": "x"}}),
+    "added tokens of no numbers": config("tokenizer", added_tokens_decoder={"x": {"content": "x"}}),
+    "added tokens in a list": config("tokenizer", added_tokens_decoder=[1]),
     "added tokens that are a list": text("tokenizer", "[1]", "added_tokens.json"),
     "added tokens without end": text("tokenizer", f'{{"x": {HUGE}}}', "added_tokens.json"),
     "added tokens that are no numbers": text("tokenizer", '{"x": "y"}', "added_tokens.json"),

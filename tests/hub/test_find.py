@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,6 @@ from latentdiff.hub.tokenizers import load_tokenizer_folder
 from latentdiff.inspection.folder import load_folder
 from latentdiff.inspection.model import describe_pipeline
 from latentdiff.models.tokenizer import clip_tokenizer
-from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.first_stage.autoencoder import load_first_stage
 
 MISSING = ("runs/x", "runs/x/vae", "./vae", "../vae", "/nowhere/vae", "~/vae", "a/b/c", "runs\\x")
@@ -55,8 +55,6 @@ def test_a_missing_folder(here, door, name):
 
 
 def test_a_path_is_never_a_name_on_the_hub(here, tmp_path):
-    from pathlib import Path
-
     for name in (Path("runs/x"), Path("owner/name"), tmp_path / "nothing"):
         with pytest.raises(ConfigError, match=f"no such folder {name}"):
             DiffusionPipeline.from_pretrained(name)
@@ -167,4 +165,3 @@ def test_a_recipe_whose_first_stage_reaches_out(tmp_path):
     (vae / "diffusion_pytorch_model.safetensors").symlink_to(outside / "vae" / "diffusion_pytorch_model.safetensors")
     with pytest.raises(CheckpointError, match="leads out of the model's folder"):
         load_first_stage(str(vae))
-    assert make_conditioner  # which loads it

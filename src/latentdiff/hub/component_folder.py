@@ -12,12 +12,13 @@ from pathlib import Path
 
 from latentdiff.errors import CheckpointError
 from latentdiff.hub import weight_files
-from latentdiff.hub.confinement import READ_SUFFIXES, check_config, check_files, check_link
+from latentdiff.hub.confinement import check_config, check_files, check_link
 from latentdiff.hub.json_files import read_json
 from latentdiff.io.headers import DTYPE_NAMES, TensorEntry, read_header
 from latentdiff.types import JSON
 
 TOKENIZER = "tokenizer.json"
+TEMPLATES = "additional_chat_templates"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CONFIG_FILES = ("config.json", "scheduler_config.json", TOKENIZER_CONFIG)
 
@@ -58,10 +59,9 @@ class ComponentFolder:
             raise CheckpointError(f"{path.parent} lacks the component {path.name!r}; fetch or save the model again")
         check_link(root, path)
         names = list_names(path)
-        check_files(path, names)
-        for name in names:
-            if name.endswith(READ_SUFFIXES) and (path / name).is_symlink():
-                check_link(root, path / name)
+        check_files(root, path, names)
+        if TEMPLATES in names:  # of chats, which transformers reads with a tokenizer
+            check_files(root, path / TEMPLATES, list_names(path / TEMPLATES))
         return cls(path, names, variant)
 
     def of_variant(self, variant: str | None) -> ComponentFolder:

@@ -42,8 +42,9 @@ ATTENTION_ENTRY = re.compile(r"_?(attn|experts)_implementation(_internal)?")
 UNBOUNDED_ENTRIES = ("lambda_min_clipped", "s_tmax")  # of schedulers
 DTYPE_ENTRIES = ("dtype", "torch_dtype")
 
-# Files of a component that libraries read in the place of its weights, and what they stand for.
+# Files of a component that libraries read in the place of its weights or class, and what they stand for.
 REFUSED_FILES = {
+    re.compile(r"(diffusers|latentdiff|transformers)\.py"): "code, for which diffusers looks before its own",
     re.compile(r"adapter_config\.json"): "an adapter, for which transformers looks for other weights",
     re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors"): "a training checkpoint, read in the weights' place",
 }
@@ -84,13 +85,24 @@ def _places(root: Path) -> Iterator[Path]:
             return
 
 
-def check_files(folder: Path, names: tuple[str, ...]) -> None:
-    """Refuse a component's folder with a file that stands for something else than its weights.
+def check_files(root: Path, folder: Path, names: tuple[str, ...]) -> None:
+    """Refuse a component's folder with a file that leads out of it, isn't one, or stands for something else.
+
+    Args:
+        root: The model's folder.
+        folder: The component's folder.
+        names: The names of what lies in it.
 
     Raises:
         CheckpointError: If there is such a file.
     """
     for name in names:
+        path = folder / name
+        if name.endswith(READ_SUFFIXES) or path.is_dir():
+            if path.is_symlink():
+                check_link(root, path)
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise CheckpointError(f"{path} is no file, and reading it may never end; fetch the model again")
         for pattern, meaning in REFUSED_FILES.items():
             if pattern.fullmatch(name):
                 raise CheckpointError(f"{folder / name} stands for {meaning}; remove it, or don't use the model")
@@ -145,12 +157,14 @@ def _entries(path: Path, value: object, name: str = "", depth: int = 0) -> Itera
 
 
 def _leaves(value: object) -> Iterator[object]:
-    """What stands at the ends of nested objects and lists."""
-    if isinstance(value, (dict, list)):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(part)
-    else:
-        yield value
+    """What stands at the ends of nested objects and lists, however deep these are."""
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, (dict, list)):
+            left += part.values() if isinstance(part, dict) else part
+        else:
+            yield part
 
 
 def _shown(value: object) -> str:

@@ -12,7 +12,7 @@ from latentdiff.hub.json_files import read_json
 
 INDEX = "model_index.json"
 CARD = "README.md"
-OWN_CODE = "pipeline.py"
+OWN_CODE = ("pipeline.py", "None.py")  # diffusers looks for the second where no code is asked for
 LIBRARIES = ("diffusers", "latentdiff", "transformers")
 
 # Components of the 2022 pipelines, and what they are called here.
@@ -94,8 +94,9 @@ def check_own_code(model: object, names: Collection[str]) -> None:
     Raises:
         ConfigError: If there is such a file.
     """
-    if OWN_CODE in names:
-        raise ConfigError(f"{model} brings code of its own, {OWN_CODE}; no code of a model is run, take another model")
+    for name in OWN_CODE:
+        if name in names:
+            raise ConfigError(f"{model} brings code of its own, {name}; no code of a model is run, take another model")
 
 
 def _entry(folder: Path, name: str, entry: list[object]) -> IndexEntry | None:

@@ -11,7 +11,9 @@ from transformers import PreTrainedTokenizerFast
 
 from latentdiff.errors import CheckpointError
 from latentdiff.hub.component_folder import TOKENIZER, TOKENIZER_CONFIG, ComponentFolder
+from latentdiff.hub.confinement import READ_SUFFIXES
 from latentdiff.hub.expressions import may_take_endless_time
+from latentdiff.hub.json_files import LARGEST
 from latentdiff.types import JSON
 
 SPECIAL_TOKENS, ADDED_TOKENS = "special_tokens_map.json", "added_tokens.json"
@@ -21,7 +23,7 @@ FOUND_IN_FOLDER = ("tokenizer_file", "special_tokens_map_file", "added_tokens_fi
 REFUSED = re.compile(r"\w*_files?|vocab|merges|tokenizer_object|init_inputs|auto_map|trust_remote_code")
 SPECIAL_ENTRY = re.compile(r"\w+_tokens?")
 
-LARGEST_ID = 2**24
+LARGEST_ID = 2**21
 SAMPLES, SPAN = 64, 4096  # tokens whose numbers are compared, and bytes of the file in which each is looked for
 ENTRY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*(\d+)\s*[,}]')
 
@@ -37,6 +39,9 @@ def check_tokenizer_files(part: ComponentFolder, kind: type[PreTrainedTokenizerF
         CheckpointError: If an entry of its files names other files or code, isn't what belongs there, or is an
             expression that may take endless time; or if the files of the vocabulary are missing.
     """
+    for path in (part.path / name for name in part.names if name.endswith(READ_SUFFIXES)):
+        if path.is_file() and path.stat().st_size > LARGEST:
+            raise CheckpointError(f"{path} is larger than any tokenizer's file; don't use the model")
     _check_settings(part, kind)
     _check_tokens(part)
     if TOKENIZER not in part.names and not any(name.endswith(".model") for name in part.names):
@@ -59,6 +64,9 @@ def _check_settings(part: ComponentFolder, kind: type[PreTrainedTokenizerFast]) 
                 f"{part.path / TOKENIZER_CONFIG}: {name} stands for a file or for code; take the entry out, or don't "
                 "use the model"
             )
+    added = part.read(TOKENIZER_CONFIG).get("added_tokens_decoder") or {}
+    if not isinstance(added, dict) or not all(re.fullmatch(r"\d{1,7}", number) for number in added):
+        raise CheckpointError(f"{part.path / TOKENIZER_CONFIG}: added_tokens_decoder is no object of numbers of tokens")
 
 
 def _check_tokens(part: ComponentFolder) -> None:

@@ -97,7 +97,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         with _room_for(path):
             yield aside
             for part in (*aside.rglob("*"), aside):
-                if not part.is_symlink():  # its target is none of ours, and may be told from the final place
+                # What a link leads to is none of ours, and told from the final place; a pipe would keep us waiting.
+                if not part.is_symlink() and (part.is_file() or part.is_dir()):
                     sync(part)
         aside.chmod(0o755)
         if path.exists():
