@@ -12,7 +12,7 @@ from tiny import tiny_unconditional
 from latentdiff import DiffusionPipeline, InputError
 from latentdiff.cli.main import main
 from latentdiff.inspection.model import describe_pipeline
-from latentdiff.io.workshop import ASIDE, OLD, workshop
+from latentdiff.io.staging import ASIDE, OLD, staging_folder
 
 pytestmark = pytest.mark.thorough
 
@@ -154,7 +154,7 @@ def test_every_use_puts_the_model_back(use, put_aside, saved, tmp_path):
         assert main(["convert", str(model), str(tmp_path / "out"), "--quiet"]) == 0
     elif use == "save":
         pipe = DiffusionPipeline.from_pretrained(saved)
-        (next(workshop(model).glob(f"{OLD}*")) / "model" / "README.md").write_text("by hand")
+        (next(staging_folder(model).glob(f"{OLD}*")) / "model" / "README.md").write_text("by hand")
         pipe.save_pretrained(model)
         assert (model / "README.md").read_text() == "by hand"
     else:
@@ -166,7 +166,7 @@ def test_every_use_puts_the_model_back(use, put_aside, saved, tmp_path):
         DiffusionPipeline.from_pretrained(model), DiffusionPipeline.from_pretrained(saved)
     )
     left = {path.name for path in tmp_path.iterdir() if path.name.startswith(".")}
-    assert left <= ({workshop(model).name} if use in ("component", "first stage") else set())
+    assert left <= ({staging_folder(model).name} if use in ("component", "first stage") else set())
 
 
 def test_what_another_process_is_at_work_on_stays(saved, tmp_path):
@@ -179,7 +179,7 @@ def test_what_another_process_is_at_work_on_stays(saved, tmp_path):
     living = living.rename(living.with_name("-".join([*living.name.split("-")[:3], str(int(began)), "0" * 8])))
     pipe.save_pretrained(model)
     DiffusionPipeline.from_pretrained(model)
-    assert [path.name for path in workshop(model).iterdir()] == [living.name]
+    assert [path.name for path in staging_folder(model).iterdir()] == [living.name]
 
 
 def test_foreign_files_in_the_hidden_folder_stay(saved, tmp_path):
@@ -195,7 +195,7 @@ def test_foreign_files_in_the_hidden_folder_stay(saved, tmp_path):
 
 def test_a_file_in_the_place_of_the_hidden_folder_is_not_touched(saved, tmp_path):
     pipe = DiffusionPipeline.from_pretrained(saved)
-    workshop(tmp_path / "model").write_text("mine")
+    staging_folder(tmp_path / "model").write_text("mine")
     with pytest.raises(InputError, match="is in the way; rename it"):
         pipe.save_pretrained(tmp_path / "model")
-    assert workshop(tmp_path / "model").read_text() == "mine"
+    assert staging_folder(tmp_path / "model").read_text() == "mine"

@@ -26,7 +26,7 @@ from latentdiff import CheckpointError, ConfigError, LatentDiffError
 from latentdiff.cli.main import main
 from latentdiff.config import load_recipe
 from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
-from latentdiff.io.workshop import ASIDE, OLD
+from latentdiff.io.staging import ASIDE, OLD
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.loop import make_accelerator, train
 from latentdiff.training.recipes import Recipe

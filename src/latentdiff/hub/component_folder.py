@@ -190,13 +190,29 @@ class ComponentFolder:
         Raises:
             CheckpointError: If the file is damaged, or stands for something outside of the folder.
         """
-        found = next((name for name in CONFIG_FILES if name in self.names), None)
+        found = self._config_file
         if found is None:
             return {}
         values = self.read(found)
         if found != TOKENIZER_CONFIG:
             check_config(self.path / found, values, self.parameters)
         return values
+
+    @property
+    def class_name(self) -> str | None:
+        """The class of diffusers or this package that the configuration names; weights aren't looked at for it.
+
+        Raises:
+            CheckpointError: If the file is damaged, or no name stands there.
+        """
+        name = self.read(self._config_file).get("_class_name") if self._config_file else None
+        if not isinstance(name, str | None):
+            raise CheckpointError(f"{self.path}: _class_name is no name; fetch or save the model again")
+        return name
+
+    @property
+    def _config_file(self) -> str | None:
+        return next((name for name in CONFIG_FILES if name in self.names), None)
 
     def check_tensors(self, needed: Collection[str]) -> None:
         """Check that the weights have all tensors of the names `needed`.

@@ -11,7 +11,7 @@ from latentdiff.hub.component_folder import list_names
 from latentdiff.hub.confinement import check_link
 from latentdiff.hub.index import INDEX, is_inside
 from latentdiff.hub.weight_files import choose_adapter
-from latentdiff.io.workshop import OLD, recover, workshop
+from latentdiff.io.staging import OLD, recover, staging_folder
 from latentdiff.registry import nearest
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def local_path(name: str | Path) -> Path:
             return path
         raise CheckpointError(
             f"{path} was being saved when that was interrupted, and can't be put back ({one_line(error)}); rename "
-            f"{workshop(path)}/{OLD}-.../{path.name} to {path}"
+            f"{staging_folder(path)}/{OLD}-.../{path.name} to {path}"
         ) from None
     return path
 

@@ -13,8 +13,8 @@ from latentdiff.errors import InputError
 from latentdiff.hub import weight_files
 from latentdiff.hub.index import INDEX
 from latentdiff.io.files import atomic_folder, check_writable
+from latentdiff.io.staging import recover
 from latentdiff.io.system import link_or_copy
-from latentdiff.io.workshop import recover
 from latentdiff.registry import nearest
 
 HUB_OPTIONS = ("commit_message", "create_pr", "private", "repo_id", "revision", "subfolder", "token")

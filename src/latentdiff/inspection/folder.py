@@ -75,7 +75,7 @@ def load_first_stage(part: ComponentFolder, dtype: torch.dtype | None) -> ModelM
         ConfigError: If the folder is another component's.
         CheckpointError: If its weights aren't those of its configuration.
     """
-    name = str(part.config.get("_class_name"))
+    name = part.class_name
     if name not in FIRST_STAGES:
         allowed = ", ".join(FIRST_STAGES)
         raise ConfigError(

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latentdiff.errors import InputError
+from latentdiff.io.staging import ASIDE, OLD, make_entry, recover, remove_entry
 from latentdiff.io.system import NO_ROOM, errno_of, sync
-from latentdiff.io.workshop import ASIDE, OLD, enter, leave, recover
 
 
 def check_writable(path: str | Path) -> Path:
@@ -69,7 +69,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
-    aside = enter(path, ASIDE)
+    aside = make_entry(path, ASIDE)
     try:
         with _room_for(path):
             (aside / path.name).touch()
@@ -79,7 +79,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         os.replace(aside / path.name, path)
         sync(path.parent)
     finally:
-        leave(aside)
+        remove_entry(aside)
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
-    aside = enter(path, ASIDE)
+    aside = make_entry(path, ASIDE)
     try:
         with _room_for(path):
             yield aside
@@ -102,7 +102,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                     sync(part)
         aside.chmod(0o755)
         if path.exists():
-            old = enter(path, OLD)
+            old = make_entry(path, OLD)
             os.replace(path, old / path.name)
             try:
                 os.replace(aside, path)
@@ -110,16 +110,16 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 os.replace(old / path.name, path)
                 raise
             finally:
-                leave(old)
+                remove_entry(old)
         else:
             os.replace(aside, path)
         sync(path.parent)
     finally:
-        leave(aside)
+        remove_entry(aside)
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder; it is renamed first, so that nobody sees a part of it under its name."""
-    aside = enter(path, ASIDE)
+    aside = make_entry(path, ASIDE)
     os.replace(path, aside / path.name)
-    leave(aside)
+    remove_entry(aside)

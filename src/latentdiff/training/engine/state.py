@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from latentdiff.errors import CheckpointError, ConfigError, LatentDiffError, LatentDiffWarning
-from latentdiff.io.workshop import recover_all
+from latentdiff.io.staging import recover_all
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors

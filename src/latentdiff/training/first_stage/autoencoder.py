@@ -68,7 +68,7 @@ def load_first_stage(name: str) -> Autoencoder:
     if (folder / "vae" / "config.json").is_file():
         raise CheckpointError(f"{folder} is no first stage, but holds one; give {folder / 'vae'}")
     part = ComponentFolder.open(folder)
-    kind = part.config.get("_class_name", "AutoencoderKL")
+    kind = part.class_name or "AutoencoderKL"
     if kind not in CLASSES:
         raise CheckpointError(f"{folder} is a {kind}, no first stage; give one of the class {' or '.join(CLASSES)}")
     library = "latentdiff" if kind == "VQModel" else "diffusers"

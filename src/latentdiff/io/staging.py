@@ -1,4 +1,4 @@
-"""Hidden folders beside results, in which these are written and replaced, and what killed processes leave there.
+"""Staging folders: hidden, beside results, which are written in them; and what killed processes leave there.
 
 What belongs to `model` lies in `.model.latentdiff`. The entries of that folder name the process that made them, so that
 the next one knows what is left of a killed process, and what another one is still at work on. Nothing but such entries
@@ -29,18 +29,18 @@ SAME = 2  # seconds by which the clock may have been set meanwhile
 _in_use: set[str] = set()  # the names of the entries that this process is at work on
 
 
-def workshop(path: Path) -> Path:
+def staging_folder(path: Path) -> Path:
     """The hidden folder beside `path`, which is there while something is written or left over."""
     return path.parent / f".{path.name}{SUFFIX}"
 
 
-def enter(path: Path, kind: str) -> Path:
+def make_entry(path: Path, kind: str) -> Path:
     """Make an empty folder in which `path` is written, or put aside.
 
     Raises:
         InputError: If something else lies where the hidden folder belongs.
     """
-    place = workshop(path)
+    place = staging_folder(path)
     name = f"{kind}-{_machine()}-{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(4)}"
     while True:
         try:
@@ -56,7 +56,7 @@ def enter(path: Path, kind: str) -> Path:
             raise InputError(f"cannot write {path}: {place} is in the way; rename it") from None
 
 
-def leave(entry: Path) -> None:
+def remove_entry(entry: Path) -> None:
     """Remove an entry, and the hidden folder if nothing else is in it."""
     shutil.rmtree(entry, ignore_errors=True)
     _in_use.discard(entry.name)
@@ -70,7 +70,7 @@ def recover(path: Path) -> None:
     Raises:
         OSError: If the system doesn't allow it.
     """
-    place = workshop(path)
+    place = staging_folder(path)
     if place.is_symlink() or not place.is_dir():
         return
     left = [entry for entry in sorted(place.iterdir()) if _is_left(entry)]
@@ -79,7 +79,7 @@ def recover(path: Path) -> None:
         if entry.name.startswith(OLD) and os.path.lexists(kept) and not os.path.lexists(path):
             os.replace(kept, path)
     for entry in left:
-        leave(entry)
+        remove_entry(entry)
     with suppress(OSError):  # something else is in it
         place.rmdir()
 
