@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from latentdiff.errors import CheckpointError
+from latentdiff.errors import CheckpointError, ConfigError, LatentDiffError, one_line
 from latentdiff.hub import weight_files
 from latentdiff.hub.confinement import check_config, check_files, check_link
 from latentdiff.hub.json_files import read_json
@@ -242,3 +243,29 @@ def list_names(folder: Path) -> tuple[str, ...]:
 def is_plain(name: str) -> bool:
     """Whether a name is that of a file in a folder itself, on every system."""
     return bool(name) and name not in (".", "..") and not any(character in name for character in "/\\:\0")
+
+
+@contextmanager
+def library_errors(folder: Path) -> Iterator[None]:
+    """Turn what libraries raise about the broken files of a folder into one line.
+
+    Raises:
+        CheckpointError: In place of their errors, of which any kind can come of what a file says.
+        ConfigError: If a configuration isn't valid.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        if str(folder) in str(error):
+            raise
+        raise ConfigError(f"{folder}: {error}") from None
+    except LatentDiffError:
+        raise
+    except (MemoryError, OverflowError) as error:
+        raise CheckpointError(f"{folder} takes more memory than there is ({one_line(error)}); free some") from None
+    except Exception as error:
+        raise CheckpointError(f"{folder} cannot be loaded ({one_line(error)}); fetch or save the model again") from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # how the package tokenizers fails, which is written in Rust
+            raise
+        raise CheckpointError(f"{folder} cannot be loaded ({one_line(error)}); fetch or save the model again") from None

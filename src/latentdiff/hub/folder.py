@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDiffError, one_line
-from latentdiff.hub.component_folder import ComponentFolder, list_names
+from latentdiff.errors import CheckpointError, ConfigError, InputError
+from latentdiff.hub.component_folder import ComponentFolder, library_errors, list_names
 from latentdiff.hub.confinement import check_link
 from latentdiff.hub.find import find_model
-from latentdiff.hub.index import CARD, INDEX, Index, IndexEntry, check_own_code, read_index
+from latentdiff.hub.index import CARD, INDEX, Index, check_own_code, read_index
 from latentdiff.hub.weight_files import check_variant
 from latentdiff.registry import PIPELINES, nearest
 from latentdiff.tasks import TASKS, task_of_pipeline
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
     from typing_extensions import Unpack
 
-    from latentdiff.hub.components import DTypes
     from latentdiff.hub.download import HubOptions
 
 # Options of diffusers that run code from a model.
@@ -143,23 +141,24 @@ class ModelFolder:
         """The variant if a component has it, else None: diffusers refuses a variant that no component has."""
         return self.variant if any(part.variant for part in self.components.values()) else None
 
-    def load_own(self, dtype: DTypes = None) -> dict[str, nn.Module]:
-        """Load what is loaded here and not by diffusers.
+    def load_own(self, options: Mapping[str, Any]) -> dict[str, nn.Module]:
+        """Load the networks of this package and of diffusers.
 
         Args:
-            dtype: The data type of the weights, or one for each component's name and "default"; None for the default
-                of the libraries.
-
-        Returns:
-            Stock UNets, as our class, and components that have another name here than in the index.
+            options: Those of `from_pretrained`. Where there is more than `dtype`, such as `device_map`, diffusers
+                loads all but what it can't: stock UNets as our class, and components that have another name here than
+                in the index.
 
         Raises:
-            CheckpointError: If the weights lack a tensor.
+            CheckpointError: If weights aren't those of their configuration.
         """
-        from latentdiff.hub.components import load_own  # it needs torch
+        from latentdiff.hub.networks import load_own, needs_own  # it needs torch
 
+        alone = options.keys() <= {"dtype", *self.components}
         loaded = {
-            name: load_own(name, part, self.index.components[name], dtype) for name, part in self.components.items()
+            name: load_own(name, part, self.index.components[name], options.get("dtype"))
+            for name, part in self.components.items()
+            if alone or needs_own(name, self.index.components[name])
         }
         return {name: component for name, component in loaded.items() if component is not None}
 
@@ -186,52 +185,3 @@ def check_load_options(options: Mapping[str, object]) -> None:
             raise InputError(f"from_pretrained takes no {name}: no code of a model is run; leave it out")
     if options.get("use_safetensors", True) not in (True, None):
         raise InputError("use_safetensors is False; pickled weights are never loaded, leave it out")
-
-
-@contextmanager
-def library_errors(folder: Path) -> Iterator[None]:
-    """Turn what libraries raise about the broken files of a folder into one line.
-
-    Raises:
-        CheckpointError: In place of their errors, of which any kind can come of what a file says.
-        ConfigError: If a configuration isn't valid.
-    """
-    try:
-        yield
-    except ConfigError as error:
-        if str(folder) in str(error):
-            raise
-        raise ConfigError(f"{folder}: {error}") from None
-    except LatentDiffError:
-        raise
-    except (MemoryError, OverflowError) as error:
-        raise CheckpointError(f"{folder} takes more memory than there is ({one_line(error)}); free some") from None
-    except Exception as error:
-        raise CheckpointError(f"{folder} cannot be loaded ({one_line(error)}); fetch or save the model again") from None
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # how the package tokenizers fails, which is written in Rust
-            raise
-        raise CheckpointError(f"{folder} cannot be loaded ({one_line(error)}); fetch or save the model again") from None
-
-
-def load_network(part: ComponentFolder, entry: IndexEntry) -> Any:
-    """Load a network of diffusers or this package that lies by itself, in fp32.
-
-    Args:
-        part: The network's folder.
-        entry: The library and the class.
-
-    Raises:
-        CheckpointError: If a file is missing or damaged, or stands for something outside of the folder.
-        ConfigError: If the configuration isn't valid.
-    """
-    from latentdiff.hub.components import check_component, component_class  # they need torch
-    from latentdiff.hub.construction import bounded
-    from latentdiff.hub.loaded import check_loaded
-
-    check_variant(part.path.parent, {part.path.name: part.names}, None)
-    with library_errors(part.path), bounded([part]):
-        check_component(part, entry)
-        network = component_class(part.path.parent, entry).from_pretrained(str(part.path), use_safetensors=True)
-    check_loaded(part, network)
-    return network

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Set
 
 import numpy as np
 import torch
@@ -69,26 +68,31 @@ def check_loaded(part: ComponentFolder, network: nn.Module) -> None:
 
 def _check(part: ComponentFolder, network: nn.Module) -> None:
     stored, state = StoredTensors(part), network.state_dict()
-    is_own = type(network).__module__.startswith(("latentdiff.", "diffusers."))
-    own_names = is_own and "_class_name" in part.config and not part.has_old_attention
-    if own_names:
+    if _has_own_names(part, type(network)):
         part.check_tensors(state.keys())
-    buffers = {name for name, _ in network.named_buffers()}
-    used: set[str] = set()
-    for name, tensor in _distinct(state):
-        found = _find(stored, name, tensor)
-        if found is not None:
-            used.add(found)
-        elif name in part.tensors:
-            raise CheckpointError(
-                f"{part.path}: {name} is loaded as {_kind(tensor)} of other values than the file's "
-                f"{_stored_kind(part.tensors[name])}; fetch or save the model again"
-            )
-        elif name not in buffers:
-            raise CheckpointError(
-                f"{part.path} lacks the tensor {name} of {_kind(tensor)}; fetch or save the model again"
-            )
-    _check_left_out(part.path, part.tensors.keys() - used, used, type(network), own_names)
+    used = _equal_under_own_names(stored, state)
+    if len(used) < len(state):
+        buffers = {name for name, _ in network.named_buffers()}
+        for name, tensor in _distinct(state):
+            found = name if name in used else _find(stored, name, tensor)
+            if found is not None:
+                used.add(found)
+            elif name in part.tensors:
+                raise CheckpointError(
+                    f"{part.path}: {name} is loaded as {_kind(tensor)} of other values than the file's "
+                    f"{_stored_kind(part.tensors[name])}; fetch or save the model again"
+                )
+            elif name not in buffers:
+                raise CheckpointError(
+                    f"{part.path} lacks the tensor {name} of {_kind(tensor)}; fetch or save the model again"
+                )
+    check_left_out(part, part.tensors.keys() - used, used, type(network))
+
+
+def _has_own_names(part: ComponentFolder, kind: type) -> bool:
+    """Whether a component's files have all tensors of the class by the names that the class has for them."""
+    is_own = kind.__module__.startswith(("latentdiff.", "diffusers."))
+    return is_own and "_class_name" in part.config and not part.has_old_attention
 
 
 def _distinct(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -99,6 +103,36 @@ def _distinct(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         if tensor.device.type == "meta" or not tensor.numel() or place not in seen:
             yield name, tensor
         seen.add(place)
+
+
+def _equal_under_own_names(stored: StoredTensors, state: Mapping[str, Tensor]) -> set[str]:
+    """The names under which a network and its files have the same tensor, if all that share a data type are equal.
+
+    All are compared at once, which is what takes little time; where one differs, `_find` looks at each.
+    """
+    kinds: dict[tuple[str, torch.dtype, torch.device], list[str]] = {}
+    for name, tensor in state.items():
+        entry = stored.entries.get(name)
+        if entry is not None and tensor.device.type != "meta" and entry["shape"] == list(tensor.shape) != [0]:
+            kinds.setdefault((entry["dtype"], tensor.dtype, tensor.device), []).append(name)
+    equal: set[str] = set()
+    for names in kinds.values():
+        places = [_place(name, state[name]) for name in names]
+        loaded = [
+            state[name].detach().reshape(-1)[start : start + count]
+            for name, (start, count) in zip(names, places, strict=True)
+        ]
+        kept = [stored.values(name, *place) for name, place in zip(names, places, strict=True)]
+        left, right = torch.cat(loaded).to("cpu"), torch.cat(kept)
+        if left.is_floating_point() == right.is_floating_point() and torch.equal(left, right.to(left.dtype)):
+            equal.update(names)
+    return equal
+
+
+def _place(name: str, tensor: Tensor) -> tuple[int, int]:
+    """Where the values of a tensor begin that are compared, and how many they are."""
+    count = min(VALUES, tensor.numel())
+    return zlib.crc32(name.encode()) % (tensor.numel() - count + 1), count
 
 
 def _find(stored: StoredTensors, name: str, tensor: Tensor) -> str | None:
@@ -119,8 +153,7 @@ def _same(stored: StoredTensors, name: str, other: str, tensor: Tensor) -> bool:
         return False
     if tensor.device.type == "meta" or not tensor.numel():
         return True  # offloaded to disk, or empty
-    count = min(VALUES, tensor.numel())
-    start = zlib.crc32(name.encode()) % (tensor.numel() - count + 1)
+    start, count = _place(name, tensor)
     kept, loaded = stored.values(other, start, count), tensor.detach().flatten()[start : start + count].to("cpu")
     if kept.is_floating_point() != loaded.is_floating_point():
         return False
@@ -141,20 +174,32 @@ def _common_ending(name: str, other: str) -> int:
     return count
 
 
-def _check_left_out(folder: Path, left: set[str], used: set[str], kind: type, own_names: bool) -> None:
-    """Refuse a network that has only a part of the files' tensors.
+def check_left_out(part: ComponentFolder, left: Set[str], used: Collection[str], kind: type) -> None:
+    """Refuse a network that has only a part of its files' tensors.
 
     Stored networks of transformers may have more parts than the class that is loaded, such as a head; but a list of
     layers is loaded whole. Our networks and diffusers' have all tensors of their files.
+
+    Args:
+        part: The component's folder.
+        left: The names of the tensors in the files that the network hasn't got.
+        used: The names of those that it has.
+        kind: The network's class.
+
+    Raises:
+        CheckpointError: If one of them belongs to the network.
     """
+    if not left:
+        return
     ignored = [re.compile(pattern) for pattern in getattr(kind, "_keys_to_ignore_on_load_unexpected", None) or ()]
     left = {name for name in left if not any(pattern.search(name) for pattern in ignored)}
     patterns = {re.sub(r"\d+", "#", name) for name in used}
+    own_names = _has_own_names(part, kind)
     lost = sorted(name for name in left if own_names or re.sub(r"\d+", "#", name) in patterns)
     if lost:
         raise CheckpointError(
-            f"{folder}: the weights have {len(lost)} tensors more than the configuration says ({', '.join(lost[:5])}); "
-            "fetch or save the model again"
+            f"{part.path}: the weights have {len(lost)} tensors more than the configuration says "
+            f"({', '.join(lost[:5])}); fetch or save the model again"
         )
 
 

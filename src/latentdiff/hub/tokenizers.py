@@ -6,10 +6,9 @@ import transformers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from latentdiff.errors import CheckpointError
-from latentdiff.hub.component_folder import TOKENIZER_CONFIG, ComponentFolder
+from latentdiff.hub.component_folder import TOKENIZER_CONFIG, ComponentFolder, library_errors
 from latentdiff.hub.confinement import check_config
 from latentdiff.hub.find import find_component
-from latentdiff.hub.folder import library_errors
 from latentdiff.hub.tokenizer_files import check_tokenizer_files, check_tokenizer_loaded
 
 CONFIG = "config.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from pathlib import Path
 from typing import NamedTuple
@@ -10,16 +9,12 @@ from typing import NamedTuple
 import torch
 from diffusers import ModelMixin
 
-from latentdiff.conversion.inventory import compare
 from latentdiff.errors import ConfigError
-from latentdiff.hub.component_folder import ComponentFolder
-from latentdiff.hub.components import check_component
-from latentdiff.hub.construction import bounded
-from latentdiff.hub.folder import ModelFolder, library_errors
+from latentdiff.hub.component_folder import ComponentFolder, library_errors
+from latentdiff.hub.folder import ModelFolder
 from latentdiff.hub.index import IndexEntry
-from latentdiff.hub.weight_files import check_variant
+from latentdiff.hub.networks import load_alone
 from latentdiff.inspection.model import is_component
-from latentdiff.io.tensor_files import open_tensors
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.tasks import task_of_pipeline
 
@@ -81,16 +76,7 @@ def load_first_stage(part: ComponentFolder, dtype: torch.dtype | None) -> ModelM
         raise ConfigError(
             f"{part.path} is a component of the class {name!r}; give a whole pipeline, or one of {allowed}"
         )
-    check_variant(part.path.parent, {part.path.name: part.names}, None)
-    with library_errors(part.path), bounded([part]):
-        check_component(part, IndexEntry(part.path.name, FIRST_STAGES[name], name))
-        vae = getattr(importlib.import_module(FIRST_STAGES[name]), name).from_config(part.config).eval()
-    files = [open_tensors(path) for path in part.weight_paths]
-    state = {key: file.read(key) for file in files for key in file.keys()}  # noqa: SIM118
-    needed = {key: tuple(tensor.shape) for key, tensor in vae.state_dict().items()}
-    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    compare(str(part.path), needed, found, state.keys() - needed)
-    vae.load_state_dict({key: tensor.to(dtype or tensor.dtype) for key, tensor in state.items()}, assign=True)
+    vae: ModelMixin = load_alone(part, IndexEntry(part.path.name, FIRST_STAGES[name], name), dtype)
     return vae
 
 

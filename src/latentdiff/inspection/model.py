@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from latentdiff.hub.component_folder import CONFIG_FILES, ComponentFolder
+from latentdiff.hub.component_folder import CONFIG_FILES, ComponentFolder, library_errors
 from latentdiff.hub.find import local_path
-from latentdiff.hub.folder import ModelFolder, library_errors
+from latentdiff.hub.folder import ModelFolder
 from latentdiff.hub.index import CARD, INDEX
 from latentdiff.hub.json_files import LARGEST
 from latentdiff.tasks import task_of_pipeline

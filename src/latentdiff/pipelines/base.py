@@ -12,9 +12,10 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline as StockPipelin
 
 from latentdiff.compat import progress_bar_config, register_component_bases
 from latentdiff.errors import ConfigError
+from latentdiff.hub.component_folder import library_errors
 from latentdiff.hub.components import BASES
 from latentdiff.hub.construction import bounded
-from latentdiff.hub.folder import ModelFolder, check_load_options, library_errors
+from latentdiff.hub.folder import ModelFolder, check_load_options
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.display import pipeline_html
@@ -114,10 +115,10 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
         pipeline_class = folder.pipeline_class(cls)
         loaded = folder.check(pipeline_class, given=kwargs)
         with library_errors(folder.path), bounded(loaded.components.values()):
-            own = loaded.load_own(kwargs.get("dtype"))
+            own = loaded.load_own(kwargs)
             options = {**kwargs, **own, "use_safetensors": True, "variant": loaded.without(own).available_variant}
             pipe: Self = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder.path), **options)
-        loaded.check_loaded(pipe.components)
+        loaded.without(own).check_loaded(pipe.components)
         pipe._check_channels()
         pipe._check_context()
         pipe.register_to_config(_name_or_path=folder.name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import torch
 from diffusers import AutoencoderKL
 
 from latentdiff.errors import CheckpointError, ConfigError
 from latentdiff.hub.component_folder import ComponentFolder
 from latentdiff.hub.find import find_component
-from latentdiff.hub.folder import load_network
 from latentdiff.hub.index import IndexEntry
+from latentdiff.hub.networks import load_alone
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.pipelines.codec import factor
 from latentdiff.registry import nearest
@@ -72,5 +73,5 @@ def load_first_stage(name: str) -> Autoencoder:
     if kind not in CLASSES:
         raise CheckpointError(f"{folder} is a {kind}, no first stage; give one of the class {' or '.join(CLASSES)}")
     library = "latentdiff" if kind == "VQModel" else "diffusers"
-    vae: Autoencoder = load_network(part, IndexEntry(folder.name, library, kind))
+    vae: Autoencoder = load_alone(part, IndexEntry(folder.name, library, kind), torch.float32)
     return vae
