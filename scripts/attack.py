@@ -129,11 +129,7 @@ def convert_folder(folder: Path) -> object:
 
 def convert_checkpoint(path: Path) -> object:
     """Convert an original checkpoint to a folder."""
-    out = path.parent / "converted"
-    try:
-        return convert_original(path, out, path.with_name("config.yaml"))
-    finally:
-        shutil.rmtree(out, ignore_errors=True)
+    return convert_original(path, path.parent / "converted", path.with_name("config.yaml"))
 
 
 FOLDER_DOORS: dict[str, Door] = {
@@ -196,10 +192,10 @@ def damage(data: bytes, rng: random.Random, *, is_json: bool) -> bytes:
     for _ in range(rng.choice((1, 1, 2, 3))):
         change = damage_json if is_json and rng.random() < 0.8 else rng.choice(fuzz.MUTATIONS)
         if tail and rng.random() < 0.5:
-            tail = change(tail, rng)
+            tail = change(tail, rng) or b"x"
         else:
-            head = change(head, rng)
-    return head + middle + tail or b"x"
+            head = change(head, rng) or b"x"
+    return head + middle + tail
 
 
 def damage_checkpoints(top: Path, numbers: range, seed: int, watch: Watch) -> None:
@@ -221,6 +217,7 @@ def damage_checkpoints(top: Path, numbers: range, seed: int, watch: Watch) -> No
         (folder / "config.yaml").write_bytes(yaml)
         watch.counts[f"checkpoints: {door}"] += 1
         watch.call(f"checkpoint {number} of seed {seed} by {door}", CHECKPOINT_DOORS[door], path, folder)
+        shutil.rmtree(folder / "converted", ignore_errors=True)
 
 
 def original_forms(case: Path, folder: Path) -> Iterator[tuple[bytes, bytes]]:

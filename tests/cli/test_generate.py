@@ -257,7 +257,7 @@ def test_a_damaged_model_is_one_line(fails, text_model, tmp_path):
     model = shutil.copytree(text_model, tmp_path / "model")
     weights = model / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    fails("cannot be loaded", "generate", "a dog", "--model", model)
+    fails("is damaged", "generate", "a dog", "--model", model)
 
 
 def test_an_interrupted_run_leaves_whole_files_only(run, text_model, tmp_path):

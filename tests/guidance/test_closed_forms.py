@@ -8,7 +8,7 @@ from latentdiff import DDIMScheduler, InputError
 from latentdiff.guidance.classifier import ClassifierGuidance
 from latentdiff.guidance.image import ImageGuidance, downsampling, half_squared_error, masking
 from latentdiff.sampling import SamplingContext, sample
-from latentdiff.schedulers.base import PREDICTION_TYPES
+from latentdiff.schedulers.options import PREDICTION_TYPES
 
 EXACT = {"rtol": 1e-4, "atol": 1e-5}
 STD = 0.6

@@ -6,7 +6,7 @@ import torch
 
 from latentdiff.errors import ConfigError
 from latentdiff.registry import SCHEDULERS
-from latentdiff.schedulers.base import PREDICTION_TYPES
+from latentdiff.schedulers.options import PREDICTION_TYPES
 from latentdiff.schedulers.parametrization import Parametrization
 
 SHARED = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}

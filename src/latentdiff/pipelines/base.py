@@ -18,6 +18,7 @@ from latentdiff.hub.construction import bounded
 from latentdiff.hub.folder import ModelFolder, check_load_options
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.models.unet import UNet2DConditionModel
+from latentdiff.pipelines.codec import check_scaling
 from latentdiff.pipelines.display import pipeline_html
 from latentdiff.pipelines.generation import Generation
 from latentdiff.pipelines.load_options import as_dtype, complete_load_options, take_dtype
@@ -119,6 +120,7 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
             options = {**kwargs, **own, "use_safetensors": True, "variant": loaded.without(own).available_variant}
             pipe: Self = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder.path), **options)
         loaded.without(own).check_loaded(pipe.components)
+        check_scaling(pipe.vae)
         pipe._check_channels()
         pipe._check_context()
         pipe.register_to_config(_name_or_path=folder.name)

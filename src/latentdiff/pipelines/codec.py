@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from latentdiff.compat import OFFLOAD_HOOK
-from latentdiff.errors import LatentDiffWarning, NonFiniteError
+from latentdiff.errors import ConfigError, LatentDiffWarning, NonFiniteError
 from latentdiff.types import FirstStage
 from latentdiff.windows import Windows
 
@@ -155,3 +156,16 @@ def _at_once(height: int, width: int) -> int:
 def _shift(vae: FirstStage) -> float:
     """Tell what is subtracted from latents before they are scaled."""
     return getattr(vae.config, "shift_factor", None) or 0.0
+
+
+def check_scaling(vae: FirstStage) -> None:
+    """Check the numbers in a first stage's configuration by which latents are scaled and shifted.
+
+    Raises:
+        ConfigError: If one of them is no finite number, or the factor is 0.
+    """
+    values = {"scaling_factor": vae.config.scaling_factor, "shift_factor": _shift(vae)}
+    for name, value in values.items():
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number or (name == "scaling_factor" and value == 0):
+            raise ConfigError(f"the first stage has {name} {value!r:.80}; give a finite number other than 0")

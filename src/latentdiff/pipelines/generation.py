@@ -110,17 +110,27 @@ class Generation(RunStateMixin, StockPipeline):  # type: ignore[misc]
 
     def _check_size(self, height: int | None, width: int | None, windows: Windows | None = None) -> tuple[int, int]:
         """The size in pixels, the model's own by default; InputError if the networks or the memory can't make it."""
-        default = self.unet.config.sample_size * self.vae_scale_factor
-        height, width = height or default, width or default
+        own = self.unet.config.sample_size
+        own_height, own_width = own if isinstance(own, (tuple, list)) and len(own) == 2 else (own, own)
         multiple = self._multiple
+        if height is None:
+            height = self._own_side("height", own_height)
+        if width is None:
+            width = self._own_side("width", own_width)
         for name, size in (("height", height), ("width", width)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % multiple:
-                low = max(multiple, int(size // multiple * multiple)) if isinstance(size, (int, float)) else default
+                low = max(multiple, int(size // multiple * multiple)) if isinstance(size, (int, float)) else multiple
                 raise InputError(
                     f"{name} is {size!r}; it must be a multiple of {multiple}, such as {low} or {low + multiple}"
                 )
         memory.check(self.vae, self.unet, height, width, windows)
         return height, width
+
+    def _own_side(self, name: str, latent_pixels: object) -> int:
+        """A side in pixels by the configuration of the network, which may leave it open."""
+        if not isinstance(latent_pixels, int) or latent_pixels < 1:
+            raise InputError(f"{name} is not given, and this model's UNet has sample_size {latent_pixels!r}; give it")
+        return latent_pixels * int(self.vae_scale_factor)
 
     @property
     def _multiple(self) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from latentdiff.errors import InputError, LatentDiffWarning
-from latentdiff.types import Tokenizer
+from latentdiff.errors import ConfigError, InputError, LatentDiffWarning
+from latentdiff.types import TextEncoder, Tokenizer
 
 # A fast tokenizer keeps the padding of its last call, so that calls of several threads must not overlap.
 _TOKENIZING = threading.Lock()
@@ -70,3 +70,18 @@ def tokenize(tokenizer: Tokenizer, prompts: list[str], max_length: int, *, trunc
                 f"prompt {prompt!r} has no word that the model's vocabulary knows; use plain English words"
             )
     return torch.tensor(encoded)
+
+
+def check_ids(ids: torch.Tensor, encoder: TextEncoder) -> torch.Tensor:
+    """Return token ids (B, L) on the CPU that a text encoder has embeddings of.
+
+    Raises:
+        ConfigError: If it hasn't, as a tokenizer with more tokens is another model's.
+    """
+    known = getattr(encoder.config, "vocab_size", None)
+    if isinstance(known, int) and ids.numel() and int(ids.max()) >= known:
+        raise ConfigError(
+            f"the tokenizer gives a token the number {int(ids.max())}, but the text encoder has {known} tokens; take "
+            "the tokenizer of the same model"
+        )
+    return ids

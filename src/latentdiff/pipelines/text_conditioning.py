@@ -14,7 +14,7 @@ from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
 from latentdiff.guidance.common import check_interval, check_rescale, finite_number
 from latentdiff.pipelines.lora import scaled_adapters
 from latentdiff.pipelines.options import check_count
-from latentdiff.pipelines.prompts import as_list, check_prompt, tokenize
+from latentdiff.pipelines.prompts import as_list, check_ids, check_prompt, tokenize
 from latentdiff.types import DenoisingNetwork, TextEncoder, Tokenizer
 
 
@@ -150,7 +150,8 @@ class TextConditioningMixin:
                 check_prompt(text, may_be_empty=may_be_empty)
         # Equal prompts are encoded once: guidance needs the same empty prompt for every image.
         distinct = list(dict.fromkeys(prompts))
-        ids = tokenize(self.tokenizer, distinct, self.max_length, truncate=options.truncate_prompt).to(device)
+        ids = tokenize(self.tokenizer, distinct, self.max_length, truncate=options.truncate_prompt)
+        ids = check_ids(ids, self.text_encoder).to(device)
         if options.clip_skip is None:
             states = self.text_encoder(ids).last_hidden_state
         else:

@@ -25,13 +25,12 @@ from latentdiff.schedulers.linear_combination import (
     without_aliases,
 )
 from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseGrid, NoiseSchedule, as_numbers, spaced_timesteps
+from latentdiff.schedulers.options import check_options
 from latentdiff.seeding import Generators
 from latentdiff.types import JSON, Float64Array
 
 Row = dict[str, LinearCombination]
 """One row of a solver's table; see `TableScheduler._row`."""
-
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
 @dataclass
@@ -131,9 +130,7 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
 
     def _setup(self) -> None:
         """Make the noise schedule of the config; every constructor ends with this call."""
-        if self.config.prediction_type not in PREDICTION_TYPES:
-            given, known = self.config.prediction_type, ", ".join(PREDICTION_TYPES)
-            raise ConfigError(f"prediction_type is {given!r}; choose one of {known}")
+        check_options(type(self), self.config)
         self.register_to_config(**{**self.allowed_values, **self.solver_values, "_class_name": type(self).__name__})
         self.schedule = NoiseSchedule.from_config(self.config, self.floor)
         self.betas = torch.from_numpy(self.schedule.betas).float()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from latentdiff.errors import ConfigError
-from latentdiff.schedulers.base import PREDICTION_TYPES
 from latentdiff.schedulers.forward import indices_of_view
 from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR
+from latentdiff.schedulers.options import PREDICTION_TYPES
 from latentdiff.types import Float64Array, Scheduler
 
 
