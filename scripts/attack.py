@@ -202,6 +202,7 @@ def damage_checkpoints(top: Path, numbers: range, seed: int, watch: Watch) -> No
     """Damage files of tensors and original checkpoints; of ten, seven are read, one goes through each other door."""
     folder = top / "checkpoints"
     folder.mkdir()
+    os.chdir(folder)  # what is removed is opened by its name in a folder that is open
     small = [(content, b"") for content in fuzz.seeds(folder)]
     originals = [form for case in GOLDEN for form in original_forms(case, folder)]
     path, doors = folder / "model.ckpt", list(CHECKPOINT_DOORS)

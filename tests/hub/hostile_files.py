@@ -194,6 +194,8 @@ TOKENIZERS = {
     ),
     "special tokens that are a list": text("tokenizer", "[1]", "special_tokens_map.json"),
     "special tokens that are numbers": text("tokenizer", '{"unk_token": 5}', "special_tokens_map.json"),
+    "nothing for words that are unknown": config("tokenizer", unk_token=""),
+    "nothing that fills up": config("tokenizer", "pad_token"),
     "added tokens of endless numbers": config("tokenizer", added_tokens_decoder={str(HUGE): {"content": "x"}}),
     "added tokens of no numbers": config("tokenizer", added_tokens_decoder={"x": {"content": "x"}}),
     "added tokens in a list": config("tokenizer", added_tokens_decoder=[1]),

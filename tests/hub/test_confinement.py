@@ -32,6 +32,7 @@ RIGHT = {
     "a link within the folder",
     "vocabulary of files elsewhere",
     "a tokenizer's name",
+    "nothing that fills up",
     "the special tokens' file elsewhere",
     "a template of chats",
     "an endless expression of a tokenizer with rules of its own",

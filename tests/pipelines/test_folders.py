@@ -14,7 +14,7 @@ from tiny import text_to_image, tiny_text_to_image, unconditional, write_clip_to
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import latentdiff
-from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, HubError, TextToImagePipeline
+from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, HubError, InputError, TextToImagePipeline
 
 
 def make(pipe, **options):
@@ -216,3 +216,27 @@ def test_unknown_pipeline_class(folder):
 def test_loaded_pipeline_makes_the_saved_image(tmp_path):
     pipe = text_to_image(tmp_path)
     assert np.array_equal(make(pipe), make(DiffusionPipeline.from_pretrained(tmp_path / "text")))
+
+
+@pytest.mark.parametrize(
+    ("stored", "right"), [(8, (16, 16)), ([8, 16], (16, 32)), (None, None), ("8", None), ([8], None)]
+)
+def test_a_network_that_leaves_its_size_open(stored, right, tmp_path):
+    pipe = DiffusionPipeline.from_pretrained(tiny_text_to_image(tmp_path))
+    pipe.unet.register_to_config(sample_size=stored)
+    if right is None:
+        with pytest.raises(InputError, match="height is not given, and this model's UNet has sample_size"):
+            pipe("a dog", num_inference_steps=1)
+        assert pipe("a dog", num_inference_steps=1, height=16, width=16).images[0].size == (16, 16)
+    else:
+        assert pipe("a dog", num_inference_steps=1, output_type="np").images[0].shape[:2] == right
+
+
+def test_a_tokenizer_of_another_model(tmp_path):
+    """It knows more words than the text encoder."""
+    pipe = DiffusionPipeline.from_pretrained(tiny_text_to_image(tmp_path))
+    assert pipe("a dog", num_inference_steps=1).images
+    pipe.tokenizer.add_tokens(["violet"])
+    with pytest.raises(ConfigError, match="the text encoder has 20 tokens; take the tokenizer of the same model"):
+        pipe("a violet dog", num_inference_steps=1)
+    assert pipe("a dog", num_inference_steps=1).images

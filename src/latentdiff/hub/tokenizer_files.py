@@ -85,7 +85,7 @@ def _check_tokens(part: ComponentFolder) -> None:
 
 
 def check_tokenizer_loaded(part: ComponentFolder, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Check that a tokenizer has the vocabulary of its files.
+    """Check that a tokenizer has the vocabulary of its files, and in it what fills up a prompt and what it can't read.
 
     A sample is compared: reading a whole vocabulary takes as long as a tenth of a model's load. Only where it can't be
     had, or differs, the whole is read.
@@ -93,6 +93,10 @@ def check_tokenizer_loaded(part: ComponentFolder, tokenizer: PreTrainedTokenizer
     Raises:
         CheckpointError: If a token is missing or has another number.
     """
+    for name, token in (("pad_token", tokenizer.pad_token), ("unk_token", tokenizer.unk_token)):
+        needed = token is not None or name == "pad_token"  # some have bytes for whatever is no token
+        if needed and (token is None or tokenizer.backend_tokenizer.token_to_id(str(token)) is None):
+            raise CheckpointError(f"{part.path}: {name} is {token!r:.80}, no token of the vocabulary; change it")
     sample = dict(_sample(part))
     if sample and not _other(tokenizer, sample):
         return

@@ -119,8 +119,8 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
             own = loaded.load_own(kwargs)
             options = {**kwargs, **own, "use_safetensors": True, "variant": loaded.without(own).available_variant}
             pipe: Self = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder.path), **options)
+            check_scaling(pipe.vae)
         loaded.without(own).check_loaded(pipe.components)
-        check_scaling(pipe.vae)
         pipe._check_channels()
         pipe._check_context()
         pipe.register_to_config(_name_or_path=folder.name)
