@@ -1,15 +1,17 @@
 """Adapters as diffusers' scripts write them for Stable Diffusion, of the text encoder too."""
 
 import copy
+import threading
 
 import numpy as np
+import pytest
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from tiny import text_to_image, write_clip_tokenizer
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from latentdiff import TextToImagePipeline
+from latentdiff import InputError, TextToImagePipeline
 
 TARGETS = {"unet": ["to_q", "to_v"], "text_encoder": ["q_proj", "v_proj"]}
 
@@ -47,3 +49,51 @@ def test_an_adapter_of_unet_and_text_encoder(tmp_path):
     assert np.allclose(image(), full, atol=1e-5)
     pipe.set_adapters(["both"], [0.0])
     assert np.allclose(image(), before, atol=1e-5)
+
+
+def test_the_scale_is_that_of_the_call(tmp_path):
+    """Threads on one pipeline have each its own, and a call in a callback has none of the call around it."""
+    pipe = text_to_image(tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+
+    def image(scale, **options):
+        adapters = None if scale is None else {"scale": scale}
+        options = {"num_inference_steps": 8, "seed": 0, "output_type": "np", **options}
+        return pipe("a cat", cross_attention_kwargs=adapters, **options).images[0]
+
+    scales = [None, 0.0, 0.5, 3.0]
+    alone = [image(scale) for scale in scales]
+    assert all(np.abs(alone[0] - other).max() > 1e-4 for other in alone[1:])
+    assert np.array_equal(alone[0], image(1.0))
+    together, barrier = [[] for _ in scales], threading.Barrier(len(scales))
+
+    def work(place):
+        barrier.wait()
+        together[place] = [image(scales[place]) for _ in range(3)]
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(scales))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for right, made in zip(alone, together, strict=True):
+        assert len(made) == 3 and all(np.allclose(right, other, atol=1e-6) for other in made)
+
+    inner = []
+
+    def call_again(pipe, step, timestep, tensors):
+        if step == 1:
+            inner.append(image(None))
+        return tensors
+
+    assert np.allclose(image(3.0, callback_on_step_end=call_again), alone[3], atol=1e-6)
+    assert np.allclose(inner[0], alone[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", ["0.5", float("nan"), True])
+def test_a_scale_that_is_no_number(scale, tmp_path):
+    pipe = text_to_image(tmp_path)
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    with pytest.raises(InputError, match="scale"):
+        pipe("a cat", num_inference_steps=1, cross_attention_kwargs={"scale": scale})

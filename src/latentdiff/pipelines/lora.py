@@ -6,6 +6,7 @@ import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDiffError, one_line
+from latentdiff.guidance.common import finite_number
 from latentdiff.hub.adapter_files import check_adapter, read_adapter
 from latentdiff.hub.find import find_adapter
 from latentdiff.registry import nearest
@@ -128,6 +130,8 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
                     f"cross_attention_kwargs is {attention!r}; the one entry is {{'scale': s}}, for adapters"
                 )
             scale = attention.get("scale")
+        if scale is not None:
+            scale = finite_number("cross_attention_kwargs['scale']", scale)
         networks = [getattr(self, name) for name in self._lora_loadable_modules]
         if scale is not None and not any(map(_adapter_layers, networks)):
             raise InputError("cross_attention_kwargs has a scale, but no adapter is loaded; call load_lora_weights")
@@ -173,24 +177,34 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
             self.unload_lora_weights()
 
 
+_scale_of_call: ContextVar[float] = ContextVar("scale_of_call", default=1.0)
+
+
+class CallScaling(dict[str, float]):
+    """The strengths of a layer's adapters, times the factor of the call that asks for them.
+
+    Threads share the layer, and each call has a factor of its own.
+    """
+
+    def __getitem__(self, adapter: str) -> float:
+        return super().__getitem__(adapter) * _scale_of_call.get()
+
+
 @contextmanager
 def scaled_adapters(networks: Sequence[object], scale: float | None) -> Iterator[None]:
-    """While the context lasts, the strength of the adapters in `networks` is multiplied by `scale`, unless it is None.
+    """While the context lasts, the strength of the adapters in `networks` is multiplied by `scale`, None for 1.
 
-    The factors themselves are put back afterwards: diffusers divides by the scale, which changes their last bits.
+    That holds in this thread alone, and until another call begins in one of this call's callbacks.
     """
-    if scale is None:
-        yield
-        return
-    layers = [layer for network in networks for layer in _adapter_layers(network)]
-    before = [dict(layer.scaling) for layer in layers]
+    if scale is not None:
+        for layer in (layer for network in networks for layer in _adapter_layers(network)):
+            if not isinstance(layer.scaling, CallScaling):
+                layer.scaling = CallScaling(layer.scaling)
+    token = _scale_of_call.set(1.0 if scale is None else scale)
     try:
-        for layer in layers:
-            layer.scale_layer(scale)
         yield
     finally:
-        for layer, scaling in zip(layers, before, strict=True):
-            layer.scaling = scaling
+        _scale_of_call.reset(token)
 
 
 def _adapter_layers(network: object) -> list[LoraLayer]:
