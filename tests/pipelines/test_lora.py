@@ -97,3 +97,43 @@ def test_a_scale_that_is_no_number(scale, tmp_path):
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
     with pytest.raises(InputError, match="scale"):
         pipe("a cat", num_inference_steps=1, cross_attention_kwargs={"scale": scale})
+
+
+MISTAKES = {
+    "an unknown name": (lambda pipe: pipe.set_adapters("b"), "there is no adapter 'b'; known: a"),
+    "an unknown name among others": (lambda pipe: pipe.set_adapters(["a", "b"]), "there is no adapter 'b'"),
+    "a strength too many": (lambda pipe: pipe.set_adapters(["a"], [1, 2]), "2 adapter_weights are given for 1"),
+    "a text as strength": (lambda pipe: pipe.set_adapters(["a"], ["x"]), "adapter_weights is 'x'"),
+    "no number as strength": (lambda pipe: pipe.set_adapters("a", float("nan")), "adapter_weights is nan"),
+    "a strength of another component": (lambda pipe: pipe.set_adapters("a", {"vae": 1}), "'vae' takes no adapters"),
+    "deleting an unknown one": (lambda pipe: pipe.delete_adapters("b"), "there is no adapter 'b'"),
+    "fusing an unknown one": (lambda pipe: pipe.fuse_lora(adapter_names=["b"]), "there is no adapter 'b'"),
+    "fusing another component": (lambda pipe: pipe.fuse_lora(["vae"]), "'vae' takes no adapters"),
+    "fusing with no number": (lambda pipe: pipe.fuse_lora(lora_scale="x"), "lora_scale is 'x'"),
+}
+
+
+def test_mistakes_with_adapters_are_one_line(tmp_path):
+    pipe = text_to_image(tmp_path)
+    with pytest.raises(InputError, match="there is no adapter 'a'; none is loaded"):
+        pipe.set_adapters("a")
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), adapter_name="a")
+    for name, (mistake, message) in MISTAKES.items():
+        with pytest.raises(InputError) as error:
+            mistake(pipe)
+        assert message in str(error.value) and "\n" not in str(error.value), name
+
+
+def test_fusing_needs_no_names(tmp_path):
+    """diffusers' own default has a text encoder, which not every pipeline has as a component with adapters."""
+    pipe = text_to_image(tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    plain = pipe("a cat", num_inference_steps=2, seed=0, output_type="np").images
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    adapted = pipe("a cat", num_inference_steps=2, seed=0, output_type="np").images
+    pipe.fuse_lora()
+    assert np.allclose(pipe("a cat", num_inference_steps=2, seed=0, output_type="np").images, adapted, atol=1e-5)
+    pipe.unfuse_lora()
+    assert np.allclose(pipe("a cat", num_inference_steps=2, seed=0, output_type="np").images, adapted, atol=1e-5)
+    pipe.unload_lora_weights()
+    assert np.allclose(pipe("a cat", num_inference_steps=2, seed=0, output_type="np").images, plain, atol=1e-5)

@@ -116,6 +116,97 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
         except Exception as error:
             raise CheckpointError(f"{name} is no adapter for this {type(self).__name__}: {one_line(error)}") from None
 
+    def set_adapters(
+        self,
+        adapter_names: str | Sequence[str],
+        adapter_weights: float | JSON | Sequence[float | JSON] | None = None,
+    ) -> None:
+        """Choose which adapters are at work, and how strongly.
+
+        Args:
+            adapter_names: One name or several, as `load_lora_weights` was given them.
+            adapter_weights: A strength for all, or one for each, 1 by default; a mapping gives strengths by component
+                and block, as in diffusers.
+
+        Raises:
+            InputError: If there is no adapter of a name, or a strength is no finite number.
+        """
+        names = self._known_adapters(adapter_names)
+        one = adapter_weights is None or isinstance(adapter_weights, (int, float, Mapping))
+        strengths = [adapter_weights] if one else list(adapter_weights)  # type: ignore[arg-type]
+        if not one and len(strengths) != len(names):
+            raise InputError(f"{len(strengths)} adapter_weights are given for {len(names)} adapters; give one for each")
+        for strength in strengths:
+            if isinstance(strength, Mapping):
+                self._components_with_adapters(list(strength))
+            elif strength is not None:
+                finite_number("adapter_weights", strength)
+        super().set_adapters(names, adapter_weights)
+
+    def delete_adapters(self, adapter_names: str | Sequence[str]) -> None:
+        """Remove adapters.
+
+        Args:
+            adapter_names: One name or several.
+
+        Raises:
+            InputError: If there is no adapter of a name.
+        """
+        super().delete_adapters(self._known_adapters(adapter_names))
+
+    def fuse_lora(
+        self,
+        components: Sequence[str] | None = None,
+        lora_scale: float = 1.0,
+        safe_fusing: bool = False,
+        adapter_names: Sequence[str] | None = None,
+    ) -> None:
+        """Add adapters to the weights themselves, which makes calls faster.
+
+        Args:
+            components: The names of the components whose adapters are meant; all that have some by default.
+            lora_scale: A factor on their strength.
+            safe_fusing: Whether to look for values that aren't finite before.
+            adapter_names: The names of the adapters; those at work by default.
+
+        Raises:
+            InputError: If there is no such component or adapter, or the factor is no finite number.
+        """
+        names = None if adapter_names is None else self._known_adapters(adapter_names)
+        scale = finite_number("lora_scale", lora_scale)
+        super().fuse_lora(self._components_with_adapters(components), scale, safe_fusing, names)
+
+    def unfuse_lora(self, components: Sequence[str] | None = None) -> None:
+        """Take the adapters out of the weights again.
+
+        Args:
+            components: The names of the components; all that take adapters by default.
+
+        Raises:
+            InputError: If there is no such component.
+        """
+        super().unfuse_lora(self._components_with_adapters(components))
+
+    def _known_adapters(self, names: str | Sequence[str]) -> list[str]:
+        """Return the names as a list; InputError if there is no adapter of one."""
+        asked = [names] if isinstance(names, str) else list(names)
+        known = {
+            name for part in self._lora_loadable_modules for name in getattr(getattr(self, part), "peft_config", {})
+        }
+        for name in asked:
+            if name not in known:
+                hint = nearest(name, known) if known else "none is loaded, call load_lora_weights"
+                raise InputError(f"there is no adapter {name!r}; {hint}")
+        return asked
+
+    def _components_with_adapters(self, components: Sequence[str] | None) -> list[str]:
+        """Return the components, all that take adapters by default; InputError if one of them takes none."""
+        known = self._lora_loadable_modules
+        for name in components or ():
+            if name not in known:
+                raise InputError(f"the component {name!r} takes no adapters; {nearest(name, known)}")
+        return list(known if components is None else components)
+
     @contextmanager
     def _scaled_adapters(self, attention: Mapping[str, float] | None) -> Iterator[None]:
         """While the context lasts, the adapters have the strength that a call's `cross_attention_kwargs` asks for.
