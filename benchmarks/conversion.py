@@ -1,8 +1,9 @@
 """Converting the largest published model beside reading and writing its bytes: seconds and peak memory.
 
 Run `python benchmarks/conversion.py --rounds 3` on Linux. It makes a checkpoint of the 1.45B text-to-image model with
-random weights (6 GB), then, in turn and each in a process of its own, converts it and, as the floor, loads it with
-torch and saves it with safetensors. Memory is the peak above what the imported libraries take.
+random weights (6 GB), then, in turn and each in a process of its own, converts it to every form, the latentdiff folder
+back to the original, and, as the floor, loads it with torch and saves it with safetensors. Memory is the peak above
+what the imported libraries take.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from latentdiff.conversion.convert import convert_original
+from latentdiff.conversion.convert import convert_original, describe_original, save_original
 from latentdiff.conversion.plan import make_conversion_plan
+from latentdiff.conversion.to_diffusers import save_diffusers
 from latentdiff.conversion.zoo import zoo_config
+from latentdiff.inspection.folder import describe_folder
 
 
 def peak() -> int:
@@ -50,13 +53,38 @@ def convert_half(name: str, path: Path, out: Path) -> None:
     convert_original(path, out, name, dtype=torch.float16)
 
 
+def to_diffusers(name: str, path: Path, out: Path) -> None:
+    """To a folder of plain diffusers."""
+    model = describe_original(path, name)
+    save_diffusers(model.task, model.components, out, weights=model.weights)
+
+
+def to_original(name: str, path: Path, out: Path) -> None:
+    """To another checkpoint of the original code."""
+    model = describe_original(path, name)
+    save_original(model.components, out, weights=model.weights)
+
+
+def back(name: str, path: Path, out: Path) -> None:
+    """From the latentdiff folder beside the checkpoint to the original code's format."""
+    model = describe_folder(str(path.parent / "folder"), None)
+    save_original(model.components, out, weights=model.weights)
+
+
 def floor(name: str, path: Path, out: Path) -> None:
     """What reading and writing the same bytes takes."""
     out.mkdir()
     save_file(torch.load(path, weights_only=True)["state_dict"], out / "model.safetensors")
 
 
-SIDES: dict[str, Callable[[str, Path, Path], None]] = {"convert": convert, "convert-half": convert_half, "floor": floor}
+SIDES: dict[str, Callable[[str, Path, Path], None]] = {
+    "convert": convert,
+    "convert-half": convert_half,
+    "to diffusers": to_diffusers,
+    "to original": to_original,
+    "back": back,
+    "floor": floor,
+}
 
 
 def measure(side: str, name: str, path: Path, out: Path) -> None:
@@ -73,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="txt2img-1p4B", help="name in the zoo")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where there is room for three times the model; default: /tmp")
+    parser.add_argument("--folder", type=Path, help="where there is room for four times the model; default: /tmp")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("paths", nargs="*", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -83,6 +111,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         path, out = Path(folder) / "model.ckpt", Path(folder) / "out"
         make(options.model, path)
+        convert(options.model, path, path.parent / "folder")
         rounds: dict[str, list[tuple[float, ...]]] = {side: [] for side in SIDES}
         for _ in range(options.rounds):
             for side, results in rounds.items():

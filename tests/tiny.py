@@ -67,9 +67,8 @@ def _parts(context: int | None, concat: int = 0) -> dict[str, object]:
     return {"vae": vae, "unet": unet, "scheduler": scheduler}
 
 
-def tiny_text_to_image(tmp_path: Path) -> Path:
-    """A text-to-image model of 16x16 pixels that knows WORDS."""
-    torch.manual_seed(0)
+def _text(tmp_path: Path) -> dict[str, object]:
+    """A text encoder that knows WORDS, and its tokenizer."""
     (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL, *WORDS]))
     encoder = LDMTextEncoder(
         vocab_size=len(SPECIAL) + len(WORDS),
@@ -80,8 +79,29 @@ def tiny_text_to_image(tmp_path: Path) -> Path:
         attention_head_dim=8,
     )
     tokenizer = load_tokenizer(tmp_path / "vocab.txt", 12)
-    TextToImagePipeline(text_encoder=encoder, tokenizer=tokenizer, **_parts(16)).save_pretrained(tmp_path / "text")
+    return {"text_encoder": encoder, "tokenizer": tokenizer}
+
+
+def tiny_text_to_image(tmp_path: Path) -> Path:
+    """A text-to-image model of 16x16 pixels that knows WORDS."""
+    torch.manual_seed(0)
+    text = _text(tmp_path)
+    TextToImagePipeline(**text, **_parts(16)).save_pretrained(tmp_path / "text")
     return tmp_path / "text"
+
+
+def tiny_text_inpaint(tmp_path: Path) -> Path:
+    """An inpainting model that takes prompts of WORDS, too."""
+    torch.manual_seed(0)
+    InpaintPipeline(**_text(tmp_path), **_parts(16, LATENT_CHANNELS + 1)).save_pretrained(tmp_path / "text-inpaint")
+    return tmp_path / "text-inpaint"
+
+
+def tiny_text_super_resolution(tmp_path: Path) -> Path:
+    """A super-resolution model that takes prompts of WORDS, too."""
+    torch.manual_seed(0)
+    SuperResolutionPipeline(**_text(tmp_path), **_parts(16, 3)).save_pretrained(tmp_path / "text-super")
+    return tmp_path / "text-super"
 
 
 def tiny_unconditional(tmp_path: Path) -> Path:

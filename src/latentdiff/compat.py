@@ -95,6 +95,13 @@ def meta_storage(count: int, dtype: torch.dtype, offset: int) -> torch.storage.T
     return torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
 
 
+def rebuild_tensor() -> Callable[..., torch.Tensor]:
+    """The function that a pickle of `torch.save` names to make a tensor of its storage; it is a part of the format."""
+    import torch._utils
+
+    return torch._utils._rebuild_tensor_v2
+
+
 def storage_offset(tensor: torch.Tensor) -> int | None:
     """Where the data of a tensor's `meta_storage` begins in its file; None if it has another storage."""
     return tensor.untyped_storage()._checkpoint_offset

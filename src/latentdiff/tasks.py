@@ -22,11 +22,14 @@ class TaskSpec:
         encoder: The component that makes its condition, if one is learned.
         tokenizer: What to give where a checkpoint lacks the tokenizer that the encoder needs; None if it needs none.
         original_encoders: The classes of the original's `cond_stage_config` that stand for it.
+        original_hybrid: The class of the original's models that see its channels and a prompt at once; None if there is
+            none.
+        concat_keys: The names that this class has for these channels, in the order in which they are concatenated.
         stock_pipelines: The pipelines of diffusers whose folders are of it.
         hub_tag: The hub's name of the task, its `pipeline_tag`.
         call: How its pipeline is called in the snippet of a model card, None where that takes more than a line.
         guidance_scale: The strength of classifier-free guidance of a model that knows the null condition; None for a
-            task without a condition that can be dropped.
+            task without a condition that can be dropped, but for a prompt where its models take one.
     """
 
     name: str
@@ -37,6 +40,8 @@ class TaskSpec:
     encoder: str | None = None
     tokenizer: str | None = None
     original_encoders: tuple[str, ...] = ()
+    original_hybrid: str | None = None
+    concat_keys: tuple[str, ...] = ()
     stock_pipelines: tuple[str, ...] = ()
     hub_tag: str = "image-to-image"
     call: str | None = None
@@ -116,6 +121,8 @@ TASKS: dict[str, TaskSpec] = {
             command="upscale",
             conditioner=f"{_CONDITIONERS}.super_resolution:SuperResolutionConditioner",
             original_encoders=("Identity",),
+            original_hybrid="LatentUpscaleFinetuneDiffusion",
+            concat_keys=("lr",),
             stock_pipelines=("LDMSuperResolutionPipeline",),
         ),
         TaskSpec(
@@ -125,6 +132,9 @@ TASKS: dict[str, TaskSpec] = {
             command="inpaint",
             conditioner=f"{_CONDITIONERS}.inpaint:InpaintConditioner",
             original_encoders=("__is_first_stage__",),
+            original_hybrid="LatentInpaintDiffusion",
+            concat_keys=("mask", "masked_image"),
+            stock_pipelines=("StableDiffusionInpaintPipeline",),
         ),
         TaskSpec(
             name="image-to-image",
@@ -142,6 +152,11 @@ def task_of_pipeline(class_name: str) -> TaskSpec | None:
         if class_name in (spec.pipeline_class, *spec.stock_pipelines):
             return spec
     return None
+
+
+def task_of_hybrid(class_name: str) -> TaskSpec | None:
+    """The task whose models with a text encoder are of this class of the original; None if it is no task's."""
+    return next((spec for spec in TASKS.values() if spec.original_hybrid == class_name), None)
 
 
 def task_of_original_encoder(class_name: str) -> TaskSpec | None:

@@ -128,7 +128,7 @@ GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 )
 def test_a_damaged_header_is_an_error(tmp_path, content):
     (tmp_path / "a.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"a\.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=r"a\.safetensors is (damaged|empty)"):
         read_header(tmp_path / "a.safetensors")
 
 

@@ -1,5 +1,7 @@
 """What users get wrong: one line that names the component, the first five tensors and what to try; nothing is left."""
 
+import os
+
 import pytest
 import torch
 import yaml
@@ -126,6 +128,43 @@ def test_configs_that_are_none(capsys, tmp_path, content, message):
     (tmp_path / "config.yaml").write_bytes(content)
     config = tmp_path / "config.yaml"
     assert message in refused(capsys, tmp_path, "convert", CHECKPOINT, tmp_path / "out", "--config", config)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("unet_config", "num_res_blocks"), 10**8, "num_res_blocks is 100000000; it must be a whole number from 1 to"),
+        (("unet_config", "num_res_blocks"), 0, "num_res_blocks is 0"),
+        (("unet_config", "channel_mult"), [1] * 33, "channel_mult has 33 entries; at most 32"),
+        (("unet_config", "transformer_depth"), 10**6, "transformer_depth is 1000000"),
+        (("unet_config", "context_dim"), "wide", "context_dim is 'wide'"),
+        (("unet_config", "num_heads"), 2**70, "num_attention_heads is 1180591620717411303424"),
+        (("unet_config", "dropout"), "x", "dropout is 'x'; it must be a number"),
+        (("cond_stage_config", "embed_dim"), [1], r"embed_dim is \[1\]"),
+        (("cond_stage_config", "n_classes"), 10**12, "n_classes is 1000000000000"),
+    ],
+)
+def test_numbers_that_no_model_has(place, value, message):
+    """They would take forever, or all memory, to make a network of."""
+    config = yaml.safe_load(CONFIG.read_text())
+    node, name = place
+    config["model"]["params"][node]["params"][name] = value
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_original(CHECKPOINT, config)
+    assert "\n" not in str(caught.value)
+
+
+def test_configs_that_are_not_read(tmp_path):
+    """A pipe, which may never end, a folder, a mistyped name, and more than any model's."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "config.yaml").write_text("#" * 2**20 + "#")
+    for name, message in (
+        ("pipe.yaml", "is a pipe or a device"),
+        ("confg.yaml", "no such file: .*; did you mean 'config.yaml'"),
+        ("config.yaml", "has more than 1048576 bytes"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_original(CHECKPOINT, tmp_path / name)
 
 
 @pytest.mark.parametrize("to", ["latentdiff", "diffusers", "original"])

@@ -10,7 +10,7 @@ from twins import zoo_plan
 
 from latentdiff.cli.main import main
 from latentdiff.conversion import load_original
-from latentdiff.conversion.foreign import FOREIGN_KINDS
+from latentdiff.conversion.foreign import FOREIGN_KINDS, refuse_foreign
 from latentdiff.conversion.zoo import zoo_names
 from latentdiff.errors import CheckpointError
 
@@ -27,11 +27,32 @@ FILES = {
         ["control_model.input_blocks.0.0.weight", "model.diffusion_model.input_blocks.0.0.weight"],
         ["controlnet_cond_embedding.conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"],
     ],
+    "the depth-guided model": [["depth_model.model.pretrained.model.norm.weight", "model_ema.decay"]],
+    "the x4 upscaler": [["low_scale_model.betas", "model.diffusion_model.label_emb.weight"]],
+    "Stable unCLIP": [["noise_augmentor.data_mean", "embedder.model.visual.proj"]],
+    "InstructPix2Pix": [
+        [
+            "model.diffusion_model.input_blocks.0.0.weight",
+            "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+        ]
+    ],
+    "a model that is conditioned on an image by CLIP": [
+        ["cond_stage_model.transformer.vision_model.post_layernorm.weight"],
+        ["cc_projection.weight", "cond_stage_model.model.visual.proj"],
+    ],
+    "a model with embeddings of numbers": [["model.diffusion_model.label_emb.0.0.weight"]],
+    "a motion module or a video model": [
+        ["down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"],
+        ["model.diffusion_model.input_blocks.1.0.time_stack.in_layers.0.weight"],
+    ],
+    "GLIGEN": [["model.diffusion_model.input_blocks.1.1.transformer_blocks.0.fuser.linear.weight"]],
+    "an adapter of images": [["ip_adapter.1.to_k_ip.weight"], ["image_proj.proj.weight"], ["body.0.block1.weight"]],
     "a textual inversion": [["string_to_param.*"], ["emb_params"], ["<cat-toy>"]],
     "Stable Diffusion XL": [["conditioner.embedders.1.model.ln_final.weight", "model.diffusion_model.out.2.weight"]],
     "a diffusion transformer": [
         ["model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"],
         ["double_blocks.0.img_attn.qkv.weight"],
+        ["model.diffusion_model.single_blocks.0.linear1.weight"],
     ],
     "a VQGAN transformer": [["transformer.tok_emb.weight", "first_stage_model.encoder.conv_in.weight"]],
     "a first stage with a Gumbel quantiser": [["quantize.embed.weight", "encoder.conv_in.weight"]],
@@ -51,7 +72,7 @@ CASES = [(what, names) for what, files in FILES.items() for names in files]
 @pytest.mark.parametrize("config", [None, "sd-1"])
 def test_each_is_called_by_its_name(what, names, config):
     with pytest.raises(CheckpointError) as caught:
-        load_original({name: torch.ones(2, 2) for name in names}, config)
+        load_original({name: torch.ones(2, 8) for name in names}, config)
     assert str(caught.value).startswith(f"the state dict is {what}")
     assert "; " in str(caught.value) and "\n" not in str(caught.value)
 
@@ -65,9 +86,11 @@ def test_all_kinds_are_tested():
 @pytest.mark.parametrize("name", zoo_names())
 def test_no_model_of_the_zoo_is_taken_for_one(name):
     plan = zoo_plan(name)
-    names = [key for part in plan.parts.values() for key in part.map.original_shapes]
-    names += ["loss.discriminator.main.0.weight", "model_ema.decay", "cond_stage_model.transformer.to_logits.weight"]
-    assert not [key for key in names for kind in FOREIGN_KINDS if re.search(kind.names, key)]
+    shapes = {key: shape for part in plan.parts.values() for key, shape in part.map.original_shapes.items()}
+    more = ["loss.discriminator.main.0.weight", "model_ema.decay", "cond_stage_model.transformer.to_logits.weight"]
+    refuse_foreign("it", shapes | dict.fromkeys(more, (2, 2)))
+    alone = [kind for kind in FOREIGN_KINDS if kind.channels is None]
+    assert not [key for key in [*shapes, *more] for kind in alone if re.search(kind.names, key)]
 
 
 @pytest.mark.parametrize(

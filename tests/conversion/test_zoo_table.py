@@ -37,6 +37,8 @@ PARAMETERS = {
     "semantic_synthesis512": {"unet": 215229315, "vae": 55322782, "segmentation_encoder": 546},
     "rdm768": {"unet": 1335480400, "vae": 69610963},
     "sd-1": {"unet": 859520964, "vae": 83653863, "text_encoder": 123060480},
+    "sd-1-inpaint": {"unet": 859535364, "vae": 83653863, "text_encoder": 123060480},
+    "sd-2-inpaint": {"unet": 865925124, "vae": 83653863, "text_encoder": 340387840},
     "sd-2-base": {"unet": 865910724, "vae": 83653863, "text_encoder": 340387840},
     "sd-2-v": {"unet": 865910724, "vae": 83653863, "text_encoder": 340387840},
 }

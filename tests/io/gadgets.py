@@ -106,6 +106,15 @@ CALLS = {
     "ensurepip.bootstrap": (),
     "PIL.ImageMath.eval": ("1",),
     "latentdiff.cli.main.main": (["train"],),
+    # Those for which inert classes stand in, which must not reach what the names say.
+    "main.os.system": (f"touch {CANARY}",),
+    "pytorch_lightning.utilities.cloud_io.torch.load": ("x",),
+    "omegaconf._utils.yaml.unsafe_load": (f"!!python/object/apply:os.system ['touch {CANARY}']",),
+    "ldm.util.instantiate_from_config": ({"target": "os.system", "params": {"command": f"touch {CANARY}"}},),
+    "pathlib.PosixPath": (CANARY,),
+    "collections.defaultdict": (print,),
+    "__builtin__.dict": ([["a", 1]],),
+    "__builtin__.list": ("x" * 1000,),
 }
 
 

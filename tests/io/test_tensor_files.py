@@ -1,10 +1,13 @@
 """Tensors come out of every form of file as they went in, one at a time, and nothing else comes out."""
 
+import argparse
 import json
 import sys
 import types
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +75,97 @@ def test_lightning_wrapper(tmp_path, form, monkeypatch):
     assert set(torch.serialization.get_safe_globals()) == before  # the stubs are known during the call only
     assert file.metadata == {"global_step": 7, "epoch": 2}
     assert torch.equal(file.read("plain"), tensors()["plain"])
+
+
+def fake_class(monkeypatch, name, *bases):
+    """A class of a library that isn't installed."""
+    module, _, attribute = name.rpartition(".")
+    parts = module.split(".")
+    for count in range(1, len(parts) + 1):
+        part = ".".join(parts[:count])
+        if part not in sys.modules:
+            monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
+    made = type(attribute, bases or (object,), {"__module__": module})
+    monkeypatch.setattr(sys.modules[module], attribute, made, raising=False)
+    return made
+
+
+def omega(monkeypatch):
+    """A configuration as OmegaConf pickles it: nodes know their parents, and hold types and default dicts."""
+    metadata = fake_class(monkeypatch, "omegaconf.base.ContainerMetadata")()
+    vars(metadata).update(ref_type=Any, object_type=dict, key_type=int, resolver_cache=defaultdict(dict, {"a": {}}))
+    config = fake_class(monkeypatch, "omegaconf.dictconfig.DictConfig")()
+    node = fake_class(monkeypatch, "omegaconf.nodes.AnyNode")()
+    vars(node).update(_parent=config, _val=3)
+    vars(config).update(_metadata=metadata, _parent=None, _content={"lr": node})
+    return config
+
+
+def attributes(monkeypatch, module="pytorch_lightning.utilities.parsing"):
+    """Lightning's dict whose entries are attributes, one within another."""
+    kind = fake_class(monkeypatch, f"{module}.AttributeDict", dict)
+    return kind(lr=1e-4, inner=kind(names=["a", "b"]), config=omega(monkeypatch))
+
+
+HYPER_PARAMETERS = {
+    "AttributeDict": attributes,
+    "AttributeDict of Lightning 2": lambda monkeypatch: attributes(monkeypatch, "lightning.fabric.utilities.data"),
+    "OmegaConf": omega,
+    "Namespace": lambda monkeypatch: argparse.Namespace(lr=1, root=PurePosixPath("/data")),
+    "defaultdict": lambda monkeypatch: defaultdict(list, {"a": [1], "b": {2, 3}}),
+    "arrays and types": lambda monkeypatch: [np.arange(3), np.float64(2), dict, list, str, int, None, True],
+    "a module of one's own": lambda monkeypatch: fake_class(monkeypatch, "ldm.data.imagenet.Config")(),
+}
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+@pytest.mark.parametrize("kind", HYPER_PARAMETERS)
+def test_hyper_parameters_are_read_over(tmp_path, form, kind, monkeypatch):
+    """What Lightning stores beside the weights is stood in for, and the weights are read."""
+    beside = {"hyper_parameters": HYPER_PARAMETERS[kind](monkeypatch), "global_step": 7}
+    path = save(tmp_path / "model.ckpt", tensors(), form, **beside)
+    monkeypatch.undo()
+    file = open_tensors(path)
+    assert file.metadata == {"global_step": 7}
+    assert torch.equal(file.read("plain"), tensors()["plain"])
+
+
+def test_hyper_parameters_of_omegaconf_itself(tmp_path):
+    omegaconf = pytest.importorskip("omegaconf")
+    config = omegaconf.OmegaConf.create({"a": [1, {"b": None}], "c": 1.5, "d": {"e": "x"}})
+    path = save(tmp_path / "model.ckpt", tensors(), "zip", hyper_parameters={"config": config, "list": config.a})
+    assert torch.equal(open_tensors(path).read("plain"), tensors()["plain"])
+
+
+def test_attributes_in_the_place_of_methods(tmp_path):
+    """An OrderedDict from a file may have attributes called items, keys and get."""
+    state = OrderedDict(a=torch.ones(2))
+    vars(state).update(itemZ=1, keyZ=2, geZ=3, valueZ=4)
+    path = tmp_path / "model.ckpt"
+    for content in (state, {"state_dict": state}, {"outer": state}):
+        torch.save(content, path, _use_new_zipfile_serialization=False)
+        data = path.read_bytes().replace(b"geZ", b"get").replace(b"keyZ", b"keys")
+        path.write_bytes(data.replace(b"itemZ", b"items").replace(b"valueZ", b"values"))
+        file = open_tensors(path)
+        (name,) = file.keys()
+        assert name in ("a", "outer.a") and torch.equal(file.read(name), torch.ones(2))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31mred", "\ud800"])
+def test_names_that_are_no_text(tmp_path, name):
+    torch.save({name: torch.ones(2)}, tmp_path / "model.ckpt")
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    header = json.dumps({name: entry}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    for path in (tmp_path / "model.ckpt", tmp_path / "model.safetensors"):
+        with pytest.raises(CheckpointError, match="names must be text"):
+            open_tensors(path)
+
+
+def test_a_pickle_whose_name_ends_in_safetensors(tmp_path):
+    """torch.load would believe the name."""
+    path = save(tmp_path / "model.safetensors", tensors(), "legacy")
+    assert torch.equal(open_tensors(path).read("plain"), tensors()["plain"])
 
 
 @pytest.mark.parametrize("form", ["safetensors", "zip"])
@@ -150,7 +244,7 @@ def test_damaged_safetensors(tmp_path, content, message):
         ({3: torch.ones(1)}, "names must be text"),
         ({"a": torch.ones(2, 2).to_sparse()}, "only dense real tensors"),
         ({"a": torch.ones(2, dtype=torch.complex64)}, "only dense real tensors"),
-        ("nowhere.ckpt", "is not a file"),
+        ("nowhere.ckpt", "no such file"),
     ],
 )
 def test_what_is_no_state_dict(source, message):

@@ -14,7 +14,7 @@ from latentdiff.training.first_stage.task import FirstStageTask
 PAPER = Path(__file__).parents[2] / "recipes" / "paper"
 
 # Released, but not trained by this package.
-ELSEWHERE = {"rdm768", "sd-1", "sd-2-base", "sd-2-v"}
+ELSEWHERE = {"rdm768", "sd-1", "sd-2-base", "sd-2-v", "sd-1-inpaint", "sd-2-inpaint"}
 # Batch, learning rate and thousands of steps in tables 12 to 15.
 RUNS = {
     "celeba256": (48, 9.6e-5, 410),

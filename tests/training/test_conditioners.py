@@ -374,7 +374,7 @@ BAD = {
         "inpaint",
         {"conditioning.dropout": 0.1},
         ConfigError,
-        "type is 'inpaint', which takes masks; it is",
+        "type is 'inpaint', which takes text, masks; it is",
     ),
     "unknown mask": ("inpaint", {"conditioning.masks": {"thik": 1}}, ConfigError, "unknown mask generator 'thik'"),
     "no mask": ("inpaint", {"conditioning.masks": {}}, ConfigError, "masks is empty"),

@@ -57,6 +57,7 @@ def test_what_may_change_when_a_run_goes_on():
 
 def test_what_a_pretrained_pipeline_brings_along():
     own = {"text_encoder", "vocabulary", "class_embedder", "layout_encoder", "layout_tokenizer", "segmentation_encoder"}
+    own |= {"text.text_encoder", "text.vocabulary"}
     expected = {"vae", "unet", "noise_schedule", "latent_scale_images", *(f"conditioning.{name}" for name in own)}
     assert of(DiffusionRecipe, "of_pipeline", True) == expected
 
@@ -119,7 +120,7 @@ WRONG = {
     "two conditioners' options": (
         DiffusionRecipe,
         {**DIFFUSION, "conditioning": {"type": "inpaint", "masks": {"thin": 1}, "degradation": "bsr"}},
-        "conditioning.degradation is given, but type is 'inpaint', which takes masks; it is an option of "
+        "conditioning.degradation is given, but type is 'inpaint', which takes text, masks; it is an option of "
         "'super-resolution'",
     ),
     "no type": (

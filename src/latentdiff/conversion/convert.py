@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import diffusers
@@ -14,21 +15,62 @@ from transformers import PretrainedConfig
 
 from latentdiff.conversion.describe import model_node
 from latentdiff.conversion.original import OpenedCheckpoint, add_scheduler, add_tokenizer, open_original
-from latentdiff.conversion.plan import COND_STAGE_PREFIX, FIRST_STAGE_PREFIX, ComponentPlan, make_conversion_plan
+from latentdiff.conversion.plan import COND_STAGE_PREFIX, FIRST_STAGE_PREFIX, ConversionPlan, make_conversion_plan
+from latentdiff.conversion.weights import BytesWritten, OriginalWeights, Weights, report_bytes, weights_of
 from latentdiff.errors import ConfigError, InputError
+from latentdiff.io.checkpoint_writer import write_checkpoint
 from latentdiff.io.files import atomic_folder
-from latentdiff.io.safetensors_writer import write_safetensors
+from latentdiff.io.safetensors_writer import TensorLayout, write_safetensors
+from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.tasks import TASKS
 from latentdiff.types import JSON, Components, Float64Array, Tokenizer
-
-BytesWritten = Callable[[int], object]
-"""A function that is called with the number of bytes written since the last call."""
 
 
 def check_output_is_new(out: Path) -> None:
     """InputError if there is anything at `out` that a conversion would replace."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{out} exists; choose another output folder, or delete it first")
+
+
+@dataclass(frozen=True)
+class DescribedModel:
+    """A model whose components are known and whose weights are read when they are written.
+
+    Attributes:
+        task: The task, as in `load_original`; None for a first stage or a classifier alone.
+        components: The components, with the names of `load_original` and pipelines; networks may have no weights.
+        weights: The weights of the networks.
+        notes: Sentences that say what is left out and why.
+    """
+
+    task: str | None
+    components: Components
+    weights: Mapping[str, Weights]
+    notes: tuple[str, ...] = ()
+
+
+def describe_original(
+    checkpoint: str | Path | Mapping[str, Tensor],
+    config: str | Path | Mapping[str, object] | None = None,
+    *,
+    ema: bool = True,
+    dtype: torch.dtype | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> DescribedModel:
+    """Open an original checkpoint for a conversion; arguments and errors are those of `convert_original`."""
+    return _described(open_original(checkpoint, config, ema=ema), dtype, tokenizer)
+
+
+def _described(opened: OpenedCheckpoint, dtype: torch.dtype | None, tokenizer: Tokenizer | None) -> DescribedModel:
+    plan = opened.plan
+    components: Components = {name: part.model for name, part in plan.parts.items()}
+    add_scheduler(opened, components)
+    if tokenizer is None:
+        add_tokenizer(opened, components)
+    else:
+        components["tokenizer"] = tokenizer
+    weights: dict[str, Weights] = {name: OriginalWeights(opened, part, dtype) for name, part in plan.parts.items()}
+    return DescribedModel(plan.task, components, weights, tuple(opened.notes))
 
 
 def convert_original(
@@ -63,27 +105,21 @@ def convert_original(
     out = Path(out)
     check_output_is_new(out)
     opened = open_original(checkpoint, config, ema=ema)
-    plan = opened.plan
-    components: Components = {name: part.model for name, part in plan.parts.items()}
-    add_scheduler(opened, components)
-    if tokenizer is None:
-        add_tokenizer(opened, components)
-    else:
-        components["tokenizer"] = tokenizer
+    model = _described(opened, dtype, tokenizer)
+    if model.task is not None and model.task not in TASKS:
+        raise ConfigError(f"there is no pipeline for {model.task}; load its components with load_original")
     with atomic_folder(out) as aside:
-        if plan.task is None:
-            (alone,) = plan.parts.values()
-            write_component(opened, alone, aside, dtype, progress)
+        if model.task is None:
+            ((name, alone),) = model.components.items()
+            write_component(alone, model.weights[name], aside, progress)
             return opened
-        if plan.task not in TASKS:
-            raise ConfigError(f"there is no pipeline for {plan.task}; load its components with load_original")
         index: JSON = {
-            "_class_name": TASKS[plan.task].pipeline_class,
+            "_class_name": TASKS[model.task].pipeline_class,
             "_diffusers_version": diffusers.__version__,
         }
-        for name, component in components.items():
-            if name in plan.parts:
-                write_component(opened, plan.parts[name], aside / name, dtype, progress)
+        for name, component in model.components.items():
+            if name in model.weights:
+                write_component(component, model.weights[name], aside / name, progress)
             else:
                 component.save_pretrained(aside / name)
             index[name] = [type(component).__module__.split(".")[0], type(component).__name__]
@@ -91,37 +127,76 @@ def convert_original(
     return opened
 
 
-def write_component(
-    opened: OpenedCheckpoint,
-    part: ComponentPlan,
-    folder: Path,
-    dtype: torch.dtype | None,
-    progress: BytesWritten | None,
-) -> None:
+def write_component(component: nn.Module, weights: Weights, folder: Path, progress: BytesWritten | None) -> None:
     """Write the configuration and the weights of one component; see `convert_original` for the arguments."""
     folder.mkdir(exist_ok=True)
-    if isinstance(part.model, diffusers.ModelMixin):
-        part.model.save_config(folder)
+    if isinstance(component, diffusers.ModelMixin):
+        component.save_config(folder)
         name = "diffusion_pytorch_model.safetensors"
     else:
-        config: PretrainedConfig = part.model.config
-        config.architectures = [type(part.model).__name__]
+        config: PretrainedConfig = component.config
+        config.architectures = [type(component).__name__]
         config.save_pretrained(folder)
         name = "model.safetensors"
-    layout = []
-    for key, names in part.map.sources.items():
-        stored = opened.file.info(opened.inventory.sources.get(key, key)).dtype
-        written = dtype if dtype is not None and stored.is_floating_point else stored
-        layout += [(ours, written, part.map.shapes[ours]) for ours in names]
-    write_safetensors(folder / name, layout, report_bytes(opened.tensors(part, dtype), progress))
+    write_weights(folder / name, weights, progress)
 
 
-def report_bytes(tensors: Iterator[tuple[str, Tensor]], progress: BytesWritten | None) -> Iterator[tuple[str, Tensor]]:
-    """Pass tensors on, and call `progress` with the bytes of each when it has been used."""
-    for key, tensor in tensors:
-        yield key, tensor
-        if progress is not None:
-            progress(tensor.nbytes)
+def write_weights(path: Path, weights: Weights, progress: BytesWritten | None) -> None:
+    """Write the weights of one component as a safetensors file."""
+    layout = [(name, info.dtype, info.shape) for name, info in weights.infos.items()]
+    tensors = ((name, weights.read(name)) for name in weights.infos)
+    write_safetensors(path, layout, report_bytes(tensors, progress))
+
+
+@dataclass(frozen=True)
+class OriginalForm:
+    """A model in the original code's format, whose weights are read when they are asked for.
+
+    Attributes:
+        config: The content of the YAML.
+        layout: The name, dtype and shape of each tensor.
+        copies: Further names of some of them.
+        plan: The plan of the components.
+        weights: Their weights.
+        buffers: The tensors of the noise schedule.
+    """
+
+    config: JSON
+    layout: TensorLayout
+    copies: Mapping[str, str]
+    plan: ConversionPlan
+    weights: Mapping[str, Weights]
+    buffers: Mapping[str, Tensor]
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The names and tensors, in the order of the layout."""
+        for name, part in self.plan.parts.items():
+            yield from part.map.to_original(self.weights[name].read)
+        yield from self.buffers.items()
+
+
+def original_form(components: Components, weights: Mapping[str, Weights]) -> OriginalForm:
+    """The original code's form of a model; no weights are read.
+
+    Raises:
+        ConfigError: If the original code can't make one of the components.
+    """
+    node = model_node(components)
+    plan = make_conversion_plan(node)
+    layout: list[tuple[str, torch.dtype, tuple[int, ...]]] = []
+    for name, part in plan.parts.items():
+        infos = weights[name].infos
+        if {key: info.shape for key, info in infos.items()} != part.map.shapes:
+            raise ConfigError(f"{name} is a {type(components[name]).__name__} that the original code can't make")
+        shapes = part.map.original_shapes
+        layout += [(key, infos[names[0]].dtype, shapes[key]) for key, names in part.map.sources.items()]
+    copies = {}
+    if plan.shared_first_stage:
+        first = [key for key, _, _ in layout if key.startswith(FIRST_STAGE_PREFIX)]
+        copies = {COND_STAGE_PREFIX + key.removeprefix(FIRST_STAGE_PREFIX): key for key in first}
+    buffers = {} if plan.scheduler is None else schedule_buffers(DDIMScheduler(**plan.scheduler).schedule.betas)
+    layout += [(key, tensor.dtype, tuple(tensor.shape)) for key, tensor in buffers.items()]
+    return OriginalForm({"model": node}, layout, copies, plan, weights, buffers)
 
 
 def to_original(components: Components, dtype: torch.dtype | None = None) -> tuple[JSON, dict[str, Tensor]]:
@@ -137,25 +212,9 @@ def to_original(components: Components, dtype: torch.dtype | None = None) -> tup
     Raises:
         ConfigError: If the original code can't make one of the components.
     """
-    node = model_node(components)
-    plan = make_conversion_plan(node)
-    state: dict[str, Tensor] = {}
-    for name, part in plan.parts.items():
-        model: nn.Module = components[name]
-        ours = model.state_dict()
-        if {key: tuple(tensor.shape) for key, tensor in ours.items()} != part.map.shapes:
-            raise ConfigError(f"{name} is a {type(model).__name__} that the original code can't make")
-
-        def read(key: str, ours: dict[str, Tensor] = ours) -> Tensor:
-            return ours[key] if dtype is None else ours[key].to(dtype)
-
-        state |= dict(part.map.to_original(read))
-    if plan.shared_first_stage:
-        first = [key for key in state if key.startswith(FIRST_STAGE_PREFIX)]
-        state |= {COND_STAGE_PREFIX + key.removeprefix(FIRST_STAGE_PREFIX): state[key] for key in first}
-    if plan.scheduler is not None:
-        state |= schedule_buffers(components["scheduler"].schedule.betas)
-    return {"model": node}, state
+    form = original_form(components, weights_of(components, dtype=dtype))
+    state = dict(form.tensors())
+    return form.config, state | {copy: state[key] for copy, key in form.copies.items()}
 
 
 def schedule_buffers(schedule: Float64Array) -> dict[str, Tensor]:
@@ -181,23 +240,31 @@ def schedule_buffers(schedule: Float64Array) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in buffers.items()}
 
 
-def save_original(components: Components, out: str | Path, dtype: torch.dtype | None = None) -> None:
+def save_original(
+    components: Components,
+    out: str | Path,
+    dtype: torch.dtype | None = None,
+    *,
+    weights: Mapping[str, Weights] | None = None,
+    progress: BytesWritten | None = None,
+) -> None:
     """Write a model in the original code's format: a folder with `config.yaml` and `model.ckpt`.
 
     Args:
         components: The components, as in `to_original`.
         out: The folder to make; it must not exist.
         dtype: The data type of the networks' weights; None keeps theirs.
+        weights: The weights of networks that have none in memory.
+        progress: A function that is called with the number of bytes written since the last call.
 
     Raises:
         InputError: If `out` exists.
-        ConfigError: If the original code can't make one of the components.
+        ConfigError: If the original code can't make one of the components; no weights have been read then.
     """
     out = Path(out)
     check_output_is_new(out)
-    config, state = to_original(components, dtype)
+    form = original_form(components, weights_of(components, weights, dtype))
     with atomic_folder(out) as aside:
-        (aside / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        contiguous = {key: tensor.detach().contiguous() for key, tensor in state.items()}
-        with open(aside / "model.ckpt", "wb") as file:  # with a path, torch's error would not say why it can't write
-            torch.save({"state_dict": contiguous, "global_step": 0}, file)
+        (aside / "config.yaml").write_text(yaml.safe_dump(form.config, sort_keys=False), encoding="utf-8")
+        tensors = report_bytes(form.tensors(), progress)
+        write_checkpoint(aside / "model.ckpt", form.layout, tensors, copies=form.copies, metadata={"global_step": 0})

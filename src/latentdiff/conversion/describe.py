@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 from latentdiff.conversion.plan import ORIGINAL_BETA_SCHEDULES, ORIGINAL_PREDICTION_TYPES
 from latentdiff.conversion.zoo import (
     ENCODER_MODULE,
     KL_TARGET,
+    LDM_MODULE,
     LDM_TARGET,
     UNET_TARGET,
     VQ_INTERFACE_TARGET,
     VQ_TARGET,
 )
 from latentdiff.errors import ConfigError
+from latentdiff.tasks import TASKS
 from latentdiff.types import JSON, Components, Config, FirstStage, TextEncoder
 
 
@@ -29,16 +33,17 @@ def model_node(components: Components) -> JSON:
     vae = components["vae"]
     if "unet" not in components:
         return first_stage_node(vae, interface=False)
+    target, conditioning = _conditioning(components)
     unet, schedule = unet_node(components["unet"].config), schedule_params(components["scheduler"].config)
     return {
-        "target": LDM_TARGET,
+        "target": target,
         "params": {
             **schedule,
             "image_size": unet["params"]["image_size"],
             "channels": unet["params"]["out_channels"],
             "scale_factor": float(vae.config.scaling_factor),
             "use_ema": False,
-            **cond_stage_params(components),
+            **conditioning,
             "unet_config": unet,
             "first_stage_config": first_stage_node(vae, interface=True),
         },
@@ -47,12 +52,10 @@ def model_node(components: Components) -> JSON:
 
 def unet_node(config: JSON) -> JSON:
     """The node `unet_config` for the configuration of our UNet."""
-    channels, heads = list(config["block_out_channels"]), config["num_attention_heads"]
-    width, depth = channels[0], config["transformer_layers_per_block"]
+    channels = list(config["block_out_channels"])
+    width = channels[0]
     if any(channel % width for channel in channels):
         raise _impossible("unet", f"block_out_channels {channels}", "multiples of the first")
-    if not (heads is None or isinstance(heads, int)) or not isinstance(depth, int):
-        raise _impossible("unet", f"heads {heads} and depth {depth} that differ between levels", "one number each")
     if config["norm_num_groups"] != 32 or not config["mid_block_attention"]:
         raise _impossible(
             "unet", "other norm_num_groups than 32 or a middle without attention", "32 groups and attention"
@@ -61,7 +64,7 @@ def unet_node(config: JSON) -> JSON:
     if config["cross_attention_dim"] is not None:
         transformer = {
             "use_spatial_transformer": True,
-            "transformer_depth": depth,
+            "transformer_depth": _depth(config),
             "context_dim": config["cross_attention_dim"],
         }
         if config["use_linear_projection"]:  # the code of SD 2.x has this parameter, that of 2022 has not
@@ -74,12 +77,37 @@ def unet_node(config: JSON) -> JSON:
         "attention_resolutions": [2**level for level, attends in enumerate(config["attention_levels"]) if attends],
         "num_res_blocks": config["layers_per_block"],
         "channel_mult": [channel // width for channel in channels],
-        **({"num_heads": heads} if heads is not None else {"num_head_channels": config["num_head_channels"]}),
+        **_heads(config, channels),
         "use_scale_shift_norm": config["resnet_time_scale_shift"] == "scale_shift",
         "resblock_updown": config["resnet_resampling"],
         **transformer,
     }
     return {"target": UNET_TARGET, "params": params}
+
+
+def _heads(config: JSON, channels: list[int]) -> JSON:
+    """The number of a UNet's attention heads, or their width if it is that which levels have in common."""
+    heads = config["num_attention_heads"]
+    if heads is None:
+        return {"num_head_channels": config["num_head_channels"]}
+    numbers = [heads] * len(channels) if isinstance(heads, int) else list(heads)
+    levels = [*zip(channels, numbers, config["attention_levels"], strict=True), (channels[-1], numbers[-1], True)]
+    attending = [(channel, number) for channel, number, attends in levels if attends]
+    if len({number for _, number in attending}) == 1:
+        return {"num_heads": numbers[-1]}
+    widths = {channel // number for channel, number in attending}
+    if len(widths) > 1:
+        raise _impossible("unet", f"heads {heads} whose number and width differ between levels", "one number or width")
+    return {"num_head_channels": widths.pop()}
+
+
+def _depth(config: JSON) -> int:
+    """The number of transformer blocks in each of a UNet's spatial transformers."""
+    depth = config["transformer_layers_per_block"]
+    depths = {depth} if isinstance(depth, int) else {*compress(depth, config["attention_levels"]), depth[-1]}
+    if len(depths) > 1:
+        raise _impossible("unet", f"transformers of depth {depth}, which differs between levels", "one depth")
+    return int(depths.pop())
 
 
 def first_stage_node(vae: FirstStage, *, interface: bool) -> JSON:
@@ -132,8 +160,8 @@ def schedule_params(config: JSON) -> JSON:
     }
 
 
-def cond_stage_params(components: Components) -> JSON:
-    """The original's parameters of the conditioning stage, which is what is beside UNet, first stage and scheduler."""
+def _conditioning(components: Components) -> tuple[str, JSON]:
+    """The original's class of a model, and the parameters that are not those of UNet, first stage and scheduler."""
     node: str | JSON
     if "class_embedder" in components:
         config = components["class_embedder"].config
@@ -146,13 +174,22 @@ def cond_stage_params(components: Components) -> JSON:
     elif "layout_encoder" in components:
         params = {**_bert_params(components["layout_encoder"].config), "use_tokenizer": False}
         key, node = "coordinates_bbox", _encoder("BERTEmbedder", params)
-    elif "text_encoder" in components:
+    elif components.get("text_encoder") is not None:
         key, node = "caption", _text(components["text_encoder"])
     else:
         key, node = _without_encoder(components["unet"].config, components["vae"].config.latent_channels)
-    crossed = components["unet"].config.cross_attention_dim is not None
-    mode = {"conditioning_key": "crossattn"} if crossed else {"concat_mode": True}
-    return {**mode, "cond_stage_key": key, "cond_stage_config": node}
+    unet, latents = components["unet"].config, components["vae"].config.latent_channels
+    params = {"cond_stage_key": key, "cond_stage_config": node}
+    if unet.cross_attention_dim is None:
+        return LDM_TARGET, {"concat_mode": True, **params}
+    if unet.in_channels == latents:
+        return LDM_TARGET, {"conditioning_key": "crossattn", **params}
+    task = TASKS["inpaint" if unet.in_channels == 2 * latents + 1 else "super-resolution"]
+    return f"{LDM_MODULE}{task.original_hybrid}", {
+        "conditioning_key": "hybrid",
+        "concat_keys": list(task.concat_keys),
+        **params,
+    }
 
 
 def _without_encoder(unet: Config, latents: int) -> tuple[str, str | JSON]:

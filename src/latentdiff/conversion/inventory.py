@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from latentdiff.conversion.plan import COND_STAGE_PREFIX, FIRST_STAGE_PREFIX, UNET_PREFIX, ConversionPlan
+from latentdiff.conversion.plan import COND_STAGE_PREFIX, FIRST_STAGE_PREFIX, UNET_PREFIX, ComponentPlan, ConversionPlan
 from latentdiff.conversion.tensor_map import Shapes
 from latentdiff.errors import CheckpointError
 
@@ -68,8 +68,13 @@ def account_for(plan: ConversionPlan, shapes: Shapes, *, ema: bool) -> Inventory
         left = {key for key in left if not key.startswith(UNET_PREFIX)}
     elif ema and "unet" in plan.parts:
         notes.append("The checkpoint has no averaged weights; the UNet has the raw ones.")
+    for part in plan.parts.values():
+        sources |= shortened_sources(part, shapes)
     for name, part in plan.parts.items():
-        dropped = {key for key in left if any(key.startswith(part.prefix + start) for start in part.network.dropped)}
+        starts = tuple(part.prefix + start for start in part.network.dropped)
+        if part.network.optional:
+            starts += tuple(start.replace(part.network.optional, "", 1) for start in starts)
+        dropped = {key for key in left if key.startswith(starts)}
         if dropped:
             notes.append(
                 f"{name}: {len(dropped)} tensors that sampling doesn't need were left out ({min(dropped)}, ...)."
@@ -101,6 +106,14 @@ def ema_sources(plan: ConversionPlan, shapes: Shapes) -> dict[str, str]:
     keys = plan.parts["unet"].map.original_shapes
     twins = {key: EMA_PREFIX + key.removeprefix("model.").replace(".", "") for key in keys}
     return twins if any(twin in shapes for twin in twins.values()) else {}
+
+
+def shortened_sources(part: ComponentPlan, shapes: Shapes) -> dict[str, str]:
+    """The names of a component's tensors, with those in the file where these lack the optional piece."""
+    if not part.network.optional:
+        return {}
+    short = {key: key.replace(part.network.optional, "", 1) for key in part.map.original_shapes}
+    return {key: name for key, name in short.items() if key not in shapes and name in shapes}
 
 
 def check_copies(shapes: Shapes, copies: set[str]) -> None:

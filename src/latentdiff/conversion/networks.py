@@ -8,7 +8,17 @@ from functools import partial
 
 from torch import nn
 
-from latentdiff.conversion.nodes import REQUIRED, class_of, integer_list, params_of, positive_integer, take_params
+from latentdiff.conversion.nodes import (
+    MAX_LAYERS,
+    MAX_LEVELS,
+    REQUIRED,
+    class_of,
+    integer_list,
+    params_of,
+    positive_integer,
+    share,
+    take_params,
+)
 from latentdiff.conversion.rules import (
     CLIP_RULES,
     OPEN_CLIP_RULES,
@@ -33,6 +43,7 @@ class Network:
         rules: The rules for the names of its tensors.
         prefix: The prefix of all its names in the original, after the component's own prefix in the checkpoint.
         dropped: Prefixes, after the component's own, of tensors that this component doesn't need.
+        optional: A piece of the original's names, after the component's own prefix, that some checkpoints leave out.
         tokenizer: The function that makes the tokenizer of a text encoder, which no checkpoint holds; None if the
             package doesn't have it.
     """
@@ -42,6 +53,7 @@ class Network:
     rules: Rules
     prefix: str = ""
     dropped: tuple[str, ...] = ()
+    optional: str = ""
     tokenizer: Callable[[], Tokenizer] | None = None
 
 
@@ -91,14 +103,16 @@ def unet_network(node: object, sample_size: int | None) -> Network:
     given = take_params(
         params_of(node, "unet_config"), "unet_config", known=UNET_KNOWN, fixed=UNET_FIXED, ignored=UNET_IGNORED
     )
-    context = given["context_dim"] if given["use_spatial_transformer"] else None
-    if given["use_spatial_transformer"] and context is None:
-        raise ConfigError("unet_config lacks context_dim, which use_spatial_transformer needs; add it")
+    context = None
+    if given["use_spatial_transformer"]:
+        if given["context_dim"] is None:
+            raise ConfigError("unet_config lacks context_dim, which use_spatial_transformer needs; add it")
+        context = positive_integer(given["context_dim"], "unet_config.context_dim")
     config = {
         "sample_size": sample_size or given["image_size"],
         "out_channels": positive_integer(given["out_channels"], "unet_config.out_channels"),
         "cross_attention_dim": context,
-        "transformer_layers_per_block": given["transformer_depth"],
+        "transformer_layers_per_block": positive_integer(given["transformer_depth"], "transformer_depth", MAX_LAYERS),
         "use_linear_projection": bool(given["use_linear_in_transformer"]),
         **_levels(given, "unet_config"),
     }
@@ -117,11 +131,11 @@ def _levels(given: JSON, where: str) -> JSON:
     return {
         "in_channels": positive_integer(given["in_channels"], f"{where}.in_channels"),
         "block_out_channels": tuple(width * factor for factor in multipliers),
-        "layers_per_block": positive_integer(given["num_res_blocks"], f"{where}.num_res_blocks"),
+        "layers_per_block": positive_integer(given["num_res_blocks"], f"{where}.num_res_blocks", MAX_LAYERS),
         "attention_levels": tuple(2**level in factors for level in range(len(multipliers))),
         "resnet_time_scale_shift": "scale_shift" if given["use_scale_shift_norm"] else "default",
         "resnet_resampling": bool(given["resblock_updown"]),
-        "dropout": float(given["dropout"]),
+        "dropout": share(given["dropout"], f"{where}.dropout"),
         **{name: positive_integer(value, f"{where}'s {name}") for name, value in heads.items()},
     }
 
@@ -247,7 +261,7 @@ def _autoencoder(network: JSON, latents: int) -> JSON:
         "in_channels": positive_integer(network["in_channels"], "ddconfig.in_channels"),
         "out_channels": positive_integer(network["out_ch"], "ddconfig.out_ch"),
         "block_out_channels": tuple(width * factor for factor in channels),
-        "layers_per_block": positive_integer(network["num_res_blocks"], "ddconfig.num_res_blocks"),
+        "layers_per_block": positive_integer(network["num_res_blocks"], "ddconfig.num_res_blocks", MAX_LAYERS),
         "latent_channels": latents,
         "sample_size": side,
         "down_block_types": tuple(ENCODER_BLOCKS[attend] for attend in attends),
@@ -282,11 +296,11 @@ def text_transformer_network(node: object) -> Network:
         "vocab_size": positive_integer(given["vocab_size"], "cond_stage_config.vocab_size"),
         "max_position_embeddings": positive_integer(given["max_seq_len"], "cond_stage_config.max_seq_len"),
         "hidden_size": positive_integer(given["n_embed"], "cond_stage_config.n_embed"),
-        "num_hidden_layers": positive_integer(given["n_layer"], "cond_stage_config.n_layer"),
+        "num_hidden_layers": positive_integer(given["n_layer"], "cond_stage_config.n_layer", MAX_LAYERS),
     }
     has_vocabulary = given["use_tokenizer"] and config["vocab_size"] == BERT_TOKENS
     tokenizer = partial(load_tokenizer, BERT_VOCABULARY, config["max_position_embeddings"]) if has_vocabulary else None
-    return Network(LDMTextEncoder, config, TEXT_RULES, "transformer.", ("transformer.to_logits.",), tokenizer)
+    return Network(LDMTextEncoder, config, TEXT_RULES, "transformer.", ("transformer.to_logits.",), tokenizer=tokenizer)
 
 
 NULL_CLASSES = {1001: 1000}
@@ -305,7 +319,8 @@ def class_embedder_network(node: object) -> Network:
         ignored=("key",),
     )
     count = positive_integer(given["n_classes"], "cond_stage_config.n_classes")
-    config = {"num_classes": count, "embed_dim": given["embed_dim"], "null_class": NULL_CLASSES.get(count)}
+    embedding = positive_integer(given["embed_dim"], "cond_stage_config.embed_dim")
+    config = {"num_classes": count, "embed_dim": embedding, "null_class": NULL_CLASSES.get(count)}
     return Network(ClassEmbedder, config, SAME_RULES)
 
 
@@ -321,9 +336,9 @@ def segmentation_encoder_network(node: object) -> Network:
         ignored=(),
     )
     config = {
-        "in_channels": given["in_channels"],
-        "out_channels": given["out_channels"],
-        "num_stages": given["n_stages"],
+        "in_channels": positive_integer(given["in_channels"], "cond_stage_config.in_channels"),
+        "out_channels": positive_integer(given["out_channels"], "cond_stage_config.out_channels"),
+        "num_stages": positive_integer(given["n_stages"], "cond_stage_config.n_stages", MAX_LEVELS),
     }
     return Network(SegmentationEncoder, config, SAME_RULES)
 
@@ -336,7 +351,9 @@ def clip_text_encoder_network(node: object) -> Network:
     _only_fixed(node, {**fixed, "max_length": (77,)})
     config = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
     dropped = ("transformer.text_model.embeddings.position_ids",)
-    return Network(make_clip, config, CLIP_RULES, "transformer.", dropped, clip_tokenizer)
+    return Network(
+        make_clip, config, CLIP_RULES, "transformer.", dropped, optional="text_model.", tokenizer=clip_tokenizer
+    )
 
 
 def open_clip_text_encoder_network(node: object) -> Network:
@@ -353,7 +370,7 @@ def open_clip_text_encoder_network(node: object) -> Network:
         "projection_dim": 1024,
     }
     last = ("model.transformer.resblocks.23.", "model.text_projection", "model.logit_scale", "model.attn_mask")
-    return Network(make_clip, config, OPEN_CLIP_RULES, "model.", last, open_clip_tokenizer)
+    return Network(make_clip, config, OPEN_CLIP_RULES, "model.", last, tokenizer=open_clip_tokenizer)
 
 
 def _only_fixed(node: object, fixed: Mapping[str, tuple[object, ...]]) -> None:

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import yaml
 
-from latentdiff.errors import ConfigError, one_line
+from latentdiff.errors import CheckpointError, ConfigError, one_line
+from latentdiff.io.file_kinds import check_regular_file
 from latentdiff.registry import nearest
 from latentdiff.types import JSON
+
+MAX_LEVELS = 32
+MAX_LAYERS = 1000
+MAX_WIDTH = 2**24  # of anything that is counted in channels, classes, tokens or codes
+MAX_YAML_BYTES = 2**20
 
 REQUIRED = object()
 """In place of a default, in a table of parameters: the parameter must be given."""
@@ -25,15 +31,20 @@ def read_config(config: str | Path | Mapping[str, object]) -> JSON:
     values: object = config
     if not isinstance(config, Mapping):
         try:
+            check_regular_file(Path(config))
+            if Path(config).stat().st_size > MAX_YAML_BYTES:
+                raise ConfigError(f"config {config} has more than {MAX_YAML_BYTES} bytes; give the model's YAML file")
             text = Path(config).read_text(encoding="utf-8")
             if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
                 raise ConfigError(
                     f"config {config} repeats values by alias (*name), of which a few make billions; write them out"
                 )
             values = yaml.safe_load(text)
+        except CheckpointError as error:
+            raise ConfigError(f"config: {error}") from None
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"config {config} cannot be read ({error}); give the model's YAML file") from None
-        except (yaml.YAMLError, RecursionError) as error:
+        except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:  # of dates and numbers, too
             raise ConfigError(f"config {config} is not YAML: {one_line(error)}") from None
     node = values.get("model", values) if isinstance(values, Mapping) else None
     if not isinstance(node, Mapping) or not isinstance(node.get("target"), str):
@@ -105,14 +116,23 @@ def take_params(
 
 
 def integer_list(value: object, where: str) -> tuple[int, ...]:
-    """Check that a parameter is a list of integers from 0 to 2**31 - 1, and return it; else raise a ConfigError."""
+    """Check that a parameter is a list of at most `MAX_LEVELS` whole numbers, and return it; else a ConfigError."""
     if not isinstance(value, (list, tuple)) or not all(type(entry) is int and 0 <= entry < 2**31 for entry in value):
         raise ConfigError(f"{where} is {value!r}; it must be a list of whole numbers")
+    if len(value) > MAX_LEVELS:
+        raise ConfigError(f"{where} has {len(value)} entries; at most {MAX_LEVELS} can be converted")
     return tuple(value)
 
 
-def positive_integer(value: object, where: str) -> int:
-    """Check that a parameter is an integer from 1 to 2**31 - 1, and return it; else raise a ConfigError."""
-    if type(value) is not int or not 0 < value < 2**31:
-        raise ConfigError(f"{where} is {value!r}; it must be a positive whole number")
+def positive_integer(value: object, where: str, most: int = MAX_WIDTH) -> int:
+    """Check that a parameter is an integer from 1 to `most`, and return it; else raise a ConfigError."""
+    if type(value) is not int or not 0 < value <= most:
+        raise ConfigError(f"{where} is {value!r}; it must be a whole number from 1 to {most}")
     return value
+
+
+def share(value: object, where: str) -> float:
+    """Check that a parameter is a number from 0 to 1, and return it; else raise a ConfigError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ConfigError(f"{where} is {value!r}; it must be a number from 0 to 1")
+    return float(value)

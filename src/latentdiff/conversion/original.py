@@ -15,7 +15,7 @@ from latentdiff.conversion.nodes import read_config
 from latentdiff.conversion.plan import ComponentPlan, ConversionPlan, make_conversion_plan
 from latentdiff.conversion.zoo import recognise, zoo_config
 from latentdiff.errors import CheckpointError
-from latentdiff.io.tensor_files import TensorFile, open_tensors
+from latentdiff.io.tensor_files import TensorFile, TensorInfo, open_tensors
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.types import JSON, Components
 
@@ -55,11 +55,19 @@ class OpenedCheckpoint:
     inventory: Inventory
     notes: list[str] = field(default_factory=list)
 
+    def info(self, key: str) -> TensorInfo:
+        """The dtype and shape of the tensor that a component looks for under the name `key`."""
+        return self.file.info(self.inventory.sources.get(key, key))
+
+    def read(self, key: str) -> Tensor:
+        """Read the tensor that a component looks for under the name `key`."""
+        return self.file.read(self.inventory.sources.get(key, key))
+
     def tensors(self, part: ComponentPlan, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
         """Read the tensors of a component one after the other, under our names; floats are converted to `dtype`."""
 
         def read(key: str) -> Tensor:
-            tensor = self.file.read(self.inventory.sources.get(key, key))
+            tensor = self.read(key)
             return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
         return part.map.to_ours(read)
@@ -76,8 +84,8 @@ def open_original(
     Arguments and errors are those of `load_original`.
     """
     file = open_tensors(checkpoint)
-    refuse_foreign("the state dict" if isinstance(checkpoint, Mapping) else checkpoint, file.keys())
     shapes = {key: file.info(key).shape for key in file.keys()}  # noqa: SIM118
+    refuse_foreign("the state dict" if isinstance(checkpoint, Mapping) else checkpoint, shapes)
     notes = []
     if config is None:
         name, node = recognise(shapes)

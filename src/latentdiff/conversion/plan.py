@@ -9,17 +9,21 @@ from accelerate import init_empty_weights
 from torch import nn
 
 from latentdiff.conversion import networks
+from latentdiff.conversion.foreign import refuse_foreign_channels, refuse_foreign_class
 from latentdiff.conversion.networks import Network
 from latentdiff.conversion.nodes import REQUIRED, class_of, params_of, take_params
 from latentdiff.conversion.tensor_map import TensorMap
-from latentdiff.errors import ConfigError
+from latentdiff.errors import ConfigError, LatentDiffError, one_line
 from latentdiff.registry import nearest
-from latentdiff.tasks import TASKS, TaskSpec, task_of_original_encoder
+from latentdiff.tasks import TASKS, TaskSpec, task_of_hybrid, task_of_original_encoder
 from latentdiff.types import JSON
 
 UNET_PREFIX, FIRST_STAGE_PREFIX, COND_STAGE_PREFIX = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 
-DIFFUSION_CLASSES = ("LatentDiffusion", "LatentInpaintDiffusion")
+DIFFUSION_CLASSES = (
+    "LatentDiffusion",
+    *(spec.original_hybrid for spec in TASKS.values() if spec.original_hybrid is not None),
+)
 MODEL_KNOWN: dict[str, object] = {
     "unet_config": REQUIRED,
     "first_stage_config": REQUIRED,
@@ -37,13 +41,15 @@ MODEL_KNOWN: dict[str, object] = {
     "scale_factor": 1.0,
     "scale_by_std": False,
     "use_ema": True,
+    "concat_keys": None,
 }
 MODEL_IGNORED = (
     "ckpt_path", "ignore_keys", "load_only_unet", "monitor", "first_stage_key", "channels", "log_every_t",
     "clip_denoised", "loss_type", "cosine_s", "original_elbo_weight", "v_posterior", "l_simple_weight",
     "use_positional_encodings", "learn_logvar", "logvar_init", "num_timesteps_cond", "cond_stage_trainable",
-    "cond_stage_forward", "scheduler_config", "finetune_keys", "concat_keys", "masked_image_key", "base_learning_rate",
+    "cond_stage_forward", "scheduler_config", "finetune_keys", "masked_image_key", "base_learning_rate",
     "split_input_params", "ucg_training", "reset_ema", "reset_num_ema_updates", "make_it_fit", "text_embedding_key",
+    "keep_finetune_dims", "c_concat_log_start", "c_concat_log_end",
 )  # fmt: skip
 """The parameters of a diffusion model that change neither its networks nor its noise schedule."""
 
@@ -132,10 +138,11 @@ def make_conversion_plan(node: JSON) -> ConversionPlan:
     if name in networks.CLASSIFIER_CLASSES:
         return ConversionPlan(None, {"classifier": plan_component(networks.classifier_network(node), "")})
     if name not in DIFFUSION_CLASSES:
+        refuse_foreign_class(name)
         alone = (*networks.KL_CLASSES, *networks.VQ_CLASSES, *networks.CLASSIFIER_CLASSES)
         known = (*DIFFUSION_CLASSES, *alone)
         raise ConfigError(f"the model has the class {name!r}; {nearest(name, known)}")
-    fixed = {"given_betas": (None,)}
+    fixed = dict.fromkeys(("given_betas", "low_scale_config", "low_scale_key", "reshuffle_patch_size"), (None,))
     given = take_params(params_of(node, "model"), "model", known=MODEL_KNOWN, fixed=fixed, ignored=MODEL_IGNORED)
     spec, network = cond_stage(given["cond_stage_config"])
     size = given["image_size"] if isinstance(given["image_size"], int) else None
@@ -150,14 +157,8 @@ def make_conversion_plan(node: JSON) -> ConversionPlan:
     }
     if spec.encoder is not None and network is not None:
         parts[spec.encoder] = plan_component(network(given["cond_stage_config"]), COND_STAGE_PREFIX)
-    task = spec.name
-    unet, vae = parts["unet"].network.config, parts["vae"].network.config
-    if unet["cross_attention_dim"] is not None and task == "super-resolution":
-        task = "retrieval-augmented"  # its conditioning stage is torch.nn.Identity, too, but passes on embeddings
-    if task == "text-to-image" and unet["in_channels"] > vae["latent_channels"]:
-        task = "inpaint"
     return ConversionPlan(
-        task,
+        _task(name, spec, given, parts["unet"].network.config, parts["vae"].network.config),
         parts,
         scheduler_arguments(given),
         scale_by_std=bool(given["scale_by_std"]),
@@ -165,10 +166,53 @@ def make_conversion_plan(node: JSON) -> ConversionPlan:
     )
 
 
+def _task(class_name: str, spec: TaskSpec, given: JSON, unet: JSON, vae: JSON) -> str:
+    """The task of a diffusion model.
+
+    Args:
+        class_name: The class of the model.
+        spec: The task that its conditioning stage is for.
+        given: The parameters of the model.
+        unet: The configuration of the UNet.
+        vae: The configuration of the first stage.
+
+    Raises:
+        ConfigError: If the class or the channels are those of no model that this package has.
+    """
+    if unet["cross_attention_dim"] is not None and spec.name == "super-resolution":
+        return "retrieval-augmented"  # its conditioning stage is torch.nn.Identity, too, but passes on embeddings
+    hybrid = task_of_hybrid(class_name)
+    if spec.name != "text-to-image":
+        if hybrid is not None or given["conditioning_key"] == "hybrid":
+            raise ConfigError(f"{class_name} with both contexts at once needs a text encoder, not that of {spec.name}")
+        return spec.name
+    extra = unet["in_channels"] - vae["latent_channels"]
+    if extra == 0 and hybrid is None:
+        return spec.name
+    channels = {"inpaint": vae["latent_channels"] + 1, "super-resolution": vae["in_channels"]}
+    task = hybrid or next((TASKS[name] for name, number in channels.items() if number == extra), None)
+    if task is None or channels[task.name] != extra:
+        refuse_foreign_channels(extra)
+        fits = ", ".join(f"{number} for {name}" for name, number in channels.items())
+        raise ConfigError(f"the UNet of {class_name} takes {extra} channels beside latents and text; known: {fits}")
+    if given["conditioning_key"] != "hybrid":
+        key = given["conditioning_key"]
+        raise ConfigError(f"conditioning_key is {key!r}, but the UNet takes text and {extra} channels; give 'hybrid'")
+    keys = given["concat_keys"]
+    if keys is not None and keys not in (list(task.concat_keys), task.concat_keys):
+        raise ConfigError(f"concat_keys is {keys!r}; only {list(task.concat_keys)} can be converted, in this order")
+    return task.name
+
+
 def plan_component(network: Network, prefix: str) -> ComponentPlan:
     """The plan of a component whose parameters are on the meta device; buffers are real, since no file holds them."""
-    with init_empty_weights(include_buffers=False):
-        model = network.component(**network.config).eval()
+    try:
+        with init_empty_weights(include_buffers=False):
+            model = network.component(**network.config).eval()
+    except LatentDiffError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, AttributeError) as error:
+        raise ConfigError(f"a network of the config can't be made ({one_line(error)}); check its numbers") from None
     return ComponentPlan(network, prefix, model, TensorMap(model, network.rules, prefix + network.prefix))
 
 
@@ -183,7 +227,7 @@ def scheduler_arguments(given: JSON) -> JSON:
             raise ConfigError(f"unknown {name} {given[name]!r}; {nearest(given[name], known)}")
     for name, low in (("linear_start", 0), ("linear_end", 0), ("timesteps", 1)):
         if isinstance(given[name], bool) or not isinstance(given[name], (int, float)) or not low <= given[name] < 1e6:
-            raise ConfigError(f"{name} is {given[name]!r}; it must be a number of at least {low}")
+            raise ConfigError(f"{name} is {given[name]!r}; it must be a number from {low} to a million")
     return {
         "num_train_timesteps": int(given["timesteps"]),
         "beta_schedule": ORIGINAL_BETA_SCHEDULES[given["beta_schedule"]],

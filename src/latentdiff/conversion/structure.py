@@ -22,6 +22,7 @@ COND_TENSORS = {
     "channel_mapper.weight": "SpatialRescaler",
     "encoder.conv_in.weight": "__is_first_stage__",
     "transformer.text_model.embeddings.token_embedding.weight": "FrozenCLIPEmbedder",
+    "transformer.embeddings.token_embedding.weight": "FrozenCLIPEmbedder",  # by transformers 5
     "model.token_embedding.weight": "FrozenOpenCLIPEmbedder",
 }
 

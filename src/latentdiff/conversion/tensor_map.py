@@ -62,10 +62,13 @@ class TensorMap:
 
     def to_ours(self, read: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Our names and tensors, one after the other, made from the original's, each of which is read once."""
-        for key, names in self.sources.items():
-            tensor = read(key)
-            for name in names:
-                yield name, _cut(tensor, self.places[name]).reshape(self.shapes[name])
+        for key in self.sources:
+            yield from self.parts_of(key, read).items()
+
+    def parts_of(self, key: str, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        """Our names and tensors that are made from one of the original's."""
+        tensor = read(key)
+        return {name: _cut(tensor, self.places[name]).reshape(self.shapes[name]) for name in self.sources[key]}
 
     def to_original(self, read: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
         """The original's names and tensors, one after the other, made from ours."""

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import diffusers
 import torch
-from torch import nn
 
-from latentdiff.conversion.convert import check_output_is_new
+from latentdiff.conversion.convert import check_output_is_new, write_weights
+from latentdiff.conversion.weights import BytesWritten, Weights, weights_of
 from latentdiff.errors import ConfigError
 from latentdiff.io.files import atomic_folder
-from latentdiff.io.safetensors_writer import write_safetensors
-from latentdiff.types import JSON, Components, FirstStage, Scheduler
+from latentdiff.types import JSON, Components, FirstStage, Scheduler, TextEncoder
 
 # Components that a Stable Diffusion pipeline may have, and that no model here has.
 STABLE_DIFFUSION_OPTIONAL = {name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")}
 
-# diffusers' pipelines of tasks other than text-to-image.
+# diffusers' pipelines of tasks by CLIP's text, and by none.
+STABLE_DIFFUSION_PIPELINES = {
+    "text-to-image": "StableDiffusionPipeline",
+    "inpaint": "StableDiffusionInpaintPipeline",
+}
 STOCK_PIPELINES = {"unconditional": "LDMPipeline", "super-resolution": "LDMSuperResolutionPipeline"}
 
 # diffusers' block types of a UNet's level, by whether it has attention.
@@ -31,7 +35,15 @@ RESNET_DOWN_BLOCKS = {False: "ResnetDownsampleBlock2D", True: "AttnDownBlock2D"}
 RESNET_UP_BLOCKS = {False: "ResnetUpsampleBlock2D", True: "AttnUpBlock2D"}
 
 
-def save_diffusers(task: str | None, components: Components, out: str | Path, dtype: torch.dtype | None = None) -> None:
+def save_diffusers(
+    task: str | None,
+    components: Components,
+    out: str | Path,
+    dtype: torch.dtype | None = None,
+    *,
+    weights: Mapping[str, Weights] | None = None,
+    progress: BytesWritten | None = None,
+) -> None:
     """Write a model as a folder of diffusers' own classes.
 
     Args:
@@ -39,25 +51,29 @@ def save_diffusers(task: str | None, components: Components, out: str | Path, dt
         components: The components, with the names of `load_original` and pipelines.
         out: The folder to make; it must not exist.
         dtype: The data type of the weights; None keeps theirs.
+        weights: The weights of networks that have none in memory.
+        progress: A function that is called with the number of bytes written since the last call.
 
     Raises:
-        ConfigError: If diffusers' classes can't represent the model; the message says why.
+        ConfigError: If diffusers' classes can't represent the model; the message says why. No weights have been read
+            then.
         InputError: If `out` exists.
     """
     out = Path(out)
     check_output_is_new(out)
+    found = weights_of(components, weights, dtype)
     if task is None:
         if "vae" not in components:
             raise ConfigError(f"diffusers has no class for {', '.join(components)}; keep it as a latentdiff folder")
-        vae = StockPart(components["vae"], stock_vae_config(components["vae"]))
+        vae = StockPart("vae", stock_vae_config(components["vae"]))
         with atomic_folder(out) as aside:
-            _write(aside, vae, dtype)
+            _write(aside, vae, found, progress)
         return
     index, parts = _pipeline(task, components)
     with atomic_folder(out) as aside:
         for name, part in parts.items():
             (aside / name).mkdir()
-            _write(aside / name, part, dtype)
+            _write(aside / name, part, found, progress)
         stock_scheduler(components["scheduler"]).save_pretrained(aside / "scheduler")
         if components.get("tokenizer") is not None:
             components["tokenizer"].save_pretrained(aside / "tokenizer")
@@ -79,48 +95,51 @@ class StockPart(NamedTuple):
     """A component in a folder of plain diffusers.
 
     Attributes:
-        model: The component, whose weights are written.
+        name: The component's name here.
         config: The configuration of the stock class that it is there.
         file: The name of the file of weights.
     """
 
-    model: nn.Module
+    name: str
     config: JSON
     file: str = "diffusion_pytorch_model.safetensors"
 
 
 def _pipeline(task: str, components: Components) -> tuple[JSON, dict[str, StockPart]]:
     """The index of the folder, and the components in it, by the names that diffusers' pipeline has for them."""
-    unet = StockPart(components["unet"], stock_unet_config(components["unet"].config))
-    vae = StockPart(components["vae"], stock_vae_config(components["vae"]))
+    unet = StockPart("unet", stock_unet_config(components["unet"].config))
+    vae = StockPart("vae", stock_vae_config(components["vae"]))
     unet_class, vae_class = ["diffusers", unet.config["_class_name"]], ["diffusers", vae.config["_class_name"]]
     common = {"_diffusers_version": diffusers.__version__, "scheduler": ["diffusers", "DDIMScheduler"]}
-    if task == "text-to-image" and type(components["text_encoder"]).__name__ == "LDMTextEncoder":
+    text: TextEncoder | None = components.get("text_encoder")
+    if task == "text-to-image" and text is not None and type(text).__name__ == "LDMTextEncoder":
         if len(components["vae"].config.block_out_channels) != 4:
             raise _refuse("LDMTextToImagePipeline makes latents of an eighth of the image's sides, this model others")
-        text = components["text_encoder"]
         index = {
             "_class_name": "LDMTextToImagePipeline",
             "bert": ["latent_diffusion", "LDMBertModel"],
             "unet": unet_class,
             "vqvae": vae_class,
         }
-        bert = StockPart(text, ldm_bert_config(text.config), "model.safetensors")
+        bert = StockPart("text_encoder", ldm_bert_config(text.config), "model.safetensors")
         return {**index, **common}, {"unet": unet, "vqvae": vae, "bert": bert}
-    if task == "text-to-image":
-        text = components["text_encoder"]
+    if task in STABLE_DIFFUSION_PIPELINES and text is not None:
+        if type(text).__name__ == "LDMTextEncoder":
+            raise _refuse(f"{STABLE_DIFFUSION_PIPELINES[task]} takes a CLIP text encoder, this model has another")
+        if vae.config["_class_name"] != "AutoencoderKL":
+            raise _refuse(f"{STABLE_DIFFUSION_PIPELINES[task]} takes an AutoencoderKL, this model has a VQModel")
         index = {
-            "_class_name": "StableDiffusionPipeline",
+            "_class_name": STABLE_DIFFUSION_PIPELINES[task],
             "text_encoder": ["transformers", type(text).__name__],
             "unet": unet_class,
             "vae": vae_class,
             **STABLE_DIFFUSION_OPTIONAL,
         }
         config = {**text.config.to_diff_dict(), "architectures": [type(text).__name__]}
-        encoder = StockPart(text, config, "model.safetensors")
+        encoder = StockPart("text_encoder", config, "model.safetensors")
         return {**index, **common}, {"unet": unet, "vae": vae, "text_encoder": encoder}
-    if task not in STOCK_PIPELINES:
-        raise _refuse(f"diffusers has no pipeline for {task}")
+    if task not in STOCK_PIPELINES or text is not None:
+        raise _refuse(f"diffusers has no pipeline for {task}{'' if text is None else ' by text'}")
     if vae.config["_class_name"] != "VQModel":
         raise _refuse(f"{STOCK_PIPELINES[task]} takes a VQModel, this model has a KL autoencoder")
     index = {"_class_name": STOCK_PIPELINES[task], "unet": unet_class, "vqvae": vae_class}
@@ -177,13 +196,12 @@ def _plain_attention(config: JSON) -> JSON:
     channels, heads = config["block_out_channels"], config["num_attention_heads"]
     width = config["num_head_channels"]
     if width is None:
-        attended = [channel for channel, attend in zip(channels, attends, strict=True) if attend]
-        if config["mid_block_attention"]:
-            attended.append(channels[-1])
-        numbers = [heads] * len(attended) if isinstance(heads, int) else heads
-        widths = {channel // number for channel, number in zip(attended, numbers, strict=False)}
+        numbers = [heads] * len(channels) if isinstance(heads, int) else list(heads)
+        middle = (channels[-1], numbers[-1], config["mid_block_attention"])
+        levels = [*zip(channels, numbers, attends, strict=True), middle]
+        widths = {channel // number for channel, number, attend in levels if attend}
         if len(widths) > 1:
-            raise _refuse(f"UNet2DModel has heads of one width, this network {heads} of them at every width")
+            raise _refuse(f"UNet2DModel has heads of one width, this network has widths {sorted(widths)}")
         width = widths.pop() if widths else None
     down, up = (RESNET_DOWN_BLOCKS, RESNET_UP_BLOCKS) if resnets else (PLAIN_DOWN_BLOCKS, PLAIN_UP_BLOCKS)
     return {
@@ -230,15 +248,10 @@ def stock_scheduler(scheduler: Scheduler) -> diffusers.DDIMScheduler:
     return make_scheduler(diffusers.DDIMScheduler, scheduler.config, **config)
 
 
-def _write(folder: Path, part: StockPart, dtype: torch.dtype | None) -> None:
+def _write(folder: Path, part: StockPart, weights: Mapping[str, Weights], progress: BytesWritten | None) -> None:
     """Write the configuration and the weights of a component."""
     (folder / "config.json").write_text(json.dumps(part.config, indent=2, default=list) + "\n", encoding="utf-8")
-    state = {
-        name: tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
-        for name, tensor in part.model.state_dict().items()
-    }
-    layout = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()]
-    write_safetensors(folder / part.file, layout, state.items())
+    write_weights(folder / part.file, weights[part.name], progress)
 
 
 def _refuse(reason: str) -> ConfigError:

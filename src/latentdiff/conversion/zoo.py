@@ -14,7 +14,9 @@ from latentdiff.types import JSON
 KL_TARGET = "ldm.models.autoencoder.AutoencoderKL"
 VQ_TARGET = "ldm.models.autoencoder.VQModel"
 VQ_INTERFACE_TARGET = "ldm.models.autoencoder.VQModelInterface"  # a VQModel within a diffusion model
-LDM_TARGET = "ldm.models.diffusion.ddpm.LatentDiffusion"
+LDM_MODULE = "ldm.models.diffusion.ddpm."
+LDM_TARGET = LDM_MODULE + "LatentDiffusion"
+INPAINT_TARGET = LDM_MODULE + "LatentInpaintDiffusion"
 UNET_TARGET = "ldm.modules.diffusionmodules.openaimodel.UNetModel"
 ENCODER_MODULE = "ldm.modules.encoders.modules."
 
@@ -70,12 +72,14 @@ class ZooModel:
         unet: The parameters of its UNet.
         cond_stage: The node of its conditioning stage.
         params: The other parameters of the model.
+        target: The class of the model.
     """
 
     first_stage: str
     unet: JSON
     cond_stage: str | JSON
     params: JSON
+    target: str = LDM_TARGET
 
     def node(self) -> JSON:
         """The model node in the original's YAML."""
@@ -90,7 +94,7 @@ class ZooModel:
             "first_stage_config": ZOO_FIRST_STAGES[self.first_stage].node(interface=True),
             "cond_stage_config": cond,
         }
-        return {"target": LDM_TARGET, "params": params}
+        return {"target": self.target, "params": params}
 
 
 ZOO_FIRST_STAGES = {
@@ -142,6 +146,7 @@ SD = {
     "cond_stage_key": "txt",
     "scale_factor": 0.18215,
 }
+SD_INPAINT = {**SD, "conditioning_key": "hybrid", "finetune_keys": None}
 SD2_CLIP = {"target": ENCODER_MODULE + "FrozenOpenCLIPEmbedder", "params": {"freeze": True, "layer": "penultimate"}}
 SD2_UNET = {**SD_UNET, "num_head_channels": 64, "use_linear_in_transformer": True, **_context(1024)}
 
@@ -272,6 +277,14 @@ ZOO_MODELS = {
         SD,
     ),
     "sd-2-base": ZooModel("kl-f8", SD2_UNET, SD2_CLIP, SD),
+    "sd-1-inpaint": ZooModel(
+        "kl-f8",
+        {**SD_UNET, "in_channels": 9, "num_heads": 8, **_context(768)},
+        {"target": ENCODER_MODULE + "FrozenCLIPEmbedder"},
+        SD_INPAINT,
+        INPAINT_TARGET,
+    ),
+    "sd-2-inpaint": ZooModel("kl-f8", {**SD2_UNET, "in_channels": 9}, SD2_CLIP, SD_INPAINT, INPAINT_TARGET),
     "sd-2-v": ZooModel("kl-f8", {**SD2_UNET, "image_size": 96}, SD2_CLIP, {**SD, "parameterization": "v"}),
 }
 

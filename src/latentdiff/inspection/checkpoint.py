@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentdiff.errors import ConfigError
+from latentdiff.io.file_kinds import CHECKPOINT_SUFFIXES
 from latentdiff.tasks import TASKS
 from latentdiff.types import JSON
 
 if TYPE_CHECKING:
     from latentdiff.conversion.plan import ConversionPlan
 
-SUFFIXES = (".ckpt", ".safetensors", ".pt", ".pth", ".bin")
-
 
 def is_checkpoint(target: str) -> bool:
-    """Whether it is a file of weights."""
-    return Path(target).suffix.lower() in SUFFIXES and Path(target).is_file()
+    """Whether it is a file, whatever it holds, or leads nowhere but is named as checkpoints are."""
+    path = Path(target)
+    if not path.exists():
+        return path.suffix.lower() in CHECKPOINT_SUFFIXES and not target.startswith("builtin:")
+    return not path.is_dir()
 
 
 def describe_checkpoint(target: str) -> JSON:
@@ -34,9 +36,9 @@ def describe_checkpoint(target: str) -> JSON:
     from latentdiff.io.tensor_files import open_tensors
 
     file = open_tensors(target)
-    refuse_foreign(target, file.keys())
     infos = {key: file.info(key) for key in file.keys()}  # noqa: SIM118
     shapes = {key: info.shape for key, info in infos.items()}
+    refuse_foreign(target, shapes)
     facts: JSON = {
         "tensors": len(infos),
         "dtype": ", ".join(sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})),

@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
+from accelerate import init_empty_weights
 from diffusers import ModelMixin
+from torch import nn
+from transformers import PreTrainedModel
 
+from latentdiff.conversion.convert import DescribedModel
+from latentdiff.conversion.weights import FileWeights, Weights
 from latentdiff.errors import ConfigError
 from latentdiff.hub.component_folder import ComponentFolder, library_errors
+from latentdiff.hub.components import check_component, component_class
+from latentdiff.hub.construction import bounded
 from latentdiff.hub.folder import ModelFolder
 from latentdiff.hub.index import IndexEntry
-from latentdiff.hub.networks import load_alone
+from latentdiff.hub.networks import STOCK_UNETS, load_alone
 from latentdiff.inspection.model import is_component
+from latentdiff.io.tensor_files import open_tensors
+from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.tasks import task_of_pipeline
 
 FIRST_STAGES = {"AutoencoderKL": "diffusers", "VQModel": "latentdiff"}
 
 
-class LoadedModel(NamedTuple):
-    """A model that is to be written in another form.
-
-    Attributes:
-        whole: What is saved as a latentdiff folder, a pipeline or a first stage.
-        task: The name of its task; None for a first stage.
-        components: Its components by their names.
-    """
-
-    whole: DiffusionPipeline | ModelMixin
-    task: str | None
-    components: dict[str, object]
-
-
-def load_folder(source: str, dtype: torch.dtype | None) -> LoadedModel:
-    """Load a model from its folder. A tokenizer may be missing: no other form of a model needs one.
+def load_folder(source: str, dtype: torch.dtype | None) -> DiffusionPipeline | ModelMixin:
+    """Load a pipeline or a first stage from its folder. A tokenizer may be missing: no other form of a model needs one.
 
     Args:
         source: A folder, a hub id or "builtin:NAME".
@@ -46,17 +41,63 @@ def load_folder(source: str, dtype: torch.dtype | None) -> LoadedModel:
         LatentDiffError: If there is no such model, or it can't be loaded; see `DiffusionPipeline.from_pretrained`.
     """
     if is_component(source):
+        return load_first_stage(ComponentFolder.open(Path(source)), dtype)
+    return _load(ModelFolder.open(source), dtype, {})
+
+
+def describe_folder(source: str, dtype: torch.dtype | None) -> DescribedModel:
+    """Open a folder for a conversion; weights are read when they are written, if they have our names there.
+
+    Arguments and errors are those of `load_folder`.
+    """
+    if is_component(source):
         vae = load_first_stage(ComponentFolder.open(Path(source)), dtype)
-        return LoadedModel(vae, None, {"vae": vae})
+        return DescribedModel(None, {"vae": vae}, {})
     folder = ModelFolder.open(source)
+    networks: dict[str, nn.Module] = {}
+    weights: dict[str, Weights] = {}
+    for name, part in folder.check(folder.pipeline_class(DiffusionPipeline), given=("tokenizer",)).components.items():
+        with library_errors(folder.path), bounded([part]):
+            network = _empty(name, part, folder.index.components[name])
+        if network is None:
+            continue
+        read = FileWeights([open_tensors(path) for path in part.weight_paths], dtype)
+        needed = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+        if needed == {key: info.shape for key, info in read.infos.items()}:
+            networks[name], weights[name] = network, read
+    pipe = _load(folder, dtype, networks)
+    spec = task_of_pipeline(type(pipe).__name__)
+    return DescribedModel(spec.name if spec else None, pipe.components, weights)
+
+
+def _load(folder: ModelFolder, dtype: torch.dtype | None, networks: Mapping[str, nn.Module]) -> DiffusionPipeline:
+    """Load a pipeline around the networks that there are already."""
     with library_errors(folder.path):
         dtypes = {name: dtype or precision(part) for name, part in folder.components.items()}
     takes = inspect.signature(folder.pipeline_class(DiffusionPipeline)).parameters
     lacks_tokenizer = "tokenizer" in takes and "tokenizer" not in folder.components
     given = {"tokenizer": None} if lacks_tokenizer else {}
-    pipe = DiffusionPipeline.from_model_folder(folder, dtype=dtypes, **given)
-    spec = task_of_pipeline(type(pipe).__name__)
-    return LoadedModel(pipe, spec.name if spec else None, pipe.components)
+    pipe: DiffusionPipeline = DiffusionPipeline.from_model_folder(folder, dtype=dtypes, **given, **networks)
+    return pipe
+
+
+def _empty(name: str, part: ComponentFolder, entry: IndexEntry) -> nn.Module | None:
+    """A component without weights; None if it is no network, or one that has other names in its files than here."""
+    if not part.weights or part.has_old_attention or entry.folder != name:
+        return None
+    check_component(part, entry)
+    found = component_class(part.path.parent, entry)
+    if entry.library == "diffusers" and entry.class_name in STOCK_UNETS:
+        found = UNet2DConditionModel
+    with init_empty_weights(include_buffers=False):
+        if issubclass(found, PreTrainedModel):
+            made: nn.Module = found(found.config_class.from_dict(part.config)).eval()
+            return made
+        try:
+            network: nn.Module = found.from_config(part.config).eval()
+        except ConfigError:
+            return None  # a stock UNet outside our configuration space
+    return network
 
 
 def load_first_stage(part: ComponentFolder, dtype: torch.dtype | None) -> ModelMixin:

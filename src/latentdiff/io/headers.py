@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from latentdiff.errors import CheckpointError, one_line
+from latentdiff.io.file_kinds import check_regular_file
 
 MAX_HEADER_BYTES = 100_000_000  # the limit that the format has
 MAX_HEADER_TOKENS = 600_000  # enough for 60,000 tensors; parsed JSON may take fifty times the memory of its text
@@ -60,6 +61,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     Raises:
         CheckpointError: If the header is damaged, has a tensor twice, or does not describe the file's data to the byte.
     """
+    check_regular_file(path)
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:

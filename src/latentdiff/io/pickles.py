@@ -9,12 +9,11 @@ the archive.)
 
 from __future__ import annotations
 
-import pickle
 import pickletools
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +21,7 @@ import torch
 
 from latentdiff.compat import meta_storage, read_tensor_pickle
 from latentdiff.errors import CheckpointError, UnsafeCheckpointError, one_line
+from latentdiff.io.file_kinds import CHECKPOINT_SUFFIXES
 from latentdiff.io.pickle_work import Work
 
 TENSOR_NAMES = {
@@ -43,23 +43,25 @@ TENSOR_NAMES = {
 }
 """The names that a file of tensors needs, and that torch's reader knows."""
 
-STUB_NAMES = {
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
-    "pytorch_lightning.callbacks.lr_monitor.LearningRateMonitor",
-    "pytorch_lightning.callbacks.base.Callback",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
-    "main.SetupCallback",
-    "main.ImageLogger",
-    "main.CUDACallback",
-    "omegaconf.dictconfig.DictConfig",
-    "omegaconf.listconfig.ListConfig",
-    "numpy.dtype",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-}
-"""The classes of what Lightning stored beside the weights in 2022, none of which is needed."""
+STUB_MODULES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "main.", "ldm.", "taming.")
+"""The beginnings of the names of classes that Lightning stored beside the weights, none of which is needed."""
 
+STUB_NAMES = {
+    "typing.Any",
+    "argparse.Namespace",
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(
+        f"{module}.{name}"
+        for module in ("builtins", "__builtin__")
+        for name in ("bool", "bytes", "complex", "float", "int", "list", "long", "object", "str", "tuple", "unicode")
+    ),
+}
+"""Names of other classes in the hyper-parameters and the state of callbacks."""
+
+RENAMED = {"long": "int", "unicode": "str"}
 ENCODE = "_codecs.encode"  # a part of pickled numpy scalars, which torch's reader calls
 MAX_ENCODED = 4096  # characters of a string to encode, since some codecs take quadratic time
 
@@ -76,12 +78,6 @@ ENCRYPTED = 1  # the bit of a zip record's flags
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # the signature, and the lengths of the name and of the extra field
 LEGACY_PICKLES = 5  # the magic number, the protocol, the system, the content, and the keys of the storages
 FETCH = "fetch it again, or ask its author for safetensors"
-DAMAGE = (
-    pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError,
-    AssertionError, OverflowError, MemoryError, UnicodeDecodeError, OSError, struct.error,
-)  # fmt: skip
-"""What torch's reader and `zipfile` raise for damaged files."""
-
 Metadata = Mapping[str, int | float | str]
 """The numbers and strings beside the tensors of a checkpoint, such as `global_step`."""
 
@@ -98,8 +94,34 @@ class Stub:
     def __setstate__(self, state: object) -> None:
         pass
 
-    def __setitem__(self, key: object, value: object) -> None:
-        pass
+
+def new_dict(*args: object) -> dict[object, object]:
+    """An empty dict, whatever a pickle would make one of."""
+    return {}
+
+
+# Stand-ins whose items a pickle sets, which torch's reader allows of a dict only.
+DICT_STUBS: dict[str, object] = {
+    "pytorch_lightning.utilities.parsing.AttributeDict": dict,
+    "lightning_fabric.utilities.data.AttributeDict": dict,
+    "lightning.fabric.utilities.data.AttributeDict": dict,
+    "collections.defaultdict": new_dict,
+    "__builtin__.dict": new_dict,
+    "builtins.dict": new_dict,
+}
+
+
+def stand_in(name: str) -> object | None:
+    """What stands in a file for the class of this name, which is not needed; None if nothing does."""
+    if name in DICT_STUBS:
+        return DICT_STUBS[name]
+    return Stub if name in STUB_NAMES or name.startswith(STUB_MODULES) else None
+
+
+def today(name: str) -> str:
+    """What torch's reader makes of a name, which pickles have as Python 2 had it."""
+    module, _, rest = name.rpartition(".")
+    return f"builtins.{RENAMED.get(rest, rest)}" if module == "__builtin__" else name
 
 
 def load_pickle(path: Path) -> object:
@@ -117,18 +139,27 @@ def load_pickle(path: Path) -> object:
                 names = _names(path, pickletools.genops(archive.content))
             else:
                 names = _scan_legacy(path, file)
-    except (zipfile.BadZipFile, *DAMAGE, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} is damaged or no checkpoint ({one_line(error)}); {FETCH}") from None
+    except CheckpointError:
+        raise
+    except Exception as error:  # of pickletools or zipfile, about anything that a file can hold
+        raise CheckpointError(f"{path} is damaged or no checkpoint ({_reason(error)}); {FETCH}") from None
     _refuse(path, names)
-    stubs: list[Any] = [(Stub, name) for name in sorted(names & STUB_NAMES)]
+    stubs: list[Any] = [(stub, today(name)) for name in sorted(names) if (stub := stand_in(name)) is not None]
     try:
         with torch.serialization.safe_globals(stubs), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of old protocols, but what the pickle does has been checked
-            return archive.load() if archive else torch.load(path, map_location="cpu", weights_only=True)
-    except (*DAMAGE, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({one_line(error)}); {FETCH}") from None
+            if archive:
+                return archive.load()
+            with open(path, "rb") as file:  # of a path, torch would believe the suffix
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # of torch's reader, which looks up codecs and calls what makes tensors
+        raise CheckpointError(f"{path} is damaged ({_reason(error)}); {FETCH}") from None
+
+
+def _reason(error: Exception) -> str:
+    """The reason in a library's error, without torch's advice to read the file in another way."""
+    text = one_line(error)
+    return text.partition("WeightsUnpickler error: ")[2].partition(" Check the documentation")[0] or text
 
 
 class _Archive:
@@ -149,6 +180,12 @@ class _Archive:
         with zipfile.ZipFile(file) as archive:
             records = {record.filename: record for record in archive.infolist()}
             found = [name for name in records if name.rsplit("/", 1)[-1] == "data.pkl"]
+            if not found:
+                names = sorted(records, key=lambda name: (not name.endswith(CHECKPOINT_SUFFIXES), name))
+                inside = names[0] if names else "nothing"
+                raise CheckpointError(
+                    f"{path} is a zip archive, not a checkpoint (it has {inside}); unpack it, and give what is in it"
+                )
             if len(found) != 1 or len(records) != len(archive.infolist()):
                 raise CheckpointError(
                     f"{path} is not a PyTorch checkpoint, which has one data.pkl and no name twice; {FETCH}"
@@ -197,10 +234,7 @@ def _start(file: IO[bytes], record: zipfile.ZipInfo) -> int:
 
 def _scan_legacy(path: Path, file: IO[bytes]) -> set[str]:
     """The names in a file of torch before 1.6, which is several pickles and then the storages' bytes."""
-    head = file.read(512)
-    if head[257:262] == b"ustar":
-        raise CheckpointError(f"{path} is a tar file of PyTorch before 0.1.10, which is not read; {FETCH}")
-    if head.startswith(b"PK"):
+    if file.read(2) == b"PK":
         raise CheckpointError(f"{path} is a damaged zip archive, perhaps cut off; {FETCH}")
     file.seek(0)
     names: set[str] = set()
@@ -242,7 +276,7 @@ def _names(path: Path, operations: Iterator[tuple[pickletools.OpcodeInfo, Any, i
 
 def _refuse(path: Path, names: set[str]) -> None:
     """UnsafeCheckpointError if there are names that neither tensors need nor stubs stand for."""
-    refused = sorted(names - TENSOR_NAMES - STUB_NAMES - {ENCODE})
+    refused = sorted(name for name in names - TENSOR_NAMES - {ENCODE} if stand_in(name) is None)
     if refused:
         more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
         raise UnsafeCheckpointError(
@@ -260,24 +294,32 @@ def find_state_dict(path: Path, content: object) -> tuple[Mapping[object, object
         CheckpointError: If there is none.
     """
     metadata: Metadata = {}
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+    found = dict(items_of(content))
+    if isinstance(found.get("state_dict"), Mapping):
         metadata = {
-            key: value for key, value in content.items() if isinstance(key, str) and type(value) in (int, float, str)
+            key: value for key, value in found.items() if isinstance(key, str) and type(value) in (int, float, str)
         }
-        content = content["state_dict"]
-    if isinstance(content, Mapping) and not any(isinstance(value, torch.Tensor) for value in content.values()):
-        content = _join_levels(content)
-    if not isinstance(content, Mapping) or not content:
+        found = dict(items_of(found["state_dict"]))
+    if not any(isinstance(value, torch.Tensor) for value in found.values()):
+        found = dict(_join_levels(found))
+    if not found:
         raise CheckpointError(f"{path} holds no state dict; give a checkpoint of a model")
-    return content, metadata
+    return found, metadata
 
 
-def _join_levels(content: Mapping[object, object]) -> dict[str, torch.Tensor]:
+def items_of(content: object) -> Iterable[tuple[Any, Any]]:
+    """The keys and values of a mapping, none for anything else.
+
+    A dict from a file may have attributes in the place of its methods, so these are not looked up in it.
+    """
+    if isinstance(content, dict):
+        return dict.items(content)
+    return content.items() if isinstance(content, Mapping) else ()
+
+
+def _join_levels(content: Mapping[object, object]) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of the mappings in `content`, by their names of both levels."""
-    return {
-        f"{outer}.{inner}": tensor
-        for outer, values in content.items()
-        if isinstance(outer, str) and isinstance(values, Mapping)
-        for inner, tensor in values.items()
-        if isinstance(inner, str) and isinstance(tensor, torch.Tensor)
-    }
+    for outer, values in content.items():
+        for inner, tensor in items_of(values):
+            if isinstance(outer, str) and isinstance(inner, str) and isinstance(tensor, torch.Tensor):
+                yield f"{outer}.{inner}", tensor

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from latentdiff.compat import storage_offset
 from latentdiff.errors import CheckpointError
-from latentdiff.io.headers import DTYPE_NAMES, read_header
-from latentdiff.io.pickles import Metadata, find_state_dict, load_pickle
+from latentdiff.io.file_kinds import HEAD_BYTES, check_regular_file, refuse_other_formats
+from latentdiff.io.headers import DTYPE_NAMES, MAX_HEADER_BYTES, read_header
+from latentdiff.io.pickles import Metadata, find_state_dict, items_of, load_pickle
 
 Key = TypeVar("Key")
 
@@ -69,6 +70,8 @@ class SafetensorsFile(TensorFile):
         if not self.header:
             raise CheckpointError(f"{path} holds no tensors; give a checkpoint of a model")
         for name, entry in self.header.items():
+            if not name.isprintable():
+                raise CheckpointError(f"{path} has a tensor named {name!r}; names must be text")
             if not hasattr(torch, DTYPE_NAMES[entry["dtype"]]):
                 raise CheckpointError(f"{path}: {name} has the dtype {entry['dtype']}, which this torch doesn't have")
 
@@ -155,20 +158,20 @@ def open_tensors(source: str | Path | Mapping[str, Tensor]) -> TensorFile:
 
     Raises:
         UnsafeCheckpointError: If the file can't be read without running code that it brings.
-        CheckpointError: If it is missing, damaged, or holds no tensors.
+        CheckpointError: If it is missing, damaged, of another format, or holds no tensors.
     """
     if isinstance(source, Mapping):
         return TensorFile(check_tensors("the state dict", source))
     path = Path(source)
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file; give a checkpoint (.ckpt or .safetensors)")
+    check_regular_file(path)
     try:
         with open(path, "rb") as file:
-            head = file.read(9)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
-    if head[8:9] == b"{":
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES:
         return SafetensorsFile(path)
+    refuse_other_formats(path, head)
     state, metadata = find_state_dict(path, load_pickle(path))
     tensors = check_tensors(str(path), state)
     if any(tensor.device.type == "meta" for tensor in tensors.values()):
@@ -183,11 +186,12 @@ def check_tensors(where: str, state: Mapping[Key, object]) -> dict[str, Tensor]:
         CheckpointError: If there is none, a name is no text, or a tensor is sparse, quantised or complex.
     """
     tensors: dict[str, Tensor] = {}
-    for key, tensor in state.items():
+    for key, tensor in items_of(state):
         if not isinstance(tensor, Tensor):
             continue
-        if not isinstance(key, str):
-            raise CheckpointError(f"{where} has a tensor named {key!r}; names must be text")
+        if not isinstance(key, str) or not key.isprintable():
+            name = repr(key) if isinstance(key, (str, int)) else f"by a {type(key).__name__}"
+            raise CheckpointError(f"{where} has a tensor named {name}; names must be text")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
             raise CheckpointError(
                 f"{where}: {key} is {tensor.dtype}, {tensor.layout}; only dense real tensors are read"

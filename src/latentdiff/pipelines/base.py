@@ -167,7 +167,7 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
                 f"{checkpoint} holds {what}, {cls.__name__} takes {takes}; load its components with load_original"
             )
         components = {**loaded.components, **({} if tokenizer is None else {"tokenizer": tokenizer})}
-        hint = TASKS[loaded.task].tokenizer
+        hint = TASKS["text-to-image" if "text_encoder" in components else loaded.task].tokenizer
         if hint is not None and "tokenizer" not in components:
             raise ConfigError(
                 f"no tokenizer is in {checkpoint}, and the package has none for it; give tokenizer, {hint}"

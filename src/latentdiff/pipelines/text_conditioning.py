@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import torch
@@ -15,6 +15,7 @@ from latentdiff.guidance.common import check_interval, check_rescale, finite_num
 from latentdiff.pipelines.lora import scaled_adapters
 from latentdiff.pipelines.options import check_count
 from latentdiff.pipelines.prompts import as_list, check_ids, check_prompt, tokenize
+from latentdiff.tasks import TEXT_GUIDANCE_SCALE
 from latentdiff.types import DenoisingNetwork, TextEncoder, Tokenizer
 
 
@@ -205,6 +206,89 @@ class TextConditioningMixin:
         negative = negative.to(device, self.unet.dtype)
         guidance = ClassifierFreeGuidance(Conditioning(negative).repeat(images), scale, interval, rescale)
         return conditioning, [guidance]
+
+
+class OptionalTextMixin(TextConditioningMixin):
+    """Mixin of pipelines whose models see channels beside the latents, and a prompt too if they have a text encoder."""
+
+    # The other mixin's methods need theirs; `_optional_text` calls them only where it is there.
+    text_encoder: TextEncoder | None  # type: ignore[assignment]
+    tokenizer: Tokenizer | None  # type: ignore[assignment]
+
+    def _gives_context(self) -> bool:
+        return self.text_encoder is not None
+
+    def _optional_text(
+        self,
+        prompt: str | Sequence[str] | None,
+        negative_prompt: str | Sequence[str] | None,
+        *,
+        scale: float | None,
+        interval: tuple[float, float],
+        rescale: float,
+        prompt_embeds: torch.Tensor | None,
+        negative_prompt_embeds: torch.Tensor | None,
+        options: TextOptions,
+    ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
+        """The conditioning of prompts and the guidance; both are empty for a model without a text encoder.
+
+        Raises:
+            InputError: If a prompt is missing, or given to a model without a text encoder.
+        """
+        if self.text_encoder is not None:
+            if prompt_embeds is None and self.tokenizer is None:
+                raise InputError("this model has a text encoder, but no tokenizer; load it with tokenizer=...")
+            if prompt is None and prompt_embeds is None:
+                raise InputError('prompt is missing, which this model takes; say what to show, or give ""')
+            return self._text_conditioning(
+                prompt,
+                negative_prompt,
+                scale=TEXT_GUIDANCE_SCALE if scale is None else scale,
+                interval=interval,
+                rescale=rescale,
+                prompt_embeds=prompt_embeds,
+                negative_prompt_embeds=negative_prompt_embeds,
+                options=options,
+            )
+        check_interval(interval), check_rescale(rescale)
+        for name, given in {
+            "prompt": prompt is not None,
+            "prompt_embeds": prompt_embeds is not None,
+            "negative_prompt": negative_prompt is not None,
+            "negative_prompt_embeds": negative_prompt_embeds is not None,
+            "guidance_scale": scale is not None and finite_number("guidance_scale", scale) != 1,
+            "truncate_prompt": options.truncate_prompt,
+            "clip_skip": options.clip_skip is not None,
+        }.items():
+            if given:
+                raise InputError(f"{name} is given, but this model has no text encoder; leave it out")
+        return Conditioning(), []
+
+    def _beside_text(
+        self, concat: torch.Tensor, text: Conditioning, guidance: Sequence[ClassifierFreeGuidance], images: int
+    ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
+        """The conditioning of both contexts at once, `images` times each row, and the guidance that goes with it.
+
+        Args:
+            concat: The channels (B, c, h, w) beside the latents.
+            text: The conditioning of B prompts, or of one for all, or of several for one row of channels; or empty.
+            guidance: The guidance of the prompts.
+            images: How many images are made of each row.
+
+        Raises:
+            InputError: If there are neither as many prompts as rows, nor one of either.
+        """
+        prompts = text.batch_size or 1
+        if prompts != len(concat) and 1 not in (prompts, len(concat)):
+            raise InputError(f"{prompts} prompts are given for {len(concat)} images; give one each, or one for all")
+        rows = max(prompts, len(concat))
+        shown = concat.expand(rows, -1, -1, -1)
+
+        def both(words: Conditioning) -> Conditioning:
+            context = words.map(lambda states: states.expand(rows, -1, -1)).context
+            return Conditioning(context, shown).repeat(images)
+
+        return both(text), [replace(guide, unconditional=both(guide.unconditional)) for guide in guidance]
 
 
 def skipped_states(encoder: TextEncoder, ids: torch.Tensor, skip: int) -> torch.Tensor:

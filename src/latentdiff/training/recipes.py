@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from latentdiff.config import check, option
-from latentdiff.training.diffusion.conditioners.options import Conditioning, TextOptions
+from latentdiff.training.diffusion.conditioners.options import Conditioning
 from latentdiff.training.diffusion.options import DiffusionLossOptions, DiffusionValidationOptions, LoraOptions
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.first_stage.options import (
@@ -53,7 +53,8 @@ class DiffusionRecipe(Recipe):
     """Folder of the trained first stage."""
     pretrained_model_name_or_path: str | None = None
     """A pipeline folder whose networks are the start, in place of vae, unet, noise_schedule and the condition's
-    networks. An unconditional one may become one of super-resolution, inpaint or semantic-to-image."""
+    networks. An unconditional one may become one of super-resolution, inpaint or semantic-to-image, and one of text one
+    of super-resolution or inpaint with captions."""
     unet: JSON = option({}, of_pipeline=True)
     """Constructor arguments of `latentdiff.UNet2DConditionModel`; its sample_size, in_channels, out_channels and
     cross_attention_dim follow from the first stage and the conditioning, and may be left out."""
@@ -81,8 +82,9 @@ class DiffusionRecipe(Recipe):
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:
-        text, pretrained = self.conditioning, self.pretrained_model_name_or_path is not None
-        trained = text.train_text_encoder if isinstance(text, TextOptions) else None
+        captions = None if self.conditioning is None else self.conditioning.captions
+        pretrained = self.pretrained_model_name_or_path is not None
+        trained = None if captions is None else captions.train_text_encoder
         check(pretrained or self.vae is not None, "vae is missing; give the folder of a trained first stage")
         check(pretrained or bool(self.unet), "unet is empty; give the UNet's configuration")
         check(

@@ -53,7 +53,9 @@ def convert(source: str, out: str, /, *, options: ConvertOptions = ConvertOption
     folder = check_writable(out)
     check_output_is_new(folder)
     with console.quiet_libraries(options.quiet):
-        made = from_file if Path(source).is_file() else from_folder
+        from latentdiff.inspection.checkpoint import is_checkpoint
+
+        made = from_file if is_checkpoint(source) else from_folder
         notes = made(source, folder, options)
     if not options.quiet:
         for line in [*notes, f"{folder}: {options.to}"]:
@@ -64,8 +66,7 @@ def from_file(source: str, out: Path, options: ConvertOptions) -> tuple[str, ...
     """Convert an original checkpoint; returns what was left out."""
     import torch
 
-    from latentdiff.conversion.convert import convert_original, save_original
-    from latentdiff.conversion.original import load_original
+    from latentdiff.conversion.convert import convert_original, describe_original, save_original
     from latentdiff.conversion.to_diffusers import save_diffusers
 
     dtype = getattr(torch, options.dtype) if options.dtype else None
@@ -82,13 +83,12 @@ def from_file(source: str, out: Path, options: ConvertOptions) -> tuple[str, ...
                 progress=progress.update,
             )
             return tuple(opened.notes)
-        loaded = load_original(source, options.config, ema=not options.no_ema, dtype=dtype)
-        components = loaded.components if tokenizer is None else {**loaded.components, "tokenizer": tokenizer}
+        model = describe_original(source, options.config, ema=not options.no_ema, dtype=dtype, tokenizer=tokenizer)
         if options.to == "original":
-            save_original(components, out)
+            save_original(model.components, out, weights=model.weights, progress=progress.update)
         else:
-            save_diffusers(loaded.task, components, out)
-    return loaded.notes
+            save_diffusers(model.task, model.components, out, weights=model.weights, progress=progress.update)
+    return model.notes
 
 
 def from_folder(source: str, out: Path, options: ConvertOptions) -> tuple[str, ...]:
@@ -97,20 +97,24 @@ def from_folder(source: str, out: Path, options: ConvertOptions) -> tuple[str, .
 
     from latentdiff.conversion.convert import save_original
     from latentdiff.conversion.to_diffusers import save_diffusers
-    from latentdiff.inspection.folder import load_folder
+    from latentdiff.inspection.folder import describe_folder, load_folder
 
     for name in ("config", "tokenizer", "no_ema"):
         if getattr(options, name):
             raise InputError(f"{flag(name)} is given, but {source} is no checkpoint file; leave it out")
-    whole, task, components = load_folder(source, getattr(torch, options.dtype) if options.dtype else None)
-    if options.to == "original":
-        save_original(components, out)
-    elif options.to == "diffusers":
-        save_diffusers(task, components, out)
-    else:
+    dtype = getattr(torch, options.dtype) if options.dtype else None
+    if options.to == "latentdiff":
+        whole = load_folder(source, dtype)
         with atomic_folder(out) as aside:
             whole.save_pretrained(aside)
-    return ()
+        return ()
+    model = describe_folder(source, dtype)
+    with Progress(options.quiet) as progress:
+        if options.to == "original":
+            save_original(model.components, out, weights=model.weights, progress=progress.update)
+        else:
+            save_diffusers(model.task, model.components, out, weights=model.weights, progress=progress.update)
+    return model.notes
 
 
 def load_tokenizer(name: str) -> Tokenizer:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.masks import MaskedCommand, MaskPath
+from latentdiff.cli.commands.prompted import PromptedCommand
 
 
 @dataclass(eq=False, kw_only=True)
-class Inpaint(MaskedCommand):
+class Inpaint(PromptedCommand, MaskedCommand):
     """Fill holes in images.
 
     Every pixel outside of them stays as it is.

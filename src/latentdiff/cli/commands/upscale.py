@@ -8,18 +8,25 @@ from latentdiff.cli.batch.command import Arguments
 from latentdiff.cli.batch.files import FileCommand, ImagePaths, read_pixels
 from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.plan import Job
+from latentdiff.cli.commands.prompted import PromptedCommand
 
 
 @dataclass(eq=False, kw_only=True)
-class Upscale(FileCommand):
-    """Enlarge images with a super-resolution model."""
+class PictureCommand(FileCommand):
+    """Base of the commands that take images."""
 
     image: ImagePaths = field(kw_only=False)
-    task = "super-resolution"
 
     def read(self, job: Job) -> Arguments:
         """The image."""
         return {"image": read_pixels(job)}
+
+
+@dataclass(eq=False, kw_only=True)
+class Upscale(PromptedCommand, PictureCommand):
+    """Enlarge images with a super-resolution model."""
+
+    task = "super-resolution"
 
 
 upscale = image_command(Upscale)

@@ -12,10 +12,12 @@ from latentdiff.errors import ConfigError, LatentDiffWarning
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.codec import factor
+from latentdiff.pipelines.text_to_image import TextToImagePipeline
 from latentdiff.pipelines.unconditional import UnconditionalPipeline
 from latentdiff.registry import CONDITIONERS, PIPELINES
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build
+from latentdiff.training.diffusion.conditioners.beside_text import BesideTextConditioner
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions, UnconditionalOptions, condition_options
 from latentdiff.training.diffusion.conditioners.text import TextConditioner
 from latentdiff.training.first_stage.autoencoder import load_first_stage
@@ -37,7 +39,10 @@ def make_conditioner(recipe: DiffusionRecipe, images: Images) -> Conditioner[Con
         options = recipe.conditioning or condition_options(task)(type=task)
         _check_prompts(recipe, options)
         whole = type(pipeline) is _pipeline_class(task)
-        if replaced := _replaced(recipe) + (_replaced(options, "conditioning.") if whole else []):
+        replaced = _replaced(recipe) + (_replaced(options, "conditioning.") if whole else [])
+        if options.captions is not None and options.captions is not options:
+            replaced += _replaced(options.captions, "conditioning.text.")
+        if replaced:
             line = f"the pretrained pipeline is kept as it is, so {', '.join(replaced)} of the recipe goes unused"
             warnings.warn(LatentDiffWarning(line), stacklevel=2)
         if not whole:
@@ -56,7 +61,8 @@ def make_conditioner(recipe: DiffusionRecipe, images: Images) -> Conditioner[Con
 
 def _check_prompts(recipe: DiffusionRecipe, options: ConditionOptions) -> None:
     """Refuse captions for what isn't made of captions."""
-    fits = not recipe.validation.prompts or issubclass(CONDITIONERS.get(options.type), TextConditioner)
+    takes = issubclass(CONDITIONERS.get(options.type), (TextConditioner, BesideTextConditioner))
+    fits = takes or not recipe.validation.prompts
     check(fits, f"validation.prompts is given, but conditioning {options.type!r} does not use it; leave it out")
 
 
@@ -83,23 +89,29 @@ def _task_of(pipeline: DiffusionPipeline) -> str:
 def _conditioned(
     pipeline: DiffusionPipeline, recipe: DiffusionRecipe, options: ConditionOptions, images: Images
 ) -> DiffusionPipeline:
-    """The task's pipeline around the networks of an unconditional one, which sees its condition in further channels.
+    """The task's pipeline around the networks of another, which sees its condition in further channels.
+
+    The other is unconditional; or it is of text, which it keeps, if the task's models may have both.
 
     Raises:
-        ConfigError: If the pipeline has a condition, or the task's isn't concatenated.
+        ConfigError: If the pipeline has another condition, or the task's isn't concatenated.
     """
     task, latents = options.type, pipeline.vae.config.latent_channels
     kind, cls = CONDITIONERS.get(task), _pipeline_class(task)
     fitting = kind.unet_options(options, latents)
     check(recipe.lora is None, f"lora trains no new channels, which conditioning {task!r} needs here; leave lora out")
-    unet, free = pipeline.unet, type(pipeline) is UnconditionalPipeline
+    by_text = type(pipeline) is TextToImagePipeline and issubclass(kind, BesideTextConditioner)
+    if by_text:
+        fitting.pop("cross_attention_dim", None)
+    unet, free = pipeline.unet, by_text or type(pipeline) is UnconditionalPipeline
     if not free or not isinstance(unet, UNet2DConditionModel) or set(fitting) != {"in_channels"}:
         raise ConfigError(
             f"conditioning is {task!r}, which trains a {cls.__name__}, but the pretrained pipeline is a "
             f"{type(pipeline).__name__}; drop conditioning, or start super-resolution, inpaint or semantic-to-image "
-            "from an UnconditionalPipeline"
+            "from an UnconditionalPipeline, or the first two with captions from a TextToImagePipeline"
         )
-    parts = {**pipeline.components, **kind.components(options, recipe.data, images, pipeline.vae)}
+    made = {} if by_text else kind.components(options, recipe.data, images, pipeline.vae)
+    parts = {**pipeline.components, **made}
     return cls(**parts | {"unet": expand_conv_in(unet, fitting["in_channels"])})
 
 

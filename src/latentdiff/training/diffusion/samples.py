@@ -14,8 +14,8 @@ from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
 from latentdiff.io.images import to_picture
 from latentdiff.seeding import SampleGenerators, array_generator
 from latentdiff.training.diffusion.conditioners.base import Conditioner
+from latentdiff.training.diffusion.conditioners.beside_text import text_part
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions
-from latentdiff.training.diffusion.conditioners.text import TextConditioner
 from latentdiff.training.engine.task import to_device
 from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.viz.grid import image_grid
@@ -51,16 +51,20 @@ class SampleSheet:
         )
         self.scale = scale if scale is not None else GUIDANCE_SCALE if conditioner.dropout else 1.0
         self.captions: list[str] = list(options.prompts)
-        if self.captions:
-            assert isinstance(conditioner, TextConditioner)
-            self.count, self.batch = len(self.captions), conditioner.prompts(self.captions)
+        text = text_part(conditioner)
+        check(not self.captions or text is not None, "validation.prompts is given, but the model takes no captions")
+        if text is conditioner and self.captions:
+            self.count, self.batch = len(self.captions), text.prompts(self.captions)
             return
-        self.count = min(options.samples, len(images))
+        self.count = len(self.captions) or min(options.samples, len(images))
         starts = [number * len(images) // self.count for number in range(self.count)]
         chosen = [_first_readable(images, rows, start, recipe.seed) for start in starts]
         self.batch = default_collate([row for _, row, _ in chosen])
         self.originals = [picture for _, _, picture in chosen if picture is not None]
-        if images.captions is not None and isinstance(conditioner, TextConditioner):
+        if text is not None and self.captions:
+            self.batch = {name: part for name, part in self.batch.items() if name != "text_states"}
+            self.batch |= text.prompts(self.captions)
+        elif text is not None and images.captions is not None:
             captions = [images.captions[i] for i, _, _ in chosen]
             self.captions = [caption[0] if isinstance(caption, list) else caption for caption in captions]
 

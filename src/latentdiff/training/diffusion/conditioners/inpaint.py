@@ -7,17 +7,15 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from latentdiff.conditioning import Conditioning
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
 from latentdiff.registry import MASKS
-from latentdiff.seeding import SampleGenerators
-from latentdiff.training.diffusion.conditioners.base import Conditioner
+from latentdiff.training.diffusion.conditioners.beside_text import BesideTextConditioner
 from latentdiff.training.diffusion.conditioners.options import InpaintOptions
 
 
-class InpaintConditioner(Conditioner[InpaintOptions]):
-    """Conditions on images with holes: the network sees the masked image's latents and the mask.
+class InpaintConditioner(BesideTextConditioner[InpaintOptions]):
+    """Conditions on images with holes: the network sees the masked image's latents and the mask, and a caption if any.
 
     The first stage encodes at every step, as the masks are drawn anew at every visit.
     """
@@ -25,19 +23,18 @@ class InpaintConditioner(Conditioner[InpaintOptions]):
     options_class = InpaintOptions
 
     @classmethod
-    def unet_options(cls, options: InpaintOptions, latent_channels: int) -> dict[str, int]:
-        """The input has the latents, the latents of the masked image, and the mask."""
-        return {"in_channels": 2 * latent_channels + 1}
+    def channels(cls, latent_channels: int) -> int:
+        """The latents of the masked image, and the mask."""
+        return latent_channels + 1
 
-    def rows(self, images: Images) -> Rows:
+    def channel_rows(self, images: Images) -> Rows:
         """Rows of `pixels`, the image (C, H, W) in [-1, 1], and `holes` (1, H, W), 1 in holes and 0 elsewhere."""
         return _Masked(images, self.options.masks)
 
-    def __call__(
-        self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
-    ) -> Conditioning:
+    def concat(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The masked images' latents and the masks."""
-        return Conditioning(concat=self.pipeline.encode_masked(batch["pixels"], batch["holes"]))
+        shown: torch.Tensor = self.pipeline.encode_masked(batch["pixels"], batch["holes"])
+        return shown
 
 
 class _Masked:

@@ -26,6 +26,11 @@ class ConditionOptions(Part):
     type: str
     """The conditioning's name."""
 
+    @property
+    def captions(self) -> TextOptions | None:
+        """The options of the captions, None where none are read, or as a pretrained model has them."""
+        return None
+
 
 class UnconditionalOptions(ConditionOptions):
     """No condition (section 4.1 of the paper)."""
@@ -48,6 +53,11 @@ class TextOptions(ConditionOptions):
     caption is computed once and kept in `captions/`."""
     dropout: float = option(0.1, ge=0, le=1)
     """Share of captions replaced by the empty one, which classifier-free guidance needs."""
+
+    @property
+    def captions(self) -> TextOptions:
+        """The options themselves."""
+        return self
 
 
 class ClassOptions(ConditionOptions):
@@ -87,7 +97,19 @@ class SemanticOptions(ConditionOptions):
     """Share of maps replaced by one without classes."""
 
 
-class SuperResolutionOptions(ConditionOptions):
+class BesideTextOptions(ConditionOptions):
+    """Channels beside the latents, and captions too where they are asked for or the pretrained model has them."""
+
+    text: TextOptions | None = None
+    """Captions beside the channels, with the options that text-to-image has of them."""
+
+    @property
+    def captions(self) -> TextOptions | None:
+        """The options of the captions."""
+        return self.text
+
+
+class SuperResolutionOptions(BesideTextOptions):
     """Low-resolution images, made of the training images themselves (section 4.4 of the paper)."""
 
     type: Literal["super-resolution"] = "super-resolution"
@@ -96,7 +118,7 @@ class SuperResolutionOptions(ConditionOptions):
     """Degradation that makes the small images, a name of the registry `DEGRADATIONS`."""
 
 
-class InpaintOptions(ConditionOptions):
+class InpaintOptions(BesideTextOptions):
     """Images with holes (section 4.5 of the paper)."""
 
     type: Literal["inpaint"] = "inpaint"

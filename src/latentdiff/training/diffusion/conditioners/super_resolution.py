@@ -9,29 +9,27 @@ import numpy as np
 import torch
 from PIL import Image
 
-from latentdiff.conditioning import Conditioning
 from latentdiff.data.degradations import Degradation
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import BadFileError, ConfigError
 from latentdiff.io.images import to_tensor
 from latentdiff.registry import DEGRADATIONS
-from latentdiff.seeding import SampleGenerators
-from latentdiff.training.diffusion.conditioners.base import Conditioner
+from latentdiff.training.diffusion.conditioners.beside_text import BesideTextConditioner
 from latentdiff.training.diffusion.conditioners.options import SuperResolutionOptions
 
 
-class SuperResolutionConditioner(Conditioner[SuperResolutionOptions]):
+class SuperResolutionConditioner(BesideTextConditioner[SuperResolutionOptions]):
     """Conditions on small images, which have the latents' size and are degraded anew at every visit."""
 
     options_class = SuperResolutionOptions
 
     @classmethod
-    def unet_options(cls, options: SuperResolutionOptions, latent_channels: int) -> dict[str, int]:
-        """The input has the latents and RGB."""
-        return {"in_channels": latent_channels + 3}
+    def channels(cls, latent_channels: int) -> int:
+        """Those of RGB."""
+        return 3
 
-    def rows(self, images: Images) -> Rows:
+    def channel_rows(self, images: Images) -> Rows:
         """Rows of `small`, the small image (3, h, w) in [-1, 1]."""
         if images.channels != 3:
             raise ConfigError(
@@ -42,11 +40,9 @@ class SuperResolutionConditioner(Conditioner[SuperResolutionOptions]):
             rows(0, False, np.random.default_rng(0))
         return rows
 
-    def __call__(
-        self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
-    ) -> Conditioning:
+    def concat(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The small images."""
-        return Conditioning(concat=batch["small"])
+        return batch["small"]
 
 
 class _SmallImages:

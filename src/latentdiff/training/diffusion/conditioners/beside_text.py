@@ -1,0 +1,112 @@
+"""Channels beside the latents, and captions too where the model has a text encoder: both contexts at once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from latentdiff.conditioning import Conditioning
+from latentdiff.config import check
+from latentdiff.data.images import Images
+from latentdiff.data.latent_cache import Rows
+from latentdiff.data.options import DataOptions
+from latentdiff.errors import ConfigError
+from latentdiff.seeding import SampleGenerators
+from latentdiff.training.diffusion.conditioners.base import Conditioner
+from latentdiff.training.diffusion.conditioners.options import ConditionOptions, TextOptions
+from latentdiff.training.diffusion.conditioners.text import TextConditioner
+from latentdiff.types import FirstStage
+
+OptionsT = TypeVar("OptionsT", bound=ConditionOptions)
+
+
+class BesideTextConditioner(Conditioner[OptionsT]):
+    """Base of the conditioners of channels, to which a `TextConditioner` adds captions; these alone are dropped.
+
+    Attributes:
+        text: What conditions on captions; None for a model without a text encoder.
+    """
+
+    text: TextConditioner | None
+
+    def prepare(self) -> None:
+        """Make the part of the captions, if the pipeline has a text encoder."""
+        options, has_text = self.options.captions, self.pipeline.components.get("text_encoder") is not None
+        check(
+            has_text or options is None,
+            "conditioning.text is given, but the pretrained pipeline has no text encoder; leave it out, or start from "
+            "one that has",
+        )
+        self.text = None
+        if has_text:
+            chosen = options or TextOptions()
+            self.text = TextConditioner(self.pipeline, chosen, self.data, self.output_dir, adapter=self.adapter)
+            self.trains, self.knows_null = self.text.trains, self.text.knows_null
+
+    @classmethod
+    def unet_options(cls, options: OptionsT, latent_channels: int) -> dict[str, int]:
+        """The input has the latents and the channels; with captions there is their context, too."""
+        channels = {"in_channels": latent_channels + cls.channels(latent_channels)}
+        if options.captions is None:
+            return channels
+        return channels | TextConditioner.unet_options(options.captions, latent_channels)
+
+    @classmethod
+    @abstractmethod
+    def channels(cls, latent_channels: int) -> int:
+        """The number of channels beside the latents."""
+
+    @classmethod
+    def components(cls, options: OptionsT, data: DataOptions, images: Images, vae: FirstStage) -> dict[str, object]:
+        """A text encoder and its tokenizer, where captions are asked for."""
+        if options.captions is None:
+            return {}
+        try:
+            return TextConditioner.components(options.captions, data, images, vae)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("conditioning.", "conditioning.text.")) from None
+
+    @property
+    def dropout(self) -> float:
+        """The share of captions that are dropped in this run."""
+        return 0.0 if self.text is None else self.text.dropout
+
+    def rows(self, images: Images) -> Rows:
+        """The rows of the channels, with those of the captions."""
+        channels = self.channel_rows(images)
+        return channels if self.text is None else _Both(channels, self.text.rows(images))
+
+    @abstractmethod
+    def channel_rows(self, images: Images) -> Rows:
+        """The rows of the channels; see `rows`."""
+
+    def __call__(
+        self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
+    ) -> Conditioning:
+        """The channels, and the states of the captions or of the empty one where they are dropped."""
+        context = None if self.text is None else self.text(batch, dropped, draws).context
+        return Conditioning(context, self.concat(batch))
+
+    @abstractmethod
+    def concat(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The channels (B, c, h, w) of a batch of rows."""
+
+
+class _Both:
+    def __init__(self, first: Rows, second: Rows) -> None:
+        self.first, self.second = first, second
+
+    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        return {**self.first(image, mirrored, rng), **self.second(image, mirrored, rng)}
+
+
+def text_part(conditioner: Conditioner[ConditionOptions]) -> TextConditioner | None:
+    """What conditions on captions in a conditioner, itself or a part; None if nothing does."""
+    if isinstance(conditioner, BesideTextConditioner):
+        part: TextConditioner | None = conditioner.text
+        return part
+    return conditioner if isinstance(conditioner, TextConditioner) else None
