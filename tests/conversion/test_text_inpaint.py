@@ -10,12 +10,12 @@ import yaml
 from PIL import Image
 from twins import Twin, narrow_clip
 
-from latentdiff import DiffusionPipeline, InpaintPipeline
+from latentdiff import AutoPipeline, DiffusionPipeline, InpaintPipeline
 from latentdiff.cli.main import main
 from latentdiff.conversion import load_original, networks
 from latentdiff.conversion.plan import make_conversion_plan
 from latentdiff.conversion.zoo import zoo_config
-from latentdiff.errors import CheckpointError, ConfigError
+from latentdiff.errors import CheckpointError, ConfigError, InputError
 from latentdiff.io.tensor_files import open_tensors
 
 NAMES = ["sd-1-inpaint", "sd-2-inpaint"]
@@ -134,6 +134,29 @@ def test_stock_folders_without_optional_parts(tmp_path, dtype, inputs):
     assert type(pipe) is InpaintPipeline and type(pipe.scheduler).__name__ == "PNDMScheduler"
     pipe.set_progress_bar_config(disable=True)
     assert pipe(*inputs, "a cat", **OPTIONS).images[0].size == (64, 64)
+    shared = AutoPipeline.from_pipe(stock)
+    assert type(shared) is InpaintPipeline and shared.text_encoder is stock.text_encoder
+
+
+def test_a_text_encoder_without_its_tokenizer(monkeypatch, inputs):
+    """Of a vocabulary that the package has not got: from_original asks for it, and so does a call."""
+    monkeypatch.undo()
+    monkeypatch.setattr(networks, "make_clip", narrow_clip(networks.make_clip))
+    twin = Twin("sd-1-inpaint")
+    parts = load_original(twin.state, twin.node).components
+    pipe = InpaintPipeline(**parts | {"tokenizer": None})
+    with pytest.raises(InputError, match="has a text encoder, but no tokenizer; load it with tokenizer="):
+        pipe(*inputs, "a cat", **OPTIONS)
+    text = Twin("txt2img-1p4B")
+    node = text.node
+    node["params"]["unet_config"]["params"]["in_channels"] = 9
+    node["params"]["conditioning_key"] = "hybrid"
+    state = dict(text.state)
+    for key in ("model.diffusion_model.input_blocks.0.0.weight", "model_ema.diffusion_modelinput_blocks00weight"):
+        if key in state:
+            state[key] = torch.zeros(len(state[key]), 9, 3, 3)
+    with pytest.raises(ConfigError, match=r"no tokenizer is in .*; give tokenizer, such as latentdiff"):
+        DiffusionPipeline.from_original(state, node)
 
 
 def node_of(name="sd-1-inpaint", **params):
