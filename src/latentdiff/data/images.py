@@ -19,15 +19,19 @@ from latentdiff.errors import ConfigError
 from latentdiff.io.arrays import kind_of, read_values, resize_square
 from latentdiff.io.images import centre_square, load_image, to_picture, to_tensor
 from latentdiff.io.stored import Stored, read_into_memory
+from latentdiff.labels import sorted_names
 from latentdiff.types import JSON
 
 
-def read_records(options: DataOptions, output_dir: str | Path | None = None) -> Records:
+def read_records(
+    options: DataOptions, output_dir: str | Path | None = None, held_out: str | Path | None = None
+) -> Records:
     """The records of the data that a recipe names, whatever kind of source it is; no image is opened.
 
     Args:
         options: The options of the data.
         output_dir: Where a run writes; its images are no data.
+        held_out: The data that is validated on, if it has a folder of its own, which is left out here.
 
     Raises:
         InputError: If the data isn't there, holds no images, or something is known of some of them only.
@@ -36,14 +40,22 @@ def read_records(options: DataOptions, output_dir: str | Path | None = None) -> 
     source = Path(options.train_data_dir or "")
     if options.dataset_name is None and options.dataset_config_name is not None:
         raise ConfigError("dataset_config_name is given without dataset_name; give both, or neither")
-    if options.dataset_name is None and not is_table(source) and options.given_split():
-        raise ConfigError(f"dataset_split is given, but {source} is not a data set of Hugging Face; leave it out")
-    if options.dataset_name is None and not is_shards(source) and not is_table(source):
-        return annotate(read_folder(options, output_dir), options)
+    if options.dataset_name is not None or is_table(source):
+        _refuse_folder_options(options)
+        return read_table(options, held_out)
+    if is_shards(source):
+        if options.given_split():
+            raise ConfigError(f"dataset_split is given, but {source} is not a data set of Hugging Face; leave it out")
+        _refuse_folder_options(options)
+        return read_shards(options)
+    return annotate(read_folder(options, output_dir, held_out), options)
+
+
+def _refuse_folder_options(options: DataOptions) -> None:
+    """ConfigError if an option is given that goes with a folder of images alone."""
     for name in ("annotations", "label_maps"):
         if getattr(options, name) is not None:
             raise ConfigError(f"{name} is given, but goes with a folder of images alone; use a column of the data")
-    return read_shards(options) if options.dataset_name is None and is_shards(source) else read_table(options)
 
 
 class Images(Dataset[torch.Tensor]):
@@ -61,7 +73,7 @@ class Images(Dataset[torch.Tensor]):
         metadata: All else that the source says of each image; may be empty.
         captions: A caption, or a list of captions, for each image; None if there are none.
         labels: The class number of each image; None if there are none.
-        class_names: The names of the classes, sorted, by number; None if the data has numbers.
+        class_names: The names of the classes by number, sorted, by value if all are numbers; None if the data has numbers.
         objects: The objects in each image, as the data has them; None if there are none.
         boxes: The format of the objects' boxes, and whether they are in pixels; None if the source doesn't say it.
         label_maps: The file of each image's label map; None if there are none.
@@ -88,7 +100,7 @@ class Images(Dataset[torch.Tensor]):
         self.labels: list[int] | None = records.columns.get("label") or None
         self.class_names: list[str] | None = None
         if self.labels and isinstance(self.labels[0], str):
-            self.class_names = sorted(set(records.columns["label"]))
+            self.class_names = sorted_names(records.columns["label"])
             numbers = {name: number for number, name in enumerate(self.class_names)}
             self.labels = [numbers[name] for name in records.columns["label"]]
 
