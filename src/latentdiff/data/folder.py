@@ -14,6 +14,7 @@ from latentdiff.data.records import Column, Records, check_columns
 from latentdiff.data.splits import chosen_split, find_splits
 from latentdiff.data.walk import DATA_SUFFIXES, Walked, identity, walk
 from latentdiff.errors import InputError
+from latentdiff.io.images import IMAGE_SUFFIXES
 
 # A line of YOLO's annotations: a class and the numbers of a box or polygon.
 YOLO_LINE = re.compile(r"\s*\d+(\s+[-+.\deE]+){4,}\s*")
@@ -181,6 +182,8 @@ def _maps_of(records: Records, maps: Path) -> list[Path]:
         raise InputError(f"label_maps is {maps}, which is not a folder; give a folder of label maps")
     by_stem: dict[str, Path] = {}
     for path in walk(maps).images:
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
         stem = path.relative_to(maps).with_suffix("").as_posix()
         if stem in by_stem:
             raise InputError(f"label_maps has {by_stem[stem]} and {path} for one image; keep one of them")
