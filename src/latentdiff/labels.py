@@ -15,7 +15,7 @@ def is_number(name: str) -> bool:
 
 
 def sorted_names(names: Iterable[str]) -> list[str]:
-    """The different names in order, by value if all are numbers: "2" comes before "10", so that "2" is class 2 of 12."""
+    """The different names in order, by value if all are numbers: "2" comes before "10", so "2" is class 2 of 12."""
     different = set(names)
     if all(map(is_number, different)):
         return sorted(different, key=lambda name: (int(name), name))

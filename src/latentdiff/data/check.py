@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from latentdiff.data.label_maps import (
     is_binary,
     read_training_map,
 )
-from latentdiff.data.layouts import boxes_of
+from latentdiff.data.layouts import image_frame, upright_box
 from latentdiff.errors import LatentDiffError
 from latentdiff.io.arrays import kind_of, read_values
 from latentdiff.io.boxes import clip
@@ -163,9 +164,13 @@ def _check_boxes(
     height, width = check.size
     left, top, right, bottom = centre_box(height, width)
     square = (left / width, top / height, right / width, bottom / height)
-    found = attempt(images.files[number], lambda: boxes_of(images, number, annotations.box_format, annotations.pixels))
-    boxes = found[0] if found is not None else []
-    check.outside += sum(clip(box, square) is None for box in boxes)
+    file = images.files[number]
+    frame = attempt(file, lambda: image_frame(images, number))
+    for place, item in enumerate(images.objects[number] if frame is not None else ()):
+        name = f"box of object {place}"
+        read = partial(upright_box, item, frame, annotations.box_format, annotations.pixels, name)
+        box = attempt(file, read)
+        check.outside += box is not None and clip(box, square) is None
 
 
 def _decode(images: Images, file: Stored, check: ImageCheck) -> tuple[int, int]:

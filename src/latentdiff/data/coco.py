@@ -55,7 +55,9 @@ def read_coco(path: Path) -> Annotations:
     for place, item in enumerate(images):
         name = item.get("file_name")
         if not isinstance(name, str) or not name.strip():
-            raise InputError(f"annotations {path}: image {item.get('id', place)} has {name!r} as file_name; name its file")
+            raise InputError(
+                f"annotations {path}: image {item.get('id', place)} has {name!r} as file_name; name its file"
+            )
         own = _size(item)
         if name in found.values and found.frames[name] != own:
             raise InputError(f"annotations {path}: {name} is listed twice, in two sizes; leave one out")
@@ -120,7 +122,9 @@ def _size(item: JSON) -> Size | None:
         width, height = (float(item.get(name) or 0) for name in ("width", "height"))
     except (TypeError, ValueError):
         return None
-    return (round(width), round(height)) if math.inf > min(width, height) >= 1 and max(width, height) < math.inf else None
+    return (
+        (round(width), round(height)) if math.inf > min(width, height) >= 1 and max(width, height) < math.inf else None
+    )
 
 
 def _box(path: Path, item: JSON, name: str) -> list[float] | None:
@@ -144,7 +148,7 @@ def _box(path: Path, item: JSON, name: str) -> list[float] | None:
 
 
 def clip_pixels(box: Sequence[float], size: Size) -> list[float] | None:
-    """The part of a box (x, y, width, height) in pixels that is inside an image of that width and height; None for none.
+    """The part of a box (x, y, width, height) in pixels that is inside an image of a width and height; None for none.
 
     The result is rounded to thousandths of a pixel.
     """

@@ -194,8 +194,6 @@ def _maps_of(records: Records, maps: Path) -> list[Path]:
     if absent:
         raise InputError(
             f"{len(absent)} of {len(stems)} images have no label map in {maps}, the first is "
-            f"{os.path.splitext(absent[0])[0]}; maps are images and have the names of the images, with any suffix of these"
+            f"{os.path.splitext(absent[0])[0]}; maps are images with the images' names, and any suffix of images"
         )
     return [by_stem[stem] for stem in stems if stem is not None]
-
-

@@ -60,8 +60,8 @@ def frame_of(file: Stored, name: str, said: Size | None, boxed: bool) -> Frame:
     stored = orientation > 4 and said is not None and _alike(said, (height, width))
     if orientation > 1 and (said is None or orientation <= 4 or upright == stored):
         raise InputError(
-            f"{name} is turned by its EXIF orientation {orientation}, and its annotations don't tell whether their boxes "
-            f"are of the image before or after that; {ADVICE}"
+            f"{name} is turned by its EXIF orientation {orientation}, and its annotations don't tell whether their "
+            f"boxes are of the image before or after that; {ADVICE}"
         )
     if not (upright or stored):
         assert said is not None

@@ -73,7 +73,8 @@ class Images(Dataset[torch.Tensor]):
         metadata: All else that the source says of each image; may be empty.
         captions: A caption, or a list of captions, for each image; None if there are none.
         labels: The class number of each image; None if there are none.
-        class_names: The names of the classes by number, sorted, by value if all are numbers; None if the data has numbers.
+        class_names: The names of the classes by number: sorted, by value if all are numbers; None if the data has
+            numbers.
         objects: The objects in each image, as the data has them; None if there are none.
         boxes: The format of the objects' boxes, and whether they are in pixels; None if the source doesn't say it.
         label_maps: The file of each image's label map; None if there are none.
@@ -108,6 +109,15 @@ class Images(Dataset[torch.Tensor]):
     def num_classes(self) -> int:
         """The number of classes, 0 if there are none; where the data has numbers, the largest is that of the last."""
         return max(self.labels) + 1 if self.labels else 0
+
+    def hint(self, option: str) -> str:
+        """The end of a message about what is not known of the images: the columns that the data has, and what may help.
+
+        Args:
+            option: The option that names such a column.
+        """
+        there = sorted(set(self.metadata[0]) - {"file_name"}) if len(self.metadata) else []
+        return f"; for one of its columns {', '.join(there)}, give data.{option}" if there else ""
 
     def first(self, count: int | None) -> Images:
         """The first `count` images, or all of them for None."""

@@ -21,8 +21,8 @@ from latentdiff.io.stored import Stored
 IGNORE_INDEX = 255
 WHITE = (255, 255, 255)
 BINARY = (
-    "the label maps have the values 0 and 255 alone, and 255 stands for pixels of no class, so they have one class; for "
-    "two, give conditioning.segmentation_encoder the palette [[0, 0, 0], [255, 255, 255]], or save white as 1"
+    "the label maps have the values 0 and 255 alone, and 255 stands for pixels of no class, so they have one class; "
+    "for two, give conditioning.segmentation_encoder the palette [[0, 0, 0], [255, 255, 255]], or save white as 1"
 )
 # A map of more values whose pixels mostly differ from their left neighbours is no map of classes.
 MOST_VALUES, MOST_BORDERS = 64, 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from latentdiff.config import check
-from latentdiff.data.frames import frame_of
+from latentdiff.data.frames import Frame, frame_of
 from latentdiff.data.images import Images
 from latentdiff.errors import BadFileError, InputError
 from latentdiff.io.boxes import Corners, clip, parse_box
@@ -91,15 +91,26 @@ def boxes_of(images: Images, number: int, box_format: str, pixels: bool) -> tupl
         InputError: If an object is not valid, or the boxes are of another image than the file's.
     """
     assert images.objects is not None
+    frame, file = image_frame(images, number), images.records.name_of(number)
+    boxes = [
+        upright_box(item, frame, box_format, pixels, f"box of object {place} of {file}")
+        for place, item in enumerate(images.objects[number])
+    ]
+    return boxes, frame.file_size
+
+
+def image_frame(images: Images, number: int) -> Frame:
+    """The image that the boxes of an image's objects are of; raises as `boxes_of`."""
+    assert images.objects is not None
     objects, file = images.objects[number], images.records.name_of(number)
     if not isinstance(objects, list) or not all(isinstance(item, Mapping) and "box" in item for item in objects):
         raise InputError(f"{file}: objects are {objects!r}; give a list of {{'class': ..., 'box': ...}}")
-    frame = frame_of(images.files[number], file, images.records.frame(number), bool(objects))
-    boxes = []
-    for place, item in enumerate(objects):
-        name = f"box of object {place} of {file}"
-        boxes.append(frame.upright(parse_box(item["box"], box_format, frame.size if pixels else None, name=name)))
-    return boxes, frame.file_size
+    return frame_of(images.files[number], file, images.records.frame(number), bool(objects))
+
+
+def upright_box(item: JSON, frame: Frame, box_format: str, pixels: bool, name: str) -> Corners:
+    """The box of an object, relative to the upright image; `name` is what errors call it."""
+    return frame.upright(parse_box(item["box"], box_format, frame.size if pixels else None, name=name))
 
 
 def classes_of(layouts: list[list[JSON]]) -> JSON:

@@ -139,7 +139,7 @@ def _read_jsonl(file: Path) -> Iterator[Row]:
         except (ValueError, RecursionError) as error:
             raise InputError(f"{file} {place} is not JSON ({one_line(error)}); correct the line") from None
         if not isinstance(values, dict):
-            raise InputError(f"{file} {place} is {values!r}; give {{\"file_name\": ...}} with what is known of the image")
+            raise InputError(f'{file} {place} is {values!r}; give {{"file_name": ...}} with what is known of the image')
         yield Row(file, place, values)
 
 

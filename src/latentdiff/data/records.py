@@ -136,9 +136,9 @@ def check_columns(records: Records) -> Records:
             are neither all names nor all numbers from 0, or something is no such value at all (the message names the
             image).
     """
+    if "objects" in records.columns:
+        records.columns["objects"] = list(map(as_objects, records.columns["objects"]))
     for name, column in list(records.columns.items()):
-        if name == "objects":
-            records.columns[name] = column = [as_objects(value) for value in column]
         absent = [place for place, value in enumerate(column) if _is_missing(name, value)]
         if len(absent) == len(column):
             del records.columns[name]

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentdiff.compat import dataset_fingerprint
-from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.metadata import METADATA, SIZE, size_in
+from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import OBJECT_KEYS, Column, Records, as_objects, check_columns
 from latentdiff.data.walk import identity, is_hidden
 from latentdiff.errors import BadFileError, ConfigError, InputError
 from latentdiff.io.stored import Cell
 from latentdiff.registry import nearest
-from latentdiff.types import JSON
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -82,7 +81,9 @@ def _load(options: DataOptions, root: Path, held_out: str | Path | None) -> Data
                 return saved[split]
             _check_no_split(options, root)
             return saved
-        return datasets.load_dataset("parquet", data_files={split: _parquet_files(options, root, held_out)}, split=split)
+        return datasets.load_dataset(
+            "parquet", data_files={split: _parquet_files(options, root, held_out)}, split=split
+        )
     except InputError:
         raise
     except Exception as error:  # one of the library, of Arrow or of the network

@@ -14,8 +14,40 @@ from latentdiff.io.images import IMAGE_SUFFIXES
 DATA_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 # Pictures of which people expect that they are trained on, so that leaving them out deserves a warning.
 OTHER_PICTURES = frozenset(
-    ".apng .arw .avif .cr2 .cr3 .dng .eps .exr .gif .hdr .heic .heif .hif .j2k .jfif .jp2 .jpe .jpf .jpx .jxl .mpo .nef"
-    " .orf .pbm .pgm .ppm .psd .raf .raw .rw2 .svg .tga".split()
+    [
+        ".apng",
+        ".arw",
+        ".avif",
+        ".cr2",
+        ".cr3",
+        ".dng",
+        ".eps",
+        ".exr",
+        ".gif",
+        ".hdr",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".j2k",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpf",
+        ".jpx",
+        ".jxl",
+        ".mpo",
+        ".nef",
+        ".orf",
+        ".pbm",
+        ".pgm",
+        ".ppm",
+        ".psd",
+        ".raf",
+        ".raw",
+        ".rw2",
+        ".svg",
+        ".tga",
+    ]
 )
 # Folders that systems and network drives make beside the user's own, with thumbnails or copies in them.
 SYSTEM_FOLDERS = frozenset({"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})

@@ -31,9 +31,10 @@ def read_label_map(
     """Read one label map as int64 (H, W) on the CPU.
 
     A grey value is a class number, or, where all colours of the palette are grey and the values are theirs but no class
-    numbers, a colour: in a map of 0 and 255 with a palette of black and white, white is class 1. An indexed image is read by its colours if a palette is given, since programs
-    renumber the indices when they save, and by its indices otherwise. (With a palette, the index `ignore_index` still
-    counts where its colour is that of no class.) Other colours need a palette. Transparency is ignored.
+    numbers, a colour: in a map of 0 and 255 with a palette of black and white, white is class 1. An indexed image is
+    read by its colours if a palette is given, since programs renumber the indices when they save, and by its indices
+    otherwise. (With a palette, the index `ignore_index` still counts where its colour is that of no class.) Other
+    colours need a palette. Transparency is ignored.
 
     Args:
         label_map: A path or a Pillow image, indexed, grey or coloured; an array of integers (H, W) or of colours

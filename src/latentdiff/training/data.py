@@ -19,6 +19,7 @@ from latentdiff.data.label_maps import indexed_palette
 from latentdiff.data.latent_cache import LatentCache, cache_latents
 from latentdiff.data.layouts import resolve_box_format
 from latentdiff.data.options import DataOptions
+from latentdiff.data.records import Records
 from latentdiff.errors import BadFileError, LatentDiffWarning
 from latentdiff.io.arrays import count_channels, size_of
 from latentdiff.io.stored import Stored
@@ -33,6 +34,8 @@ LOOKED_AT = 1000  # images, for the sizes; `latentdiff data check` looks at all
 def open_images(recipe: Recipe, channels: int | None = None) -> Images:
     """The images of a recipe; what was left out of them is said, and whether some are small.
 
+    Images that the recipe's folder for validation has, too, are left out.
+
     Args:
         recipe: The run's recipe.
         channels: The channels of the tensors; None for those that the images have.
@@ -41,7 +44,7 @@ def open_images(recipe: Recipe, channels: int | None = None) -> Images:
         InputError: If there are none, or something is known of some of them only.
         ConfigError: If an option does not go with the data.
     """
-    return _open(recipe.data, recipe.output_dir, channels)
+    return _open(recipe.data, recipe, channels)
 
 
 def open_held_out(recipe: Recipe, channels: int) -> Images | None:
@@ -54,7 +57,7 @@ def open_held_out(recipe: Recipe, channels: int) -> Images | None:
     """
     if recipe.validation.data_dir is None or not recipe.validation.steps:
         return None
-    return _open(recipe.data.of_folder(recipe.validation.data_dir), recipe.output_dir, channels)
+    return _open(recipe.data.of_folder(recipe.validation.data_dir), recipe, channels, held_out=True)
 
 
 def open_to_check(data: DataOptions, recipe: Recipe | None = None) -> Images:
@@ -71,8 +74,17 @@ def open_to_check(data: DataOptions, recipe: Recipe | None = None) -> Images:
     if isinstance(recipe, DiffusionRecipe) and recipe.vae is not None:
         config = Path(recipe.vae) / "config.json"
         channels = json.loads(config.read_text(encoding="utf-8"))["in_channels"] if config.exists() else 3
-    records = read_records(data, None if recipe is None else recipe.output_dir)
+    records = _read_to_train(data, recipe)
     return Images(records, data.resolution, channels or channels_of(records.files), data.value_range)
+
+
+def _read_to_train(data: DataOptions, recipe: Recipe | None) -> Records:
+    """The records of a recipe's data, without those that it validates on."""
+    if recipe is None or recipe.validation.data_dir is None:
+        return read_records(data, None if recipe is None else recipe.output_dir)
+    held_out = recipe.validation.data_dir
+    records = read_records(data, recipe.output_dir, held_out)
+    return records.without(read_records(data.of_folder(held_out), recipe.output_dir))
 
 
 def meaning_of(
@@ -90,8 +102,8 @@ def meaning_of(
     return AnnotationFormat(box_format, pixels, count, palette), names
 
 
-def _open(data: DataOptions, output_dir: str, channels: int | None) -> Images:
-    records = read_records(data, output_dir)
+def _open(data: DataOptions, recipe: Recipe, channels: int | None, *, held_out: bool = False) -> Images:
+    records = read_records(data, recipe.output_dir) if held_out else _read_to_train(data, recipe)
     images = Images(records, data.resolution, channels or channels_of(records.files), data.value_range)
     if os.environ.get("RANK", "0") == "0":
         damaged = [f"{file} is damaged: {reason}; the rest of it is left out" for file, reason in records.damaged]

@@ -13,7 +13,7 @@ from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, Rows
 from latentdiff.data.options import DataOptions
 from latentdiff.errors import InputError
-from latentdiff.labels import class_number
+from latentdiff.labels import class_number, is_number
 from latentdiff.models.class_embedder import ClassEmbedder
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
@@ -95,11 +95,20 @@ def labels_of(images: Images, class_names: list[str] | None, num_classes: int) -
     given: list[int] | list[str] = images.labels
     if images.class_names is not None and class_names is not None:
         given = [images.class_names[label] for label in images.labels]
-    if images.class_names is not None and class_names is None and images.num_classes != num_classes:
-        raise InputError(
-            f"{images.root} has {images.num_classes} classes, this model {num_classes} without names; "
-            "give 'label' as the model's numbers in metadata.jsonl"
+    if images.class_names is not None and class_names is None:
+        other = next(
+            (place for place, name in enumerate(images.class_names) if is_number(name) and int(name) != place), None
         )
+        if images.num_classes != num_classes:
+            raise InputError(
+                f"{images.root} has {images.num_classes} classes, this model {num_classes} without names; "
+                "give 'label' as the model's numbers in metadata.jsonl"
+            )
+        if other is not None:
+            raise InputError(
+                f"{images.root} has a class called {images.class_names[other]!r}, which is number {other} of its "
+                "names, and this model has numbers alone; give 'label' as the model's numbers in metadata.jsonl"
+            )
     numbers = {label: class_number(label, num_classes, class_names) for label in dict.fromkeys(given)}
     return torch.tensor([numbers[label] for label in given])
 
@@ -113,5 +122,5 @@ def _check_labels(images: Images) -> None:
     if images.labels is None:
         raise InputError(
             f"{images.root} has no classes; sort the images into sub-folders by class, or give 'label' in "
-            "metadata.jsonl"
+            f"metadata.jsonl{images.hint('label_column')}"
         )
