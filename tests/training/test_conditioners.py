@@ -256,7 +256,12 @@ def test_layout_classes_are_in_the_folder(data, vae):
 
 BAD = {
     "no captions": ("text-to-image", {"drop": ["text"]}, InputError, "has no captions"),
-    "no vocabulary": ("text-to-image", {"conditioning.vocabulary": None}, ConfigError, r"vocab_size 20, but .*vocab\.txt has 30522 tokens"),
+    "default vocabulary": (
+        "text-to-image",
+        {"conditioning.vocabulary": None},
+        ConfigError,
+        r"vocab_size 20, but .*vocab\.txt has 30522 tokens",
+    ),
     "no classes": ("class-to-image", {"drop": ["label"]}, InputError, "has no classes; sort"),
     "unknown class": (
         "class-to-image",

@@ -166,7 +166,9 @@ def _check_boxes(
     square = (left / width, top / height, right / width, bottom / height)
     file = images.files[number]
     frame = attempt(file, lambda: image_frame(images, number))
-    for place, item in enumerate(images.objects[number] if frame is not None else ()):
+    if frame is None:
+        return
+    for place, item in enumerate(images.objects[number]):
         name = f"box of object {place}"
         read = partial(upright_box, item, frame, annotations.box_format, annotations.pixels, name)
         box = attempt(file, read)

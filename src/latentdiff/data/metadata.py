@@ -176,7 +176,7 @@ def _field(text: str) -> object:
 
 def _read_parquet(file: Path) -> list[Row]:
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
     except ImportError:
         raise ConfigError(f"{file} is a Parquet file; install latentdiff[datasets] to read it") from None
     try:

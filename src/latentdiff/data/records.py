@@ -148,7 +148,7 @@ def check_columns(records: Records) -> Records:
                 f"{records.root}: {len(absent)} of {len(column)} images have no {name}, the first is "
                 f"{records.name_of(absent[0])}; {ADVICE[name]}, or leave these images out"
             )
-        valid = _CHECKS.get(name, lambda value: True)
+        valid = _CHECKS[name]
         named = isinstance(column[0], str)
         for place, value in enumerate(column):
             if not valid(value) or (name == "label" and isinstance(value, str) != named):
@@ -202,4 +202,5 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
     "text": _is_caption,
     "label": _is_label,
     "objects": lambda value: isinstance(value, list),
+    "label_map": lambda value: True,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -171,13 +171,13 @@ def _column(table: Dataset, column: str, root: Path, known: str) -> Column:
 def _objects(value: object, feature: object) -> object:
     """The objects of an image, in which numbers of classes become the names that the column's feature has for them."""
     features = getattr(feature, "feature", feature)
+    named: Mapping[str, object] = features if isinstance(features, dict) else {}
     objects = as_objects(value)
     if not isinstance(objects, list):
         return objects
     for item in objects:
-        class_key = next((name for name in ("class", *OBJECT_KEYS["class"]) if name in features), "class")
-        class_feature = features.get(class_key) if isinstance(features, dict) else None
-        class_feature = getattr(class_feature, "feature", class_feature)
-        if isinstance(item.get("class"), int) and hasattr(class_feature, "int2str"):
-            item["class"] = class_feature.int2str(item["class"])
+        classes = next((named[name] for name in ("class", *OBJECT_KEYS["class"]) if name in named), None)
+        classes = getattr(classes, "feature", classes)
+        if isinstance(item.get("class"), int) and classes is not None and hasattr(classes, "int2str"):
+            item["class"] = classes.int2str(item["class"])
     return objects

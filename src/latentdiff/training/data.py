@@ -15,15 +15,18 @@ from latentdiff.config import check
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.check import AnnotationFormat
 from latentdiff.data.images import Images, read_records
-from latentdiff.data.label_maps import indexed_palette
+from latentdiff.data.label_maps import indexed_palette, paths_of
 from latentdiff.data.latent_cache import LatentCache, cache_latents
 from latentdiff.data.layouts import resolve_box_format
 from latentdiff.data.options import DataOptions
 from latentdiff.data.records import Records
-from latentdiff.errors import BadFileError, LatentDiffWarning
+from latentdiff.errors import BadFileError, InputError, LatentDiffWarning
 from latentdiff.io.arrays import count_channels, size_of
 from latentdiff.io.stored import Stored
-from latentdiff.training.diffusion.conditioners.options import SemanticOptions
+from latentdiff.training.diffusion.captions import captions_of, find_unfit, summary
+from latentdiff.training.diffusion.conditioners.classes import labels_known
+from latentdiff.training.diffusion.conditioners.options import ClassOptions, SemanticOptions, TextOptions
+from latentdiff.training.diffusion.conditioners.text import text_limits
 from latentdiff.training.first_stage.options import FirstStageDataOptions
 from latentdiff.training.recipes import DiffusionRecipe, Recipe
 from latentdiff.types import FirstStage
@@ -80,10 +83,12 @@ def open_to_check(data: DataOptions, recipe: Recipe | None = None) -> Images:
 
 def _read_to_train(data: DataOptions, recipe: Recipe | None) -> Records:
     """The records of a recipe's data, without those that it validates on."""
-    if recipe is None or recipe.validation.data_dir is None:
-        return read_records(data, None if recipe is None else recipe.output_dir)
+    if recipe is None:
+        return read_records(data)
     held_out = recipe.validation.data_dir
     records = read_records(data, recipe.output_dir, held_out)
+    if held_out is None or not recipe.validation.steps:
+        return records
     return records.without(read_records(data.of_folder(held_out), recipe.output_dir))
 
 
@@ -100,6 +105,36 @@ def meaning_of(
     if palette is None and count is not None and images.label_maps is not None:
         palette = indexed_palette(images.label_maps, count)
     return AnnotationFormat(box_format, pixels, count, palette), names
+
+
+def check_condition(images: Images, recipe: Recipe | None) -> tuple[list[str], list[str]]:
+    """What images lack that a recipe's condition is made of, and which captions don't fit its text encoder.
+
+    Args:
+        images: The images.
+        recipe: The recipe; without one, captions are held against the tokenizer and the length of new text models.
+
+    Returns:
+        What would end the run, and what else there is to say.
+    """
+    options = recipe.conditioning if isinstance(recipe, DiffusionRecipe) else None
+    needs = {ClassOptions: labels_known, SemanticOptions: paths_of, TextOptions: captions_of}
+    try:
+        for kind, needed in needs.items():
+            if isinstance(options, kind):
+                needed(images)
+    except InputError as error:
+        return [str(error)], []
+    if images.captions is None or not (options is None or isinstance(options, TextOptions)):
+        return [], []
+    text = options if isinstance(options, TextOptions) else TextOptions()
+    start = recipe.pretrained_model_name_or_path if isinstance(recipe, DiffusionRecipe) else None
+    tokenizer, length = text_limits(text, start)
+    unfit = find_unfit(images, tokenizer, length)
+    if not unfit:
+        return [], []
+    line = summary(images, unfit)
+    return ([line], []) if isinstance(options, TextOptions) and text.unfit_captions == "refuse" else ([], [line])
 
 
 def _open(data: DataOptions, recipe: Recipe, channels: int | None, *, held_out: bool = False) -> Images:

@@ -47,7 +47,7 @@ class ClassConditioner(Conditioner[ClassOptions]):
     @classmethod
     def components(cls, options: ClassOptions, data: DataOptions, images: Images, vae: FirstStage) -> dict[str, object]:
         """An embedder of the images' classes, or of those that the recipe names."""
-        _check_labels(images)
+        labels_known(images)
         section = dict(options.class_embedder)
         names = section.pop("class_names", images.class_names)
         check(
@@ -90,11 +90,9 @@ def labels_of(images: Images, class_names: list[str] | None, num_classes: int) -
     Raises:
         InputError: If the images have no classes, or some that the model doesn't know.
     """
-    _check_labels(images)
-    assert images.labels is not None
-    given: list[int] | list[str] = images.labels
+    given: list[int] | list[str] = labels_known(images)
     if images.class_names is not None and class_names is not None:
-        given = [images.class_names[label] for label in images.labels]
+        given = [images.class_names[label] for label in labels_known(images)]
     if images.class_names is not None and class_names is None:
         other = next(
             (place for place, name in enumerate(images.class_names) if is_number(name) and int(name) != place), None
@@ -118,9 +116,11 @@ def _classes(config: FrozenDict) -> int:
     return int(config.num_classes - (config.null_class == config.num_classes - 1))
 
 
-def _check_labels(images: Images) -> None:
+def labels_known(images: Images) -> list[int]:
+    """The number of each image's class in the data; InputError if the images have none."""
     if images.labels is None:
         raise InputError(
             f"{images.root} has no classes; sort the images into sub-folders by class, or give 'label' in "
             f"metadata.jsonl{images.hint('label_column')}"
         )
+    return images.labels

@@ -16,13 +16,14 @@ from latentdiff.errors import BadFileError
 from latentdiff.io.mapped import MappedArray
 from latentdiff.models.text_encoder import LDMTextEncoder
 from latentdiff.models.tokenizer import BERT_VOCABULARY, load_tokenizer
+from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.prompts import tokenize
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.captions import Captions, tokenize_captions
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
 from latentdiff.training.diffusion.conditioners.options import TextOptions
 from latentdiff.training.diffusion.text_cache import cached_states, encode_ids
-from latentdiff.types import FirstStage
+from latentdiff.types import FirstStage, Tokenizer
 
 
 class TextConditioner(Conditioner[TextOptions]):
@@ -89,6 +90,20 @@ class TextConditioner(Conditioner[TextOptions]):
             return Conditioning(torch.where(dropped[:, None, None], empty, batch["text_states"]))
         ids = torch.where(dropped[:, None], self.empty.to(dropped.device), batch["input_ids"])
         return Conditioning(encode_ids(self.pipeline.text_encoder, ids))
+
+
+def text_limits(options: TextOptions, pretrained: str | None) -> tuple[Tokenizer, int]:
+    """The tokenizer of a text model that is to be trained, and how many tokens its encoder takes.
+
+    Args:
+        options: The options of a new model.
+        pretrained: The folder of the pipeline that is to be trained on, if there is one.
+    """
+    if pretrained is not None:
+        pipeline = DiffusionPipeline.from_pretrained(pretrained)
+        return pipeline.tokenizer, pipeline.max_length
+    length = section_value(options.text_encoder, LDMTextEncoder, "max_position_embeddings")
+    return load_tokenizer(options.vocabulary or BERT_VOCABULARY, length), length
 
 
 class _Captions:
