@@ -28,7 +28,7 @@ from latentdiff.training.diffusion.conditioners.classes import labels_known
 from latentdiff.training.diffusion.conditioners.options import ClassOptions, SemanticOptions, TextOptions
 from latentdiff.training.diffusion.conditioners.text import text_limits
 from latentdiff.training.first_stage.options import FirstStageDataOptions
-from latentdiff.training.recipes import DiffusionRecipe, Recipe
+from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, Recipe
 from latentdiff.types import FirstStage
 
 LOOKED_AT = 1000  # images, for the sizes; `latentdiff data check` looks at all
@@ -123,6 +123,8 @@ def check_condition(images: Images, recipe: Recipe | None) -> tuple[list[str], l
         for kind, needed in needs.items():
             if isinstance(options, kind):
                 needed(images)
+        if isinstance(recipe, ClassifierRecipe):
+            labels_known(images)
     except InputError as error:
         return [str(error)], []
     if images.captions is None or not (options is None or isinstance(options, TextOptions)):
