@@ -83,7 +83,9 @@ class _Split:
     def __init__(self, root: Path, folders: Sequence[str] | None, left_out: Sequence[str]) -> None:
         self.root, self.folders = root, folders
         names = " and ".join(left_out)
-        self.notes = [f"{root}: {names} are other splits, left out; dataset_split chooses one"] if left_out else []
+        self.notes = (
+            [f"{root} has other splits, which are left out: {names}; dataset_split chooses one"] if left_out else []
+        )
 
     def __contains__(self, path: Path) -> bool:
         return self.folders is None or _inside(path, self.root).parts[0] in self.folders
