@@ -58,7 +58,7 @@ def test_the_folder_by_another_name(folder, tmp_path, monkeypatch):
 def test_files_that_metadata_name(folder):
     names = ("0.png", "held/2.png", "1.png")
     (folder / "metadata.csv").write_text("\n".join(["file_name", *names]))
-    with pytest.warns(LatentDiffWarning, match="1 images of .* are held out, not trained on"):
+    with pytest.warns(LatentDiffWarning, match=r"1 images of .* are held out, not trained on"):
         assert red(open_images(recipe(folder, folder / "held"))) == [0, 1]
 
 
@@ -70,7 +70,7 @@ def test_files_that_are_linked(folder, tmp_path, link):
 
 
 def test_all_of_them_leave_nothing(folder):
-    with pytest.raises(InputError, match="all images of .* which is held out; give others"):
+    with pytest.raises(InputError, match=r"all images of .* which is held out; give others"):
         open_images(recipe(folder, folder))
 
 
@@ -102,5 +102,5 @@ def test_parquet_files(tmp_path):
 
 def test_a_saved_data_set_twice(tmp_path):
     table(0, 1).save_to_disk(tmp_path / "d")
-    with pytest.raises(InputError, match="all images of .* which is held out; give others"):
+    with pytest.raises(InputError, match=r"all images of .* which is held out; give others"):
         open_images(recipe(tmp_path / "d", tmp_path / "d"))

@@ -83,11 +83,11 @@ def test_splits_beside_other_folders_are_refused(tmp_path):
 
 def test_a_split_that_there_is_not(tmp_path):
     fill(tmp_path / "a", "test/0.png")
-    with pytest.raises(InputError, match="has no split 'train'; .*test"):
+    with pytest.raises(InputError, match=r"has no split 'train'; .*test"):
         read(tmp_path / "a")
     fill(tmp_path / "b", "train/0.png", "test/0.png")
-    with pytest.raises(InputError, match="has no split 'tset'; did you mean 'test'"):
+    with pytest.raises(InputError, match=r"has no split 'tset'; did you mean 'test'"):
         read(tmp_path / "b", dataset_split="tset")
     fill(tmp_path / "c", "cat/0.png", "dog/0.png")
-    with pytest.raises(ConfigError, match="dataset_split is given, but .* has no sub-folders of splits"):
+    with pytest.raises(ConfigError, match=r"dataset_split is given, but .* has no sub-folders of splits"):
         read(tmp_path / "c", dataset_split="test")

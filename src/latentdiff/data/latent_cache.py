@@ -18,7 +18,7 @@ from latentdiff.data.images import Images
 from latentdiff.data.stream import VisitedDataset
 from latentdiff.errors import BadFileError, ConfigError, InputError
 from latentdiff.io.files import atomic_folder
-from latentdiff.io.mapped import Mapped, create_mapped
+from latentdiff.io.mapped import Mapped, MappedArray, create_mapped
 from latentdiff.seeding import array_generator
 from latentdiff.types import JSON, Component, FirstStage
 
@@ -42,7 +42,7 @@ class LatentCache(Dataset[torch.Tensor]):
 
     def __init__(self, folder: Path, images: int) -> None:
         self.folder, self.images = folder, images
-        self.moments: NDArray[np.float16] = np.load(folder / "moments.npy", mmap_mode="r")
+        self.moments: NDArray[np.float16] = MappedArray(folder / "moments.npy").rows
         if len(self.moments) not in (images, 2 * images):
             raise ValueError(f"{folder} has {len(self.moments)} latents of {images} images")
         bad = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["bad"]

@@ -44,7 +44,10 @@ class MappedArray(Generic[ScalarT]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: NDArray[ScalarT] = np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            self.rows: NDArray[ScalarT] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except EOFError as error:  # of an empty file
+            raise ValueError(str(error)) from None
 
     def __reduce__(self) -> tuple[type[MappedArray[ScalarT]], tuple[Path]]:
         return MappedArray, (self.path,)  # a process that starts afresh maps the file, too, not a copy
