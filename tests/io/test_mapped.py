@@ -20,9 +20,8 @@ def small_disk(tmp_path):
     """A file system with space for 200 KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder], capture_output=True, check=False
-    )
+    words = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    mounted = subprocess.run(words, capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip("no file system can be mounted here")
     yield folder

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from latentdiff.data.annotations import annotate
 from latentdiff.data.folder import read_folder
-from latentdiff.data.options import DataOptions
+from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Records
 from latentdiff.data.shards import is_shards, read_shards
 from latentdiff.data.tables import is_table, read_table
@@ -116,7 +116,8 @@ class Images(Dataset[torch.Tensor]):
         Args:
             option: The option that names such a column.
         """
-        there = sorted(set(self.metadata[0]) - {"file_name"}) if len(self.metadata) else []
+        used = {"file_name", "width", "height", *KNOWN}
+        there = sorted(set(self.metadata[0]) - used) if len(self.metadata) else []
         return f"; for one of its columns {', '.join(there)}, give data.{option}" if there else ""
 
     def first(self, count: int | None) -> Images:

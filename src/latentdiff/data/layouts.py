@@ -54,13 +54,8 @@ def read_layouts(images: Images, box_format: str, pixels: bool) -> list[list[JSO
     Raises:
         InputError: If the images have no objects, or one isn't valid.
     """
-    if images.objects is None:
-        raise InputError(
-            f"{images.root} has no objects; give each image a list of {{'class': ..., 'box': ...}} as 'objects' in "
-            "metadata.jsonl, or a file of annotations"
-        )
     layouts: list[list[JSON]] = []
-    for number, objects in enumerate(images.objects):
+    for number, objects in enumerate(objects_of(images)):
         try:
             boxes, (height, width) = boxes_of(images, number, box_format, pixels)
         except BadFileError:  # in training, another sample takes its place
@@ -75,6 +70,16 @@ def read_layouts(images: Images, box_format: str, pixels: bool) -> list[list[JSO
                 layout.append({**item, "box": box})
         layouts.append(layout)
     return layouts
+
+
+def objects_of(images: Images) -> list[list[JSON]]:
+    """The objects of each image as the data has them; InputError if it has none."""
+    if images.objects is None:
+        raise InputError(
+            f"{images.root} has no objects; give each image a list of {{'class': ..., 'box': ...}} as 'objects' in "
+            f"metadata.jsonl, or a file of annotations{images.hint('objects_column')}"
+        )
+    return images.objects
 
 
 def boxes_of(images: Images, number: int, box_format: str, pixels: bool) -> tuple[list[Corners], tuple[int, int]]:

@@ -17,7 +17,7 @@ from latentdiff.data.check import AnnotationFormat
 from latentdiff.data.images import Images, read_records
 from latentdiff.data.label_maps import indexed_palette, paths_of
 from latentdiff.data.latent_cache import LatentCache, cache_latents
-from latentdiff.data.layouts import resolve_box_format
+from latentdiff.data.layouts import objects_of, resolve_box_format
 from latentdiff.data.options import DataOptions
 from latentdiff.data.records import Records
 from latentdiff.errors import BadFileError, InputError, LatentDiffWarning
@@ -25,7 +25,7 @@ from latentdiff.io.arrays import count_channels, size_of
 from latentdiff.io.stored import Stored
 from latentdiff.training.diffusion.captions import captions_of, find_unfit, summary
 from latentdiff.training.diffusion.conditioners.classes import labels_known
-from latentdiff.training.diffusion.conditioners.options import ClassOptions, SemanticOptions, TextOptions
+from latentdiff.training.diffusion.conditioners.options import ClassOptions, LayoutOptions, SemanticOptions, TextOptions
 from latentdiff.training.diffusion.conditioners.text import text_limits
 from latentdiff.training.first_stage.options import FirstStageDataOptions
 from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, Recipe
@@ -118,7 +118,12 @@ def check_condition(images: Images, recipe: Recipe | None) -> tuple[list[str], l
         What would end the run, and what else there is to say.
     """
     options = recipe.conditioning if isinstance(recipe, DiffusionRecipe) else None
-    needs = {ClassOptions: labels_known, SemanticOptions: paths_of, TextOptions: captions_of}
+    needs = {
+        ClassOptions: labels_known,
+        LayoutOptions: objects_of,
+        SemanticOptions: paths_of,
+        TextOptions: captions_of,
+    }
     try:
         for kind, needed in needs.items():
             if isinstance(options, kind):
@@ -127,6 +132,8 @@ def check_condition(images: Images, recipe: Recipe | None) -> tuple[list[str], l
             labels_known(images)
     except InputError as error:
         return [str(error)], []
+    if recipe is None and images.captions is None and (hint := images.hint("caption_column")):
+        return [], [f"no captions are known{hint}"]
     if images.captions is None or not (options is None or isinstance(options, TextOptions)):
         return [], []
     text = options if isinstance(options, TextOptions) else TextOptions()
