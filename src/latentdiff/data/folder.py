@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from latentdiff.data.metadata import METADATA, Row, check_rows, read_rows, size_in
 from latentdiff.data.names import match_names, relative_name
@@ -88,7 +88,7 @@ class _Split:
         )
 
     def __contains__(self, path: Path) -> bool:
-        return self.folders is None or _inside(path, self.root).parts[0] in self.folders
+        return self.folders is None or _inside(path, self.root).partition("/")[0] in self.folders
 
 
 def _split_of(root: Path, images: Sequence[Path], options: DataOptions) -> _Split:
@@ -98,9 +98,9 @@ def _split_of(root: Path, images: Sequence[Path], options: DataOptions) -> _Spli
     return _Split(root, chosen, [name for names in splits.values() if names != chosen for name in names])
 
 
-def _inside(path: Path, root: Path) -> PurePath:
-    """The path of a file in a folder, or its whole path if it is outside."""
-    return PurePath(relative_name(path, root) or path)
+def _inside(path: Path, root: Path) -> str:
+    """The path of a file in a folder, with slashes, or its whole path if it is outside."""
+    return relative_name(path, root) or path.as_posix()
 
 
 def _nothing(root: Path, found: Walked) -> str:
@@ -112,7 +112,7 @@ def _nothing(root: Path, found: Walked) -> str:
 
 def _of_files(root: Path, paths: list[Path], base: int) -> Records:
     """The records of images in a folder, with the first sub-folder as the class if all are in sub-folders."""
-    parts = [path.relative_to(root).parts[base:] for path in paths]
+    parts = [_inside(path, root).split("/")[base:] for path in paths]
     classed = all(len(names) > 1 for names in parts)
     return Records(root, paths, {"label": [first for first, *_ in parts]} if classed else {}, watched=paths)
 

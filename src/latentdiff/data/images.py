@@ -158,10 +158,11 @@ class ImageFolder(Images):
     """The RGB images of a folder, without a recipe.
 
     Args:
-        root: The folder. `metadata.jsonl` in it names the images (`file_name`) and what is known of them: captions
-            (`text`), classes (`label`, all names or all numbers from 0), objects (`objects`, a list of
-            `{"class": ..., "box": ...}`) and label maps (`label_map`, a file). Without this file every image in the
-            folder counts, and if all of them are in sub-folders, those are the classes.
+        root: The folder. `metadata.jsonl` in it (or `.csv` or `.parquet`) names the images (`file_name`) and what is
+            known of them: captions (`text`), classes (`label`, all names or all numbers from 0), objects (`objects`, a
+            list of `{"class": ..., "box": ...}`) and label maps (`label_map`, a file). Without this file every image in
+            the folder counts, and if all of them are in sub-folders, those are the classes. Captions are also those in
+            `.txt` files beside the images.
         resolution: Side of the tensors in pixels.
 
     Raises:

@@ -19,7 +19,7 @@ SUFFIXES = (*IMAGE_SUFFIXES, ".npy")
 def relative_name(path: str | Path, root: str | Path) -> str | None:
     """The path in a folder with slashes, whether both are relative, absolute or by a link; None if it is outside."""
     if str(path).startswith(f"{root}{os.sep}") and os.pardir not in str(path):
-        return Path(str(path)[len(f"{root}{os.sep}") :]).as_posix()
+        return str(path)[len(f"{root}{os.sep}") :].replace(os.sep, "/")
     for resolved in (os.path.abspath, os.path.realpath):
         inside = os.path.relpath(resolved(path), resolved(root))
         if not inside.startswith(os.pardir) and not os.path.isabs(inside):

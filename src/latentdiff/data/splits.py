@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from latentdiff.data.options import DataOptions
 from latentdiff.errors import ConfigError, InputError
@@ -22,23 +22,23 @@ def split_name(name: str) -> str | None:
     return _SPLIT_OF.get(name.lower())
 
 
-def find_splits(root: Path, images: Sequence[PurePath]) -> dict[str, list[str]]:
+def find_splits(root: Path, images: Sequence[str]) -> dict[str, list[str]]:
     """The sub-folders of each split in a folder, empty if it has no splits.
 
     A folder has splits if all of its images are in sub-folders with names of splits.
 
     Args:
         root: The folder.
-        images: The paths of its images, relative to it.
+        images: The paths of its images, relative to it, with slashes.
 
     Raises:
         InputError: If two splits lie beside other images, so that they may be classes as well.
     """
     found: dict[str, list[str]] = {}
-    other: PurePath | None = None
+    other: str | None = None
     for image in images:
-        first = image.parts[0]
-        split = split_name(first) if len(image.parts) > 1 else None
+        first, slash, _ = image.partition("/")
+        split = split_name(first) if slash else None
         if split is None:
             other = other or image
         elif first not in found.setdefault(split, []):

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from latentdiff.data.latent_cache import weights_fingerprint
-from latentdiff.io.files import atomic_file, remove_leftovers
+from latentdiff.io.files import atomic_file
 from latentdiff.io.mapped import Mapped, MappedArray, create_mapped
 from latentdiff.models.text_encoder import LDMTextEncoder
 
@@ -44,7 +44,6 @@ def cached_states(folder: Path, encoder: LDMTextEncoder, ids: torch.Tensor) -> M
     with process.main_process_first():
         cache = _whole_cache(path, len(ids))
         if cache is None:
-            remove_leftovers(folder)
             device = encoder.device
             encoder.to(process.device)
             with atomic_file(path) as aside:
