@@ -11,6 +11,7 @@ from pathlib import Path
 from latentdiff.data.records import Size
 from latentdiff.errors import InputError
 from latentdiff.io.boxes import clip
+from latentdiff.io.coco import box_in, id_text, is_crowd
 from latentdiff.types import JSON
 
 
@@ -61,7 +62,7 @@ def read_coco(path: Path) -> Annotations:
         own = _size(item)
         if name in found.values and found.frames[name] != own:
             raise InputError(f"annotations {path}: {name} is listed twice, in two sizes; leave one out")
-        names[_id(item["id"])] = name
+        names[id_text(item["id"])] = name
         found.values[name], found.frames[name] = [], own
     if any("caption" in item for item in annotations):
         _add_captions(path, found, names, annotations)
@@ -74,7 +75,7 @@ def read_coco(path: Path) -> Annotations:
 
 def _add_captions(path: Path, found: Annotations, names: Mapping[str, str], annotations: Iterable[JSON]) -> None:
     for item in annotations:
-        image, caption = names.get(_id(item.get("image_id"))), item.get("caption")
+        image, caption = names.get(id_text(item.get("image_id"))), item.get("caption")
         if image is None:
             found.leave_out("of images that the file does not list", f"annotation {item.get('id')}")
         elif not isinstance(caption, str):
@@ -86,16 +87,16 @@ def _add_captions(path: Path, found: Annotations, names: Mapping[str, str], anno
 def _add_objects(
     path: Path, found: Annotations, names: Mapping[str, str], annotations: Iterable[JSON], categories: Iterable[JSON]
 ) -> None:
-    classes = {_id(item["id"]): item.get("name") for item in categories}
+    classes = {id_text(item["id"]): item.get("name") for item in categories}
     for item in annotations:
-        annotation, image = f"annotation {item.get('id')}", names.get(_id(item.get("image_id")))
+        annotation, image = f"annotation {item.get('id')}", names.get(id_text(item.get("image_id")))
         if image is None:
             found.leave_out("of images that the file does not list", annotation)
             continue
-        if str(item.get("iscrowd") or 0) not in ("0", "0.0", "False", "false"):
+        if is_crowd(item):
             continue
         category = item.get("category_id")
-        label = classes.get(_id(category))
+        label = classes.get(id_text(category))
         if not isinstance(label, str) or not label.strip():
             raise InputError(
                 f"annotations {path}: {annotation} of {image} is of the category {category!r}, which has no name; "
@@ -111,11 +112,6 @@ def _add_objects(
             found.values[image].append({"class": label, "box": box})
 
 
-def _id(value: object) -> str:
-    """An id as a text, alike for 1, 1.0 and "1"."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
 def _size(item: JSON) -> Size | None:
     """Width and height of an image; None if the file doesn't say them."""
     try:
@@ -128,23 +124,13 @@ def _size(item: JSON) -> Size | None:
 
 
 def _box(path: Path, item: JSON, name: str) -> list[float] | None:
-    """The box of an object as (x, y, width, height), that of its polygons if it has none; None if it is empty."""
-    box = item.get("bbox")
+    """The box of an object; None if it is empty, an InputError that has `name` if it is none."""
     try:
-        if box:
-            x, y, width, height = map(float, box)
-            return [x, y, width, height] if width > 0 and height > 0 else None
-        polygons = item.get("segmentation")
-        points = [float(value) for polygon in polygons for value in polygon] if isinstance(polygons, list) else []
+        return box_in(item)
     except (TypeError, ValueError):
         raise InputError(
-            f"annotations {path}: {name} has the bbox {box!r}; give four numbers (x, y, width, height)"
+            f"annotations {path}: {name} has the bbox {item.get('bbox')!r}; give four numbers (x, y, width, height)"
         ) from None
-    if not points:
-        return None
-    xs, ys = points[::2], points[1::2]
-    width, height = max(xs) - min(xs), max(ys) - min(ys)
-    return [min(xs), min(ys), width, height] if width > 0 and height > 0 else None
 
 
 def clip_pixels(box: Sequence[float], size: Size) -> list[float] | None:
