@@ -241,6 +241,19 @@ def test_objects_as_a_mapping_of_lists(tmp_path):
     assert images.objects == [[{"class": 3, "box": [0, 0, 16, 16]}]]
 
 
+@pytest.mark.parametrize("label", [None, "", " ", -1, True, 1.5, ["car"]], ids=repr)
+def test_what_is_no_class_names_the_image(tmp_path, label):
+    picture(tmp_path / "d/1.png")
+    row = {
+        "file_name": "1.png",
+        "objects": [{"class": "car", "box": [0, 0, 8, 8]}, {"class": label, "box": [0, 0, 8, 8]}],
+    }
+    (tmp_path / "d" / "metadata.jsonl").write_text(json.dumps(row))
+    images = Images(read_records(DataOptions(train_data_dir=str(tmp_path / "d"))), SIDE)
+    with pytest.raises(InputError, match=r"1\.png: object 1 is of the class .*; give a name, or a number from 0"):
+        boxes(images)
+
+
 # What tools write
 
 

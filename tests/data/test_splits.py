@@ -91,3 +91,28 @@ def test_a_split_that_there_is_not(tmp_path):
     fill(tmp_path / "c", "cat/0.png", "dog/0.png")
     with pytest.raises(ConfigError, match=r"dataset_split is given, but .* has no sub-folders of splits"):
         read(tmp_path / "c", dataset_split="test")
+
+
+@pytest.mark.parametrize("above", ["images", "data/images", "train2017"])
+def test_splits_in_a_folder_of_their_own(tmp_path, above):
+    """As in the folders of YOLO's data sets; a folder with the name of a split is one itself."""
+    fill(tmp_path, *(f"{above}/{split}/{label}/0.png" for split in ("train", "val") for label in ("cat", "dog")))
+    images = read(tmp_path)
+    if above == "train2017":
+        assert images.class_names == ["train", "val"] and len(images) == 4
+        return
+    assert names(images) == [f"{above}/train/cat/0.png", f"{above}/train/dog/0.png"]
+    assert images.class_names == ["cat", "dog"]
+    assert names(read(tmp_path, dataset_split="val")) == [f"{above}/val/cat/0.png", f"{above}/val/dog/0.png"]
+
+
+def test_splits_with_a_year(tmp_path):
+    fill(tmp_path, "train2017/0.png", "val2017/1.png")
+    assert names(read(tmp_path)) == ["train2017/0.png"]
+    images = read(fill(tmp_path / "x", "test_tube/0.png", "bullet_train/1.png"))
+    assert images.class_names == ["bullet_train", "test_tube"]
+
+
+def test_one_folder_of_images_is_no_split(tmp_path):
+    images = read(fill(tmp_path, "images/cat/0.png", "images/dog/0.png"))
+    assert images.class_names == ["images"] and len(images) == 2

@@ -329,7 +329,7 @@ BAD = {
         "layout-to-image",
         {"rewrite": {"objects": [{"box": [0, 0, 8, 8]}]}},
         InputError,
-        "must all",
+        r"0\.png: object 0 is of the class None; give a name",
     ),
     "no object at all": ("layout-to-image", {"rewrite": {"objects": []}}, InputError, "no image has objects"),
     "unknown object": (

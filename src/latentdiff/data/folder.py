@@ -54,7 +54,7 @@ def read_folder(
         records = _of_rows(root, rows, options)
         _note_others(records, images, described)
     else:
-        records = _of_files(root, images, 0 if split.folders is None else 1)
+        records = _of_files(root, images, split.folders[0].count("/") + 1 if split.folders else 0)
     if not records.files:
         raise InputError(_nothing(root, found))
     used = [*described]
@@ -76,11 +76,11 @@ class _Split:
     """The files of a folder that are in one split, which is all of them if there are no splits.
 
     Attributes:
-        folders: The sub-folders of the split; None if there are no splits.
+        folders: The sub-folders of the split; none if there are no splits.
         notes: A line that says which splits are left out.
     """
 
-    def __init__(self, root: Path, folders: Sequence[str] | None, left_out: Sequence[str]) -> None:
+    def __init__(self, root: Path, folders: Sequence[str], left_out: Sequence[str]) -> None:
         self.root, self.folders = root, folders
         names = " and ".join(left_out)
         self.notes = (
@@ -88,7 +88,7 @@ class _Split:
         )
 
     def __contains__(self, path: Path) -> bool:
-        return self.folders is None or _inside(path, self.root).partition("/")[0] in self.folders
+        return not self.folders or _inside(path, self.root).startswith(tuple(f"{name}/" for name in self.folders))
 
 
 def _split_of(root: Path, images: Sequence[Path], options: DataOptions) -> _Split:

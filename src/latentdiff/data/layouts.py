@@ -110,6 +110,10 @@ def image_frame(images: Images, number: int) -> Frame:
     objects, file = images.objects[number], images.records.name_of(number)
     if not isinstance(objects, list) or not all(isinstance(item, Mapping) and "box" in item for item in objects):
         raise InputError(f"{file}: objects are {objects!r}; give a list of {{'class': ..., 'box': ...}}")
+    for place, item in enumerate(objects):
+        label = item.get("class")
+        if not (type(label) is int and label >= 0) and not (isinstance(label, str) and label.strip()):
+            raise InputError(f"{file}: object {place} is of the class {label!r}; give a name, or a number from 0")
     return frame_of(images.files[number], file, images.records.frame(number), bool(objects))
 
 
