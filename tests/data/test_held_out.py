@@ -11,6 +11,7 @@ from latentdiff import InputError
 from latentdiff.config import from_mapping
 from latentdiff.errors import LatentDiffWarning
 from latentdiff.training.data import open_held_out, open_images, open_to_check
+from latentdiff.training.first_stage.task import train_first_stage
 from latentdiff.training.recipes import FirstStageRecipe
 
 
@@ -104,3 +105,26 @@ def test_a_saved_data_set_twice(tmp_path):
     table(0, 1).save_to_disk(tmp_path / "d")
     with pytest.raises(InputError, match=r"all images of .* which is held out; give others"):
         open_images(recipe(tmp_path / "d", tmp_path / "d"))
+
+
+def test_a_share_holds_out_files_and_not_lines(folder, tmp_path):
+    """Metadata may have two lines on an image, as with two captions."""
+    (folder / "metadata.csv").write_text("\n".join(["file_name", *("0.png", "1.png", "held/2.png", "held/3.png") * 2]))
+    values = {"output_dir": str(tmp_path / "run"), "data": {"train_data_dir": str(folder), "resolution": 16}}
+    given = from_mapping(
+        FirstStageRecipe,
+        {
+            **values,
+            "model": {"block_out_channels": [8], "norm_num_groups": 4},
+            "validation": {"share": 0.25, "steps": 1},
+        },
+    )
+    seen = []
+
+    def run(task, items, recipe, accelerator):
+        seen.append(({file.name for file in items.files}, {file.name for file in task.held_out.images.files}))
+        return tmp_path
+
+    train_first_stage(given, run=run)
+    ((trained, held_out),) = seen
+    assert held_out and trained and not trained & held_out
