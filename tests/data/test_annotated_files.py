@@ -235,10 +235,13 @@ def test_metadata_and_tables_say_the_frame_as_well(tmp_path):
 def test_objects_as_a_mapping_of_lists(tmp_path):
     """As the documentation of `datasets` has them for imagefolder."""
     picture(tmp_path / "d/1.png")
-    row = {"file_name": "1.png", "objects": {"bbox": [[0, 0, 16, 16]], "categories": [3]}}
-    (tmp_path / "d" / "metadata.jsonl").write_text(json.dumps(row))
-    images = Images(read_records(DataOptions(train_data_dir=str(tmp_path / "d"))), SIDE)
-    assert images.objects == [[{"class": 3, "box": [0, 0, 16, 16]}]]
+    objects = {"id": [7], "area": [256], "bbox": [[0, 0, 16, 16]], "categories": [3]}
+    (tmp_path / "d" / "metadata.jsonl").write_text(json.dumps({"file_name": "1.png", "objects": objects}))
+    table = {"image": [str(tmp_path / "d/1.png")], "objects": [objects]}
+    datasets.Dataset.from_dict(table).cast_column("image", datasets.Image()).save_to_disk(tmp_path / "t")
+    for source in ("d", "t"):
+        images = Images(read_records(DataOptions(train_data_dir=str(tmp_path / source))), SIDE)
+        assert images.objects == [[{"class": 3, "box": [0, 0, 16, 16]}]]
 
 
 @pytest.mark.parametrize("label", [None, "", " ", -1, True, 1.5, ["car"]], ids=repr)

@@ -176,20 +176,25 @@ def _is_label(value: object) -> bool:
 
 
 def as_objects(value: object) -> object:
-    """Objects as a list of mappings with "class" and "box", also where they are a mapping of lists, as in `datasets`.
+    """Objects as a list of mappings with "class" and "box".
 
-    Instead of "class" they may have "category" or "label", instead of "box" they may have "bbox".
+    A mapping of lists, as data sets of `datasets` have it, becomes such a list, without what else it has, such as `id`.
+    Instead of "class" there may be "category" or "label", instead of "box" "bbox".
     """
-    if isinstance(value, dict) and value and all(isinstance(items, list) for items in value.values()):
-        lengths = {len(items) for items in value.values()}
-        if len(lengths) == 1:
-            value = [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]
-    if not isinstance(value, list):
+    if isinstance(value, list):
+        return [_renamed(item) if isinstance(item, dict) else item for item in value]
+    if not isinstance(value, dict):
         return value
-    return [_as_object(item) if isinstance(item, dict) else item for item in value]
+    columns = {known: items for known, items in _renamed(value).items() if known in OBJECT_KEYS}
+    if not columns or not all(isinstance(items, list) for items in columns.values()):
+        return value
+    if len({len(items) for items in columns.values()}) > 1:
+        return value
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _as_object(item: JSON) -> JSON:
+def _renamed(item: JSON) -> JSON:
+    """An object with "class" and "box" in place of the other names that these may have."""
     renamed = dict(item)
     for known, others in OBJECT_KEYS.items():
         other = next((name for name in others if name in renamed), None)

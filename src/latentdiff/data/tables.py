@@ -172,12 +172,13 @@ def _objects(value: object, feature: object) -> object:
     """The objects of an image, in which numbers of classes become the names that the column's feature has for them."""
     features = getattr(feature, "feature", feature)
     named: Mapping[str, object] = features if isinstance(features, dict) else {}
+    classes = next((named[name] for name in ("class", *OBJECT_KEYS["class"]) if name in named), None)
+    name_of = getattr(getattr(classes, "feature", classes), "int2str", None)
     objects = as_objects(value)
     if not isinstance(objects, list):
         return objects
+    found = []
     for item in objects:
-        classes = next((named[name] for name in ("class", *OBJECT_KEYS["class"]) if name in named), None)
-        classes = getattr(classes, "feature", classes)
-        if isinstance(item.get("class"), int) and classes is not None and hasattr(classes, "int2str"):
-            item["class"] = classes.int2str(item["class"])
-    return objects
+        label = item.get("class")
+        found.append({"class": name_of(label) if name_of and isinstance(label, int) else label, "box": item.get("box")})
+    return found
