@@ -254,8 +254,13 @@ def test_overrides_are_dotted_names_to_values_or_texts(tmp_path):
         ("model", "{", r"recipe\.yaml: model is '{'; it must be a mapping"),
         ("steps.few", "1", r"recipe\.yaml: steps is "),
     ):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(ConfigError, match=rf"^options given beside .*{message}"):
             load_recipe(Options, tmp_path / "recipe.yaml", {name: text})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**values, "steps": "few"}))
+    with pytest.raises(ConfigError, match=r"^/.*recipe\.yaml: steps is 'few'"):
+        load_recipe(Options, tmp_path / "recipe.yaml", {"sizes": "[1]"})
+    with pytest.raises(ConfigError, match=r"^options: steps is 'few'"):
+        load_recipe(Options, None, {"steps": "few", "folder": "x"})
 
 
 def test_files_that_are_no_recipes(tmp_path):

@@ -12,9 +12,7 @@ from PIL import Image
 
 from latentdiff.config import load_recipe
 from latentdiff.data.images import ImageFolder
-from latentdiff.models.tokenizer import BERT_VOCABULARY
 from latentdiff.training.diffusion.build import new_pipeline
-from latentdiff.training.diffusion.conditioners.options import TextOptions
 from latentdiff.training.first_stage.autoencoder import make_first_stage
 from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
 
@@ -39,11 +37,7 @@ def load(name: str) -> FirstStageRecipe | DiffusionRecipe:
     path = HERE / f"{name}.yaml"
     if is_first_stage(name):
         return load_recipe(FirstStageRecipe, path)
-    recipe = load_recipe(DiffusionRecipe, path)
-    if not isinstance(recipe.conditioning, TextOptions):
-        return recipe
-    # The vocabulary is a file of the user's; the package has the very one that these recipes mean.
-    return load_recipe(DiffusionRecipe, path, {"conditioning.vocabulary": str(BERT_VOCABULARY)})
+    return load_recipe(DiffusionRecipe, path)
 
 
 def networks(

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.registry import nearest
+
+
+def is_number(name: str) -> bool:
+    """Whether a name is a number, such as "0" or "007"."""
+    return name.isascii() and name.isdecimal()
+
+
+def sorted_names(names: Iterable[str]) -> list[str]:
+    """The different names in order, by value if all are numbers: "2" comes before "10", so "2" is class 2 of 12."""
+    different = set(names)
+    if all(map(is_number, different)):
+        return sorted(different, key=lambda name: (int(name), name))
+    return sorted(different)
 
 
 def check_class_names(class_names: Sequence[str] | None, count: int) -> None:

@@ -1,6 +1,7 @@
 """`latentdiff data check`: every fault of a folder that has one of each is said, and all else is counted."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -172,3 +173,123 @@ def test_wrong_input(run, data, tmp_path):
     }.items():
         code, _, err = run("data", "check", *words)
         assert code == 2 and len(err) == 1 and message in err[0]
+
+
+def test_what_is_left_out_and_how_many_captions_are_found(run, data, tmp_path):
+    code, report = check(run, tmp_path, data)
+    assert code == 0 and report["captions"]["number"] == COUNT and report["notes"] == report["ignored"] == []
+    for name in ("x.heic", "y.HEIC", "notes.docx", ".thumbs/0.png", "more.png"):
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).write_bytes((data / "0.png").read_bytes())
+    write(data, [{"file_name": row["file_name"], "prompt": row["text"]} for row in rows_of(data)])
+    code, report = check(run, tmp_path, data)
+    assert code == 0 and report["captions"] == {"number": 0}
+    assert report["notes"] == [
+        f"{data}: {COUNT + 1} images are not in metadata.jsonl, left out",  # the maps are images, too
+        "2 files .heic are not read, left out; convert them to PNG or JPEG",
+        "no captions are known; for one of its columns prompt, give data.caption_column",
+    ]
+    assert report["ignored"] == ["1 file .docx are no images", f"1 are hidden, the first is {data}/.thumbs"]
+    code, out, _ = run("data", "check", data, "-o", tmp_path / "x.png", "--caption_column", "prompt")
+    assert code == 0 and f"  number: {COUNT}" in out and "ignored: 1 file .docx are no images" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("a star " * 60, "which has 122 tokens where the text encoder takes 77"), ("\u2603", "no word")],
+)
+def test_captions_that_do_not_fit_are_said(run, data, tmp_path, text, reason):
+    """With a recipe they are an error, for a folder alone a note."""
+    rows = rows_of(data)
+    rows[3]["text"] = text
+    write(data, rows)
+    recipe = {
+        "data": {"train_data_dir": str(data), "resolution": SIDE},
+        "output_dir": "unused",
+        "vae": "unused",
+        "unet": {"sample_size": 1},
+        "conditioning": "text-to-image",
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    code, report = check(run, tmp_path, tmp_path / "recipe.yaml")
+    (error,) = report["errors"]
+    assert code == 1 and "that of 3.png" in error and reason in error
+    code, report = check(run, tmp_path, data)
+    assert (code, report["errors"], report["notes"]) == (0, [], [error])
+    rows[3]["text"] = "a star " * 37  # with two special tokens, 76
+    write(data, rows)
+    assert check(run, tmp_path, tmp_path / "recipe.yaml")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "message"),
+    [
+        ("text-to-image", "has no captions; give 'text' in metadata.jsonl"),
+        ("class-to-image", "has no classes; sort the images"),
+        ("semantic-to-image", "has no label maps; give 'label_map'"),
+        ("layout-to-image", "has no objects; give each image"),
+        ("unconditional", None),
+    ],
+)
+def test_what_a_recipe_needs_and_the_data_lack(run, data, tmp_path, conditioning, message):
+    write(data, [{"file_name": row["file_name"]} for row in rows_of(data)])
+    recipe = {
+        "data": {"train_data_dir": str(data), "resolution": SIDE},
+        "output_dir": "unused",
+        "vae": "unused",
+        "unet": {"sample_size": 1},
+        "conditioning": conditioning,
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    code, report = check(run, tmp_path, tmp_path / "recipe.yaml")
+    if message is None:
+        assert (code, report["errors"]) == (0, [])
+    else:
+        (error,) = report["errors"]
+        assert code == 1 and message in error
+
+
+def test_binary_maps_are_an_error(run, data, tmp_path):
+    for path in (data / "maps").iterdir():
+        numbers = np.zeros((SIDE, SIDE + 16), np.uint8)
+        numbers[:, 24:] = 255
+        Image.fromarray(numbers).save(path)
+    code, report = check(run, tmp_path, data)
+    assert code == 1 and "have the values 0 and 255 alone" in report["errors"][0]
+
+
+@pytest.mark.parametrize("size", [0, 5, 60, 150])
+def test_a_damaged_array_is_a_bad_file(run, tmp_path, size):
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    for i in range(3):
+        np.save(folder / f"{i}.npy", np.full((8, 8, 5), i, np.uint8))
+    content = (folder / "1.npy").read_bytes()
+    (folder / "1.npy").write_bytes(content[:size])
+    code, report = check(run, tmp_path, folder, "--value_range", "[0, 5]")
+    (found,) = report["bad_files"]
+    assert code == 1 and found["file"].endswith("1.npy") and report["images"] == 3
+
+
+def test_names_of_any_bytes_are_said(run, data, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    (data / name).write_text("no image")
+    (data / "metadata.jsonl").unlink()
+    code, report = check(run, tmp_path, data)
+    assert code == 1 and report["bad_files"][0]["file"] == str(data / name)
+    code, out, _ = run("data", "check", data, "-o", tmp_path / "x.png")
+    assert code == 1 and any(r"caf\udce9.png is not an image" in line for line in out)
+
+
+def test_what_is_validated_on_is_not_checked(run, data, tmp_path):
+    (data / "held").mkdir()
+    (data / "held" / "x.png").write_bytes((data / "0.png").read_bytes())
+    (data / "metadata.jsonl").unlink()
+    recipe = {
+        "data": {"train_data_dir": str(data), "label_maps": None, "resolution": SIDE},
+        "output_dir": "unused",
+        "validation": {"data_dir": str(data / "held"), "share": 0, "steps": 1},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    _, report = check(run, tmp_path, tmp_path / "recipe.yaml")
+    assert report["images"] == 2 * COUNT  # the maps count as images here

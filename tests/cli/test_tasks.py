@@ -117,6 +117,16 @@ def test_layouts_of_coco_annotations_have_boxes_in_pixels(made, loaded, tmp_path
     expected = loaded("layout")([OBJECTS, []], **{**CALL, "seed": [3, 3]}).images
     assert all((pixels(f"out/{i}.png") == np.asarray(image)).all() for i, image in zip((5, 7), expected, strict=True))
     assert read_parameters("out/5.png")["layout"] == "coco.json"
+    for entry in content["annotations"]:  # as other tools write the same
+        x, y, width, height = entry.pop("bbox")
+        corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+        entry |= {"segmentation": [corners], "image_id": str(entry["image_id"]), "iscrowd": "0"}
+        entry |= {"category_id": float(entry["category_id"]), "bbox": []}
+    for entry in content["images"]:
+        entry["file_name"] = f"C:\\data\\{entry['file_name']}"
+    (tmp_path / "coco.json").write_text("\ufeff" + json.dumps(content), encoding="utf-8")
+    assert made("layout", "coco.json", "-o", "again") == ["again/5.png\tseed 3", "again/7.png\tseed 3"]
+    assert (pixels("again/5.png") == pixels("out/5.png")).all()
 
 
 def test_boxes_are_drawn_beside_the_image(made, tmp_path):

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.thorough
 
 def train(root, **options):
     data, vae = toy.write(root / "photographs"), toy.write_vae(root / "vae")
-    values = {"push_to_hub": f"{OWNER}/trained", "validation.data_dir": str(data), **options}
+    held_out = toy.write(root / "held_out")
+    values = {"push_to_hub": f"{OWNER}/trained", "validation.data_dir": str(held_out), **options}
     values |= {"validation.steps": 2, "validation.samples": 0, "logging_steps": 1, "max_train_steps": 4}
     return toy.train("class-to-image", data, vae, root / "run", **values)
 

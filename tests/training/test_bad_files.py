@@ -168,6 +168,22 @@ def test_from_deep_images_to_a_pipeline(channels, tmp_path):
         assert not seen  # said before anything is computed
 
 
+def test_damaged_arrays_are_left_out(tmp_path):
+    """The first of them too, which says how many channels there are."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for i in range(6):
+        np.save(data / f"{i}.npy", np.full((toy.SIDE, toy.SIDE, 5), i, np.uint8))
+    whole = (data / "0.npy").read_bytes()
+    (data / "0.npy").write_bytes(whole.replace(b"(16, 16, 5)", b"(16, 16, (("))
+    (data / "3.npy").write_bytes(whole[:500])
+    options = {"data.max_bad_share": 0.5, "max_train_steps": 4, "data.value_range": [0, 5]}
+    output = first_stage(data, tmp_path / "run", **options)
+    bad = [json.loads(line) for line in (output / "bad_files.jsonl").read_text().splitlines()]
+    assert sorted(line["file"].rpartition("/")[2] for line in bad) == ["0.npy", "3.npy"]
+    assert all("cannot be read as an array" in line["reason"] for line in bad)
+
+
 def test_one_image_is_enough(vae, tmp_path):
     (tmp_path / "data").mkdir()
     Image.new("RGB", (toy.SIDE, toy.SIDE), "red").save(tmp_path / "data" / "0.png")

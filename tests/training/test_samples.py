@@ -61,7 +61,7 @@ def test_every_task_has_samples_and_a_loss_of_held_out_images(data, vae, tmp_pat
 def test_validation_drops_no_condition_and_draws_the_same_every_time(data, vae, tmp_path):
     """With a learning rate that changes nothing the held-out loss stays, whatever share training drops."""
     options = {
-        "validation.data_dir": str(data),
+        "validation.data_dir": str(toy.write(tmp_path / "held_out")),
         "validation.samples": 0,
         **VALIDATION,
         "optimizer.learning_rate": 1e-30,

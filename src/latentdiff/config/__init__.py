@@ -6,6 +6,7 @@ texts are read (flags are texts, and so is `1e-4` in YAML 1.1) and how an error 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,21 @@ def load_recipe(cls: type[P], path: str | Path | None, overrides: Mapping[str, o
     known = {found.name: found for found in options_of(cls)}
     for name, value in (overrides or {}).items():
         _put(values, name.split("."), _parsed(value, known.get(name)) if isinstance(value, str) else value)
-    return from_mapping(cls, values, "options" if path is None else str(path))
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        line = _line(cls, values, error)
+    wrong = re.split(r"[\s']", line.removeprefix("unknown option '"), maxsplit=1)[0]
+    if path is None:
+        source = "options"
+    else:
+        source = f"options given beside {path}" if _is_given(wrong, overrides or {}) else str(path)
+    raise ConfigError(f"{source}: {line}")
+
+
+def _is_given(wrong: str, overrides: Mapping[str, object]) -> bool:
+    """Whether the option that is wrong is one of the overrides, in one of them, or one of them in it."""
+    return any(f"{name}.".startswith(f"{wrong}.") or f"{wrong}.".startswith(f"{name}.") for name in overrides)
 
 
 def json_schema(*classes: type[Part]) -> JSON:

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from latentdiff.data.coco import Annotations, clip_pixels, read_coco
+from latentdiff.data.names import match_names
 from latentdiff.data.options import DataOptions
 from latentdiff.data.records import Records, check_columns
-from latentdiff.errors import InputError
+from latentdiff.errors import BadFileError, InputError
+from latentdiff.io.arrays import size_of
 from latentdiff.io.boxes import WHOLE, Corners, clip
 
 OPEN_IMAGES_BOX = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 Parsed = TypeVar("Parsed")
-
-
-@dataclass
-class Annotations:
-    """The content of one file of annotations.
-
-    Attributes:
-        column: The name in `KNOWN` of what the file says: "text" or "objects".
-        values: The captions or objects of each image, by its file name or the stem of that.
-        boxes: The format of the boxes, and whether they are in pixels; None if there are no boxes.
-        empty: The names of annotations that are left out, since their boxes are empty.
-    """
-
-    column: str
-    values: dict[str, list[object]]
-    boxes: tuple[str, bool] | None = None
-    empty: list[str] = field(default_factory=list)
 
 
 def annotate(records: Records, options: DataOptions) -> Records:
@@ -43,40 +27,65 @@ def annotate(records: Records, options: DataOptions) -> Records:
     left out.
 
     Raises:
-        InputError: If a file can't be read, is of no known kind, or knows none of the images.
+        InputError: If a file can't be read, is of no known kind, knows none of the images, or has a name that may be
+            several of them.
     """
     given = options.annotations or []
     paths = [Path(path) for path in ([given] if isinstance(given, str) else given)]
-    names = _read_names([path for path in paths if path.suffix == ".csv"])
+    names = _read_names([path for path in paths if path.suffix.lower() == ".csv"])
     for path in paths:
-        found = _read_csv(path, names) if path.suffix == ".csv" else _read_json(path)
-        if found is None:  # the file of the classes' names
-            continue
-        values = [_lookup(found.values, file, records.root) for file in map(Path, map(str, records.files))]
-        places = [place for place, value in enumerate(values) if value is not None]
-        if not places:
-            raise InputError(f"{path} has none of the {len(values)} images in {records.root}; give their folder")
-        if len(places) < len(values):
-            records.notes.append(f"{path} does not have {len(values) - len(places)} of {len(values)} images, left out")
-        if found.empty:
-            records.notes.append(f"{path}: {len(found.empty)} boxes are empty, left out; the first is {found.empty[0]}")
-        records = records.subset(places)
-        records.columns[found.column] = [values[place] for place in places]
-        records.boxes = found.boxes or records.boxes
+        found = _read_csv(path, names) if path.suffix.lower() == ".csv" else _reading(path, partial(read_coco, path))
+        if found is not None:  # else it is the file of the classes' names
+            records = _add(records, found, path)
     return check_columns(records)
 
 
-def _lookup(values: Mapping[str, list[object]], file: Path, root: Path) -> list[object] | None:
-    """The annotations of an image, by its path in the folder, its name or the stem of that; None if there are none."""
-    keys = (file.relative_to(root).as_posix(), file.name, file.stem)
-    return next((values[key] for key in keys if key in values), None)
+def _add(records: Records, found: Annotations, path: Path) -> Records:
+    """Records of the images that annotations are of, with these as a column."""
+    files = [str(file) for file in records.files]
+    names = match_names(list(found.values), files, records.root, f"annotations {path}")
+    places = [place for place, name in enumerate(names) if name is not None]
+    if not places:
+        raise InputError(f"{path} has none of the {len(files)} images in {records.root}; give their folder")
+    if len(places) < len(files):
+        records.notes.append(f"{path} does not have {len(files) - len(places)} of {len(files)} images, left out")
+    for reason, left_out in found.left_out.items():
+        what = "boxes" if reason == "empty" else "annotations"
+        records.notes.append(f"{path}: {len(left_out)} {what} are {reason}, left out; the first is {left_out[0]}")
+    unknown = len(found.values) - len(places)
+    if unknown:
+        records.ignored.append(f"{path} has {unknown} images that are not in {records.root}")
+    records = records.subset(places)
+    matched = [name for name in names if name is not None]
+    records.columns[found.column] = [found.values[name] for name in matched]
+    if found.boxes is not None:
+        records.boxes, records.frames = found.boxes, [found.frames.get(name) for name in matched]
+        for place, frame in enumerate(records.frames):
+            if frame is None and found.boxes == ("xywh", True):
+                _clip_at_edge(records, place)
+    return records
+
+
+def _clip_at_edge(records: Records, place: int) -> None:
+    """Clip the boxes of an image at its edge, where the annotations don't say its size."""
+    try:
+        height, width = size_of(records.files[place])
+    except BadFileError:  # in training, another sample takes its place
+        return
+    objects = records.columns["objects"][place]
+    clipped = [(item, clip_pixels(item["box"], (width, height))) for item in objects]
+    records.columns["objects"][place] = [{**item, "box": box} for item, box in clipped if box is not None]
+    if missing := sum(box is None for _, box in clipped):
+        records.notes.append(f"{missing} boxes of {records.name_of(place)} are outside of it, left out")
 
 
 def _reading(path: Path, read: Callable[[], Parsed]) -> Parsed:
     """The result of `read`; its errors become an InputError that names the file."""
     try:
         return read()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, csv.Error) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise InputError(
             f"annotations {path} can't be read ({reason}); give a COCO file of instances or captions, or a CSV of "
@@ -84,42 +93,9 @@ def _reading(path: Path, read: Callable[[], Parsed]) -> Parsed:
         ) from None
 
 
-def _read_json(path: Path) -> Annotations:
-    """The annotations of a COCO file, of captions or of instances."""
-
-    def read() -> Annotations:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        images, annotations = {item["id"]: item for item in content["images"]}, content["annotations"]
-        values: dict[str, list[object]] = {item["file_name"]: [] for item in images.values()}
-        if any("caption" in item for item in annotations):
-            for item in annotations:
-                if item["caption"].strip():
-                    values[images[item["image_id"]]["file_name"]].append(" ".join(item["caption"].split()))
-            return Annotations("text", values)
-        classes = {item["id"]: item["name"] for item in content["categories"]}
-        found = Annotations("objects", values, ("xywh", True))
-        for item in annotations:
-            image = images[item["image_id"]]
-            if item.get("iscrowd"):
-                continue
-            x, y, width, height = item["bbox"]
-            right, bottom = image["width"], image["height"]
-            box = clip((x, y, x + width, y + height), (0.0, 0.0, right, bottom)) if width > 0 and height > 0 else None
-            if box is None:
-                found.empty.append(f"annotation {item.get('id')} of {image['file_name']}")
-                continue
-            left, top = box[0] * right, box[1] * bottom
-            corners = (left, top, box[2] * right - left, box[3] * bottom - top)
-            pixels = [round(value, 3) for value in corners]
-            values[image["file_name"]].append({"class": classes[item["category_id"]], "box": pixels})
-        return found
-
-    return _reading(path, read)
-
-
 def _rows(path: Path) -> list[list[str]]:
     """The rows of a CSV file."""
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8-sig", newline="") as file:
         return list(csv.reader(file))
 
 
@@ -140,6 +116,8 @@ def _read_csv(path: Path, names: Mapping[str, str]) -> Annotations | None:
         group = header.index("IsGroupOf") if "IsGroupOf" in header else None
         found = Annotations("objects", {}, ("xyxy", False))
         for number, row in enumerate(rows, 2):
+            if not row:
+                continue
             image, label, *sides = (row[column] for column in columns)
             objects = found.values.setdefault(image, [])
             if group is not None and row[group] == "1":
@@ -148,7 +126,7 @@ def _read_csv(path: Path, names: Mapping[str, str]) -> Annotations | None:
             corners: Corners = (left, top, right, bottom)
             box = clip(corners, WHOLE) if left < right and top < bottom else None
             if box is None:
-                found.empty.append(f"line {number}")
+                found.leave_out("empty", f"line {number}")
             else:
                 objects.append({"class": names.get(label, label), "box": list(box)})
         return found

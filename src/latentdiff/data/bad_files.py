@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from torch.utils.data import Dataset
@@ -39,13 +40,14 @@ class BadFiles:
             InputError: If there are now too many bad files.
         """
         if file not in self.known:
-            self.known = self._read()
+            self.known |= self._read()
         if file in self.known:
             return
         self.known.add(file)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"file": file, "reason": reason}) + "\n")
+        with suppress(OSError):  # on a full disk, the warning has to do
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"file": file, "reason": reason}) + "\n")
         warnings.warn(LatentDiffWarning(f"left out: {reason}"), stacklevel=2)
         if len(self.known) > max(1, self.max_share * self.total):
             raise InputError(
@@ -56,7 +58,11 @@ class BadFiles:
     def _read(self) -> set[str]:
         if not self.path.exists():
             return set()
-        return {json.loads(line)["file"] for line in self.path.read_text(encoding="utf-8").splitlines()}
+        found = set()
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # a line that was cut off
+                found.add(json.loads(line)["file"])
+        return found
 
 
 class SkipBadFiles(VisitedDataset[ItemT_co]):

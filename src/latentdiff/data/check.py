@@ -8,16 +8,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from latentdiff.data.images import Images
-from latentdiff.data.label_maps import IGNORE_INDEX, read_training_map
+from latentdiff.data.label_maps import (
+    BINARY,
+    IGNORE_INDEX,
+    check_map_size,
+    check_no_photograph,
+    is_binary,
+    read_training_map,
+)
+from latentdiff.data.layouts import image_frame, upright_box
 from latentdiff.errors import LatentDiffError
 from latentdiff.io.arrays import kind_of, read_values
-from latentdiff.io.boxes import Corners, clip, parse_box
+from latentdiff.io.boxes import clip
 from latentdiff.io.images import centre_box, load_image
 from latentdiff.io.stored import Stored, read_into_memory
 from latentdiff.types import JSON
@@ -25,6 +33,13 @@ from latentdiff.types import JSON
 AT_ONCE = 1024  # images that the workers are given together
 MAX_CLASSES = IGNORE_INDEX  # of label maps for which nobody has said the number of classes
 Read = TypeVar("Read")
+
+
+class Attempt(Protocol):
+    """Reads something of a file, or notes for that file why it can't be read."""
+
+    def __call__(self, what: Stored | str, read: Callable[[], Read], /) -> Read | None:
+        """The result of `read`, or None if it raises an error of this package."""
 
 
 @dataclass
@@ -72,9 +87,11 @@ def check_data(images: Images, annotations: AnnotationFormat, workers: int) -> J
         workers: The number of threads that read.
 
     Returns:
-        A report of plain values: `images`, `bad_files`, and a section for each thing that is known of the images.
+        A report of plain values: `images`, `bad_files`, what was left out as `notes` (of which a run warns) and
+        `ignored`, what would end a run as `errors`, and a section for each thing that is known of the images.
     """
     records = images.records
+    errors: list[str] = []
     checks = list(_check_all(images, annotations, workers))
     bad = [*records.damaged, *(found for check in checks for found in check.bad)]
     report: JSON = {
@@ -82,18 +99,22 @@ def check_data(images: Images, annotations: AnnotationFormat, workers: int) -> J
         "images": len(images),
         "bad_files": [{"file": file, "reason": reason} for file, reason in bad],
         "notes": list(records.notes),
+        "ignored": list(records.ignored),
+        "errors": errors,
         "sizes": _sizes([check.size for check in checks if check.size], images.resolution),
         "duplicates": _duplicates(images.files, [check.digest for check in checks]),
     }
     if images.labels is not None:
         names = images.class_names
         report["classes"] = _counted(names[label] if names else str(label) for label in images.labels)
-    if images.captions is not None:
-        report["captions"] = _captions(images.captions)
+    report["captions"] = {"number": 0} if images.captions is None else _captions(images.captions)
     if images.objects is not None:
         report["objects"] = _objects(images.objects, sum(check.outside for check in checks))
     if images.label_maps is not None:
-        report["label_maps"] = _maps(sum((check.classes for check in checks), Counter()))
+        pixels = sum((check.classes for check in checks), Counter())
+        report["label_maps"] = _maps(pixels)
+        if is_binary(set(pixels)):
+            errors.append(BINARY)
     return report
 
 
@@ -111,7 +132,7 @@ def _check_image(images: Images, number: int, annotations: AnnotationFormat) -> 
     """Check one image with its boxes and its label map."""
     file, check = images.files[number], ImageCheck()
 
-    def attempt(what: Stored | str, read: Callable[[], Read]) -> Read | None:
+    def attempt(what: Stored | str, read: Callable[[], Read], /) -> Read | None:
         """The result of `read`, or None if it raises an error, which is then noted for the file `what`."""
         try:
             return read()
@@ -121,23 +142,37 @@ def _check_image(images: Images, number: int, annotations: AnnotationFormat) -> 
 
     check.size = attempt(file, lambda: _decode(images, file, check))
     if images.objects is not None and check.size is not None:
-        height, width = check.size
-        left, top, right, bottom = centre_box(height, width)
-        square = (left / width, top / height, right / width, bottom / height)
-        for place, item in enumerate(images.objects[number]):
-            box = attempt(file, partial(_box, item, annotations, check.size, f"box of object {place}"))
-            if box is not None and clip(box, square) is None:
-                check.outside += 1
+        _check_boxes(images, number, annotations, check, attempt)
     if images.label_maps is not None:
-        path, num_classes = images.label_maps[number], annotations.num_classes or MAX_CLASSES
-        found = attempt(path, lambda: read_training_map(path, num_classes, annotations.palette))
+        path, num_classes = images.label_maps[number], annotations.num_classes
+        found = attempt(path, lambda: read_training_map(path, num_classes or MAX_CLASSES, annotations.palette))
         if found is not None:
             values, pixels = np.unique(found.numpy(), return_counts=True)
             check.classes.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
-            if check.size is not None and tuple(found.shape) != check.size:
-                sizes = f"{found.shape[1]}x{found.shape[0]} pixels, its image {check.size[1]}x{check.size[0]}"
-                check.bad.append((str(path), f"label map {path} is {sizes}; give a map of the image's size"))
+            if num_classes is None:
+                attempt(path, lambda: check_no_photograph(found, path))
+            if check.size is not None:
+                attempt(path, lambda: check_map_size(path, file))
     return check
+
+
+def _check_boxes(
+    images: Images, number: int, annotations: AnnotationFormat, check: ImageCheck, attempt: Attempt
+) -> None:
+    """Check the boxes of an image, and count those that are outside the centre square."""
+    assert images.objects is not None and check.size is not None
+    height, width = check.size
+    left, top, right, bottom = centre_box(height, width)
+    square = (left / width, top / height, right / width, bottom / height)
+    file = images.files[number]
+    frame = attempt(file, lambda: image_frame(images, number))
+    if frame is None:
+        return
+    for place, item in enumerate(images.objects[number]):
+        name = f"box of object {place}"
+        read = partial(upright_box, item, frame, annotations.box_format, annotations.pixels, name)
+        box = attempt(file, read)
+        check.outside += box is not None and clip(box, square) is None
 
 
 def _decode(images: Images, file: Stored, check: ImageCheck) -> tuple[int, int]:
@@ -149,12 +184,6 @@ def _decode(images: Images, file: Stored, check: ImageCheck) -> tuple[int, int]:
     else:
         height, width = read_values(loaded, images.channels, images.value_range).shape[:2]
     return height, width
-
-
-def _box(item: object, annotations: AnnotationFormat, size: tuple[int, int], name: str) -> Corners:
-    """The box of an object in an image of `size`, height and width."""
-    box = item.get("box") if isinstance(item, dict) else None
-    return parse_box(box, annotations.box_format, size if annotations.pixels else None, name=name)
 
 
 def _sizes(sizes: list[tuple[int, int]], resolution: int) -> JSON:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -17,6 +18,7 @@ from latentdiff.data.images import Images
 from latentdiff.data.stream import VisitedDataset
 from latentdiff.errors import BadFileError, ConfigError, InputError
 from latentdiff.io.files import atomic_folder
+from latentdiff.io.mapped import Mapped, MappedArray, create_mapped
 from latentdiff.seeding import array_generator
 from latentdiff.types import JSON, Component, FirstStage
 
@@ -33,13 +35,18 @@ class LatentCache(Dataset[torch.Tensor]):
 
     Attributes:
         bad: The numbers of images that can't be decoded, with the reasons.
+
+    Raises:
+        OSError, ValueError, KeyError: If the cache is of other images, or not whole.
     """
 
     def __init__(self, folder: Path, images: int) -> None:
         self.folder, self.images = folder, images
-        self.moments = np.load(folder / "moments.npy", mmap_mode="r")
-        bad = json.loads((folder / "meta.json").read_text())["bad"]
-        self.bad = {int(image): reason for image, reason in bad.items()}
+        self.moments: NDArray[np.float16] = MappedArray(folder / "moments.npy").rows
+        if len(self.moments) not in (images, 2 * images):
+            raise ValueError(f"{folder} has {len(self.moments)} latents of {images} images")
+        bad = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["bad"]
+        self.bad = {int(image): str(reason) for image, reason in bad.items()}
 
     def __reduce__(self) -> tuple[type[LatentCache], tuple[Path, int]]:
         return LatentCache, (self.folder, self.images)  # a process that starts afresh maps the file, too, not a copy
@@ -153,8 +160,7 @@ def cache_latents(
     """
     stamp = {"first_stage": weights_fingerprint(vae), "images": images.fingerprint(), "random_flip": random_flip}
     there = _stamp_of(folder)
-    if stamp.items() <= there.items():
-        cache = LatentCache(folder, len(images))
+    if stamp.items() <= there.items() and (cache := _whole_cache(folder, len(images))):
         for image, reason in cache.bad.items():
             bad_files.add(str(images.files[image]), reason)
         return cache
@@ -166,15 +172,23 @@ def cache_latents(
     with atomic_folder(folder) as aside:
         copies = 2 if random_flip else 1
         bad = _encode(aside / "moments.npy", vae, images, bad_files, copies, batch_size, autocast)
-        (aside / "meta.json").write_text(json.dumps({**stamp, "bad": bad}))
+        (aside / "meta.json").write_text(json.dumps({**stamp, "bad": bad}), encoding="utf-8")
     return LatentCache(folder, len(images))
+
+
+def _whole_cache(folder: Path, images: int) -> LatentCache | None:
+    """The cache in a folder; None if it is damaged or cut off, so that it has to be made anew."""
+    try:
+        return LatentCache(folder, images)
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _stamp_of(folder: Path) -> JSON:
     """The stamp of the cache in a folder, which says what it was made from; empty if there is no cache."""
     try:
-        stamp: JSON = json.loads((folder / "meta.json").read_text())
-        return stamp
+        stamp = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        return stamp if isinstance(stamp, dict) else {}
     except (OSError, ValueError):
         return {}
 
@@ -189,7 +203,7 @@ def _encode(
     """
     device = next(vae.parameters()).device
     bad: dict[int, str] = {}
-    rows: np.memmap[tuple[int, ...], np.dtype[np.float16]] | None = None
+    rows: Mapped[np.float16] | None = None
     start = 0
     for batch in tqdm(DataLoader(_ImagesOrReasons(images), batch_size, collate_fn=list), desc="encoding images"):
         for place, item in enumerate(batch, start):
@@ -207,7 +221,7 @@ def _encode(
                 moments = _moments(vae, pixels).float().cpu().numpy()
             if rows is None:
                 shape = (copies * len(images), *moments.shape[1:])
-                rows = np.lib.format.open_memmap(file, "w+", np.float16, shape)
+                rows = create_mapped(file, np.float16, shape)
             rows[copy * len(images) + places] = moments
     if rows is None:
         raise InputError(f"{images.root}: no image can be decoded, the first: {bad[0]}; give others")

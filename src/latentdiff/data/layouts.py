@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from latentdiff.config import check
+from latentdiff.data.frames import Frame, frame_of
 from latentdiff.data.images import Images
 from latentdiff.errors import BadFileError, InputError
-from latentdiff.io.arrays import size_of
-from latentdiff.io.boxes import clip, parse_box
+from latentdiff.io.boxes import Corners, clip, parse_box
 from latentdiff.io.images import centre_box
+from latentdiff.labels import sorted_names
 from latentdiff.types import JSON
 
 MIN_AREA = 1e-4  # share of the square below which the rest of a clipped box is too small to be seen
@@ -53,30 +54,72 @@ def read_layouts(images: Images, box_format: str, pixels: bool) -> list[list[JSO
     Raises:
         InputError: If the images have no objects, or one isn't valid.
     """
-    if images.objects is None:
-        raise InputError(
-            f"{images.root} has no objects; give each image a list of {{'class': ..., 'box': ...}} as 'objects' in "
-            "metadata.jsonl, or a file of annotations"
-        )
     layouts: list[list[JSON]] = []
-    for path, objects in zip(images.files, images.objects, strict=True):
-        if not isinstance(objects, list) or not all(isinstance(item, Mapping) and "box" in item for item in objects):
-            raise InputError(f"{path.name}: objects are {objects!r}; give a list of {{'class': ..., 'box': ...}}")
+    for number, objects in enumerate(objects_of(images)):
         try:
-            height, width = size_of(path)
+            boxes, (height, width) = boxes_of(images, number, box_format, pixels)
         except BadFileError:  # in training, another sample takes its place
             layouts.append([])
             continue
         left, top, right, bottom = centre_box(height, width)
         area = (left / width, top / height, right / width, bottom / height)
         layout = []
-        for place, item in enumerate(objects):
-            name = f"box of object {place} of {path.name}"
-            box = clip(parse_box(item["box"], box_format, (height, width) if pixels else None, name=name), area)
+        for item, whole in zip(objects, boxes, strict=True):
+            box = clip(whole, area)
             if box is not None and (box[2] - box[0]) * (box[3] - box[1]) >= MIN_AREA:
                 layout.append({**item, "box": box})
         layouts.append(layout)
     return layouts
+
+
+def objects_of(images: Images) -> list[list[JSON]]:
+    """The objects of each image as the data has them; InputError if it has none."""
+    if images.objects is None:
+        raise InputError(
+            f"{images.root} has no objects; give each image a list of {{'class': ..., 'box': ...}} as 'objects' in "
+            f"metadata.jsonl, or a file of annotations{images.hint('objects_column')}"
+        )
+    return images.objects
+
+
+def boxes_of(images: Images, number: int, box_format: str, pixels: bool) -> tuple[list[Corners], tuple[int, int]]:
+    """The boxes of an image's objects, relative to the whole upright image, and its height and width.
+
+    Args:
+        images: The images.
+        number: The number of the image.
+        box_format: The format of the boxes in the data, "xywh" or "xyxy".
+        pixels: Whether these boxes are in pixels, or relative.
+
+    Raises:
+        BadFileError: If the image can't be decoded.
+        InputError: If an object is not valid, or the boxes are of another image than the file's.
+    """
+    assert images.objects is not None
+    frame, file = image_frame(images, number), images.records.name_of(number)
+    boxes = [
+        upright_box(item, frame, box_format, pixels, f"box of object {place} of {file}")
+        for place, item in enumerate(images.objects[number])
+    ]
+    return boxes, frame.file_size
+
+
+def image_frame(images: Images, number: int) -> Frame:
+    """The image that the boxes of an image's objects are of; raises as `boxes_of`."""
+    assert images.objects is not None
+    objects, file = images.objects[number], images.records.name_of(number)
+    if not isinstance(objects, list) or not all(isinstance(item, Mapping) and "box" in item for item in objects):
+        raise InputError(f"{file}: objects are {objects!r}; give a list of {{'class': ..., 'box': ...}}")
+    for place, item in enumerate(objects):
+        label = item.get("class")
+        if not (type(label) is int and label >= 0) and not (isinstance(label, str) and label.strip()):
+            raise InputError(f"{file}: object {place} is of the class {label!r}; give a name, or a number from 0")
+    return frame_of(images.files[number], file, images.records.frame(number), bool(objects))
+
+
+def upright_box(item: JSON, frame: Frame, box_format: str, pixels: bool, name: str) -> Corners:
+    """The box of an object, relative to the upright image; `name` is what errors call it."""
+    return frame.upright(parse_box(item["box"], box_format, frame.size if pixels else None, name=name))
 
 
 def classes_of(layouts: list[list[JSON]]) -> JSON:
@@ -89,7 +132,7 @@ def classes_of(layouts: list[list[JSON]]) -> JSON:
     if not classes:
         raise InputError("no image has objects; give some, or train without layouts")
     if all(isinstance(name, str) for name in classes):
-        return {"class_names": sorted(str(name) for name in classes)}
+        return {"class_names": sorted_names(str(name) for name in classes)}
     numbers = [number for number in classes if isinstance(number, int) and not isinstance(number, bool) and number >= 0]
     if len(numbers) < len(classes):
         raise InputError("objects: classes must all be names, or all numbers from 0; give each object its 'class'")

@@ -16,15 +16,16 @@ class DataOptions(Part):
     """Where the images come from, what is known of them and how they are read; many names are those of diffusers."""
 
     train_data_dir: str | None = option(None, resume="free")
-    """Folder of images, with what is known of them, if anything, in `metadata.jsonl` (columns `file_name`, `text`,
-    `label`, `objects` and `label_map`); classes also as sub-folders. Or WebDataset shards: a folder of `.tar` files,
-    one of them, or a pattern such as `shards/train-*.tar`. Or a folder that `datasets` saved, or of Parquet files."""
+    """Folder of images, with what is known of them, if anything, in `metadata.jsonl`, `.csv` or `.parquet` (columns
+    `file_name`, `text`, `label`, `objects` and `label_map`); captions also in `.txt` files beside them, classes as
+    sub-folders. Or WebDataset shards: a folder of `.tar` files, one of them, or a pattern such as `shards/train-*.tar`.
+    Or a folder that `datasets` saved, or of Parquet files."""
     dataset_name: str | None = option(None, resume="free")
     """In place of train_data_dir, what `datasets.load_dataset` takes: a data set of the hub, or a folder."""
     dataset_config_name: str | None = None
     """The configuration of such a data set, if it has several."""
     dataset_split: str = "train"
-    """The split of such a data set."""
+    """The split of such a data set, or of a folder with sub-folders such as `train` and `test`."""
     annotations: str | list[str] | None = option(None, resume="free")
     """For a folder of images: a COCO file of instances or captions, an Open Images file of boxes, and its class
     descriptions; one or a list of them."""
@@ -33,7 +34,7 @@ class DataOptions(Part):
     image_column: str | None = None
     """The images' column where it has not its usual name: `file_name`, `image`, or any suffix of images."""
     caption_column: str | None = None
-    """The captions' column, by default `text`; in shards also `txt`."""
+    """The captions' column, by default `text`, in shards also `txt`; or the suffix of files beside the images."""
     label_column: str | None = None
     """The classes' column, by default `label`; in shards also `cls`."""
     objects_column: str | None = None

@@ -8,6 +8,7 @@ from PIL import Image
 from latentdiff.data.check import MAX_CLASSES, AnnotationFormat
 from latentdiff.data.images import Images
 from latentdiff.data.label_maps import IGNORE_INDEX, read_training_map
+from latentdiff.data.layouts import boxes_of
 from latentdiff.errors import InputError, LatentDiffError
 from latentdiff.io.arrays import read_values
 from latentdiff.io.images import to_picture
@@ -54,11 +55,12 @@ def _pictures(
     """An image with its boxes, and its label map if it has one."""
     values = torch.from_numpy(read_values(images.files[number], images.channels, images.value_range))
     picture = to_picture(values.permute(2, 0, 1))
-    size, (width, height) = picture.size, _fitted(*picture.size)
+    width, height = _fitted(*picture.size)
     picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     if images.objects is not None:
-        image_size = (size[1], size[0]) if annotations.pixels else None
-        picture = draw_boxes(picture, images.objects[number], box_format=annotations.box_format, image_size=image_size)
+        boxes, _ = boxes_of(images, number, annotations.box_format, annotations.pixels)
+        shown = [{**item, "box": box} for item, box in zip(images.objects[number], boxes, strict=True)]
+        picture = draw_boxes(picture, shown, box_format="xyxy")
     if images.label_maps is None:
         return [picture]
     num_classes = annotations.num_classes or MAX_CLASSES

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from latentdiff.data.names import relative_name
+from latentdiff.data.walk import identity
 from latentdiff.errors import InputError
-from latentdiff.io.stored import Stored
+from latentdiff.io.stored import Cell, Stored, TarMember
 from latentdiff.types import JSON
 
+OBJECT_KEYS = {"class": ("category", "categories", "label", "labels"), "box": ("bbox", "bboxes", "boxes")}
+Size = tuple[int, int]
+"""Width and height in pixels."""
 Column = list[Any]
 """A value for each image; see `Records` for the type of the values."""
 
@@ -27,7 +34,10 @@ class Records:
             "label" a name or a number from 0, "objects" a list of {"class": ..., "box": ...}, "label_map" a file.
         metadata: All else that the source says of each image; may be empty.
         boxes: The format of the boxes, and whether they are in pixels; None if the recipe has to say it.
-        notes: Lines that say what was left out.
+        frames: Width and height of each image that boxes in pixels are of, None where they are those of the file; empty
+            if the source says nothing of it.
+        notes: Lines that say what was left out, of which a run warns.
+        ignored: Lines on what was left out as nobody will miss it, which a check says.
         damaged: Files that could be read in part only, each with the reason.
         watched: The files whose sizes and times change when the data changes.
         identity: A text that changes when data changes that is in no file.
@@ -38,7 +48,9 @@ class Records:
     columns: dict[str, Column] = field(default_factory=dict)
     metadata: Sequence[JSON] = ()
     boxes: tuple[str, bool] | None = None
+    frames: Sequence[Size | None] = ()
     notes: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
     watched: Sequence[Path] = ()
     identity: str = ""
@@ -47,11 +59,47 @@ class Records:
         """A text that changes when other images are in the data, or when their files' sizes or times change."""
         digest = hashlib.sha256(self.identity.encode())
         for path in self.watched:
-            stat = path.stat()
-            digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            try:
+                stat = path.stat()
+                facts = f"{stat.st_size} {stat.st_mtime_ns}"
+            except OSError:  # a link to nothing, which is a bad file
+                facts = "missing"
+            digest.update(os.fsencode(f"{path} {facts}\n"))
         for file in self.files:
-            digest.update(f"{file}\n".encode())
+            digest.update(os.fsencode(f"{file}\n"))
         return digest.hexdigest()
+
+    def name_of(self, place: int) -> str:
+        """What messages call an image: its path in the folder, if it is a file there."""
+        file = self.files[place]
+        return (relative_name(file, self.root) if isinstance(file, Path) else None) or str(file)
+
+    def frame(self, place: int) -> Size | None:
+        """Width and height that the source says the boxes of an image are of; None if it doesn't."""
+        return self.frames[place] if self.frames else None
+
+    def keys(self) -> list[Hashable]:
+        """What is the same for one image under several names, and another for every image."""
+        archives = {file.archive: identity(file.archive) for file in self.files if isinstance(file, TarMember)}
+
+        def key(file: Stored) -> Hashable:
+            if isinstance(file, TarMember):
+                return archives[file.archive], file.offset
+            return (self.identity, file.row) if isinstance(file, Cell) else identity(str(file))
+
+        return [key(file) for file in self.files]
+
+    def without(self, others: Records) -> Records:
+        """The same records without the images that others have, too; a note says how many."""
+        taken = set(others.keys())
+        kept = [place for place, key in enumerate(self.keys()) if key not in taken]
+        if not kept:
+            raise InputError(f"all images of {self.root} are in {others.root}, too, which is held out; give others")
+        if len(kept) == len(self.files):
+            return self
+        found = self.subset(kept)
+        found.notes.append(f"{len(self.files) - len(kept)} images of {self.root} are held out, not trained on")
+        return found
 
     def subset(self, places: Sequence[int]) -> Records:
         """The same records with these images alone."""
@@ -60,6 +108,7 @@ class Records:
             files=[self.files[place] for place in places],
             columns={name: [column[place] for place in places] for name, column in self.columns.items()},
             metadata=[self.metadata[place] for place in places] if self.metadata else (),
+            frames=[self.frames[place] for place in places] if self.frames else (),
         )
 
 
@@ -69,6 +118,14 @@ ADVICE = {
     "objects": "give images without objects an empty list",
     "label_map": "give each image its map",
 }
+VALUES = {
+    "text": "a caption, or a list of captions",
+    "label": "a name, or a number from 0, for all alike",
+    "objects": "a list of {'class': ..., 'box': ...}",
+    "label_map": "an image",
+}
+# What programs write for a caption that is missing: pandas' nan and <NA>, Python's None, the null of JSON, JavaScript.
+PLACEHOLDERS = frozenset({"nan", "NaN", "None", "null", "NULL", "<NA>", "undefined"})
 
 
 def check_columns(records: Records) -> Records:
@@ -76,29 +133,79 @@ def check_columns(records: Records) -> Records:
 
     Raises:
         InputError: If some images lack what others have (the message says how many, and names the first), or if classes
-            are neither all names nor all numbers from 0.
+            are neither all names nor all numbers from 0, or something is no such value at all (the message names the
+            image).
     """
+    if "objects" in records.columns:
+        records.columns["objects"] = list(map(as_objects, records.columns["objects"]))
     for name, column in list(records.columns.items()):
         absent = [place for place, value in enumerate(column) if _is_missing(name, value)]
         if len(absent) == len(column):
             del records.columns[name]
-        elif absent:
-            first = records.files[absent[0]].name
+            continue
+        if absent:
             raise InputError(
-                f"{records.root}: {len(absent)} of {len(column)} images have no {name}, the first is {first}; "
-                f"{ADVICE[name]}, or leave these images out"
+                f"{records.root}: {len(absent)} of {len(column)} images have no {name}, the first is "
+                f"{records.name_of(absent[0])}; {ADVICE[name]}, or leave these images out"
             )
-    if classes := records.columns.get("label"):
-        named = isinstance(classes[0], str)
-        for file, label in zip(records.files, classes, strict=True):
-            if type(label) not in (int, str) or isinstance(label, str) != named or (not named and label < 0):
+        valid = _CHECKS[name]
+        named = isinstance(column[0], str)
+        for place, value in enumerate(column):
+            if not valid(value) or (name == "label" and isinstance(value, str) != named):
                 raise InputError(
-                    f"{records.root}: the label of {file.name} is {label!r}; "
-                    "give a name, or a number from 0, for all alike"
+                    f"{records.root}: the {name} of {records.name_of(place)} is {value!r}; give {VALUES[name]}"
                 )
     return records
 
 
-def _is_missing(name: str, value: object) -> bool:
-    """Whether an image has no value in a column; a caption without letters is none."""
-    return value is None or (name == "text" and (value == [] or not str(value).strip()))
+def _is_missing(column: str, value: object) -> bool:
+    """Whether a value is none, in any of its disguises; a caption without letters is none."""
+    if isinstance(value, str):
+        return not value.strip() or (column == "text" and value.strip() in PLACEHOLDERS)
+    return value is None or (isinstance(value, float) and math.isnan(value)) or (column == "text" and value == [])
+
+
+def _is_caption(value: object) -> bool:
+    """Whether a value is a caption, or a list of captions that isn't empty."""
+    texts = value if isinstance(value, list) else [value]
+    return bool(texts) and all(isinstance(text, str) and not _is_missing("text", text) for text in texts)
+
+
+def _is_label(value: object) -> bool:
+    return type(value) is str or (type(value) is int and value >= 0)
+
+
+def as_objects(value: object) -> object:
+    """Objects as a list of mappings with "class" and "box".
+
+    A mapping of lists, as data sets of `datasets` have it, becomes such a list, without what else it has, such as `id`.
+    Instead of "class" there may be "category" or "label", instead of "box" "bbox".
+    """
+    if isinstance(value, list):
+        return [_renamed(item) if isinstance(item, dict) else item for item in value]
+    if not isinstance(value, dict):
+        return value
+    columns = {known: items for known, items in _renamed(value).items() if known in OBJECT_KEYS}
+    if not columns or not all(isinstance(items, list) for items in columns.values()):
+        return value
+    if len({len(items) for items in columns.values()}) > 1:
+        return value
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _renamed(item: JSON) -> JSON:
+    """An object with "class" and "box" in place of the other names that these may have."""
+    renamed = dict(item)
+    for known, others in OBJECT_KEYS.items():
+        other = next((name for name in others if name in renamed), None)
+        if known not in renamed and other is not None:
+            renamed[known] = renamed.pop(other)
+    return renamed
+
+
+_CHECKS: dict[str, Callable[[object], bool]] = {
+    "text": _is_caption,
+    "label": _is_label,
+    "objects": lambda value: isinstance(value, list),
+    "label_map": lambda value: True,
+}

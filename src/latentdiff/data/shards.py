@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import tarfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
 
+from latentdiff.data.metadata import METADATA, size_in
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Records, check_columns
+from latentdiff.data.walk import is_hidden
 from latentdiff.errors import InputError
 from latentdiff.io.files import atomic_file
 from latentdiff.io.images import IMAGE_SUFFIXES
@@ -32,7 +35,7 @@ DEFAULT_NAMES = {
 }
 DEFAULT_IMAGES = (*sorted(suffix[1:] for suffix in IMAGE_SUFFIXES), "npy")
 MAX_TEXT_BYTES = 2**20  # larger members are not read as texts
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
 
 
 class ShardSample(TypedDict):
@@ -64,9 +67,15 @@ class ShardIndex(TypedDict):
 
 
 def is_shards(path: Path) -> bool:
-    """Whether a path is a tar file, a pattern of tar files, or a folder with tar files and without `metadata.jsonl`."""
-    in_folder = path.is_dir() and not (path / "metadata.jsonl").exists() and any(path.glob("*.tar"))
-    return path.suffix == ".tar" or in_folder
+    """Whether a path is a tar file, a pattern of tar files, or a folder with tar files and without metadata."""
+    if path.is_dir():
+        return not any((path / name).exists() for name in METADATA) and bool(_shards_in(path, "*.tar"))
+    return path.suffix == ".tar"
+
+
+def _shards_in(folder: Path, pattern: str) -> list[Path]:
+    """The shards of a folder, without hidden files such as `._0.tar`, which macOS writes beside others."""
+    return sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
 
 
 def read_shards(options: DataOptions) -> Records:
@@ -76,7 +85,7 @@ def read_shards(options: DataOptions) -> Records:
         InputError: If there are none, a shard is no tar file, or something is known of some samples only.
     """
     root = Path(str(options.train_data_dir))
-    shards = sorted(root.glob("*.tar") if root.is_dir() else root.parent.glob(root.name))
+    shards = _shards_in(root, "*.tar") if root.is_dir() else _shards_in(root.parent, root.name)
     if not shards:
         raise InputError(f"{root} matches no tar file; give a folder of them, or a pattern such as shards/train-*.tar")
     records = Records(root, [], {name: [] for name in KNOWN}, watched=shards)
@@ -99,6 +108,8 @@ def read_shards(options: DataOptions) -> Records:
     if without:
         records.notes.append(f"{root}: {without} samples have no image ({', '.join(suffixes)}), left out")
     records.files, records.metadata = files, metadata
+    if any(records.columns["objects"]):
+        records.frames = [size_in(row) for row in metadata]
     if not files:
         raise InputError(f"{root} holds no images; looked for were members with the suffix {', '.join(suffixes)}")
     for known in KNOWN:
@@ -146,8 +157,8 @@ def _index_of(shard: Path) -> ShardIndex:
     samples, damaged = _scan(shard, stat.st_size)
     index = {"stamp": stamp, "samples": samples, "damaged": damaged}
     if os.access(shard.parent, os.W_OK):
-        with atomic_file(kept) as aside:
-            aside.write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
+        with suppress(InputError), atomic_file(kept) as aside:  # without room for it, it is made again the next time
+            aside.write_text(json.dumps(index), encoding="utf-8")
     return index
 
 
@@ -157,9 +168,9 @@ def _scan(shard: Path, length: int) -> tuple[list[ShardSample], str | None]:
     try:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
-                folder, _, base = member.name.rpartition("/")
+                folder, _, base = posixpath.normpath(member.name).rpartition("/")
                 stem, _, suffix = base.partition(".")
-                if not member.isfile() or not stem or not suffix:
+                if not member.isfile() or not stem or not suffix or any(map(is_hidden, folder.split("/"))):
                     continue
                 if member.offset_data + member.size > length:
                     return _without_last(samples), f"it ends in the middle of {member.name}"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentdiff.compat import dataset_fingerprint
+from latentdiff.data.metadata import METADATA, SIZE, size_in
 from latentdiff.data.options import KNOWN, DataOptions
-from latentdiff.data.records import Column, Records, check_columns
+from latentdiff.data.records import OBJECT_KEYS, Column, Records, as_objects, check_columns
+from latentdiff.data.walk import identity, is_hidden
 from latentdiff.errors import BadFileError, ConfigError, InputError
 from latentdiff.io.stored import Cell
 from latentdiff.registry import nearest
-from latentdiff.types import JSON
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,18 +24,27 @@ SAVED = ("state.json", "dataset_dict.json")  # the files of a saved data set wit
 def is_table(path: Path) -> bool:
     """Whether a path is a folder that `datasets` saved, a Parquet file, or a folder of Parquet files."""
     saved = any((path / name).is_file() for name in SAVED)
-    return saved or path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet")))
+    return saved or (path.suffix == ".parquet" and not path.is_dir()) or (path.is_dir() and bool(_parquet_in(path)))
 
 
-def read_table(options: DataOptions) -> Records:
+def _parquet_in(folder: Path) -> list[Path]:
+    """The Parquet files of a folder, without hidden ones and the metadata of a folder of images."""
+    return sorted(path for path in folder.glob("*.parquet") if not is_hidden(path.name) and path.name not in METADATA)
+
+
+def read_table(options: DataOptions, held_out: str | Path | None = None) -> Records:
     """The records of a data set's rows. Images are read when they are needed, all other columns now.
+
+    Args:
+        options: The options of the data, which name the data set.
+        held_out: Parquet files that are validated on, or their folder, which are left out here.
 
     Raises:
         InputError: If the data set can't be loaded, has no images, or something is known of some rows only.
         ConfigError: If `datasets` is missing.
     """
     root = Path(options.train_data_dir or str(options.dataset_name))
-    table = _load(options, root)
+    table = _load(options, root, held_out)
     features = table.features
     image = options.image_column or next((name for name in features if _is_image(features[name])), "image")
     columns = {known: options.column(known) or known for known in KNOWN}
@@ -48,10 +58,13 @@ def read_table(options: DataOptions) -> Records:
         raise InputError(f"{root} holds no images; the data set is empty")
     pictures = [name for name in features if _is_image(features[name]) or name == image]
     identity = f"{dataset_fingerprint(table)} {image}"
-    return check_columns(Records(root, files, known, table.remove_columns(pictures), identity=identity))
+    metadata = table.remove_columns(pictures)
+    sized = "objects" in known and set(SIZE) <= set(metadata.column_names)
+    frames = [size_in(row) for row in metadata.select_columns(list(SIZE))] if sized else ()
+    return check_columns(Records(root, files, known, metadata, frames=frames, identity=identity))
 
 
-def _load(options: DataOptions, root: Path) -> Dataset:
+def _load(options: DataOptions, root: Path, held_out: str | Path | None) -> Dataset:
     """Load the data set, one split of it."""
     try:
         import datasets
@@ -68,7 +81,9 @@ def _load(options: DataOptions, root: Path) -> Dataset:
                 return saved[split]
             _check_no_split(options, root)
             return saved
-        return datasets.load_dataset("parquet", data_files={split: _parquet_files(options, root)}, split=split)
+        return datasets.load_dataset(
+            "parquet", data_files={split: _parquet_files(options, root, held_out)}, split=split
+        )
     except InputError:
         raise
     except Exception as error:  # one of the library, of Arrow or of the network
@@ -87,7 +102,7 @@ def _check_no_split(options: DataOptions, root: Path) -> None:
         raise InputError(f"dataset_split is {options.dataset_split!r}, but {root} has no splits; leave it out")
 
 
-def _parquet_files(options: DataOptions, root: Path) -> list[str]:
+def _parquet_files(options: DataOptions, root: Path, held_out: str | Path | None) -> list[str]:
     """The file, or the files of a folder that belong to the split.
 
     The name of a file may begin with its split, as in `train-00000-of-00002.parquet`. If no name begins with the split
@@ -97,7 +112,11 @@ def _parquet_files(options: DataOptions, root: Path) -> list[str]:
         _check_no_split(options, root)
         return [str(root)]
     splits: dict[str, list[str]] = {}
-    for path in sorted(root.glob("*.parquet")):
+    unseen = [] if held_out is None else [Path(held_out), *Path(held_out).glob("*.parquet")]
+    kept_out = set(map(identity, unseen))
+    for path in _parquet_in(root):
+        if identity(path) in kept_out:
+            continue
         splits.setdefault(path.stem.partition("-")[0], []).append(str(path))
     if options.dataset_split in splits:
         return splits[options.dataset_split]
@@ -149,24 +168,17 @@ def _column(table: Dataset, column: str, root: Path, known: str) -> Column:
     return [_objects(value, feature) for value in values] if known == "objects" else values
 
 
-def _objects(value: JSON | list[JSON] | None, feature: object) -> list[JSON]:
-    """The objects of an image as a list of {"class", "box"}.
-
-    Args:
-        value: The objects in the table: a list of dictionaries, or a dictionary of lists. Instead of "class" they may
-            have "category" or "label", instead of "box" they may have "bbox".
-        feature: The feature of the column, which may have the names of the classes.
-    """
-    if isinstance(value, dict):
-        value = [dict(zip(value, item, strict=True)) for item in zip(*value.values(), strict=True)]
+def _objects(value: object, feature: object) -> object:
+    """The objects of an image, in which numbers of classes become the names that the column's feature has for them."""
     features = getattr(feature, "feature", feature)
-    objects = []
-    for item in value or []:
-        class_key = next((name for name in ("class", "category", "label") if name in item), "class")
-        class_feature = features.get(class_key) if isinstance(features, dict) else None
-        class_feature = getattr(class_feature, "feature", class_feature)
-        label = item.get(class_key)
-        if isinstance(label, int) and class_feature is not None and hasattr(class_feature, "int2str"):
-            label = class_feature.int2str(label)
-        objects.append({"class": label, "box": item.get("box", item.get("bbox"))})
-    return objects
+    named: Mapping[str, object] = features if isinstance(features, dict) else {}
+    classes = next((named[name] for name in ("class", *OBJECT_KEYS["class"]) if name in named), None)
+    name_of = getattr(getattr(classes, "feature", classes), "int2str", None)
+    objects = as_objects(value)
+    if not isinstance(objects, list):
+        return objects
+    found = []
+    for item in objects:
+        label = item.get("class")
+        found.append({"class": name_of(label) if name_of and isinstance(label, int) else label, "box": item.get("box")})
+    return found

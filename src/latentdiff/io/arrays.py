@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from latentdiff.errors import BadFileError, ConfigError, InputError
+from latentdiff.errors import BadFileError, ConfigError, InputError, one_line
 from latentdiff.io.files import atomic_file
 from latentdiff.io.images import MAX_PIXELS, ImageSource, as_rgb, centre_box, read_pixels, upright_size
 from latentdiff.io.stored import Stored
@@ -143,8 +143,8 @@ def _read_npy(source: Stored) -> Array:
     try:
         with source.open("rb") as stream:
             values = np.load(stream, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BadFileError(f"{source} cannot be read as an array ({error}); replace it") from None
+    except Exception as error:  # the header of a damaged file may raise anything, or ask for any amount of memory
+        raise BadFileError(f"{source} cannot be read as an array ({one_line(error)}); replace it") from None
     return _checked(values, source)
 
 

@@ -68,6 +68,25 @@ def mirror(box: Corners) -> Corners:
     return 1 - box[2], box[1], 1 - box[0], box[3]
 
 
+def turn(box: Corners, orientation: int) -> Corners:
+    """A relative box in an image as its file stores it, as a box in the image turned upright.
+
+    Args:
+        box: The box, relative to the image as stored.
+        orientation: The EXIF orientation, 1 to 8, which says how the stored image is to be turned.
+    """
+    left, top, right, bottom = box
+    return {
+        2: (1 - right, top, 1 - left, bottom),
+        3: (1 - right, 1 - bottom, 1 - left, 1 - top),
+        4: (left, 1 - bottom, right, 1 - top),
+        5: (top, left, bottom, right),
+        6: (1 - bottom, left, 1 - top, right),
+        7: (1 - bottom, 1 - right, 1 - top, 1 - left),
+        8: (top, 1 - right, bottom, 1 - left),
+    }.get(orientation, box)
+
+
 def overlap(a: Corners, b: Corners) -> bool:
     """Whether two boxes share an area."""
     return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])

@@ -30,9 +30,11 @@ def read_label_map(
 ) -> Tensor:
     """Read one label map as int64 (H, W) on the CPU.
 
-    A grey value is a class number. An indexed image is read by its colours if a palette is given, since programs
-    renumber the indices when they save, and by its indices otherwise. (With a palette, the index `ignore_index` still
-    counts where its colour is that of no class.) Other colours need a palette. Transparency is ignored.
+    A grey value is a class number, or, where all colours of the palette are grey and the values are theirs but no class
+    numbers, a colour: in a map of 0 and 255 with a palette of black and white, white is class 1. An indexed image is
+    read by its colours if a palette is given, since programs renumber the indices when they save, and by its indices
+    otherwise. (With a palette, the index `ignore_index` still counts where its colour is that of no class.) Other
+    colours need a palette. Transparency is ignored.
 
     Args:
         label_map: A path or a Pillow image, indexed, grey or coloured; an array of integers (H, W) or of colours
@@ -59,6 +61,8 @@ def read_label_map(
         pixels = _from_array(label_map, name)
     if pixels.ndim == 3:
         pixels = _classes_of_colours(pixels, colours, name, indices, ignore_index)
+    elif colours is not None and isinstance(label_map, (str, Path, Image.Image)) and pixels.dtype in (bool, np.uint8):
+        pixels = _classes_of_greys(pixels, colours, num_classes, name)
     allowed = (pixels >= 0) & (pixels < num_classes)
     if ignore_index is not None:
         allowed |= pixels == ignore_index
@@ -192,6 +196,24 @@ def _classes_of_colours(
         near = min(colours, key=lambda number: int(((np.array(colours[number]) - colour) ** 2).sum()))
         given = f"{name} has the colour {tuple(colour.tolist())} {where}, which is of no class"
         raise InputError(f"{given}; the nearest of the {len(colours)} allowed is {colours[near]}, class {near}")
+    return found
+
+
+def _classes_of_greys(pixels: Array, colours: Mapping[int, Colour], num_classes: int, name: str) -> Array:
+    """The class numbers of a grey image (H, W) that is read by its colours; the image itself if it has numbers."""
+    greys = {colour[0]: number for number, colour in colours.items() if len(set(colour)) == 1}
+    shades = pixels.astype(np.uint8) * 255 if pixels.dtype == bool else pixels
+    values = np.unique(shades).tolist()
+    if len(greys) < len(colours) or not set(values) <= set(greys):
+        return pixels
+    table = np.zeros(256, np.int64)
+    table[list(greys)] = list(greys.values())
+    found: Array = table[shades]
+    if pixels.dtype != bool and values[-1] < num_classes and (found != pixels).any():
+        raise InputError(
+            f"{name} is grey with the values {values}, which are numbers of classes and shades of other classes in the "
+            "palette; save it as an indexed or RGB image"
+        )
     return found
 
 

@@ -15,16 +15,20 @@ from latentdiff.config import check
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.check import AnnotationFormat
 from latentdiff.data.images import Images, read_records
-from latentdiff.data.label_maps import indexed_palette
+from latentdiff.data.label_maps import indexed_palette, paths_of
 from latentdiff.data.latent_cache import LatentCache, cache_latents
-from latentdiff.data.layouts import resolve_box_format
+from latentdiff.data.layouts import objects_of, resolve_box_format
 from latentdiff.data.options import DataOptions
-from latentdiff.errors import BadFileError, LatentDiffWarning
+from latentdiff.data.records import Records
+from latentdiff.errors import BadFileError, InputError, LatentDiffWarning
 from latentdiff.io.arrays import count_channels, size_of
 from latentdiff.io.stored import Stored
-from latentdiff.training.diffusion.conditioners.options import SemanticOptions
+from latentdiff.training.diffusion.captions import captions_of, find_unfit, summary
+from latentdiff.training.diffusion.conditioners.classes import labels_known
+from latentdiff.training.diffusion.conditioners.options import ClassOptions, LayoutOptions, SemanticOptions, TextOptions
+from latentdiff.training.diffusion.conditioners.text import text_limits
 from latentdiff.training.first_stage.options import FirstStageDataOptions
-from latentdiff.training.recipes import DiffusionRecipe, Recipe
+from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, Recipe
 from latentdiff.types import FirstStage
 
 LOOKED_AT = 1000  # images, for the sizes; `latentdiff data check` looks at all
@@ -32,6 +36,8 @@ LOOKED_AT = 1000  # images, for the sizes; `latentdiff data check` looks at all
 
 def open_images(recipe: Recipe, channels: int | None = None) -> Images:
     """The images of a recipe; what was left out of them is said, and whether some are small.
+
+    Images that the recipe's folder for validation has, too, are left out.
 
     Args:
         recipe: The run's recipe.
@@ -41,7 +47,7 @@ def open_images(recipe: Recipe, channels: int | None = None) -> Images:
         InputError: If there are none, or something is known of some of them only.
         ConfigError: If an option does not go with the data.
     """
-    return _open(recipe.data, recipe.output_dir, channels)
+    return _open(recipe.data, recipe, channels)
 
 
 def open_held_out(recipe: Recipe, channels: int) -> Images | None:
@@ -54,7 +60,7 @@ def open_held_out(recipe: Recipe, channels: int) -> Images | None:
     """
     if recipe.validation.data_dir is None or not recipe.validation.steps:
         return None
-    return _open(recipe.data.of_folder(recipe.validation.data_dir), recipe.output_dir, channels)
+    return _open(recipe.data.of_folder(recipe.validation.data_dir), recipe, channels, held_out=True)
 
 
 def open_to_check(data: DataOptions, recipe: Recipe | None = None) -> Images:
@@ -71,8 +77,19 @@ def open_to_check(data: DataOptions, recipe: Recipe | None = None) -> Images:
     if isinstance(recipe, DiffusionRecipe) and recipe.vae is not None:
         config = Path(recipe.vae) / "config.json"
         channels = json.loads(config.read_text(encoding="utf-8"))["in_channels"] if config.exists() else 3
-    records = read_records(data, None if recipe is None else recipe.output_dir)
+    records = _read_to_train(data, recipe)
     return Images(records, data.resolution, channels or channels_of(records.files), data.value_range)
+
+
+def _read_to_train(data: DataOptions, recipe: Recipe | None) -> Records:
+    """The records of a recipe's data, without those that it validates on."""
+    if recipe is None:
+        return read_records(data)
+    held_out = recipe.validation.data_dir
+    records = read_records(data, recipe.output_dir, held_out)
+    if held_out is None or not recipe.validation.steps:
+        return records
+    return records.without(read_records(data.of_folder(held_out), recipe.output_dir))
 
 
 def meaning_of(
@@ -90,8 +107,47 @@ def meaning_of(
     return AnnotationFormat(box_format, pixels, count, palette), names
 
 
-def _open(data: DataOptions, output_dir: str, channels: int | None) -> Images:
-    records = read_records(data, output_dir)
+def check_condition(images: Images, recipe: Recipe | None) -> tuple[list[str], list[str]]:
+    """What images lack that a recipe's condition is made of, and which captions don't fit its text encoder.
+
+    Args:
+        images: The images.
+        recipe: The recipe; without one, captions are held against the tokenizer and the length of new text models.
+
+    Returns:
+        What would end the run, and what else there is to say.
+    """
+    options = recipe.conditioning if isinstance(recipe, DiffusionRecipe) else None
+    needs = {
+        ClassOptions: labels_known,
+        LayoutOptions: objects_of,
+        SemanticOptions: paths_of,
+        TextOptions: captions_of,
+    }
+    try:
+        for kind, needed in needs.items():
+            if isinstance(options, kind):
+                needed(images)
+        if isinstance(recipe, ClassifierRecipe):
+            labels_known(images)
+    except InputError as error:
+        return [str(error)], []
+    if recipe is None and images.captions is None and (hint := images.hint("caption_column")):
+        return [], [f"no captions are known{hint}"]
+    if images.captions is None or not (options is None or isinstance(options, TextOptions)):
+        return [], []
+    text = options if isinstance(options, TextOptions) else TextOptions()
+    start = recipe.pretrained_model_name_or_path if isinstance(recipe, DiffusionRecipe) else None
+    tokenizer, length = text_limits(text, start)
+    unfit = find_unfit(images, tokenizer, length)
+    if not unfit:
+        return [], []
+    line = summary(images, unfit)
+    return ([line], []) if isinstance(options, TextOptions) and text.unfit_captions == "refuse" else ([], [line])
+
+
+def _open(data: DataOptions, recipe: Recipe, channels: int | None, *, held_out: bool = False) -> Images:
+    records = read_records(data, recipe.output_dir) if held_out else _read_to_train(data, recipe)
     images = Images(records, data.resolution, channels or channels_of(records.files), data.value_range)
     if os.environ.get("RANK", "0") == "0":
         damaged = [f"{file} is damaged: {reason}; the rest of it is left out" for file, reason in records.damaged]

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.plan import Item, Job, slug
-from latentdiff.cli.commands.labels import check_labels, parse_labels
+from latentdiff.cli.commands.labels import GivenLabel, Label, parse_labels, resolve_label
 from latentdiff.cli.options import (
     Grid,
     GuidanceOptions,
@@ -30,7 +30,7 @@ class Classes(ImageCommand):
     NUMBER-CLASS-seedSEED.png.
 
     Attributes:
-        label: A name, a number, or a range such as "0-999".
+        label: A name, else a number, or a range of numbers such as "0-999".
     """
 
     label: Annotated[list[str], Parameter(name="CLASS")] = field(kw_only=False)
@@ -41,23 +41,28 @@ class Classes(ImageCommand):
 
     def __post_init__(self) -> None:
         self.labels = parse_labels(self.label)
+        self.meant: dict[GivenLabel, Label] = {}
 
     def items(self) -> Sequence[Item]:
         """An item for each class."""
-        return [Item(slug(label if isinstance(label, str) else f"class {label}"), label) for label in self.labels]
+        return [Item(slug(label.name), label) for label in self.labels]
 
     def prepare(self, pipe: DiffusionPipeline) -> DiffusionPipeline:
         """The pipeline, if it knows all classes."""
-        check_labels(pipe, self.labels)
+        self.meant = {label: resolve_label(pipe, label) for label in self.labels}
         return pipe
 
-    def read(self, job: Job) -> Arguments:
+    def fit(self, pipe: DiffusionPipeline, job: Job, inputs: Arguments) -> Arguments:
         """The class."""
-        return {"class_labels": job.item.source}
+        return {"class_labels": self._label(job)}
 
     def record(self, job: Job) -> dict[str, object]:
         """The class."""
-        return {"label": job.item.source}
+        return {"label": self._label(job)}
+
+    def _label(self, job: Job) -> Label:
+        assert isinstance(job.item.source, GivenLabel)
+        return self.meant[job.item.source]
 
 
 class_ = image_command(Classes)

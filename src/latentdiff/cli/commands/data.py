@@ -39,8 +39,8 @@ def check(
 ) -> int:
     """Read every image, label map and box of a recipe's data, or of a folder, once.
 
-    It says which files can't be used and why, counts what there is, and draws some of it. The exit code is 1 if there
-    are files that can't be used.
+    It says which files can't be used and why, what is left out and what would end a run, counts what there is, and
+    draws some of it. The exit code is 1 if there are files that can't be used, or a run would end.
 
     Args:
         source: A recipe, or what train_data_dir would be.
@@ -52,7 +52,7 @@ def check(
     from latentdiff.data.check import check_data
     from latentdiff.data.preview import preview
     from latentdiff.io.files import atomic_file, check_writable
-    from latentdiff.training.data import meaning_of, open_to_check
+    from latentdiff.training.data import check_condition, meaning_of, open_to_check
 
     with console.quiet_libraries(quiet):
         if Path(output).suffix.lower() != ".png":
@@ -62,13 +62,16 @@ def check(
         images = open_to_check(data, recipe)
         meant, class_names = meaning_of(images, data, recipe)
         report = check_data(images, meant, workers or os.cpu_count() or 1)
+        errors, notes = check_condition(images, recipe)
+        report["errors"] += errors
+        report["notes"] += notes
         if len(report["bad_files"]) < len(images):
             with atomic_file(output) as aside:
                 preview(images, meant, class_names).save(aside)
             report["preview"] = output
     for line in [dumps(report, indent=2)] if json else _lines(report):
         console.say(line)
-    return EXIT_BAD_FILES if report["bad_files"] else 0
+    return EXIT_BAD_FILES if report["bad_files"] or report["errors"] else 0
 
 
 check.__annotations__["options"] = Unpack[recipe_flags(DataOptions, leave_out=UNUSED)]
@@ -91,7 +94,7 @@ def read_options(source: str, flags: Mapping[str, str]) -> tuple[DataOptions, Re
 def _lines(report: JSON) -> Iterator[str]:
     """The report to read; long lists are cut."""
     bad, facts = report["bad_files"], dict(report)
-    for name in ("bad_files", "notes", "duplicates", "preview"):
+    for name in ("bad_files", "notes", "ignored", "errors", "duplicates", "preview"):
         facts.pop(name, None)
     for section in (facts, facts.get("objects", {})):
         if len(section.get("classes", {})) > SHOWN:
@@ -99,6 +102,8 @@ def _lines(report: JSON) -> Iterator[str]:
     yield from render(_short(facts))
     for note in report["notes"]:
         yield f"note: {note}"
+    for line in report["ignored"]:
+        yield f"ignored: {line}"
     for group in report["duplicates"][:SHOWN]:
         yield f"the same bytes: {', '.join(group)}"
     for found in bad[:SHOWN]:
@@ -112,6 +117,8 @@ def _lines(report: JSON) -> Iterator[str]:
         yield f"and {hidden} more; --json has all"
     if "preview" in report:
         yield f"picture: {report['preview']}"
+    for error in report["errors"]:
+        yield f"error: {error}"
     yield f"{len(bad)} bad files" if bad else "no bad files"
 
 

@@ -12,7 +12,7 @@ from latentdiff.cli.batch.command import Arguments
 from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.masks import MaskedCommand
 from latentdiff.cli.batch.plan import Item, Job
-from latentdiff.cli.commands.labels import check_labels, parse_label
+from latentdiff.cli.commands.labels import GivenLabel, Label, resolve_label
 from latentdiff.cli.options import (
     SAMPLING,
     DefaultModelOptions,
@@ -33,7 +33,7 @@ class ImageToImage(MaskedCommand):
 
     Attributes:
         prompt: What to show, for a text model.
-        label: Name or number of the class to show, for a class-conditional model.
+        label: Name, else number, of the class to show, for a class-conditional model.
         strength: How far results may go from the images, up to 1.
     """
 
@@ -46,7 +46,7 @@ class ImageToImage(MaskedCommand):
     takes = ("text-to-image", "class-to-image", "unconditional", "image-to-image")
 
     def __post_init__(self) -> None:
-        self.class_label = None if self.label is None else parse_label(self.label)
+        self.class_label: Label | None = None  # the model says what it means
 
     def items(self) -> Sequence[Item]:
         """Images; the prompt is checked, too."""
@@ -67,14 +67,15 @@ class ImageToImage(MaskedCommand):
                 raise InputError(f"{self.model.model} {text}")
         if self.guidance.negative_prompt is not None and pipe.components.get("text_encoder") is None:
             raise InputError(f"{self.model.model} has no use for --negative-prompt; leave it out")
-        if self.class_label is not None:
-            check_labels(pipe, [self.class_label])
+        if self.label is not None:
+            self.class_label = resolve_label(pipe, GivenLabel(self.label))
         return pipe if isinstance(pipe, ImageToImagePipeline) else ImageToImagePipeline.from_pipe(pipe)
 
-    def read(self, job: Job) -> Arguments:
+    def fit(self, pipe: DiffusionPipeline, job: Job, inputs: Arguments) -> Arguments:
         """The image, its mask, and what to show."""
         shown = {"prompt": self.prompt, "class_labels": self.class_label}
-        return {**super().read(job), **{name: value for name, value in shown.items() if value is not None}}
+        given = {name: value for name, value in shown.items() if value is not None}
+        return {**super().fit(pipe, job, inputs), **given}
 
     def arguments(self) -> Arguments:
         """The strength."""

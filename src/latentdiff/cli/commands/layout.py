@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -19,6 +19,7 @@ from latentdiff.cli.options import (
     Size,
 )
 from latentdiff.errors import InputError
+from latentdiff.io.coco import box_in, id_text, is_crowd
 from latentdiff.types import JSON
 
 if TYPE_CHECKING:
@@ -104,18 +105,23 @@ def read_layouts(item: Item) -> list[Item]:
 
 
 def _coco(item: Item, content: JSON) -> list[Item]:
-    """The layouts of COCO annotations, named after their images."""
+    """The layouts of COCO annotations, named after their images.
+
+    Ids are compared as texts, since tools differ, and where an object has a polygon and no box, its box is that of the
+    polygon.
+    """
     try:
-        classes = {entry["id"]: entry["name"] for entry in content["categories"]}
-        layouts: dict[object, JSON] = {}
+        classes = {id_text(entry["id"]): entry["name"] for entry in content["categories"]}
+        layouts: dict[str, JSON] = {}
+        names: list[str] = []
         for entry in content["images"]:
-            layouts[entry["id"]] = {"width": entry["width"], "height": entry["height"], "objects": []}
+            layouts[id_text(entry["id"])] = {"width": entry["width"], "height": entry["height"], "objects": []}
+            names.append(PureWindowsPath(str(entry.get("file_name", entry["id"]))).stem)
         for entry in content["annotations"]:
-            shown = {"class": classes[entry["category_id"]], "box": entry["bbox"]}
-            crowd = {"group": True} if entry.get("iscrowd") else {}
-            layouts[entry["image_id"]]["objects"].append({**shown, **crowd})
-        names = [Path(str(entry.get("file_name", entry["id"]))).stem for entry in content["images"]]
-    except (KeyError, TypeError, AttributeError) as error:
+            shown = {"class": classes[id_text(entry["category_id"])], "box": box_in(entry) or entry.get("bbox")}
+            crowd = {"group": True} if is_crowd(entry) else {}
+            layouts[id_text(entry["image_id"])]["objects"].append({**shown, **crowd})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{item.path} is no COCO file ({type(error).__name__} {error}); it must hold {KINDS}"
         ) from None

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.plan import Item, Job
-from latentdiff.cli.commands.labels import Label, check_labels, parse_labels
+from latentdiff.cli.commands.labels import Label, all_labels, parse_labels, resolve_label
 from latentdiff.cli.options import (
     FirstSeedOptions,
     GuidanceOptions,
@@ -31,7 +31,7 @@ class Sample(ImageCommand):
     in turn. Files in a folder are called SEED.png, of six digits.
 
     Attributes:
-        label: Names, numbers, or ranges such as "0-999": seed s shows number s modulo their count (default: all).
+        label: Names, else numbers, or ranges such as "0-999": seed s shows number s modulo their count (default: all).
     """
 
     label: Annotated[list[str] | None, Parameter(consume_multiple=1, metavar="CLASS")] = None
@@ -42,7 +42,8 @@ class Sample(ImageCommand):
     takes = ("unconditional", "class-to-image")
 
     def __post_init__(self) -> None:
-        self.labels = parse_labels(self.label or [])
+        self.given = parse_labels(self.label or [])
+        self.labels: list[Label] = []
 
     def items(self) -> Sequence[Item]:
         """One, which has all seeds."""
@@ -55,12 +56,10 @@ class Sample(ImageCommand):
     def prepare(self, pipe: DiffusionPipeline) -> DiffusionPipeline:
         """The pipeline, if it knows all classes; by default all but the null class are taken."""
         embedder = pipe.components.get("class_embedder")
-        if embedder is None and self.labels:
+        if embedder is None and self.given:
             raise InputError(f"{self.model.model} is unconditional and has no use for --label; leave it out")
         if embedder is not None:
-            config = embedder.config
-            self.labels = self.labels or [n for n in range(config.num_classes) if n != config.null_class]
-            check_labels(pipe, self.labels)
+            self.labels = [resolve_label(pipe, label) for label in self.given] or all_labels(pipe)
         return pipe
 
     def fit(self, pipe: DiffusionPipeline, job: Job, inputs: Arguments) -> Arguments:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from latentdiff.data.latent_cache import weights_fingerprint
 from latentdiff.io.files import atomic_file
+from latentdiff.io.mapped import Mapped, MappedArray, create_mapped
 from latentdiff.models.text_encoder import LDMTextEncoder
 
 BATCH = 64
@@ -25,7 +25,7 @@ def encode_ids(encoder: LDMTextEncoder, ids: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def cached_states(folder: Path, encoder: LDMTextEncoder, ids: torch.Tensor) -> NDArray[np.float16]:
+def cached_states(folder: Path, encoder: LDMTextEncoder, ids: torch.Tensor) -> MappedArray[np.float16]:
     """The states of all captions, read from disk as they are needed.
 
     Args:
@@ -35,22 +35,36 @@ def cached_states(folder: Path, encoder: LDMTextEncoder, ids: torch.Tensor) -> N
 
     Returns:
         (N, L, d), float16.
+
+    Raises:
+        InputError: If the disk has no space for it.
     """
     digest = hashlib.sha256(weights_fingerprint(encoder).encode() + ids.numpy().tobytes()).hexdigest()
     path, process = folder / f"{digest[:32]}.npy", PartialState()
     with process.main_process_first():
-        if not path.exists():
+        cache = _whole_cache(path, len(ids))
+        if cache is None:
             device = encoder.device
             encoder.to(process.device)
             with atomic_file(path) as aside:
-                rows: np.memmap[tuple[int, ...], np.dtype[np.float16]] | None = None
+                rows: Mapped[np.float16] | None = None
                 for start in tqdm(range(0, len(ids), BATCH), desc="encoding captions"):
                     states = encode_ids(encoder, ids[start : start + BATCH]).float().cpu().numpy()
                     if rows is None:
-                        rows = np.lib.format.open_memmap(aside, "w+", np.float16, (len(ids), *states.shape[1:]))
+                        rows = create_mapped(aside, np.float16, (len(ids), *states.shape[1:]))
                     rows[start : start + len(states)] = states
                 assert rows is not None
                 rows.flush()
                 del rows  # Windows renames no file that is mapped
             encoder.to(device)
-    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+            cache = MappedArray(path)
+    return cache
+
+
+def _whole_cache(path: Path, captions: int) -> MappedArray[np.float16] | None:
+    """The cache in a file; None if there is none, or it is cut off or of others, so that it has to be made anew."""
+    try:
+        cache: MappedArray[np.float16] = MappedArray(path)
+    except (OSError, ValueError):
+        return None
+    return cache if len(cache) == captions and cache.rows.dtype == np.float16 else None

@@ -163,10 +163,11 @@ def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tup
         held_out = readable(unseen, unseen.files)
     else:
         order = torch.randperm(len(images), generator=generator(recipe.seed)).tolist()
-        cut = round(recipe.validation.share * len(images))
+        cut, keys = round(recipe.validation.share * len(images)), images.records.keys()
+        seen = {keys[place] for place in order[:cut]}  # metadata may name an image twice
         held_out, trained = (
             readable(Subset(images, part), [images.files[place] for place in part])
-            for part in (sorted(order[:cut]), sorted(order[cut:]))
+            for part in (sorted(order[:cut]), sorted(place for place in order[cut:] if keys[place] not in seen))
         )
     check_held_out(held_out, images.resolution)
     share = recipe.validation.share

@@ -13,7 +13,7 @@ from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, Rows
 from latentdiff.data.options import DataOptions
 from latentdiff.errors import InputError
-from latentdiff.labels import class_number
+from latentdiff.labels import class_number, is_number
 from latentdiff.models.class_embedder import ClassEmbedder
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
@@ -47,7 +47,7 @@ class ClassConditioner(Conditioner[ClassOptions]):
     @classmethod
     def components(cls, options: ClassOptions, data: DataOptions, images: Images, vae: FirstStage) -> dict[str, object]:
         """An embedder of the images' classes, or of those that the recipe names."""
-        _check_labels(images)
+        labels_known(images)
         section = dict(options.class_embedder)
         names = section.pop("class_names", images.class_names)
         check(
@@ -90,16 +90,23 @@ def labels_of(images: Images, class_names: list[str] | None, num_classes: int) -
     Raises:
         InputError: If the images have no classes, or some that the model doesn't know.
     """
-    _check_labels(images)
-    assert images.labels is not None
-    given: list[int] | list[str] = images.labels
+    given: list[int] | list[str] = labels_known(images)
     if images.class_names is not None and class_names is not None:
-        given = [images.class_names[label] for label in images.labels]
-    if images.class_names is not None and class_names is None and images.num_classes != num_classes:
-        raise InputError(
-            f"{images.root} has {images.num_classes} classes, this model {num_classes} without names; "
-            "give 'label' as the model's numbers in metadata.jsonl"
+        given = [images.class_names[label] for label in labels_known(images)]
+    if images.class_names is not None and class_names is None:
+        other = next(
+            (place for place, name in enumerate(images.class_names) if is_number(name) and int(name) != place), None
         )
+        if images.num_classes != num_classes:
+            raise InputError(
+                f"{images.root} has {images.num_classes} classes, this model {num_classes} without names; "
+                "give 'label' as the model's numbers in metadata.jsonl"
+            )
+        if other is not None:
+            raise InputError(
+                f"{images.root} has a class called {images.class_names[other]!r}, which is number {other} of its "
+                "names, and this model has numbers alone; give 'label' as the model's numbers in metadata.jsonl"
+            )
     numbers = {label: class_number(label, num_classes, class_names) for label in dict.fromkeys(given)}
     return torch.tensor([numbers[label] for label in given])
 
@@ -109,9 +116,11 @@ def _classes(config: FrozenDict) -> int:
     return int(config.num_classes - (config.null_class == config.num_classes - 1))
 
 
-def _check_labels(images: Images) -> None:
+def labels_known(images: Images) -> list[int]:
+    """The number of each image's class in the data; InputError if the images have none."""
     if images.labels is None:
         raise InputError(
             f"{images.root} has no classes; sort the images into sub-folders by class, or give 'label' in "
-            "metadata.jsonl"
+            f"metadata.jsonl{images.hint('label_column')}"
         )
+    return images.labels

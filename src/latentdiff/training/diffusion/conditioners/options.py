@@ -19,6 +19,8 @@ from latentdiff.config import Part, check, named, option
 from latentdiff.registry import CONDITIONERS, load_plugins, nearest
 from latentdiff.types import JSON
 
+Unfit = Literal["refuse", "cut", "leave_out"]
+
 
 class ConditionOptions(Part):
     """The options of a conditioner; a conditioner of your own derives its options from this class."""
@@ -47,7 +49,12 @@ class TextOptions(ConditionOptions):
     text_encoder: JSON = option({}, of_pipeline=True)
     """Constructor arguments of `latentdiff.LDMTextEncoder`."""
     vocabulary: str | None = option(None, of_pipeline=True)
-    """WordPiece vocabulary file (`vocab.txt`) of the tokenizer."""
+    """WordPiece vocabulary file (`vocab.txt`) of the tokenizer; by default that of BERT (uncased), which the paper uses
+    and the package has."""
+    unfit_captions: Unfit = "refuse"
+    """What is done with captions that the text encoder can't take, as they are too long or have no word that the
+    vocabulary knows: "refuse" ends the run before its first step, "cut" cuts long ones and leaves out the others,
+    "leave_out" leaves out all of them, and the images that have no other."""
     train_text_encoder: bool | None = None
     """Whether the text encoder is trained with the UNet; by default it is, but for lora. If not, what it says of each
     caption is computed once and kept in `captions/`."""

@@ -6,21 +6,24 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from latentdiff.conditioning import Conditioning
+from latentdiff.config import check
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
 from latentdiff.data.options import DataOptions
-from latentdiff.errors import ConfigError, InputError
+from latentdiff.errors import BadFileError
+from latentdiff.io.mapped import MappedArray
 from latentdiff.models.text_encoder import LDMTextEncoder
-from latentdiff.models.tokenizer import load_tokenizer
+from latentdiff.models.tokenizer import BERT_VOCABULARY, load_tokenizer
+from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.prompts import tokenize
 from latentdiff.seeding import SampleGenerators
+from latentdiff.training.diffusion.captions import Captions, tokenize_captions
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
 from latentdiff.training.diffusion.conditioners.options import TextOptions
 from latentdiff.training.diffusion.text_cache import cached_states, encode_ids
-from latentdiff.types import FirstStage
+from latentdiff.types import FirstStage, Tokenizer
 
 
 class TextConditioner(Conditioner[TextOptions]):
@@ -51,10 +54,14 @@ class TextConditioner(Conditioner[TextOptions]):
     @classmethod
     def components(cls, options: TextOptions, data: DataOptions, images: Images, vae: FirstStage) -> dict[str, object]:
         """A text encoder and the tokenizer of the vocabulary."""
-        if options.vocabulary is None:
-            raise ConfigError("conditioning.vocabulary is missing; a text encoder needs a WordPiece vocab.txt")
         encoder = build(LDMTextEncoder, "conditioning.text_encoder", options.text_encoder)
-        tokenizer = load_tokenizer(options.vocabulary, encoder.config.max_position_embeddings)
+        vocabulary, size = options.vocabulary or BERT_VOCABULARY, encoder.config.vocab_size
+        tokenizer = load_tokenizer(vocabulary, encoder.config.max_position_embeddings)
+        check(
+            len(tokenizer) <= size,
+            f"conditioning.text_encoder has vocab_size {size}, but {vocabulary} has {len(tokenizer)} tokens; "
+            "let the sizes agree",
+        )
         return {"text_encoder": encoder, "tokenizer": tokenizer}
 
     def rows(self, images: Images) -> Rows:
@@ -62,16 +69,13 @@ class TextConditioner(Conditioner[TextOptions]):
 
         Of several captions of an image, another may come at every visit.
         """
-        if images.captions is None:
-            raise InputError(f"{images.root} has no captions; give 'text' in metadata.jsonl, or a file of annotations")
-        captions = [text if isinstance(text, list) else [text] for text in images.captions]
-        ids = self.prompts([str(text) for several in captions for text in several])["input_ids"]
-        counts = [len(several) for several in captions]
+        unfit = self.options.unfit_captions
+        captions = tokenize_captions(images, self.pipeline.tokenizer, self.pipeline.max_length, unfit)
         if not self.frozen:
-            return _Captions("input_ids", ids.to(torch.int32).numpy(), np.arange(len(ids)), counts)
-        unique, places = torch.unique(ids, dim=0, return_inverse=True)
-        states = cached_states(self.output_dir / "captions", self.pipeline.text_encoder, unique)
-        return _Captions("text_states", states, places.numpy(), counts)
+            return _Captions("input_ids", captions.ids, torch.arange(len(captions.ids)), captions)
+        unique, places = torch.unique(captions.ids, dim=0, return_inverse=True)
+        states = cached_states(self.output_dir / "captions", self.pipeline.text_encoder, unique.long())
+        return _Captions("text_states", states, places, captions)
 
     def prompts(self, prompts: list[str]) -> dict[str, torch.Tensor]:
         """A batch of the given captions, as `rows` would give them."""
@@ -88,22 +92,44 @@ class TextConditioner(Conditioner[TextOptions]):
         return Conditioning(encode_ids(self.pipeline.text_encoder, ids))
 
 
+def text_limits(options: TextOptions, pretrained: str | None) -> tuple[Tokenizer, int]:
+    """The tokenizer of a text model that is to be trained, and how many tokens its encoder takes.
+
+    Args:
+        options: The options of a new model.
+        pretrained: The folder of the pipeline that is to be trained on, if there is one.
+    """
+    if pretrained is not None:
+        pipeline = DiffusionPipeline.from_pretrained(pretrained)
+        return pipeline.tokenizer, pipeline.max_length
+    length = section_value(options.text_encoder, LDMTextEncoder, "max_position_embeddings")
+    return load_tokenizer(options.vocabulary or BERT_VOCABULARY, length), length
+
+
 class _Captions:
     """Draws one of an image's captions.
 
+    A process that starts afresh is sent tensors by shared memory and states by the path of their file, and copies
+    neither.
+
     Args:
         name: What a row is called.
-        values: A row for each different caption, integers or float16.
-        places: Which row is that of each caption, image after image.
-        counts: Captions of each image.
+        values: A row for each different caption: token ids, or states in a file.
+        places: Which row is that of each caption, image after image (N,).
+        captions: How many there are of each image, and why some images have none.
     """
 
-    def __init__(self, name: str, values: NDArray[np.number], places: NDArray[np.integer], counts: list[int]) -> None:
-        self.name, self.values, self.places = name, values, places
-        self.counts, self.ends = counts, np.cumsum(counts)
-        self.dtype = np.int64 if values.dtype.kind == "i" else np.float32
+    def __init__(
+        self, name: str, values: torch.Tensor | MappedArray[np.float16], places: torch.Tensor, captions: Captions
+    ) -> None:
+        self.name, self.values, self.places, self.missing = name, values, places, captions.missing
+        self.counts = torch.tensor(captions.counts)
+        self.ends = self.counts.cumsum(0)
 
     def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        count = self.counts[image]
-        place = self.ends[image] - count + (rng.integers(count) if count > 1 else 0)
-        return {self.name: torch.from_numpy(self.values[self.places[place]].astype(self.dtype))}
+        count = int(self.counts[image])
+        if not count:
+            raise BadFileError(self.missing[image])
+        place = int(self.ends[image]) - count + (int(rng.integers(count)) if count > 1 else 0)
+        row = self.values[int(self.places[place])]
+        return {self.name: row.long() if isinstance(row, torch.Tensor) else torch.from_numpy(row.astype(np.float32))}

@@ -1,0 +1,144 @@
+"""Metadata beside images, in each of its formats, and the files that it names."""
+
+import json
+
+import pandas
+import pytest
+from PIL import Image
+
+from latentdiff import InputError
+from latentdiff.data.images import Images, read_records
+from latentdiff.data.options import DataOptions
+
+ROWS = [
+    {
+        "file_name": "b/1.png",
+        "text": "a red\u2028apple",
+        "label": 3,
+        "objects": [{"class": "pear", "box": [0, 0, 4, 4]}],
+    },
+    {"file_name": "a.png", "text": 'one, two "and" three', "label": 0, "objects": []},
+]
+
+
+def write(folder, rows, form):
+    if form == "jsonl":
+        (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    elif form == "csv":
+        texts = [{k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
+        pandas.DataFrame(texts).to_csv(folder / "metadata.csv", index=False)
+    else:
+        pandas.DataFrame(rows).to_parquet(folder / "metadata.parquet")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for row in ROWS:
+        path = tmp_path / "d" / row["file_name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    return tmp_path / "d"
+
+
+def read(folder, **options):
+    return Images(read_records(DataOptions(train_data_dir=str(folder), **options)), 8)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_every_format_says_the_same(folder, form):
+    write(folder, ROWS, form)
+    images = read(folder)
+    assert [path.relative_to(folder).as_posix() for path in images.files] == ["b/1.png", "a.png"]
+    assert images.captions == [row["text"] for row in ROWS] and images.labels == [3, 0]
+    assert images.objects == [row["objects"] for row in ROWS] and images.class_names is None
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_columns_of_other_names(folder, form):
+    write(folder, [{"file_name": "a.png", "prompt": "a pear", "kind": "fruit"}], form)
+    images = read(folder, caption_column="prompt", label_column="kind")
+    assert images.captions == ["a pear"] and images.class_names == ["fruit"]
+    assert "caption_column" in images.hint("caption_column") and "kind, prompt" in images.hint("caption_column")
+    with pytest.raises(InputError, match="has no column 'promt'; did you mean 'prompt'"):
+        read(folder, caption_column="promt")
+
+
+def test_two_formats_in_one_folder_are_refused(folder):
+    write(folder, ROWS, "jsonl")
+    write(folder, ROWS, "csv")
+    with pytest.raises(InputError, match=r"has metadata\.csv and metadata\.jsonl; keep one of them"):
+        read(folder)
+
+
+def test_names_of_classes_in_csv_stay_names(folder):
+    (folder / "metadata.csv").write_text("file_name,label\na.png,10\nb/1.png,x2\n")
+    assert read(folder).class_names == ["10", "x2"]
+
+
+@pytest.mark.parametrize("text", ["['a pear', 'a fruit']", '["a pear", "a fruit"]'])
+def test_lists_in_csv(folder, text):
+    """As pandas writes them, and as JSON."""
+    pandas.DataFrame([{"file_name": "a.png", "text": text}]).to_csv(folder / "metadata.csv", index=False)
+    assert read(folder).captions == [["a pear", "a fruit"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file_name;text\na.png;x\n", "has the header 'file_name;text'; separate the columns by commas"),
+        ("file_name,text\na.png,x,y\n", "line 2 has not 2 fields as its header"),
+        ("file_name,text\na.png\n", "line 2 has not 2 fields"),
+        ("name,text\na.png,x\n", "line 2 has no path as 'file_name'"),
+        ('file_name,text\na.png,"x\n', "is not CSV"),
+        ("file_name,text\na.png,x\nb/1.png,\n", r"1 of 2 images have no text, the first is b/1\.png"),
+    ],
+)
+def test_csv_that_is_wrong_is_one_line(folder, content, message):
+    (folder / "metadata.csv").write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_parquet_that_is_none(folder):
+    (folder / "metadata.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"metadata\.parquet can't be read as Parquet"):
+        read(folder)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_absolute_paths(folder, tmp_path, monkeypatch, form):
+    """Also where the folder itself is named by a relative path, and has its label maps beside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "maps" / "b").mkdir(parents=True)
+    for name in ("a.png", "b/1.png"):
+        Image.new("L", (8, 8)).save(tmp_path / "maps" / name)
+    write(folder, [{"file_name": str(folder / name)} for name in ("b/1.png", "a.png")], form)
+    images = read("d", label_maps="maps")
+    assert [str(path) for path in images.label_maps] == ["maps/b/1.png", "maps/a.png"]
+
+
+def test_absolute_paths_outside_of_the_folder_match_by_name(folder, tmp_path):
+    for name in ("one/x.png", "one/y.png", "two/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "maps").mkdir()
+    for name in "xy":
+        Image.new("L", (8, 8)).save(tmp_path / "maps" / f"{name}.png")
+    write(folder, [{"file_name": str(tmp_path / "one" / f"{name}.png")} for name in "yx"], "jsonl")
+    assert [path.name for path in read(folder, label_maps=str(tmp_path / "maps")).label_maps] == ["y.png", "x.png"]
+    write(folder, [{"file_name": str(tmp_path / name / "x.png")} for name in ("one", "two")], "jsonl")
+    with pytest.raises(InputError, match=r"has 'x', which is 2 files, such as .*one/x\.png and .*two/x\.png"):
+        read(folder, label_maps=str(tmp_path / "maps"))
+
+
+def test_paths_as_windows_writes_them(folder):
+    write(folder, [{"file_name": "b\\1.png"}], "jsonl")
+    assert [path.name for path in read(folder).files] == ["1.png"]
+
+
+@pytest.mark.parametrize("name", ["b", "", "c.png", "a.png\0", None, 3, ["a.png"]])
+def test_what_is_no_file_is_refused(folder, name):
+    write(folder, [{"file_name": "a.png"}, {"file_name": name}], "jsonl")
+    with pytest.raises(InputError, match=r"metadata\.jsonl (names|line 2 has) "):
+        read(folder)
