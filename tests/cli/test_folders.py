@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from latentdiff.cli.batch import processes
-from latentdiff.io.png import read_parameters
+from latentdiff.io.generated import read_parameters
 
 OPTIONS = ("--steps", 2, "--seed", 0, "--batch-size", 2)
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from latentdiff import TextToImagePipeline, __version__
-from latentdiff.io.png import read_parameters
+from latentdiff.io.generated import read_parameters
 from latentdiff.registry import SCHEDULERS
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -27,7 +26,8 @@ from typing_extensions import dataclass_transform
 
 from latentdiff.config.messages import first_wrong
 from latentdiff.config.values import allowed, members, read, trait
-from latentdiff.errors import ConfigError
+from latentdiff.errors import ConfigError, one_line
+from latentdiff.reading import parse_yaml, read_text
 from latentdiff.types import JSON
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Part(BaseModel, metaclass=_RaisesConfigError):
     "after"; their messages begin with the option's name. `model_fields_set` are the options that were given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -242,11 +242,11 @@ def _line(cls: type[Part], values: Mapping[str, object], error: ValidationError)
 
 def _read_yaml(path: Path) -> dict[str, object]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} cannot be read ({error}); give a YAML file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+        values = parse_yaml(read_text(path))
+    except OSError as error:
+        raise ConfigError(f"recipe {path} cannot be read ({error.strerror}); give a YAML file") from None
+    except ValueError as error:
+        raise ConfigError(f"recipe {path} is not YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {path} holds no options; it must be a YAML mapping of option: value")
     return values
@@ -257,8 +257,8 @@ def _parsed(text: str, known: Option | None) -> object:
     if known is not None and (text[:1] not in ("[", "{") or members(known.field.annotation) == [str]):
         return text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text)
+    except ValueError:
         return text
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Column, Records, check_columns
 from latentdiff.errors import InputError
-from latentdiff.io.images import IMAGE_SUFFIXES
+from latentdiff.io.stored import IMAGE_SUFFIXES
 from latentdiff.registry import nearest
 from latentdiff.types import JSON
 
-DATA_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
+DATA_SUFFIXES = {*IMAGE_SUFFIXES, ".npy"}
 
 
 def read_folder(options: DataOptions, output_dir: str | Path | None = None) -> Records:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentdiff.errors import InputError
-from latentdiff.io.png import read_parameters
+from latentdiff.io.generated import read_parameters
 from latentdiff.types import JSON
 
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from latentdiff.errors import BadFileError, LatentDiffError
-from latentdiff.io.stored import Stored
+from latentdiff.io.png import may_be_turned, without_texts
+from latentdiff.io.stored import MAX_FILE_BYTES, Stored, open_stored
 
 Converted = TypeVar("Converted")
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 # Pillow has more, but some of those start programs (EPS), and others are hardly ever needed.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
 MAX_PIXELS = 100_000_000
-ORIENTATION, FIRST_TURNED = 0x0112, 5  # the EXIF tag, and the first of its values that swaps height and width
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap height and width
+PHOTOMETRIC = 262  # the TIFF tag that is 0 where the smallest value is white
+WHITE_IS_ZERO = "white_is_zero"  # what `read_pixels` calls that in an image's `info`
 
 ImageSource = str | Path | Stored | Image.Image
 
@@ -54,13 +58,20 @@ def read_pixels(source: ImageSource, convert: Callable[[Image.Image], Converted]
         BadFileError: If it can't be read as an image, has no pixels, or more than 100 megapixels.
     """
     name = name or ("image" if isinstance(source, Image.Image) else str(source))
+    with _errors_named(name):
+        if isinstance(source, Image.Image):
+            return convert(_upright(source, name))
+        with open_stored(source) as stream:
+            return _opened(stream, lambda image: convert(_upright(image, name)))
+
+
+@contextlib.contextmanager
+def _errors_named(name: str) -> Iterator[None]:
+    """Turn whatever goes wrong with an image into a BadFileError of its name."""
     with warnings.catch_warnings():  # what Pillow warns of is either an error here or harmless
         warnings.simplefilter("ignore")
         try:
-            if isinstance(source, Image.Image):
-                return convert(_upright(source, name))
-            with open_source(source) as stream, Image.open(stream, formats=IMAGE_FORMATS) as file:
-                return convert(_upright(file, name))
+            yield
         except LatentDiffError:
             raise
         except UnidentifiedImageError:
@@ -72,19 +83,53 @@ def read_pixels(source: ImageSource, convert: Callable[[Image.Image], Converted]
             raise BadFileError(f"{name} cannot be read as an image ({reason}); replace it") from None
 
 
-def open_source(source: str | Stored) -> IO[bytes]:
-    """Open a file for reading its bytes."""
-    return (Path(source) if isinstance(source, str) else source).open("rb")
+def _opened(stream: IO[bytes], use: Callable[[Image.Image], Converted]) -> Converted:
+    """The result of a function of the image in a file, whose pixels are not decoded before it asks for them."""
+    try:
+        with Image.open(stream, formats=IMAGE_FORMATS) as image:
+            return use(image)
+    except LatentDiffError:
+        raise
+    except ValueError:  # of a text or colour profile that is too long for Pillow, though the picture is sound
+        picture = without_texts(stream)
+        if picture is None:
+            raise
+        return _opened(picture, use)
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
     """The image turned as its EXIF orientation says; it keeps the name of the file's format."""
-    if not 0 < image.width * image.height <= MAX_PIXELS:
-        raise BadFileError(f"{name} has {image.width}x{image.height} pixels; allowed: 1 to {MAX_PIXELS} in all")
+    check_pixels(image.height, image.width, name)
+    tags: Mapping[int, object] = getattr(image, "tag_v2", {})
     image.load()
     upright = ImageOps.exif_transpose(image)
     upright.format = image.format
+    upright.info[WHITE_IS_ZERO] = tags.get(PHOTOMETRIC) == 0
     return upright
+
+
+def check_pixels(height: int, width: int, name: str) -> None:
+    """Raise BadFileError if an image has no pixels, or more than are read."""
+    if not 0 < width * height <= MAX_PIXELS:
+        raise BadFileError(f"{name} has {width}x{height} pixels; allowed: 1 to {MAX_PIXELS} in all")
+
+
+def checked_shape(shape: tuple[int, ...], dtype: np.dtype[Any], source: Stored) -> tuple[int, int, int]:
+    """The shape (H, W) or (H, W, C) as (H, W, C); BadFileError if it is that of no image, or too large."""
+    if len(shape) not in (2, 3) or dtype.kind not in "uif" or not math.prod(shape):
+        raise BadFileError(f"{source} has {dtype} of shape {shape}; numbers of shape (H, W) or (H, W, C) are read")
+    height, width, channels = shape if len(shape) == 3 else (*shape, 1)
+    check_pixels(height, width, str(source))
+    if height * width * channels * dtype.itemsize > MAX_FILE_BYTES:
+        raise BadFileError(
+            f"{source} has {channels} channels of {width}x{height} pixels; allowed: {MAX_FILE_BYTES} bytes"
+        )
+    return height, width, channels
+
+
+def is_negative(image: Image.Image) -> bool:
+    """Whether small values are bright in an image of `read_pixels`; Pillow turns those of 8 bits and fewer around."""
+    return bool(image.info.get(WHITE_IS_ZERO)) and image.mode.startswith(("I", "F"))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -107,7 +152,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     most = 1 if image.mode == "F" else 65535
     if not (grey.min() >= 0 and grey.max() <= most):
         raise ValueError(f"its values reach from {grey.min()} to {grey.max()}, 0 to {most} can be scaled")
-    scaled = np.round(grey * np.float32(255 / most)).astype(np.uint8)
+    bright = most - grey if is_negative(image) else grey
+    scaled = np.round(bright * np.float32(255 / most)).astype(np.uint8)
     transparent = image.info.get("transparency")  # in a PNG, one grey value may stand for full transparency
     return Image.fromarray(scaled if transparent is None else np.where(grey == transparent, np.uint8(255), scaled))
 
@@ -118,12 +164,17 @@ def upright_size(path: Stored) -> tuple[int, int]:
     Raises:
         BadFileError: If it can't be read as an image.
     """
-    try:
-        with path.open("rb") as stream, Image.open(stream, formats=IMAGE_FORMATS) as file:
-            turned = file.getexif().get(ORIENTATION, 1) >= FIRST_TURNED
-            return file.size if turned else (file.height, file.width)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadFileError(f"{path} cannot be read as an image ({error}); replace it") from None
+    with _errors_named(str(path)), open_stored(path) as stream:
+        # Pillow has turned the size of a TIFF already, and would decode the pixels of a PNG to see whether to turn it.
+        upright = {"TIFF"} if may_be_turned(stream) else {"TIFF", "PNG"}
+
+        def size(image: Image.Image) -> tuple[int, int]:
+            check_pixels(image.height, image.width, str(path))
+            turned = image.format not in upright and image.getexif().get(ORIENTATION) in TURNED
+            return image.size if turned else (image.height, image.width)
+
+        stream.seek(0)
+        return _opened(stream, size)
 
 
 def centre_box(height: int, width: int) -> tuple[int, int, int, int]:

@@ -11,7 +11,7 @@ from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import BatchPlan, Item, Job
 from latentdiff.cli.batch.sampler import Sampler, shapes
 from latentdiff.errors import InputError, LatentDiffError, TooLargeError
-from latentdiff.io.png import write_png
+from latentdiff.io.generated import write_image
 from latentdiff.viz.grid import image_grid
 
 Inputs = dict[Job, Arguments]
@@ -108,7 +108,7 @@ class Runner:
                 self.cells.append(image)
             elif job in wanted:
                 parameters = sampler.parameters(image, self.command.record(job), job.seed)
-                write_png(self.command.finish(job, image), job.path, parameters)
+                write_image(self.command.finish(job, image), job.path, parameters)
                 self.made += 1
                 yield f"{job.path}\tseed {job.seed}"
 
@@ -120,5 +120,5 @@ class Runner:
         if len(records) > 1:
             record = {name: [values[name] for values in records] for name in record}
         parameters = sampler.parameters(self.cells[0], record, plan.seed_text)
-        write_png(image_grid(self.cells, columns=len(plan.seeds)), plan.grid, {**parameters, "grid": True})
+        write_image(image_grid(self.cells, columns=len(plan.seeds)), plan.grid, {**parameters, "grid": True})
         return f"{plan.grid}\tseed {plan.seed_text}"

@@ -2,7 +2,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from latentdiff.errors import InputError
-from latentdiff.io.png import read_parameters, readable, write_png
+from latentdiff.io.generated import read_parameters, readable, write_image
 
 PARAMETERS = {
     "prompt": "ein Äpfelchen 🍎\nzweite Zeile",
@@ -19,7 +19,7 @@ PARAMETERS = {
 
 def test_parameters_come_back(tmp_path):
     path = tmp_path / "new" / "a.png"
-    write_png(Image.new("RGB", (8, 8), "red"), path, PARAMETERS)
+    write_image(Image.new("RGB", (8, 8), "red"), path, PARAMETERS)
     assert read_parameters(path) == PARAMETERS
     with Image.open(path) as image:
         assert image.convert("RGB").getpixel((3, 3)) == (255, 0, 0)
@@ -35,7 +35,7 @@ def test_what_is_absent_is_not_shown():
 
 
 def test_a_path_that_is_no_unicode_is_embedded(tmp_path):
-    write_png(Image.new("L", (4, 4)), tmp_path / "a.png", {"model": "bad\udcff"})
+    write_image(Image.new("L", (4, 4)), tmp_path / "a.png", {"model": "bad\udcff"})
     assert read_parameters(tmp_path / "a.png") == {"model": "bad\udcff"}
 
 
@@ -46,9 +46,9 @@ def test_a_png_of_another_program_has_none(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.png"
-    write_png(Image.new("RGB", (4, 4)), path, {"seed": 1})
+    write_image(Image.new("RGB", (4, 4)), path, {"seed": 1})
     with pytest.raises(OSError):
-        write_png(Image.new("HSV", (4, 4)), path, {"seed": 2})
+        write_image(Image.new("HSV", (4, 4)), path, {"seed": 2})
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     assert read_parameters(path) == {"seed": 1}
 
@@ -71,10 +71,10 @@ def test_an_oversized_text_is_an_error(tmp_path):
         read_parameters(tmp_path / "a.png")
 
 
-def test_a_file_that_is_no_png_is_an_error(tmp_path):
-    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
-    write_png(Image.new("RGB", (400, 400)), tmp_path / "cut.png", {})
+def test_a_file_that_is_no_such_image_is_an_error(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.gif")
+    write_image(Image.new("RGB", (400, 400)), tmp_path / "cut.png", {})
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:200])
-    for name in ("a.jpg", "cut.png", "none.png", "."):
+    for name in ("a.gif", "cut.png", "none.png", "."):
         with pytest.raises(InputError, match="cannot be read as a PNG"):
             read_parameters(tmp_path / name)
