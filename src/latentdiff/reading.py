@@ -121,8 +121,8 @@ def parse_yaml(text: str) -> object:
     """
     if len(text) > MAX_YAML_CHARACTERS:
         raise ValueError(f"it has {len(text)} characters; at most {MAX_YAML_CHARACTERS} are read")
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -132,8 +132,6 @@ def parse_yaml(text: str) -> object:
         raise ValueError("it is nested too deeply") from None
     except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(one_line(error)) from None  # PyYAML checks no value of an explicit tag, such as !!int x
-    finally:
-        loader.dispose()
 
 
 def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int]]) -> tuple[int, int]:

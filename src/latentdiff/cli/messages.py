@@ -31,7 +31,7 @@ FLAGS = {  # arguments of pipelines, and what gives them on the command line
 }
 # "seed" and the like are arguments where a message begins with them; "eta" and what has an underscore are so anywhere.
 ARGUMENT = re.compile(r"^\w+|(?<=\s)(?:eta|\w+_\w+)(?=[\s,;])")
-KINDS: dict[type | None, str] = {int: "an integer", float: "a number", bool: "true or false"}
+TYPE_WORDS: dict[type | None, str] = {int: "an integer", float: "a number", bool: "true or false"}
 
 
 def with_flags(message: str) -> str:
@@ -94,7 +94,7 @@ def _wrong_value(error: CycloptsError) -> str | None:
         case CoercionError(token=token):
             given = given or (token.value if token else "")
             choices = get_args(error.target_type) if get_origin(error.target_type) is Literal else ()
-            kind = KINDS.get(error.target_type, "of another kind")
+            kind = TYPE_WORDS.get(error.target_type, "of another kind")
             hint = nearest(given, choices) if choices else str(error.msg or f"it must be {kind}")
         case ValidationError():
             hint = error.exception_message

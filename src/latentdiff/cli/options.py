@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from latentdiff.cli.values import MAX_PIXELS, number, registered_scheduler
+from latentdiff.cli.values import MAX_SIZE, number, registered_scheduler
 from latentdiff.cli.values import size as convert_size
 from latentdiff.errors import InputError
 from latentdiff.registry import SCHEDULERS
@@ -33,7 +33,7 @@ Size = Annotated[
         n_tokens=1,
         metavar="SIZE",
         group=SAMPLING,
-        help=f'Size in pixels, "64" or "WIDTHxHEIGHT", {MAX_PIXELS} pixels at most (default: the model\'s own).',
+        help=f'Size in pixels, "64" or "WIDTHxHEIGHT", {MAX_SIZE} pixels at most (default: the model\'s own).',
     ),
 ]
 Grid = Annotated[
@@ -73,7 +73,7 @@ class DefaultModelOptions(ModelOptions):
 
 @Parameter(name="*", group=SAMPLING)
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
+class SolverOptions:
     """Seeds, the solver, and how much is computed at once.
 
     Attributes:
@@ -118,7 +118,7 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirstSeedOptions(SamplingOptions):
+class FirstSeedOptions(SolverOptions):
     """Sampling options whose seeds begin at 0, so that runs fill one folder."""
 
     seed: Annotated[str | None, Parameter(show_default=True)] = "0"

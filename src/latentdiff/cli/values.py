@@ -10,7 +10,7 @@ from cyclopts import Token
 
 from latentdiff.registry import SCHEDULERS, nearest
 
-MAX_PIXELS = 2**26
+MAX_SIZE = 2**26
 
 Validator = Callable[[object, object], None]
 
@@ -40,6 +40,6 @@ def size(type_: object, tokens: Sequence[Token]) -> tuple[int, int]:
     """The converter of "WIDTHxHEIGHT", or of one number for both, to (width, height)."""
     match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", tokens[0].value)
     width, height = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not 0 < width * height <= MAX_PIXELS:
-        raise ValueError(f"it must be like 64 or 96x64, {MAX_PIXELS} pixels at most")
+    if not 0 < width * height <= MAX_SIZE:
+        raise ValueError(f"it must be like 64 or 96x64, {MAX_SIZE} pixels at most")
     return width, height

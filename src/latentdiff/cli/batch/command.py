@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from cyclopts import Parameter
 
 from latentdiff.cli.batch.plan import BatchPlan, Item, Job, make_batch_plan
-from latentdiff.cli.options import Grid, GuidanceOptions, ModelOptions, OutputOptions, SamplingOptions, Size
+from latentdiff.cli.options import Grid, GuidanceOptions, ModelOptions, OutputOptions, Size, SolverOptions
 from latentdiff.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class ImageCommand:
     """
 
     model: ModelOptions
-    sampling: SamplingOptions = SamplingOptions()
+    sampling: SolverOptions = SolverOptions()
     output: OutputOptions = OutputOptions()
     size: Annotated[Size, Parameter(parse=False)] = None  # a flag of those commands that say so
     guidance: Annotated[GuidanceOptions | None, Parameter(parse=False)] = None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 from cyclopts import Parameter
 
@@ -15,12 +14,12 @@ from latentdiff.cli.batch.command import ImageCommand
 from latentdiff.cli.batch.plan import Item, Job
 from latentdiff.cli.options import DEFAULT_FOLDER
 from latentdiff.errors import InputError
+from latentdiff.io.stored import IMAGE_SUFFIXES
+from latentdiff.reading import parse_json, read_text
 from latentdiff.types import JSON
 
 if TYPE_CHECKING:
     import numpy as np
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 ImagePaths = Annotated[list[str], Parameter(name="PATH", help="Image files, or folders of them.")]
 
@@ -55,7 +54,7 @@ class FileCommand(ImageCommand):
         return {self.inputs: job.item.file}
 
 
-def read_pixels(job: Job) -> np.ndarray:
+def pixels_of(job: Job) -> np.ndarray:
     """The pixels (H, W, 3) of a job's image file."""
     import numpy as np
 
@@ -108,13 +107,13 @@ def _refuse(error: OSError) -> None:
     raise InputError(f"{error.filename} cannot be searched ({error.strerror}); make it readable, or give another")
 
 
-def read_json(path: str | Path, kinds: tuple[type, ...], what: str) -> JSON | list[object]:
+def read_json_file(path: str | Path, kinds: tuple[type, ...], what: str) -> JSON | list[object]:
     """The value in a JSON file, of one of `kinds`; InputError, which says that it must be `what`, else."""
     try:
-        value: JSON | list[object] = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = parse_json(read_text(path))
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path} cannot be read as JSON ({reason}); it must be {what}") from None
     if not isinstance(value, kinds):
         raise InputError(f"{path} is other JSON than needed; it must be {what}")
-    return value
+    return cast("JSON | list[object]", value)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentdiff.cli.batch import processes
-from latentdiff.cli.options import DEFAULT_FOLDER, OutputOptions, SamplingOptions
+from latentdiff.cli.options import DEFAULT_FOLDER, OutputOptions, SolverOptions
 from latentdiff.errors import InputError
 from latentdiff.io.files import check_writable
 
@@ -80,7 +80,7 @@ class BatchPlan:
 
 
 def make_batch_plan(
-    sampling: SamplingOptions,
+    sampling: SolverOptions,
     output_options: OutputOptions,
     items: Sequence[Item],
     file_name: Callable[[int, Item, int, bool], str],

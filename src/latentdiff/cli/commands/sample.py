@@ -75,4 +75,4 @@ class Sample(ImageCommand):
         return self.labels[job.seed % len(self.labels)]
 
 
-sample = image_command(Sample)
+sample_many = image_command(Sample)
