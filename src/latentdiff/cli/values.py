@@ -15,12 +15,12 @@ MAX_SIZE = 2**26
 Validator = Callable[[object, object], None]
 
 
-def number(low: float = -math.inf, high: float = math.inf) -> Validator:
-    """The validator of finite numbers from `low` to `high`, single or in a tuple."""
+def number(low: float = -math.inf, high: float = math.inf, kind: str = "an integer") -> Validator:
+    """The validator of finite numbers from `low` to `high`, single or in a tuple; without an end, of a `kind`."""
     if math.isfinite(high):
         allowed = f"a number from {low:g} to {high:g}"
     else:
-        allowed = f"an integer of at least {low:g}" if math.isfinite(low) else "a number"
+        allowed = f"{kind} of at least {low:g}" if math.isfinite(low) else "a number"
 
     def validate(type_: object, value: object) -> None:
         for item in value if isinstance(value, tuple) else (value,):

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from latentdiff.errors import InputError
 from latentdiff.io.generated import read_parameters
+from latentdiff.io.stored import WRITTEN_KINDS
 from latentdiff.types import JSON
 
 
-def is_png(target: str) -> bool:
-    """Whether it is a file whose name ends in .png."""
-    return Path(target).suffix.lower() == ".png" and Path(target).is_file()
+def is_picture(target: str) -> bool:
+    """Whether it is a file whose name is that of a kind of images that latentdiff writes."""
+    return Path(target).suffix.lower() in WRITTEN_KINDS and Path(target).is_file()
 
 
-def describe_png(target: str) -> JSON:
+def describe_picture(target: str) -> JSON:
     """The parameters that made an image.
 
     Raises:
@@ -22,5 +23,5 @@ def describe_png(target: str) -> JSON:
     """
     parameters = read_parameters(target)
     if parameters is None:
-        raise InputError(f"{target} holds no generation parameters; give a PNG that latentdiff wrote")
+        raise InputError(f"{target} holds no generation parameters; give an image as latentdiff wrote it")
     return {"parameters": parameters}

@@ -12,10 +12,10 @@ from PIL import ExifTags, Image, PngImagePlugin
 from latentdiff.errors import InputError
 from latentdiff.io.files import atomic_file
 from latentdiff.io.png import find_text
+from latentdiff.io.stored import WRITTEN_KINDS
 from latentdiff.reading import open_file, parse_json
 from latentdiff.types import JSON
 
-OUTPUT_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # with Pillow's names of the kinds
 LOSSY: dict[str, dict[str, object]] = {"JPEG": {"quality": 95, "subsampling": "4:4:4"}, "WEBP": {"quality": 95}}
 CHUNK = "latentdiff"
 NOTE = b"latentdiff\0"  # what our maker's notes begin with
@@ -42,13 +42,13 @@ def write_image(image: Image.Image, path: str | Path, parameters: Mapping[str, o
 
     Args:
         image: The image.
-        path: The file, whose suffix is one of OUTPUT_SUFFIXES. Its folder is made, and an existing file is replaced.
+        path: The file, whose suffix is one of WRITTEN_KINDS. Its folder is made, and an existing file is replaced.
         parameters: Names and JSON values. Viewers show `prompt`, `negative_prompt` and the names in READABLE_NAMES.
 
     Raises:
         InputError: If the parameters are too long for a JPEG.
     """
-    kind = OUTPUT_SUFFIXES[Path(path).suffix.lower()]
+    kind = WRITTEN_KINDS[Path(path).suffix.lower()]
     text = json.dumps(dict(parameters))
     shown = readable(parameters).encode("utf-8", "replace").decode("utf-8")
     options: dict[str, object] = {}
@@ -110,7 +110,7 @@ def read_parameters(path: str | Path) -> JSON | None:
 def _note(stream: IO[bytes]) -> str | None:
     """The JSON in the EXIF of a JPEG or WebP; None if there is none, or of a PNG."""
     stream.seek(0)
-    with Image.open(stream, formats=sorted(set(OUTPUT_SUFFIXES.values()))) as image:
+    with Image.open(stream, formats=sorted(set(WRITTEN_KINDS.values()))) as image:
         if image.format == "PNG":
             return None
         note = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.MakerNote)

@@ -111,7 +111,8 @@ def _brightness(image: Image.Image, name: str) -> Array:
             f"{name} is transparent in part, and it isn't clear what is to be filled; give it without transparency, "
             "white where to fill and black elsewhere"
         )
-    return np.round(grey * (alpha / 255)).astype(np.uint8)
+    painted: Array = np.round(grey * (alpha / 255)).astype(np.uint8)
+    return painted
 
 
 def read_images(images: object, *, channels: int = 3, name: str = "image") -> Tensor:

@@ -47,7 +47,7 @@ class FileCommand(ImageCommand):
 
     def file_name(self, number: int, item: Item, seed: int, several: bool) -> str:
         """The input's name."""
-        return f"{item.name}-seed{seed}.png" if several else f"{item.name}.png"
+        return f"{item.name}-seed{seed}" if several else item.name
 
     def record(self, job: Job) -> dict[str, object]:
         """The file's name."""

@@ -37,6 +37,7 @@ def make_images(command: ImageCommand) -> None:
     quiet = command.output.quiet
     with console.quiet_libraries(quiet) as complain, flags_named():
         plan = command.plan()
+        console.announce(f"loading {command.model.model}", quiet)
         from latentdiff.cli.batch.runner import Runner
 
         for line in Runner(command, plan, lambda fault: complain(with_flags(fault))).lines():

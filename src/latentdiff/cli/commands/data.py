@@ -49,6 +49,7 @@ def check(
         json: Print JSON, with all files and counts.
         quiet: Show no progress.
     """
+    console.announce(f"reading {source}", quiet)
     from latentdiff.data.check import check_data
     from latentdiff.data.preview import preview
     from latentdiff.io.files import atomic_file, check_writable

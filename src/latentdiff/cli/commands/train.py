@@ -68,6 +68,7 @@ def stage_command(stage: Stage) -> Callable[..., None]:
         if schema:
             print_schema(stage.recipe)
             return
+        console.announce("reading the recipe, and loading what trains it", quiet)
         with console.quiet_libraries(quiet):
             made = load_recipe(stage.recipe, recipe, options)
             lines = _needs(stage, made) if dry_run else [str(stage.trainer()(made))]
