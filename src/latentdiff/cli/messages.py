@@ -37,7 +37,7 @@ SOURCES = {  # what is said of a flag that is missing: where its value comes fro
     "(builtin:emoji, which comes along, is a model for generate and img2img)",
 }
 # "seed" and the like are arguments where a message begins with them; "eta" and what has an underscore are so anywhere.
-ARGUMENT = re.compile(r"^\w+|(?<=\s)(?:eta|\w+_\w+)(?=[\s,;])")
+ARGUMENT = re.compile(r"^\w+|(?<=\s)(?:eta|\w+_\w+)(?=[\s,;]|$)")
 TYPE_WORDS: dict[type | None, str] = {int: "an integer", float: "a number", bool: "true or false"}
 
 

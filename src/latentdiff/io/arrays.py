@@ -20,6 +20,7 @@ from latentdiff.io.stored import Stored, open_stored
 from latentdiff.io.tiff import TIFF_SIGNATURES, is_beyond_pillow, read_tiff, tiff_shape, tifffile_for
 from latentdiff.types import Array, Float32Array
 
+SIXTEEN_BITS = 65535  # integers of more bits with no larger value may have any range
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of one channel with more than 8 bits
 
 
@@ -152,7 +153,8 @@ def _scaled(
     least, most = float(floats.min()), float(floats.max())
     if not (np.isfinite(least) and np.isfinite(most)):
         raise BadFileError(f"{name} has values that are infinite or not numbers; replace it")
-    if value_range is None and (values.dtype.kind == "i" or least < low or most > high):
+    whole = 0 < most <= SIXTEEN_BITS and values.dtype.itemsize > 2 and values.dtype.kind == "u"
+    if value_range is None and (values.dtype.kind == "i" or whole or least < low or most > np.float32(high)):
         raise BadFileError(
             f"{name} has {values.dtype} from {least:g} to {most:g}; give value_range, the values that become -1 and 1"
         )

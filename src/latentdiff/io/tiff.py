@@ -17,7 +17,7 @@ from latentdiff.io.stored import Stored, open_stored
 from latentdiff.types import Array
 
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF's
-BITS_PER_SAMPLE, SAMPLES_PER_PIXEL = 258, 277  # tags
+BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, SAMPLE_FORMAT, UNSIGNED = 258, 277, 339, 1  # tags, and a value of the last
 CHANNELS_LAST, CHANNELS_FIRST = ("YX", "YXS", "YXC"), ("SYX", "CYX")  # tifffile's names of axes
 
 
@@ -46,6 +46,8 @@ def is_beyond_pillow(stream: IO[bytes], header: bytes) -> bool:
         tags.load(stream)
         bits, samples = tags.get(BITS_PER_SAMPLE, (1,)), tags.get(SAMPLES_PER_PIXEL, 1)
         if samples > 4 or samples == 2 or (samples > 1 and max(bits) > 8):
+            return True
+        if max(bits) == 32 and tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED:  # Pillow makes them signed
             return True
         stream.seek(0)
         with warnings.catch_warnings():
