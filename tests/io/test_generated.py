@@ -1,5 +1,9 @@
+import struct
+import zlib
+
+import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from latentdiff.errors import InputError
 from latentdiff.io.generated import read_parameters, readable, write_image
@@ -78,3 +82,59 @@ def test_a_file_that_is_no_such_image_is_an_error(tmp_path):
     for name in ("a.gif", "cut.png", "none.png", "."):
         with pytest.raises(InputError, match="cannot be read as a PNG"):
             read_parameters(tmp_path / name)
+
+
+LOSSY = ["a.jpg", "a.jpeg", "a.JPG", "a.webp"]
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_parameters_come_back_from_exif(tmp_path, name):
+    """As JSON, and in the user's comment the lines that viewers of generated images look for there."""
+    smooth = np.linspace(0, 255, 64 * 64, dtype=np.uint8).reshape(64, 64)
+    write_image(Image.fromarray(smooth).convert("RGB"), tmp_path / name, PARAMETERS)
+    assert read_parameters(tmp_path / name) == PARAMETERS
+    with Image.open(tmp_path / name) as image:
+        comment = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+        assert np.abs(np.asarray(image.convert("L"), int) - smooth).max() <= 4
+    assert comment.removeprefix(b"UNICODE\0").decode("utf-16-be") == readable(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_lossy_images_of_other_programs_have_none(tmp_path, name):
+    picture, exif = Image.new("RGB", (4, 4)), Image.Exif()
+    picture.save(tmp_path / name)
+    assert read_parameters(tmp_path / name) is None
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = b"Nikon\0{}"
+    picture.save(tmp_path / name, exif=exif)
+    assert read_parameters(tmp_path / name) is None
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = b"latentdiff\0{"
+    picture.save(tmp_path / name, exif=exif)
+    with pytest.raises(InputError, match="has damaged generation parameters"):
+        read_parameters(tmp_path / name)
+
+
+def test_parameters_that_are_too_long_for_a_jpeg_are_said_to_be(tmp_path):
+    long = {"prompt": ["a dog"] * 20_000}
+    with pytest.raises(InputError, match=r"a\.jpg are too long for a JPEG; write a PNG or WebP"):
+        write_image(Image.new("RGB", (4, 4)), tmp_path / "a.jpg", long)
+    assert not list(tmp_path.iterdir())
+    for name in ("a.png", "a.webp"):
+        write_image(Image.new("RGB", (4, 4)), tmp_path / name, long)
+        assert read_parameters(tmp_path / name) == long
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
+def test_parameters_are_found_behind_long_texts_and_however_they_are_packed(tmp_path, kind):
+    """Programs that save a PNG anew pack its texts in their own way."""
+    text = b'{"seed": 7}'
+    packed = {b"tEXt": text, b"zTXt": b"\0" + zlib.compress(text), b"iTXt": b"\1\0\0\0" + zlib.compress(text)}
+    whole = b""
+    for name, data in (
+        (kind, b"latentdiff\0" + packed[kind]),
+        (b"zTXt", b"workflow\0\0" + zlib.compress(bytes(10**7))),
+    ):
+        whole = struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) + whole
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[:33] + whole + content[33:])
+    assert read_parameters(tmp_path / "a.png") == {"seed": 7}

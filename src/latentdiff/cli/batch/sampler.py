@@ -69,9 +69,10 @@ class Sampler:
                 self.pipeline.set_scheduler(name)
             return
         kind = type(current) if name is None else SCHEDULERS.get(name)
-        if "timestep_spacing" not in inspect.signature(kind).parameters:
+        takes = inspect.signature(kind).parameters
+        if "timestep_spacing" not in takes:
             raise InputError(f"--timestep-spacing is {spacing}, but {kind.__name__} chooses its own; leave it out")
-        kept = {key: value for key, value in current.config.items() if not key.startswith("_")} if name is None else {}
+        kept = {key: value for key, value in current.config.items() if key in takes} if name is None else {}
         self.pipeline.set_scheduler(kind, **{**kept, "timestep_spacing": spacing})
 
     def _guidance(self) -> Arguments:
