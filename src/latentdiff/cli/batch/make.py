@@ -35,9 +35,9 @@ def image_command(kind: Callable[..., ImageCommand]) -> Callable[..., None]:
 def make_images(command: ImageCommand) -> None:
     """Make and write a command's images; everything that can be checked is checked before the model is loaded."""
     quiet = command.output.quiet
+    console.announce(f"loading {command.model.model}", quiet)
     with console.quiet_libraries(quiet) as complain, flags_named():
         plan = command.plan()
-        console.announce(f"loading {command.model.model}", quiet)
         from latentdiff.cli.batch.runner import Runner
 
         for line in Runner(command, plan, lambda fault: complain(with_flags(fault))).lines():
