@@ -71,13 +71,12 @@ def terminal():
 
 
 def test_warnings_and_errors_stand_above_the_bar(terminal):
-    with terminal as stream, console.quiet_libraries(False) as complain:
-        with tqdm(total=10, desc="training", file=stream, ncols=60) as bar:
-            bar.update(3)
-            warnings.warn(LatentDiffWarning("3 images are small"), stacklevel=1)
-            bar.update(3)
-            complain("a.png is damaged")
-            bar.update(4)
+    with terminal as stream, console.quiet_libraries(False) as complain, tqdm(total=10, desc="training") as bar:
+        bar.update(3)
+        warnings.warn(LatentDiffWarning("3 images are small"), stacklevel=1)
+        bar.update(3)
+        complain("a.png is damaged")
+        bar.update(4)
     screen = stream.screen()
     assert screen[:2] == ["latentdiff: warning: 3 images are small", "latentdiff: error: a.png is damaged"]
     assert screen[2].startswith("training: 100%|")

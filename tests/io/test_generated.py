@@ -138,3 +138,11 @@ def test_parameters_are_found_behind_long_texts_and_however_they_are_packed(tmp_
     content = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(content[:33] + whole + content[33:])
     assert read_parameters(tmp_path / "a.png") == {"seed": 7}
+
+
+@pytest.mark.parametrize(("name", "most"), [("a.webp", 16_383), ("a.jpg", 65_500)])
+def test_an_image_that_is_too_large_for_its_kind(tmp_path, name, most):
+    write_image(Image.new("RGB", (most, 1)), tmp_path / name, {"seed": 1})
+    with pytest.raises(InputError, match=rf"{name} would have {most + 1}x1 pixels; .* write a PNG"):
+        write_image(Image.new("RGB", (most + 1, 1)), tmp_path / name, {"seed": 2})
+    assert read_parameters(tmp_path / name) == {"seed": 1}

@@ -17,6 +17,7 @@ from latentdiff.reading import open_file, parse_json
 from latentdiff.types import JSON
 
 LOSSY: dict[str, dict[str, object]] = {"JPEG": {"quality": 95, "subsampling": "4:4:4"}, "WEBP": {"quality": 95}}
+LONGEST_SIDES = {"JPEG": 65_500, "WEBP": 16_383}  # pixels
 CHUNK = "latentdiff"
 NOTE = b"latentdiff\0"  # what our maker's notes begin with
 UTF_16 = b"UNICODE\0"  # says how a user's comment is encoded
@@ -46,9 +47,12 @@ def write_image(image: Image.Image, path: str | Path, parameters: Mapping[str, o
         parameters: Names and JSON values. Viewers show `prompt`, `negative_prompt` and the names in READABLE_NAMES.
 
     Raises:
-        InputError: If the parameters are too long for a JPEG.
+        InputError: If the parameters are too long for a JPEG, or the image is too large for a JPEG or WebP.
     """
     kind = WRITTEN_KINDS[Path(path).suffix.lower()]
+    if kind in LONGEST_SIDES and max(image.size) > LONGEST_SIDES[kind]:
+        given = f"{path} would have {image.width}x{image.height} pixels"
+        raise InputError(f"{given}; a {kind} has at most {LONGEST_SIDES[kind]} a side, write a PNG")
     text = json.dumps(dict(parameters))
     shown = readable(parameters).encode("utf-8", "replace").decode("utf-8")
     options: dict[str, object] = {}

@@ -34,7 +34,7 @@ class FileCommand(ImageCommand):
     """
 
     inputs: ClassVar[str] = "image"
-    suffixes: ClassVar[tuple[str, ...]] = IMAGE_SUFFIXES
+    suffixes: ClassVar[Collection[str]] = IMAGE_SUFFIXES
 
     def items(self) -> Sequence[Item]:
         """An item for each file."""
@@ -67,7 +67,7 @@ def pixels_of(job: Job) -> np.ndarray:
 def find_files(
     given: Sequence[str], suffixes: Collection[str], output: Path, others: Sequence[Path] = ()
 ) -> list[Item]:
-    """The files that are given, and those in the folders that are, sorted, without what is hidden.
+    """The files that are given, and those in the folders that are, sorted, without what is hidden; links are followed.
 
     Args:
         given: Paths of files and folders.
@@ -94,17 +94,30 @@ def find_files(
 def _search(folder: Path, suffixes: Collection[str], output: Path, others: Sequence[Path]) -> list[Path]:
     if folder.resolve() == output.resolve():
         raise InputError(f"{folder} is both input and --output; choose another --output")
-    found, hidden = [], {path.resolve() for path in (output, *others)}
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if name[0] != "." and (Path(parent) / name).resolve() not in hidden]
-        found += [Path(parent) / name for name in names if name[0] != "." and Path(name).suffix.lower() in suffixes]
+    # No folder is read twice, whatever links lead to it, nor one that holds this one; real folders come before links.
+    seen = {path.resolve() for path in (output, *others, *folder.resolve().parents)}
+    found, folders, links = [], [folder], list[Path]()
+    while folders or links:
+        parent = folders.pop(0) if folders else links.pop(0)
+        if parent.resolve() in seen:
+            continue
+        seen.add(parent.resolve())
+        try:
+            entries = sorted(os.scandir(parent), key=lambda entry: entry.name)
+        except OSError as error:
+            reason = f"cannot be searched ({error.strerror}); make it readable, or give another"
+            raise InputError(f"{parent} {reason}") from None
+        for entry in entries:
+            path = parent / entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(path)
+            elif path.suffix.lower() in suffixes:
+                found.append(path)
     if not found:
-        raise InputError(f"{folder} holds no file of a known kind; known: {', '.join(suffixes)}")
+        raise InputError(f"{folder} holds no file of a known kind; known: {', '.join(sorted(suffixes))}")
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
-
-
-def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename} cannot be searched ({error.strerror}); make it readable, or give another")
 
 
 def read_json_file(path: str | Path, kinds: tuple[type, ...], what: str) -> JSON | list[object]:
