@@ -131,6 +131,11 @@ def test_bad_masks(tmp_path):
     for ones in (np.eye(4, dtype=np.uint8), tmp_path / "ones.png"):
         with pytest.raises(InputError, match="only the values 0 and 1 where 255 is white; multiply it by 255"):
             read_mask(ones)
+    Image.fromarray(np.eye(4, dtype=np.uint16)).save(tmp_path / "deep.png")
+    for ones in (np.eye(4, dtype=np.uint16), tmp_path / "deep.png"):
+        with pytest.raises(InputError, match="only the values 0 and 1 where 65535 is white; multiply it by 65535"):
+            read_mask(ones)
+    assert read_mask(np.full((1, 1), 65535, np.uint16)).all() and not read_mask(np.zeros((2, 2), np.uint16)).any()
     assert not read_mask(np.zeros((2, 2), np.uint8)).any()
     with pytest.raises(InputError, match=r"mask has the shape \(4, 6, 3\); allowed: \(H, W\) or \(H, W, 1\)"):
         read_mask(PIXELS)

@@ -1,5 +1,7 @@
 """TIFFs as scanners, microscopes and cameras write them: white may be zero, and the picture may lie on its side."""
 
+import struct
+
 import numpy as np
 import pytest
 import tifffile
@@ -152,3 +154,59 @@ def test_limits_come_before_decoding(tmp_path, channels, dtype):
     for read in (lambda: read_values(path, channels), lambda: size_of(path), lambda: count_channels(path)):
         with pytest.raises(BadFileError, match=r"x\.tif has (40000x40000|too many) pixels"):
             read()
+
+
+def twelve_bits(path, values, photometric):
+    """A TIFF that packs two values into three bytes, as radiographs and microscopes do."""
+    flat = values.ravel().astype(int)
+    packed = bytearray()
+    for one, other in zip(flat[::2], flat[1::2], strict=True):
+        packed += bytes([one >> 4, (one & 15) << 4 | other >> 8, other & 255])
+    entries = [
+        (256, 4, values.shape[1]),
+        (257, 4, values.shape[0]),
+        (258, 3, 12),
+        (259, 3, 1),
+        (262, 3, photometric),
+        (273, 4, 8),
+        (277, 3, 1),
+        (278, 4, values.shape[0]),
+        (279, 4, len(packed)),
+    ]
+    directory = struct.pack("<H", len(entries))
+    for tag, kind, value in entries:
+        directory += struct.pack("<HHII", tag, kind, 1, value)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(packed)) + bytes(packed) + directory + bytes(4))
+    return path
+
+
+def test_twelve_bits_reach_from_black_to_white(tmp_path):
+    """In sixteen they would be a sixteenth as bright."""
+    values = np.round(RAMP * 4095)
+    path = twelve_bits(tmp_path / "x.tif", values, 1)
+    assert np.abs(read_values(path, 1)[..., 0] - (values / 4095 * 2 - 1)).max() <= 1e-6
+    assert np.abs(np.asarray(load_image(path))[..., 0] - values / 4095 * 255).max() <= 0.51
+    assert np.array_equal(read_label_map(path, 4096).numpy(), values)
+    path = twelve_bits(tmp_path / "white.tif", values, 0)
+    try:
+        found = read_values(path, 1)[..., 0]
+    except BadFileError:
+        return  # tifffile unpacks twelve bits with imagecodecs only
+    assert np.abs(found - (1 - values / 4095 * 2)).max() <= 1e-6
+
+
+def test_signed_integers_need_a_value_range(tmp_path):
+    """Hounsfield units: half of sixteen bits would be half as bright, and negative ones are no error of the file."""
+    path = tmp_path / "x.tif"
+    for values in ([[0, 1000, 3000]], [[-1000, 1000, 3000]]):
+        tifffile.imwrite(path, np.array(values, np.int16), photometric="minisblack")
+        with pytest.raises(BadFileError, match=r"int32 from (0|-1000) to 3000; give value_range"):
+            read_values(path, 1)
+        with pytest.raises(BadFileError, match="signed integers, of which no range is known"):
+            load_image(path)
+        assert read_values(path, 1, (-1000, 3000))[0, 1:, 0].tolist() == [0, 1]
+
+
+def test_sixteen_bits_that_pillow_keeps_in_thirty_two(tmp_path):
+    Image.fromarray(np.array([[0, 32768, 65535]], np.int32)).save(tmp_path / "x.tif")
+    assert np.abs(read_values(tmp_path / "x.tif", 1)[0, :, 0] - np.array([-1, 32768 / 32767.5 - 1, 1])).max() <= 1e-6

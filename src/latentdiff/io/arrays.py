@@ -14,7 +14,17 @@ from PIL import Image
 
 from latentdiff.errors import BadFileError, InputError
 from latentdiff.io.files import atomic_file
-from latentdiff.io.images import ImageSource, as_rgb, centre_box, is_negative, read_pixels, upright_size
+from latentdiff.io.images import (
+    LARGEST,
+    SIXTEEN_SIGNED,
+    ImageSource,
+    Values,
+    as_rgb,
+    centre_box,
+    is_negative,
+    read_pixels,
+    upright_size,
+)
 from latentdiff.io.npy import NPY_SIGNATURE, npy_shape, read_npy
 from latentdiff.io.stored import Stored, open_stored
 from latentdiff.io.tiff import TIFF_SIGNATURES, is_beyond_pillow, read_tiff, tiff_shape, tifffile_for
@@ -40,19 +50,19 @@ def read_values(source: Stored, channels: int, value_range: tuple[float, float] 
     if kind == "pillow":
         return values_of(source, channels, str(source), value_range)
     if kind == "npy":
-        return _scaled(read_npy(source), channels, value_range, str(source))
-    values, negative = read_tiff(source)
-    if channels == 3 and values.shape[2] == 1:
-        values, negative = values.repeat(3, axis=2), 3 * negative
-    return _scaled(values, channels, value_range, str(source), negative)
+        return _scaled(Values(read_npy(source)), channels, value_range, str(source))
+    values = read_tiff(source)
+    if channels == 3 and values.pixels.shape[2] == 1:
+        values = values._replace(pixels=values.pixels.repeat(3, axis=2), negative=3 * values.negative)
+    return _scaled(values, channels, value_range, str(source))
 
 
 def values_of(
     image: ImageSource, channels: int, name: str, value_range: tuple[float, float] | None = None
 ) -> Float32Array:
     """Read an image that Pillow can read or has read, as `read_values` does; `name` is what errors call it."""
-    pixels, negative = read_pixels(image, lambda upright: _from_pillow(upright, channels, name), name)
-    return _scaled(pixels, channels, value_range, name, negative)
+    values = read_pixels(image, lambda upright: _from_pillow(upright, channels), name)
+    return _scaled(values, channels, value_range, name)
 
 
 def count_channels(source: Stored) -> int:
@@ -112,54 +122,47 @@ def kind_of(source: Stored) -> str:
         raise BadFileError(f"{source} cannot be read as an image ({error.strerror}); replace it") from None
 
 
-def _from_pillow(image: Image.Image, channels: int, name: str) -> tuple[Array, int]:
-    """The pixels (H, W, C) of Pillow's image, with the file's own values, and in how many channels 0 is white."""
-    negative = 0
+def _from_pillow(image: Image.Image, channels: int) -> Values:
+    """The values of Pillow's image: those of the file, or 8 bits of RGB or grey where these are wanted of another."""
+    negative, most = 0, None
     if channels == 3:
         pixels = np.asarray(as_rgb(image))
     elif channels == 1 and (image.mode in DEEP_MODES or image.mode == "1"):
-        pixels, negative = np.asarray(image.convert("L") if image.mode == "1" else image), int(is_negative(image))
-        if image.mode == "I":  # 32 bits, in which Pillow keeps 16-bit files
-            if not (pixels.min() >= 0 and pixels.max() <= 65535):
-                raise BadFileError(f"{name} has values from {pixels.min()} to {pixels.max()}; allowed: 0 to 65535")
+        pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
+        negative, most = int(is_negative(image)), image.info.get(LARGEST) if image.mode in DEEP_MODES else None
+        sixteen = image.mode == "I" and not image.info.get(SIXTEEN_SIGNED)  # Pillow may keep 16 bits in 32
+        if sixteen and pixels.min() >= 0 and pixels.max() <= SIXTEEN_BITS:
             pixels = pixels.astype(np.uint16)
     elif channels == 1:
         pixels = np.asarray(as_rgb(image).convert("L"))
     else:
         pixels = np.asarray(image)
-    return (pixels if pixels.ndim == 3 else pixels[..., None]), negative
+    return Values(pixels if pixels.ndim == 3 else pixels[..., None], negative, most)
 
 
-def _scaled(
-    values: Array, channels: int, value_range: tuple[float, float] | None, name: str, negative: int = 0
-) -> Float32Array:
-    """An image (H, W, C) of numbers of any type as float32 in [-1, 1].
-
-    Args:
-        values: The image.
-        channels: The number that C must be.
-        value_range: The values that become -1 and 1, or 1 and -1 where they are negative.
-        name: The name of the image in errors.
-        negative: The number of channels in which the smallest value is white.
+def _scaled(values: Values, channels: int, value_range: tuple[float, float] | None, name: str) -> Float32Array:
+    """An image as float32 (H, W, C) in [-1, 1]; see `read_values` for the arguments.
 
     Raises:
-        BadFileError: If C is another, or values are not finite or have no known range.
+        BadFileError: If C is not `channels`, or values are not finite or have no known range.
     """
-    if values.shape[2] != channels:
-        raise BadFileError(f"{name} has {values.shape[2]} channels where {channels} are needed; replace it")
+    pixels, kind = values.pixels, values.pixels.dtype
+    if pixels.shape[2] != channels:
+        raise BadFileError(f"{name} has {pixels.shape[2]} channels where {channels} are needed; replace it")
     with np.errstate(over="ignore"):  # what float32 can't hold is infinite, which is said below
-        floats = values.astype(np.float32)
-    low, high = value_range or (0.0, float(np.iinfo(values.dtype).max) if values.dtype.kind == "u" else 1.0)
+        floats = pixels.astype(np.float32)
+    largest = values.most or (np.iinfo(kind).max if kind.kind == "u" else 1)
+    low, high = value_range or (0.0, float(largest))
     least, most = float(floats.min()), float(floats.max())
     if not (np.isfinite(least) and np.isfinite(most)):
         raise BadFileError(f"{name} has values that are infinite or not numbers; replace it")
-    whole = 0 < most <= SIXTEEN_BITS and values.dtype.itemsize > 2 and values.dtype.kind == "u"
-    if value_range is None and (values.dtype.kind == "i" or whole or least < low or most > np.float32(high)):
+    open_range = kind.kind == "i" or (kind.kind == "u" and kind.itemsize > 2 and 0 < most <= SIXTEEN_BITS)
+    if value_range is None and (open_range or least < low or most > np.float32(high)):
         raise BadFileError(
-            f"{name} has {values.dtype} from {least:g} to {most:g}; give value_range, the values that become -1 and 1"
+            f"{name} has {kind} from {least:g} to {most:g}; give value_range, the values that become -1 and 1"
         )
     scaled: Float32Array = ((floats - np.float32(low)) / np.float32((high - low) / 2) - 1).clip(-1, 1)
-    scaled[..., :negative] *= -1
+    scaled[..., : values.negative] *= -1
     return scaled
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from latentdiff.errors import BadFileError, LatentDiffError
 from latentdiff.io.png import may_be_turned, without_texts
 from latentdiff.io.stored import MAX_FILE_BYTES, Stored, open_stored
+from latentdiff.types import Array
 
 Converted = TypeVar("Converted")
 
@@ -24,7 +25,11 @@ IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
 MAX_PIXELS = 100_000_000
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap height and width
 PHOTOMETRIC = 262  # the TIFF tag that is 0 where the smallest value is white
-WHITE_IS_ZERO = "white_is_zero"  # what `read_pixels` calls that in an image's `info`
+BITS_PER_SAMPLE, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH = 258, 339, 322, 323  # more tags of TIFFs
+UNSIGNED, SIGNED = 1, 2  # sample formats
+# What `read_pixels` says in the `info` of a TIFF: whether its smallest value is white, the largest value of fewer bits
+# than Pillow's mode has, and whether the values are signed integers of 16 bits.
+WHITE_IS_ZERO, LARGEST, SIXTEEN_SIGNED = "white_is_zero", "largest", "sixteen_signed"
 
 ImageSource = str | Path | Stored | Image.Image
 
@@ -100,11 +105,18 @@ def _opened(stream: IO[bytes], use: Callable[[Image.Image], Converted]) -> Conve
 def _upright(image: Image.Image, name: str) -> Image.Image:
     """The image turned as its EXIF orientation says; it keeps the name of the file's format."""
     check_pixels(image.height, image.width, name)
-    tags: Mapping[int, object] = getattr(image, "tag_v2", {})
+    numbers: dict[str, object] = {}
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        check_pixels(tags.get(TILE_LENGTH, 1), tags.get(TILE_WIDTH, 1), name)
+        bits, signed = max(tags.get(BITS_PER_SAMPLE, (1,))), tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == SIGNED
+        numbers = {WHITE_IS_ZERO: tags.get(PHOTOMETRIC) == 0, SIXTEEN_SIGNED: signed and bits == 16}
+        if bits < 16:
+            numbers[LARGEST] = 2**bits - 1
     image.load()
     upright = ImageOps.exif_transpose(image)
     upright.format = image.format
-    upright.info[WHITE_IS_ZERO] = tags.get(PHOTOMETRIC) == 0
+    upright.info.update(numbers)
     return upright
 
 
@@ -127,6 +139,20 @@ def checked_shape(shape: tuple[int, ...], dtype: np.dtype[Any], source: Stored) 
     return height, width, channels
 
 
+class Values(NamedTuple):
+    """The values of an image as its file has them.
+
+    Attributes:
+        pixels: The numbers (H, W, C).
+        negative: The number of channels, from the first, in which the smallest value is white.
+        most: The largest value, if it is not that of the numbers' type: 4095 of 12 bits in 16.
+    """
+
+    pixels: Array
+    negative: int = 0
+    most: int | None = None
+
+
 def is_negative(image: Image.Image) -> bool:
     """Whether small values are bright in an image of `read_pixels`; Pillow turns those of 8 bits and fewer around."""
     return bool(image.info.get(WHITE_IS_ZERO)) and image.mode.startswith(("I", "F"))
@@ -136,7 +162,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
     """An image of any mode as RGB: transparency lies on white, 16-bit grey is scaled to 8 bits.
 
     Raises:
-        ValueError: If integers of 32 bits lie outside 0 to 65535, or floats outside [0, 1].
+        ValueError: If integers of 32 bits lie outside 0 to 65535, or floats outside [0, 1], or integers of 16 bits are
+            signed.
     """
     if image.mode.startswith(("I", "F")):
         return _eight_bits(image).convert("RGB")
@@ -149,7 +176,9 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 bits or floats as grey of 8 bits."""
     grey = np.asarray(image)
-    most = 1 if image.mode == "F" else 65535
+    most = 1 if image.mode == "F" else image.info.get(LARGEST, 65535)
+    if image.info.get(SIXTEEN_SIGNED):
+        raise ValueError("its values are signed integers, of which no range is known")
     if not (grey.min() >= 0 and grey.max() <= most):
         raise ValueError(f"its values reach from {grey.min()} to {grey.max()}, 0 to {most} can be scaled")
     bright = most - grey if is_negative(image) else grey

@@ -72,25 +72,37 @@ def read_mask(mask: object, *, size: tuple[int, int] | None = None, name: str = 
         name: The name of the argument in errors.
 
     Raises:
-        InputError: If it is none of these, can't be read, has another size, is uint8 with no value above 1, or its
-            transparency has more than one reading.
+        InputError: If it is none of these, can't be read, has another size, is uint8 or uint16 with no value above 1,
+            or has a transparency of more than one reading.
     """
     if isinstance(mask, (str, Path)):
         name = f"{name} {mask}"
     if isinstance(mask, (str, Path, Image.Image)):
         values = torch.from_numpy(read_pixels(mask, lambda image: _brightness(image, name), name))[None]
     else:
+        if isinstance(mask, np.ndarray) and mask.dtype == np.uint16 and mask.size:
+            _check_white(int(mask.max()), 65535, name)
         values = _channels_first(mask, (1,), name)
-    if values.dtype == torch.uint8 and values.max() == 1:
-        raise InputError(f"{name} has only the values 0 and 1 where 255 is white; multiply it by 255, or give bool")
+    if values.dtype == torch.uint8:
+        _check_white(int(values.max()), 255, name)
     if size is not None and tuple(values.shape[1:]) != tuple(size):
         given, needed = f"{values.shape[2]}x{values.shape[1]}", f"{size[1]}x{size[0]}"
         raise InputError(f"{name} is {given} pixels, the image {needed}; give a mask of the image's size")
     return values if values.dtype == torch.bool else _zero_to_one(values, name) >= 0.5
 
 
+def _check_white(most: int, white: int, name: str) -> None:
+    """InputError for a mask of zeros and ones, which would have no hole."""
+    if most == 1:
+        raise InputError(
+            f"{name} has only the values 0 and 1 where {white} is white; multiply it by {white}, or give bool"
+        )
+
+
 def _brightness(image: Image.Image, name: str) -> Array:
     """The brightness of a mask, uint8 (H, W), in which transparency is black; see `read_mask`."""
+    if image.mode.startswith("I"):
+        _check_white(int(np.asarray(image).max()), 65535, name)
     if not image.has_transparency_data:
         return np.array(as_rgb(image).convert("L"))
     if image.mode.startswith("I"):  # 16 bits of grey, of which one value stands for full transparency

@@ -19,6 +19,9 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Errors of systems, such as Windows, that don't open or sync folders; their renames need no help.
 FOLDERS_NOT_SYNCED = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 
+# Errors of file systems that can't promise space.
+NO_PROMISES = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODEV)
+
 # Windows syncs only files that are open for writing; elsewhere a file can be synced that only reading is allowed of.
 SYNCED_AS = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY
 
@@ -46,6 +49,26 @@ def sync_open(descriptor: int) -> None:
         except OSError:  # a file system without it, such as one of a network
             pass
     os.fsync(descriptor)
+
+
+def allocate(descriptor: int, size: int) -> None:
+    """Make an open file `size` bytes long, with space on the disk for all of them; what it holds stays.
+
+    Where the system or the file system can't promise space (macOS, Windows, some network drives), zeros are written.
+
+    Raises:
+        OSError: If there is no space; the file may be longer than it was.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in NO_PROMISES:
+                raise
+    position = os.lseek(descriptor, 0, os.SEEK_END)
+    while position < size:
+        position += os.write(descriptor, bytes(min(size - position, 2**20)))
 
 
 def link_or_copy(source: Path, target: Path) -> None:

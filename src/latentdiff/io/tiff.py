@@ -12,12 +12,22 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from latentdiff.errors import BadFileError, ConfigError, LatentDiffError, one_line
-from latentdiff.io.images import ORIENTATION, PHOTOMETRIC, TURNED, checked_shape
+from latentdiff.io.images import (
+    BITS_PER_SAMPLE,
+    ORIENTATION,
+    PHOTOMETRIC,
+    SAMPLE_FORMAT,
+    TURNED,
+    UNSIGNED,
+    Values,
+    check_pixels,
+    checked_shape,
+)
 from latentdiff.io.stored import Stored, open_stored
 from latentdiff.types import Array
 
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF's
-BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, SAMPLE_FORMAT, UNSIGNED = 258, 277, 339, 1  # tags, and a value of the last
+SAMPLES_PER_PIXEL = 277  # a tag
 CHANNELS_LAST, CHANNELS_FIRST = ("YX", "YXS", "YXC"), ("SYX", "CYX")  # tifffile's names of axes
 
 
@@ -60,8 +70,8 @@ def is_beyond_pillow(stream: IO[bytes], header: bytes) -> bool:
     return False
 
 
-def read_tiff(source: Stored) -> tuple[Array, int]:
-    """The values (H, W, C) of a TIFF's first picture, turned upright, and in how many of the channels 0 is white.
+def read_tiff(source: Stored) -> Values:
+    """The values of a TIFF's first picture, turned upright.
 
     Raises:
         BadFileError: If it is damaged, no image, or too large.
@@ -75,7 +85,12 @@ def read_tiff(source: Stored) -> tuple[Array, int]:
         for turn in TURNS[_orientation(page)]:
             values = turn(values)
         negative = page.tags.valueof(PHOTOMETRIC) == 0
-        return values, max(1, shape[2] - len(page.extrasamples)) if negative else 0
+        bits = page.bitspersample
+        return Values(
+            values,
+            negative=max(1, shape[2] - len(page.extrasamples)) if negative else 0,
+            most=2**bits - 1 if values.dtype.kind == "u" and bits < 8 * values.dtype.itemsize else None,
+        )
 
 
 def tiff_shape(source: Stored) -> tuple[int, int, int]:
@@ -96,6 +111,8 @@ def _opened(source: Stored) -> Iterator[tuple[tuple[int, int, int], Any, Any]]:
                 picture = page
             if picture.axes not in CHANNELS_LAST + CHANNELS_FIRST:
                 raise BadFileError(f"{source} is no image but an array of the axes {picture.axes}; replace it")
+            if page.is_tiled:
+                check_pixels(page.tilelength, page.tilewidth, str(source))
             shape = picture.shape
             if picture.axes in CHANNELS_FIRST:
                 shape = (*shape[1:], shape[0])

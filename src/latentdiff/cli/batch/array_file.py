@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
 import time
 import zipfile
@@ -18,7 +16,7 @@ from PIL import Image
 from latentdiff.cli.batch import processes
 from latentdiff.errors import InputError, LatentDiffError
 from latentdiff.io.files import atomic_file
-from latentdiff.io.system import NO_ROOM, sync_open
+from latentdiff.io.system import NO_ROOM, allocate, sync_open
 from latentdiff.reading import parse_json, read_text
 from latentdiff.types import JSON
 
@@ -118,9 +116,12 @@ class ArrayFile:
         wanted = {"asked": self.asked, "shape": list(shape), "labelled": labelled}
         if self._run() is None and processes.rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _allocate(self.folder / IMAGES, self.count * int(np.prod(shape)))
-            _allocate(self.folder / LABELS, self.count * 8 if labelled else 0)
-            _allocate(self.folder / MADE, self.count)
+            # Room is taken at once, so that a full disk shows now and not after hours.
+            sizes = {IMAGES: int(np.prod(shape)), LABELS: 8 if labelled else 0, MADE: 1}
+            for name, size in sizes.items():
+                with open(self.folder / name, "wb") as file:
+                    if size:
+                        allocate(file.fileno(), self.count * size)
             with atomic_file(self.folder / RUN) as aside:
                 aside.write_text(json.dumps(wanted), encoding="utf-8")
         end = time.monotonic() + LONGEST_WAIT
@@ -151,15 +152,3 @@ class ArrayFile:
 def _write_at(file: IO[bytes], place: int, data: bytes) -> None:
     file.seek(place)
     file.write(data)
-
-
-def _allocate(path: Path, size: int) -> None:
-    """Make a file of zeros that has its room on the disk already, so that a full disk shows now and not after hours."""
-    with open(path, "wb") as file:
-        if size and hasattr(os, "posix_fallocate"):
-            try:
-                os.posix_fallocate(file.fileno(), 0, size)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # of a file system that can't
-                    raise
-        file.truncate(size)
