@@ -11,8 +11,9 @@ from latentdiff.types import JSON
 
 
 def is_picture(target: str) -> bool:
-    """Whether it is a file whose name is that of a kind of images that latentdiff writes."""
-    return Path(target).suffix.lower() in WRITTEN_KINDS and Path(target).is_file()
+    """Whether it is no folder and its name is that of a kind of images that latentdiff writes."""
+    path = Path(target)
+    return path.suffix.lower() in WRITTEN_KINDS and path.exists() and not path.is_dir()
 
 
 def describe_picture(target: str) -> JSON:
