@@ -14,7 +14,7 @@ from latentdiff.io.stored import IMAGE_SUFFIXES
 from latentdiff.registry import nearest
 from latentdiff.types import JSON
 
-DATA_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
+DATA_SUFFIXES = {*IMAGE_SUFFIXES, ".npy"}
 
 
 def read_folder(options: DataOptions, output_dir: str | Path | None = None) -> Records:

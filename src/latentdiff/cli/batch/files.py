@@ -116,7 +116,7 @@ def _search(folder: Path, suffixes: Collection[str], output: Path, others: Seque
             elif path.suffix.lower() in suffixes:
                 found.append(path)
     if not found:
-        raise InputError(f"{folder} holds no file of a known kind; known: {', '.join(sorted(suffixes))}")
+        raise InputError(f"{folder} holds no file of a known kind; known: {', '.join(suffixes)}")
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 

@@ -69,6 +69,6 @@ def find_partner(item: Item, given: str, option: str) -> Path | InputError:
     path = Path(given)
     if not path.is_dir():
         return path if path.exists() else InputError(f"{option} is {given}, which doesn't exist; give another path")
-    names = [item.file, *(f"{item.name}{suffix}" for suffix in sorted(IMAGE_SUFFIXES))]
+    names = [item.file, *(f"{item.name}{suffix}" for suffix in IMAGE_SUFFIXES)]
     found = next((path / name for name in names if (path / name).is_file()), None)
     return found or InputError(f"{item.path}: {given} holds no {item.file} for it, nor one of another kind; add it")
