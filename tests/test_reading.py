@@ -7,14 +7,16 @@ import pytest
 import yaml
 
 from latentdiff.config import load_recipe
+from latentdiff.conversion.nodes import read_config
 from latentdiff.data.options import DataOptions
-from latentdiff.errors import BadFileError, ConfigError, InputError
+from latentdiff.errors import BadFileError, ConfigError, LatentDiffError
 from latentdiff.io.arrays import read_values, size_of
 from latentdiff.io.generated import read_parameters
 from latentdiff.io.images import load_image, upright_size
 from latentdiff.io.inputs import read_mask
 from latentdiff.io.label_maps import read_label_map
 from latentdiff.io.stored import TarMember, read_into_memory
+from latentdiff.models.tokenizer import load_tokenizer
 from latentdiff.reading import open_file, parse_json, parse_yaml, read_text
 from latentdiff.training.recipes import DiffusionRecipe
 
@@ -29,6 +31,8 @@ READERS = {
     "member of a tar file": lambda path: load_image(TarMember(path, "x.png", 0, 10)),
     "parameters": read_parameters,
     "recipe": lambda path: load_recipe(DiffusionRecipe, path),
+    "an original's configuration": read_config,
+    "vocabulary": lambda path: load_tokenizer(path, 77),
 }
 
 
@@ -58,7 +62,7 @@ def not_a_file(request, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("reader", READERS)
 def test_only_regular_files_are_read(reader, not_a_file):
-    with pytest.raises((InputError, ConfigError), match=r"it is a \w+|Is a directory") as caught:
+    with pytest.raises(LatentDiffError, match=r"it is a \w+|Is a directory") as caught:
         READERS[reader](not_a_file)
     assert "\n" not in str(caught.value) and str(not_a_file) in str(caught.value)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from latentdiff.errors import ConfigError, one_line
+from latentdiff.reading import parse_yaml, read_text
 from latentdiff.registry import nearest
 from latentdiff.types import JSON
 
@@ -25,16 +26,17 @@ def read_config(config: str | Path | Mapping[str, object]) -> JSON:
     values: object = config
     if not isinstance(config, Mapping):
         try:
-            text = Path(config).read_text(encoding="utf-8")
-            if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-                raise ConfigError(
-                    f"config {config} repeats values by alias (*name), of which a few make billions; write them out"
-                )
-            values = yaml.safe_load(text)
+            text = read_text(config)
+            aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+            values = None if aliases else parse_yaml(text)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"config {config} cannot be read ({error}); give the model's YAML file") from None
-        except (yaml.YAMLError, RecursionError) as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"config {config} is not YAML: {one_line(error)}") from None
+        if aliases:
+            raise ConfigError(
+                f"config {config} repeats values by alias (*name), of which a few make billions; write them out"
+            )
     node = values.get("model", values) if isinstance(values, Mapping) else None
     if not isinstance(node, Mapping) or not isinstance(node.get("target"), str):
         raise ConfigError(f"{source} has no model with a target; give the YAML that the model was trained with")
