@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from latentdiff import ClassToImagePipeline, DiffusionPipeline
-from latentdiff.cli.batch.array_file import ArrayFile, Entry
+from latentdiff.cli.batch.array_file import ArrayFile, Placed
 from latentdiff.cli.options import TimestepSpacing
 from latentdiff.io.generated import read_parameters
 from latentdiff.schedulers.noise_schedule import SPACINGS
@@ -140,7 +140,7 @@ def test_the_memory_of_an_array_does_not_grow_with_its_images(tmp_path):
         tracemalloc.start()
         array = ArrayFile(tmp_path / f"{count}.npz", count, {})
         for place in range(0, count, 4):
-            array.put([Entry(number, image, None) for number in range(place, place + 4)])
+            array.put([Placed(number, image, None) for number in range(place, place + 4)])
         assert array.finish()
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

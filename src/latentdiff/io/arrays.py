@@ -15,7 +15,7 @@ from PIL import Image
 from latentdiff.errors import BadFileError, InputError
 from latentdiff.io.files import atomic_file
 from latentdiff.io.images import (
-    LARGEST,
+    LARGEST_VALUE,
     SIXTEEN_SIGNED,
     ImageSource,
     Values,
@@ -129,7 +129,7 @@ def _from_pillow(image: Image.Image, channels: int) -> Values:
         pixels = np.asarray(as_rgb(image))
     elif channels == 1 and (image.mode in DEEP_MODES or image.mode == "1"):
         pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
-        negative, most = int(is_negative(image)), image.info.get(LARGEST) if image.mode in DEEP_MODES else None
+        negative, most = int(is_negative(image)), image.info.get(LARGEST_VALUE) if image.mode in DEEP_MODES else None
         sixteen = image.mode == "I" and not image.info.get(SIXTEEN_SIGNED)  # Pillow may keep 16 bits in 32
         if sixteen and pixels.min() >= 0 and pixels.max() <= SIXTEEN_BITS:
             pixels = pixels.astype(np.uint16)

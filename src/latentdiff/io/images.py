@@ -29,7 +29,7 @@ BITS_PER_SAMPLE, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH = 258, 339, 322, 323  # 
 UNSIGNED, SIGNED = 1, 2  # sample formats
 # What `read_pixels` says in the `info` of a TIFF: whether its smallest value is white, the largest value of fewer bits
 # than Pillow's mode has, and whether the values are signed integers of 16 bits.
-WHITE_IS_ZERO, LARGEST, SIXTEEN_SIGNED = "white_is_zero", "largest", "sixteen_signed"
+WHITE_IS_ZERO, LARGEST_VALUE, SIXTEEN_SIGNED = "white_is_zero", "largest_value", "sixteen_signed"
 
 ImageSource = str | Path | Stored | Image.Image
 
@@ -112,7 +112,7 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         bits, signed = max(tags.get(BITS_PER_SAMPLE, (1,))), tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == SIGNED
         numbers = {WHITE_IS_ZERO: tags.get(PHOTOMETRIC) == 0, SIXTEEN_SIGNED: signed and bits == 16}
         if bits < 16:
-            numbers[LARGEST] = 2**bits - 1
+            numbers[LARGEST_VALUE] = 2**bits - 1
     image.load()
     upright = ImageOps.exif_transpose(image)
     upright.format = image.format
@@ -176,7 +176,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 bits or floats as grey of 8 bits."""
     grey = np.asarray(image)
-    most = 1 if image.mode == "F" else image.info.get(LARGEST, 65535)
+    most = 1 if image.mode == "F" else image.info.get(LARGEST_VALUE, 65535)
     if image.info.get(SIXTEEN_SIGNED):
         raise ValueError("its values are signed integers, of which no range is known")
     if not (grey.min() >= 0 and grey.max() <= most):

@@ -22,11 +22,11 @@ from latentdiff.types import JSON
 
 PARTIAL = ".partial"  # what the name of the folder ends in where an unfinished array lies
 RUN, IMAGES, LABELS, MADE = "run.json", "images", "labels", "made"  # the files in it
-LONGEST_WAIT, PAUSE = 600, 0.1  # seconds
-COPIED = 2**20  # bytes at once
+LONGEST_START, PAUSE = 600, 0.1  # seconds
+PART_BYTES = 2**20  # bytes at once
 
 
-class Entry(NamedTuple):
+class Placed(NamedTuple):
     """An image in an array: its place, its pixels, and the number of its class, if there are classes."""
 
     place: int
@@ -65,7 +65,7 @@ class ArrayFile:
         """Whether the image of a place has been made, as far as this process knows."""
         return bool(self.made[place])
 
-    def put(self, entries: Sequence[Entry]) -> None:
+    def put(self, entries: Sequence[Placed]) -> None:
         """Write images; each counts as made when it is on the disk.
 
         Raises:
@@ -109,7 +109,7 @@ class ArrayFile:
         entry = zipfile.ZipInfo(name)  # without a date, so that equal images are equal files
         with archive.open(entry, "w", force_zip64=True) as member, open(self.folder / file, "rb") as data:
             np.lib.format.write_array_header_1_0(member, header)
-            shutil.copyfileobj(data, member, COPIED)
+            shutil.copyfileobj(data, member, PART_BYTES)
 
     def _prepare(self, shape: Sequence[int], labelled: bool) -> None:
         """Have the files ready: the first process makes them, of their full size, and the others wait for it."""
@@ -124,10 +124,12 @@ class ArrayFile:
                         allocate(file.fileno(), self.count * size)
             with atomic_file(self.folder / RUN) as aside:
                 aside.write_text(json.dumps(wanted), encoding="utf-8")
-        end = time.monotonic() + LONGEST_WAIT
+        end = time.monotonic() + LONGEST_START
         while self._run() is None:
             if time.monotonic() > end:
-                raise InputError(f"the first process has not begun {self.folder} in {LONGEST_WAIT} seconds; start anew")
+                raise InputError(
+                    f"the first process has not begun {self.folder} in {LONGEST_START} seconds; start anew"
+                )
             time.sleep(PAUSE)
         if self._run() != wanted:
             raise InputError(f"{self.folder} holds images of another size or model; remove the folder")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from PIL.Image import Image
 
 from latentdiff.cli.batch import processes
-from latentdiff.cli.batch.array_file import ArrayFile, Entry
+from latentdiff.cli.batch.array_file import ArrayFile, Placed
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import BatchPlan, Item, Job
 from latentdiff.cli.batch.sampler import Sampler, shapes
@@ -114,7 +114,7 @@ class Runner:
             return
         if self.array is not None:
             made = [(job, image) for job, image in zip(group, images, strict=True) if job in wanted]
-            self.array.put([Entry(self.places[job], image, self.command.class_number(job)) for job, image in made])
+            self.array.put([Placed(self.places[job], image, self.command.class_number(job)) for job, image in made])
             self.made += len(made)
             return
         for job, image in zip(group, images, strict=True):
