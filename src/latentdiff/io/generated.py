@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
 from PIL import ExifTags, Image, PngImagePlugin
 
-from latentdiff.errors import InputError
+from latentdiff.errors import InputError, one_line
 from latentdiff.io.files import atomic_file
 from latentdiff.io.png import find_text
 from latentdiff.io.stored import WRITTEN_KINDS
@@ -93,12 +94,13 @@ def read_parameters(path: str | Path) -> JSON | None:
         InputError: If the file can't be read as an image, or its parameters are damaged.
     """
     try:
-        with open_file(path) as stream:
+        with open_file(path) as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow warns of in damaged EXIF is no error of the picture
             text = find_text(stream, CHUNK, MAX_PARAMETERS)
             if text is None:
                 text = _note(stream)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except Exception as error:  # Pillow may raise anything for a damaged file
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(f"{path} cannot be read as a PNG, JPEG or WebP ({reason}); give another file") from None
     if text is None:
         return None

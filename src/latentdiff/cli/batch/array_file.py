@@ -127,9 +127,8 @@ class ArrayFile:
         end = time.monotonic() + LONGEST_START
         while self._run() is None:
             if time.monotonic() > end:
-                raise InputError(
-                    f"the first process has not begun {self.folder} in {LONGEST_START} seconds; start anew"
-                )
+                late = f"the first process has not begun {self.folder} in {LONGEST_START} seconds"
+                raise InputError(f"{late}; start all of them anew")
             time.sleep(PAUSE)
         if self._run() != wanted:
             raise InputError(f"{self.folder} holds images of another size or model; remove the folder")
