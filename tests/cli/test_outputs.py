@@ -11,9 +11,10 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from latentdiff import ClassToImagePipeline, DiffusionPipeline
+from latentdiff import ClassToImagePipeline, DiffusionPipeline, TextToImagePipeline, VQModel
 from latentdiff.cli.batch.array_file import ArrayFile, Placed
 from latentdiff.cli.options import TimestepSpacing
 from latentdiff.io.generated import read_parameters
@@ -234,3 +235,41 @@ def test_a_spacing_keeps_the_other_options_of_the_models_solver(run, models, tmp
     pipe.set_scheduler("ddpm", variance_type="fixed_large", timestep_spacing="original")
     again = pipe("a dog", num_inference_steps=7, seed=[0], guidance_scale=5.0).images[0]
     assert np.array_equal(pixels("a.png"), np.asarray(again))
+
+
+def test_steps_from_the_nearest_codes_are_those_of_python(run, models):
+    torch.manual_seed(0)
+    vae = VQModel(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        num_vq_embeddings=6,
+        sample_size=16,
+    ).eval()
+    torch.nn.init.normal_(vae.quantize.embedding.weight)
+    pipe = TextToImagePipeline.from_pipe(TextToImagePipeline.from_pretrained(models["generate"]), vae=vae)
+    pipe.save_pretrained("vq")
+    options = ("--model", "vq", "--steps", 4, "--seed", 0)
+    assert run("generate", "a dog", *options, "--quantize-denoised", "-o", "a.png")[0] == 0
+    assert run("generate", "a dog", *options, "-o", "b.png")[0] == 0
+    again = pipe("a dog", num_inference_steps=4, seed=[0], guidance_scale=5.0, quantize_denoised=True).images[0]
+    assert np.array_equal(pixels("a.png"), np.asarray(again))
+    assert not np.array_equal(pixels("a.png"), pixels("b.png"))
+    assert read_parameters("a.png")["quantize_denoised"] is True
+
+
+@pytest.mark.parametrize("scheduler", ["ddpm", "ddim"])
+def test_the_temperature_is_that_of_python(run, models, scheduler):
+    noisy = {"eta": 1.0} if scheduler == "ddim" else {}
+    flags = [word for name, value in noisy.items() for word in (f"--{name}", value)]
+    options = ("--model", models["sample"], "--steps", 4, "--seed", 0, "--scheduler", scheduler, *flags)
+    assert run("sample", *options, "--temperature", 0.25, "-o", "a.png")[0] == 0
+    assert run("sample", *options, "-o", "b.png")[0] == 0
+    pipe = DiffusionPipeline.from_pretrained(models["sample"])
+    pipe.set_scheduler(scheduler)
+    again = pipe(num_inference_steps=4, seed=[0], temperature=0.25, **noisy).images[0]
+    assert np.array_equal(pixels("a.png"), np.asarray(again))
+    assert not np.array_equal(pixels("a.png"), pixels("b.png"))
+    assert read_parameters("a.png")["temperature"] == 0.25

@@ -78,7 +78,7 @@ class Sample(ImageCommand):
 
     def asked(self, plan: BatchPlan) -> dict[str, object]:
         """All that images depend on, the classes among it."""
-        return {**super().asked(plan), "label": self.labels}
+        return {**super().asked(plan), "label": self.label}
 
     def class_number(self, job: Job) -> int | None:
         """The number of the seed's class."""
