@@ -9,7 +9,7 @@ import sys
 import warnings
 
 import pytest
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from latentdiff.cli import console
 from latentdiff.errors import LatentDiffWarning

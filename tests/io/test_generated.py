@@ -121,6 +121,9 @@ def test_parameters_that_are_too_long_for_a_jpeg_are_said_to_be(tmp_path):
     for name in ("a.png", "a.webp"):
         write_image(Image.new("RGB", (4, 4)), tmp_path / name, long)
         assert read_parameters(tmp_path / name) == long
+    fits = {"prompt": ["a dog"] * 5_000}  # without the lines for viewers
+    write_image(Image.new("RGB", (4, 4)), tmp_path / "a.jpg", fits)
+    assert read_parameters(tmp_path / "a.jpg") == fits
 
 
 @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])

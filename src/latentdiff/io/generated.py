@@ -63,16 +63,15 @@ def write_image(image: Image.Image, path: str | Path, parameters: Mapping[str, o
         chunks.add_itxt(READABLE_CHUNK, shown)
         options["pnginfo"] = chunks
     else:
-        exif = Image.Exif()
-        exif.get_ifd(ExifTags.IFD.Exif).update(
-            {
-                ExifTags.Base.MakerNote: NOTE + text.encode("ascii"),
-                ExifTags.Base.UserComment: UTF_16 + shown.encode("utf-16-be"),
-            }
-        )
-        options = {"exif": exif.tobytes(), **LOSSY[kind]}
-        if kind == "JPEG" and len(exif.tobytes()) > MAX_JPEG_EXIF:
+        exif, most = Image.Exif(), MAX_JPEG_EXIF if kind == "JPEG" else MAX_PARAMETERS
+        entries = exif.get_ifd(ExifTags.IFD.Exif)
+        entries[ExifTags.Base.MakerNote] = NOTE + text.encode("ascii")
+        entries[ExifTags.Base.UserComment] = UTF_16 + shown.encode("utf-16-be")
+        if len(exif.tobytes()) > most:
+            del entries[ExifTags.Base.UserComment]  # says nothing that the other does not
+        if len(exif.tobytes()) > most:
             raise InputError(f"the parameters of {path} are too long for a JPEG; write a PNG or WebP")
+        options = {"exif": exif.tobytes(), **LOSSY[kind]}
     with atomic_file(path) as aside:
         image.save(aside, kind, **options)
 
