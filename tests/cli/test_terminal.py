@@ -124,14 +124,22 @@ def test_the_folder_of_a_run_names_its_pipeline(run, finished_run):
     assert run("sample", "--model", f"{finished_run}/pipeline", "-n", 1, "--steps", 1, "-o", "b")[0] == 0
 
 
-def test_a_run_that_has_written_no_model_and_a_folder_that_is_no_run(run, finished_run, tmp_path):
-    (tmp_path / finished_run / "log.jsonl").unlink()
-    code, _, err = run("info", finished_run)
-    assert code == 2 and "runs/x holds no model_index.json" in err[0]
-    (tmp_path / finished_run / "log.jsonl").touch()
+def test_the_folder_of_a_first_stages_run_names_that(run, models, tmp_path):
+    shutil.copytree(f"{models['sample']}/vae", tmp_path / "runs" / "first" / "vae")
+    (tmp_path / "runs" / "first" / "log.jsonl").write_text("{}\n")
+    assert run("info", "runs/first")[1][0] == "class: AutoencoderKL"
+    code, _, err = run("sample", "--model", "runs/first")
+    assert code == 2 and "runs/first/vae holds no model_index.json" in err[0]
+
+
+def test_a_run_that_has_made_no_model_yet_and_a_damaged_model(run, finished_run, models, tmp_path):
     shutil.rmtree(tmp_path / finished_run / "pipeline")
     code, _, err = run("sample", "--model", finished_run)
     assert code == 2 and "runs/x holds no model_index.json" in err[0]
+    damaged = shutil.copytree(models["sample"], tmp_path / "damaged")
+    (damaged / "model_index.json").unlink()
+    code, _, err = run("info", "damaged")
+    assert code == 2 and "damaged holds no model_index.json" in err[0]
 
 
 @pytest.mark.parametrize("command", [["sample"], ["class", "dog"], ["upscale", "a.png"], ["semantic", "a.png"]])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-EXPORTED = (("pipeline", "model_index.json"), ("vae", "config.json"))  # what training runs write, with a file of each
-LOG = "log.jsonl"  # in the folder of every run
+INDEX, LOG = "model_index.json", "log.jsonl"  # a file of every pipeline, and of the folder of every training run
 
 
 def model_of_run(name: str) -> str:
-    """The model that a name stands for: of the output folder of a training run, what that run has written."""
+    """The model that a name stands for: of the folder of a training run, the pipeline or first stage that it has made.
+
+    A folder that is a model itself stands for itself, whatever lies in it.
+    """
     run = Path(name)
-    if (run / LOG).is_file():
-        for part, file in EXPORTED:
-            if (run / part / file).is_file():
-                return str(run / part)
-    return name
+    if (run / INDEX).exists():
+        return name
+    if (run / "pipeline" / INDEX).is_file():
+        return str(run / "pipeline")
+    return str(run / "vae") if (run / LOG).is_file() and (run / "vae" / "config.json").is_file() else name

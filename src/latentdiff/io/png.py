@@ -12,6 +12,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 TURNING_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")  # which may say how the picture is to be turned
 LONGEST_KEY = 79
+MAX_CHUNKS = 2**20  # the pixels of a large picture lie in tens of thousands
 
 
 class Chunk(NamedTuple):
@@ -23,12 +24,12 @@ class Chunk(NamedTuple):
 
 
 def chunks(stream: IO[bytes]) -> Iterator[Chunk]:
-    """The chunks of a PNG; none of what is no PNG. The stream may be read between them."""
+    """The chunks of a PNG, the first MAX_CHUNKS; none of what is no PNG. The stream may be read between them."""
     stream.seek(0)
     if stream.read(len(SIGNATURE)) != SIGNATURE:
         return
     place = len(SIGNATURE)
-    while True:
+    for _ in range(MAX_CHUNKS):
         stream.seek(place)
         head = stream.read(8)
         if len(head) < 8:
