@@ -153,6 +153,13 @@ def test_json_that_is_read():
     }
 
 
+def test_a_file_that_is_larger_than_any_text_is_refused_before_it_is_read(tmp_path):
+    with open(tmp_path / "recipe.yaml", "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ConfigError, match="it has 1099511627776 bytes, and at most 1073741824 are read"):
+        load_recipe(DiffusionRecipe, tmp_path / "recipe.yaml")
+
+
 def test_a_file_that_is_larger_than_any_image_is_refused_before_it_is_read(tmp_path):
     with open(tmp_path / "x.png", "wb") as file:
         file.truncate(2**40)

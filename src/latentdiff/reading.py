@@ -16,6 +16,7 @@ import yaml
 
 from latentdiff.errors import one_line
 
+MAX_TEXT_BYTES = 2**30  # the annotations of COCO have half of that
 MAX_YAML_CHARACTERS = 2**20  # recipes and configurations have thousands
 MAX_YAML_VALUES = 100_000  # with what stands behind an alias counted wherever the alias stands
 MAX_YAML_DEPTH = 64
@@ -71,10 +72,13 @@ def read_text(path: str | Path) -> str:
     """The text of a UTF-8 file, without a byte order mark.
 
     Raises:
-        OSError: As `open_file`.
+        OSError: As `open_file`, and if it is longer than any text that is read here.
         UnicodeDecodeError: If it is not UTF-8.
     """
     with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_TEXT_BYTES:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, and at most {MAX_TEXT_BYTES} are read", str(path))
         return file.read().decode("utf-8-sig").replace("\r\n", "\n")
 
 
