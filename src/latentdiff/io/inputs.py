@@ -67,7 +67,7 @@ def read_mask(mask: object, *, size: tuple[int, int] | None = None, name: str = 
 
     Args:
         mask: A path; a Pillow image; an array (H, W) or (H, W, 1); or a tensor (H, W) or (1, H, W). The numbers are
-            bool, uint8 from 0 to 255, or floats in [0, 1].
+            bool, uint8 from 0 to 255, uint16 from 0 to 65535, or floats in [0, 1].
         size: Height and width that the mask must have; None for any.
         name: The name of the argument in errors.
 

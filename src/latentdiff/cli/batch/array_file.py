@@ -59,7 +59,9 @@ class ArrayFile:
             raise InputError(
                 f"{self.folder} holds images that were made with other options; give those, or remove the folder"
             )
-        self.made = bytearray(count) if run is None else bytearray((self.folder / MADE).read_bytes())
+        self.made = bytes(count) if run is None else (self.folder / MADE).read_bytes()
+        if len(self.made) != count:
+            raise InputError(f"{self.folder / MADE} is damaged; remove the folder")
 
     def has(self, place: int) -> bool:
         """Whether the image of a place has been made, as far as this process knows."""
