@@ -1,5 +1,6 @@
 """Files, JSON and YAML as people and attackers have them: the value, or one error soon."""
 
+import math
 import os
 import socket
 
@@ -18,6 +19,7 @@ from latentdiff.io.label_maps import read_label_map
 from latentdiff.io.stored import TarMember, read_into_memory
 from latentdiff.models.tokenizer import load_tokenizer
 from latentdiff.reading import open_file, parse_json, parse_yaml, read_text
+from latentdiff.training.engine.options import OptimizerOptions
 from latentdiff.training.recipes import DiffusionRecipe
 
 READERS = {
@@ -126,6 +128,17 @@ def test_numbers_that_are_none_are_no_options(tmp_path, value):
         load_recipe(DataOptions, tmp_path / "recipe.yaml")
     with pytest.raises(ConfigError, match="value_range is"):
         load_recipe(DataOptions, None, {"value_range": f"[0, {value}]"})
+
+
+def test_only_options_that_have_a_meaning_for_it_are_infinite(tmp_path):
+    for text in (".inf", "inf"):
+        (tmp_path / "recipe.yaml").write_text(f"max_grad_norm: {text}\n")
+        assert load_recipe(OptimizerOptions, tmp_path / "recipe.yaml").max_grad_norm == math.inf
+    for name, value in (("max_grad_norm", "nan"), ("learning_rate", "inf"), ("learning_rate", "nan")):
+        with pytest.raises(ConfigError, match=rf"{name} is '?{value}'?; it must be"):
+            load_recipe(OptimizerOptions, None, {name: value})
+        with pytest.raises(ConfigError, match=rf"{name} is {value}; it must be"):
+            OptimizerOptions(**{name: float(value)})
 
 
 @pytest.mark.parametrize(

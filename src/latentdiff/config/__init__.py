@@ -65,6 +65,7 @@ def option(
     resume: Resume = "fixed",
     of_pipeline: bool = False,
     note: str | None = None,
+    infinite: bool = False,
     gt: float | None = None,
     ge: float | None = None,
     lt: float | None = None,
@@ -77,6 +78,7 @@ def option(
         resume: See `Resume`; that of a part holds for all in it.
         of_pipeline: Whether a pretrained pipeline brings it along, beside which it goes unused.
         note: What a message about a wrong value adds.
+        infinite: Whether a number may be infinite; none may be not a number.
         gt: The value must be above it.
         ge: The value must be at least it.
         lt: The value must be below it.
@@ -84,7 +86,8 @@ def option(
     """
     traits: dict[str, str | bool | None] = {"resume": resume, "of_pipeline": of_pipeline, "note": note}
     extra = {name: value for name, value in traits.items() if value not in ("fixed", False, None)}
-    return Field(default, gt=gt, ge=ge, lt=lt, le=le, json_schema_extra={**extra})  # type: ignore[return-value]
+    unbounded = True if infinite else None  # None leaves it to the configuration of `Part`
+    return Field(default, gt=gt, ge=ge, lt=lt, le=le, allow_inf_nan=unbounded, json_schema_extra={**extra})  # type: ignore[return-value]
 
 
 @dataclass_transform(kw_only_default=True)

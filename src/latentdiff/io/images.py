@@ -71,7 +71,7 @@ def read_pixels(source: ImageSource, convert: Callable[[Image.Image], Converted]
 
 
 @contextlib.contextmanager
-def _errors_named(name: str) -> Iterator[None]:
+def _errors_named(name: str, unknown: str = "is not an image of a known kind") -> Iterator[None]:
     """Turn whatever goes wrong with an image into a BadFileError of its name."""
     with warnings.catch_warnings():  # what Pillow warns of is either an error here or harmless
         warnings.simplefilter("ignore")
@@ -80,7 +80,7 @@ def _errors_named(name: str) -> Iterator[None]:
         except LatentDiffError:
             raise
         except UnidentifiedImageError:
-            raise BadFileError(f"{name} is not an image of a known kind; known: {', '.join(IMAGE_FORMATS)}") from None
+            raise BadFileError(f"{name} {unknown}; known: {', '.join(IMAGE_FORMATS)}") from None
         except Image.DecompressionBombError:
             raise BadFileError(f"{name} has too many pixels; at most {MAX_PIXELS} are read") from None
         except Exception as error:  # Pillow's decoders may raise anything for a damaged file
@@ -193,7 +193,8 @@ def upright_size(path: Stored) -> tuple[int, int]:
     Raises:
         BadFileError: If it can't be read as an image.
     """
-    with _errors_named(str(path)), open_stored(path) as stream:
+    unknown = "cannot be read as an image, since it is of no known kind"
+    with _errors_named(str(path), unknown), open_stored(path) as stream:
         # Pillow has turned the size of a TIFF already, and would decode the pixels of a PNG to see whether to turn it.
         upright = {"TIFF"} if may_be_turned(stream) else {"TIFF", "PNG"}
 
