@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from latentdiff.cli.batch import processes
-from latentdiff.io.png import read_parameters
+from latentdiff.io.generated import read_parameters
 
 OPTIONS = ("--steps", 2, "--seed", 0, "--batch-size", 2)
 
@@ -193,3 +193,72 @@ def test_shares_are_the_whole(monkeypatch, count):
         monkeypatch.setenv("RANK", str(rank))
         shares += processes.share(range(7))
     assert sorted(shares) == list(range(7))
+
+
+def test_links_to_folders_are_followed_once_and_loops_end(run, models, photos, tmp_path):
+    """Real folders come before links, so a file has one name, and a link to a folder around all of them is none."""
+    noise_image(tmp_path / "elsewhere" / "x.png", seed=7)
+    noise_image(tmp_path / "elsewhere" / "beside.png", seed=8)
+    (photos / "linked").symlink_to(tmp_path / "elsewhere")
+    (photos / "again").symlink_to(tmp_path / "elsewhere")
+    (photos / "a loop").symlink_to(photos)
+    (photos / "sub" / "up").symlink_to(tmp_path)
+    (photos / "a copy of sub").symlink_to(photos / "sub")
+    code, _, err = run("upscale", "photos", "-o", "out", "--model", models["upscale"], *OPTIONS)
+    assert (code, err) == (0, [])
+    assert sorted(files(tmp_path / "out")) == sorted(
+        [*(name.removeprefix("out/") for name in MADE), "again/beside.png", "again/x.png"]
+    )
+
+
+def test_a_pipe_in_a_folder_is_one_line_and_the_others_are_made(run, models, photos, tmp_path):
+    os.mkfifo(photos / "c.png")
+    code, out, err = run("upscale", "photos", "-o", "out", "--model", models["upscale"], *OPTIONS)
+    assert code == 2 and sorted(line.split("\t")[0] for line in out) == MADE
+    assert err[0].startswith("latentdiff: error: photos/c.png cannot be read as an image (it is a pipe")
+    assert err[1:] == ["latentdiff: error: 1 of 6 files failed"]
+
+
+@pytest.mark.parametrize("option", ["--prompts", "--palette", "layout"])
+def test_a_pipe_in_place_of_a_text_is_one_line(fails, models, tmp_path, option):
+    os.mkfifo(tmp_path / "pipe.json")
+    noise_image(tmp_path / "map.png")
+    argv = {
+        "--prompts": ["generate", "--prompts", "pipe.json", "--model", models["generate"]],
+        "--palette": ["semantic", "map.png", "--palette", "pipe.json", "--model", models["semantic"]],
+        "layout": ["layout", "pipe.json", "--model", models["layout"], "-o", "out"],
+    }
+    fails("pipe.json cannot be read", *argv[option])
+
+
+def test_names_of_any_bytes(run, models, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    noise_image(tmp_path / "photos" / name)
+    code, out, err = run("upscale", "photos", "-o", "out", "--model", models["upscale"], *OPTIONS)
+    assert (code, err) == (0, []) and out == ["out/caf\\udce9.png\tseed 0"]
+    assert read_parameters(tmp_path / "out" / name)["image"] == name
+    for suffix in ("jpg", "webp"):
+        assert run("upscale", f"photos/{name}", "-o", f"a.{suffix}", "--model", models["upscale"], *OPTIONS)[0] == 0
+        assert read_parameters(f"a.{suffix}")["image"] == name
+
+
+def test_a_mask_painted_on_a_transparent_layer(run, models, tmp_path):
+    """The command fills what is painted, as with the same mask on black; an erased photo is refused in one line."""
+    noise_image(tmp_path / "a.png", (16, 16))
+    layer, black = Image.new("RGBA", (16, 16)), Image.new("L", (16, 16))
+    layer.paste((255, 255, 255, 255), (4, 4, 12, 12))
+    black.paste(255, (4, 4, 12, 12))
+    layer.save(tmp_path / "layer.png")
+    black.save(tmp_path / "black.png")
+    options = ("--model", models["inpaint"], "--steps", 2, "--seed", 0)
+    for mask in ("layer", "black"):
+        assert run("inpaint", "a.png", "--mask", f"{mask}.png", "-o", f"{mask}-out.png", *options)[0] == 0
+    with Image.open("layer-out.png") as one, Image.open("black-out.png") as other:
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+    with Image.open("a.png") as photo:
+        erased = photo.convert("RGBA")
+    erased.paste((0, 0, 0, 0), (4, 4, 12, 12))
+    erased.save(tmp_path / "erased.png")
+    code, out, err = run("inpaint", "a.png", "--mask", "erased.png", "-o", "c.png", *options)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert "mask erased.png is transparent in part, and it isn't clear what is to be filled" in err[0]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from latentdiff import TextToImagePipeline, __version__
-from latentdiff.io.png import read_parameters
+from latentdiff.io.generated import read_parameters
 from latentdiff.registry import SCHEDULERS
 
 
@@ -197,9 +197,9 @@ WRONG_WHATEVER_THE_MODEL = {
     "over 100000 images": ["--seed", "0-999999999999999999"],
     "--seed is 9223372036854775808": ["--seed", str(2**63)],
     "prompt 'a dog' and --prompts are both given": ["--prompts", "file"],
-    "give a name that ends in .png": ["-o", "a.jpg"],
+    "give a name that ends in .png, .jpg or .webp": ["-o", "a.gif"],
     "is one file, a.png, for 2 images; give a folder or --grid": ["-o", "a.png", "-n", "2"],
-    "a grid is one PNG file": ["--grid", "-o", "folder"],
+    "a grid is one image file": ["--grid", "-o", "folder"],
     "exists already; choose another --output, or allow it with --overwrite": ["-o", "old.png"],
     "old.png is not a folder": ["-o", "old.png/new.png"],
     "cannot write taken.png: it is a folder": ["-o", "taken.png", "--overwrite"],

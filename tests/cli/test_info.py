@@ -12,8 +12,8 @@ from latentdiff import TextToImagePipeline
 from latentdiff.cli.main import main
 from latentdiff.errors import CheckpointError
 from latentdiff.hub.component_folder import ComponentFolder
+from latentdiff.io.generated import write_image
 from latentdiff.io.headers import read_header
-from latentdiff.io.png import write_png
 from latentdiff.registry import PIPELINES
 from latentdiff.tasks import task_of_pipeline
 
@@ -162,7 +162,7 @@ def test_what_is_no_target_is_one_line(fails, tmp_path):
 
 def test_odd_parameters_of_an_image_are_shown(run, tmp_path):
     odd = {"scheduler": [1], "guidance_interval": [], "prompt": "-x", "negative_prompt": "-y", "steps": {"a": 1}}
-    write_png(Image.new("RGB", (4, 4)), tmp_path / "a.png", odd)
+    write_image(Image.new("RGB", (4, 4)), tmp_path / "a.png", odd)
     facts = described(run, "a.png")
     assert facts["parameters"] == odd
     assert facts["command"].endswith("--negative-prompt=-y -- -x")

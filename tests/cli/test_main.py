@@ -9,7 +9,7 @@ from latentdiff import __version__
 from latentdiff.cli.commands import IMAGE_COMMANDS
 from latentdiff.cli.main import make_app
 from latentdiff.cli.messages import FLAGS, with_flags
-from latentdiff.io.png import write_png
+from latentdiff.io.generated import write_image
 from latentdiff.tasks import TASKS
 
 HEAVY = "torch", "diffusers", "transformers", "accelerate"
@@ -53,7 +53,7 @@ def test_the_package_itself_is_light(tmp_path):
 
 
 def test_info_needs_no_torch(tmp_path, text_model):
-    write_png(Image.new("RGB", (4, 4)), tmp_path / "a.png", {"prompt": "x"})
+    write_image(Image.new("RGB", (4, 4)), tmp_path / "a.png", {"prompt": "x"})
     for target in (text_model, "a.png"):
         assert imported(f"from latentdiff.cli.main import main; main(['info', {target!r}])", HEAVY, tmp_path) == "[]"
 

@@ -10,7 +10,7 @@ from tiny import CLASSES, PALETTE
 
 from latentdiff import DiffusionPipeline, ImageToImagePipeline, Windows
 from latentdiff.cli.commands import IMAGE_COMMANDS
-from latentdiff.io.png import read_parameters
+from latentdiff.io.generated import read_parameters
 
 SIZE = (18, 13)
 OBJECTS = [{"class": "dog", "box": [0.1, 0.2, 0.5, 0.5]}, {"class": "star", "box": [0.5, 0.0, 0.5, 1.0]}]

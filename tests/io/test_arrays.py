@@ -165,3 +165,61 @@ def test_inputs_of_pipelines(tmp_path):
         read_image(many, channels=4)
     with pytest.raises(InputError, match="has 3 channels where 5 are needed"):
         read_image(Image.new("RGB", (4, 4)), channels=5)
+
+
+def npy(header, data=b"", version=b"\x01\x00"):
+    """A `.npy` of a header that says anything."""
+    text = header.encode().ljust(118) + b"\n"
+    return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text + data
+
+
+def header(descr="'<f4'", shape="(4, 4)", order="False"):
+    return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}"
+
+
+DAMAGED_ARRAYS = {
+    "cut off": (npy(header(), bytes(63)), "63 bytes of data where float32 of shape (4, 4) takes 64"),
+    "only a header": (npy(header()), "0 bytes of data"),
+    "an absurd shape": (npy(header(shape="(1000000000, 1000000000)"), bytes(64)), "takes 4000000000000000000"),
+    "a shape beyond 64 bits": (npy(header(shape="(99999999999999999999, 4)"), bytes(64)), "bytes of data"),
+    "a negative shape": (npy(header(shape="(-4, -4)"), bytes(64)), "x.npy"),
+    "objects": (npy(header("'|O'"), b"\x80\x04N."), "has object of shape (4, 4); numbers of shape"),
+    "a record": (npy(header("[('a', '<f4')]"), bytes(64)), "numbers of shape (H, W) or (H, W, C) are read"),
+    "texts": (npy(header("'<U4'"), bytes(256)), "numbers of shape"),
+    "complex numbers": (npy(header("'<c8'"), bytes(128)), "numbers of shape"),
+    "one axis": (npy(header(shape="(16,)"), bytes(64)), "numbers of shape"),
+    "four axes": (npy(header(shape="(1, 4, 4, 1)"), bytes(64)), "numbers of shape"),
+    "no axis": (npy(header(shape="()"), bytes(4)), "numbers of shape"),
+    "no pixels": (npy(header(shape="(0, 4)")), "numbers of shape"),
+    "too many pixels": (npy(header("'|u1'", "(1, 100000001)"), bytes(100_000_001)), "allowed: 1 to 100000000"),
+    "no literal": (npy("__import__('os').system('true')"), "cannot be read as an array"),
+    "deep nesting": (npy("(" * 100), "cannot be read as an array"),
+    "another version": (npy(header(), bytes(64), b"\x09\x00"), "its format has the version"),
+    "only a signature": (b"\x93NUMPY", "cannot be read as an array"),
+    "one not a number": (npy(header(), np.full(16, np.nan, np.float32).tobytes()), "infinite or not numbers"),
+    "one infinite": (npy(header(), np.array([0] * 15 + [np.inf], np.float32).tobytes()), "infinite or not numbers"),
+    "beyond float32": (npy(header("'<f8'"), np.full(16, 1e300).tobytes()), "infinite or not numbers"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_ARRAYS)
+def test_one_damaged_array_is_one_line_and_the_others_are_read(tmp_path, name):
+    content, message = DAMAGED_ARRAYS[name]
+    write(tmp_path / "a.npy", FLOATS)
+    (tmp_path / "x.npy").write_bytes(content)
+    images = Images(ImageFolder(tmp_path, 4).records, 4, channels=1)
+    for read in (lambda: read_values(tmp_path / "x.npy", 1), lambda: images[1]):
+        with pytest.raises(BadFileError) as caught:
+            read()
+        assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert images[0].shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">u2"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_of_any_order_of_axes_and_bytes(tmp_path, dtype, order):
+    values = (stack(FLOATS, 2) * (65535 if dtype == ">u2" else 1)).astype(dtype)
+    np.save(tmp_path / "x.npy", np.asarray(values, order=order))
+    found = read_values(tmp_path / "x.npy", 2)
+    assert np.abs((found + 1) / 2 - stack(FLOATS, 2)).max() <= 2**-16
+    assert size_of(tmp_path / "x.npy") == SHAPE and count_channels(tmp_path / "x.npy") == 2

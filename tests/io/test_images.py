@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from latentdiff.errors import InputError
-from latentdiff.io.images import MAX_PIXELS, centre_square, load_image, to_tensor
+from latentdiff.io.images import MAX_PIXELS, centre_square, load_image, to_tensor, upright_size
 
 
 @pytest.fixture(autouse=True)
@@ -204,3 +204,53 @@ def test_centre_square_and_tensor():
     assert np.array_equal(np.array(centre_square(picture, 6)), gradient(8, 6)[:, 1:7])
     tensor = to_tensor(picture)
     assert tensor.shape == (3, 6, 8) and tensor[0, 0, 0] == -1 and tensor[0, 0, 7] == np.float32(210 / 127.5 - 1)
+
+
+def png_with(path, image, *chunks):
+    """A PNG with further chunks (kind, data) before the pixels."""
+    image.save(path)
+    whole = path.read_bytes()
+    made = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    path.write_bytes(whole[:33] + made + whole[33:])
+    return path
+
+
+TEXT = b"a workflow of many nodes, " * 120_000  # 3 MB
+LONG_CHUNKS = {
+    "text": [(b"tEXt", b"prompt\0" + TEXT)],
+    "packed text": [(b"zTXt", b"parameters\0\0" + zlib.compress(TEXT))],
+    "international text": [(b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(TEXT))],
+    "many texts": [(b"tEXt", b"prompt\0" + TEXT)] * 24,
+    "colour profile": [(b"iCCP", b"scanner\0\0" + zlib.compress(TEXT))],
+    "damaged text": [(b"iTXt", b"prompt\0\1\0\0\0nonsense")],
+}
+
+
+@pytest.mark.parametrize("name", LONG_CHUNKS)
+def test_pictures_with_long_texts_or_profiles_are_read(tmp_path, name):
+    """As ComfyUI and its like write them, and scanners with large profiles; their sizes are read, too."""
+    path = png_with(tmp_path / "a.png", Image.fromarray(gradient()), *LONG_CHUNKS[name])
+    assert np.array_equal(pixels(path), gradient())
+    assert upright_size(path) == (6, 8)
+
+
+def test_a_picture_with_a_long_text_is_turned_as_its_other_chunks_say(tmp_path):
+    stored = Image.fromarray(gradient()).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    xmp = b"XML:com.adobe.xmp\0\0\0\0\0" + b'<x tiff:Orientation="6"/>'
+    for chunks in ([(b"eXIf", exif.tobytes()[6:])], [(b"iTXt", xmp)]):
+        for long in ([], LONG_CHUNKS["packed text"], LONG_CHUNKS["colour profile"]):
+            path = png_with(tmp_path / "a.png", stored, *long, *chunks)
+            assert np.array_equal(pixels(path), gradient())
+            assert upright_size(path) == (6, 8)
+
+
+def test_texts_do_not_hide_damage(tmp_path):
+    path = png_with(tmp_path / "a.png", Image.fromarray(gradient(80, 60)), *LONG_CHUNKS["packed text"])
+    path.write_bytes(path.read_bytes()[:-40])
+    fails(path)
+    path = png_with(tmp_path / "b.png", Image.new("F", (2, 2)).convert("L"), *LONG_CHUNKS["packed text"])
+    assert pixels(path).shape == (2, 2, 3)

@@ -131,6 +131,11 @@ def test_bad_masks(tmp_path):
     for ones in (np.eye(4, dtype=np.uint8), tmp_path / "ones.png"):
         with pytest.raises(InputError, match="only the values 0 and 1 where 255 is white; multiply it by 255"):
             read_mask(ones)
+    Image.fromarray(np.eye(4, dtype=np.uint16)).save(tmp_path / "deep.png")
+    for ones in (np.eye(4, dtype=np.uint16), tmp_path / "deep.png"):
+        with pytest.raises(InputError, match="only the values 0 and 1 where 65535 is white; multiply it by 65535"):
+            read_mask(ones)
+    assert read_mask(np.full((1, 1), 65535, np.uint16)).all() and not read_mask(np.zeros((2, 2), np.uint16)).any()
     assert not read_mask(np.zeros((2, 2), np.uint8)).any()
     with pytest.raises(InputError, match=r"mask has the shape \(4, 6, 3\); allowed: \(H, W\) or \(H, W, 1\)"):
         read_mask(PIXELS)
@@ -140,3 +145,95 @@ def test_bad_masks(tmp_path):
         read_mask(tmp_path / "missing.png")
     with pytest.raises(InputError, match="mask 1 is 3x4 pixels, the image 6x4"):
         read_masks([GREY, GREY[:, :3]], size=(4, 6))
+
+
+WHITE, BLACK, CLEAR = (255, 255, 255, 255), (0, 0, 0, 255), (0, 0, 0, 0)
+SQUARE = (8, 8, 24, 24)
+HOLES = torch.zeros(1, 32, 32, dtype=torch.bool)
+HOLES[:, 8:24, 8:24] = True
+
+
+def painted(ground, paint, square=SQUARE):
+    mask = Image.new("RGBA", (32, 32), ground)
+    mask.paste(paint, square)
+    return mask
+
+
+def grey_with(transparency, ground, paint):
+    """A grey mask in a PNG, of which one grey value is transparent, as it comes back from the file."""
+    mask = Image.new("L", (32, 32), ground)
+    mask.paste(paint, SQUARE)
+    mask.info["transparency"] = transparency
+    return mask
+
+
+def indexed(mask):
+    """The same in an indexed image whose index 0 is transparent."""
+    values = (np.asarray(mask)[..., 3] > 0).astype(np.uint8)
+    image = Image.fromarray(values, "P")
+    image.putpalette([0, 0, 0, 255, 255, 255])
+    image.info["transparency"] = 0
+    return image
+
+
+def deep(mask):
+    """Sixteen bits, of which one value is transparent."""
+    image = Image.fromarray(np.where(np.asarray(mask)[..., 3] > 0, 65535, 700).astype(np.uint16))
+    image.info["transparency"] = 700
+    return image
+
+
+def soft():
+    """White paint of a soft brush: its opacity falls off, its colour is white."""
+    alpha = np.zeros((32, 32), np.uint8)
+    alpha[7:25, 7:25] = 100
+    alpha[8:24, 8:24] = 200
+    return Image.fromarray(np.dstack([np.full((32, 32, 3), 255, np.uint8), alpha]))
+
+
+LAYER = painted(CLEAR, WHITE)
+READ_MASKS = {
+    "white paint on a transparent layer": LAYER,
+    "white paint on transparent white": painted((255, 255, 255, 0), WHITE),
+    "grey and opacity": LAYER.convert("LA"),
+    "indexed with a transparent index": indexed(LAYER),
+    "grey with a transparent value": grey_with(0, 0, 255),
+    "sixteen bits with a transparent value": deep(LAYER),
+    "a soft brush": soft(),
+    "all opaque": painted(BLACK, WHITE),
+    "white paint, corrected in black": painted(CLEAR, BLACK, (0, 0, 8, 8)),
+}
+READ_MASKS["white paint, corrected in black"].paste(WHITE, SQUARE)
+
+
+@pytest.mark.parametrize("name", READ_MASKS)
+def test_of_a_mask_with_transparency_what_is_painted_counts(tmp_path, name):
+    mask = READ_MASKS[name]
+    mask.save(tmp_path / "mask.png", **({"transparency": mask.info["transparency"]} if mask.info else {}))
+    for form in (mask, tmp_path / "mask.png"):
+        assert torch.equal(read_mask(form), HOLES)
+
+
+PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).convert("RGBA")
+ERASED = PHOTO.copy()
+ERASED.paste(CLEAR, SQUARE)
+AMBIGUOUS_MASKS = {
+    "a photo from which the hole is erased": ERASED,
+    "a photo of which a square is left": Image.composite(PHOTO, Image.new("RGBA", (32, 32)), LAYER.getchannel("A")),
+    "a white sheet from which the hole is erased": painted(WHITE, CLEAR),
+    "a black sheet from which the hole is erased": painted(BLACK, CLEAR),
+    "black paint on a transparent layer": painted(CLEAR, BLACK),
+    "red paint on a transparent layer": painted(CLEAR, (255, 0, 0, 255)),
+    "a grey value that is transparent where it is white": grey_with(255, 0, 255),
+    "nothing painted": Image.new("RGBA", (32, 32)),
+    "half opaque everywhere": Image.new("RGBA", (32, 32), (255, 255, 255, 200)),
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS_MASKS)
+def test_a_mask_whose_transparency_has_two_readings_is_refused(tmp_path, name):
+    mask = AMBIGUOUS_MASKS[name]
+    mask.save(tmp_path / "mask.png", **({"transparency": mask.info["transparency"]} if mask.info else {}))
+    for form in (mask, tmp_path / "mask.png"):
+        with pytest.raises(InputError, match="it isn't clear what is to be filled; give it without transparency"):
+            read_mask(form)

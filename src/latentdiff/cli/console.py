@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from latentdiff.cli.batch import processes
 from latentdiff.errors import LatentDiffWarning
 
 
@@ -50,17 +51,30 @@ def quiet_libraries(quiet: bool) -> Iterator[Callable[[str], None]]:
                 warnings.showwarning = lambda message, *_, **__: _warn(message, stderr)
             if not progress_shown(quiet):
                 stack.enter_context(contextlib.redirect_stderr(_Nowhere(None if quiet else stderr)))
-            yield lambda line: print(f"latentdiff: error: {line}", file=stderr, flush=True)
+            yield lambda line: _print(f"latentdiff: error: {line}", stderr)
     finally:
         logging.disable(before)
 
 
 def _warn(message: Warning | str, stderr: TextIO) -> None:
     with contextlib.suppress(OSError):  # it may be that very warning that the disk is full
-        print(f"latentdiff: warning: {message}", file=stderr, flush=True)
+        _print(f"latentdiff: warning: {message}", stderr)
+
+
+def announce(line: str, quiet: bool = False) -> None:
+    """Say on a terminal what is about to begin; before torch is imported, since that alone takes seconds."""
+    if progress_shown(quiet) and processes.rank() == 0:
+        _print(f"latentdiff: {line}", sys.stderr)
 
 
 def say(line: str) -> None:
     """Print a line, with escapes for what the terminal's encoding lacks."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    _print(line.encode(encoding, "backslashreplace").decode(encoding), sys.stdout)
+
+
+def _print(line: str, stream: TextIO) -> None:
+    """Print a line above the progress bars, if there are any."""
+    tqdm = sys.modules.get("tqdm")
+    with contextlib.nullcontext() if tqdm is None else tqdm.tqdm.external_write_mode(stream):
+        print(line, file=stream, flush=True)

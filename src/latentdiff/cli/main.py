@@ -21,7 +21,7 @@ EXIT_INTERRUPTED = 130
 
 HELP_FLAGS = ("--help", "-h")
 IMAGE_NOTE = (
-    "Images are PNG files that carry the parameters of their generation (`latentdiff info IMAGE.png` shows them). "
+    "Images carry the parameters of their generation, which `latentdiff info IMAGE.png` shows. "
     "Under `accelerate launch -m latentdiff COMMAND ...` several processes share the work and make the same files."
 )
 TRAIN_NOTE = (

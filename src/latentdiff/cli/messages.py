@@ -26,12 +26,19 @@ FLAGS = {  # arguments of pipelines, and what gives them on the command line
     "height": "the height of --size",
     "width": "the width of --size",
     "windows": "--window",
-    **{name: f"--{name.replace('_', '-')}" for name in ("seed", "eta", "strength", "batch_size", "negative_prompt")},
+    **{
+        name: f"--{name.replace('_', '-')}"
+        for name in ("seed", "eta", "strength", "batch_size", "negative_prompt", "temperature", "quantize_denoised")
+    },
     **{f"guidance_{name}": f"--guidance-{name}" for name in ("scale", "interval", "rescale")},
 }
+SOURCES = {  # what is said of a flag that is missing: where its value comes from
+    "--model": "; give a folder that latentdiff train or latentdiff convert has made, or a hub id such as owner/name "
+    "(builtin:emoji, which comes along, is a model for generate and img2img)",
+}
 # "seed" and the like are arguments where a message begins with them; "eta" and what has an underscore are so anywhere.
-ARGUMENT = re.compile(r"^\w+|(?<=\s)(?:eta|\w+_\w+)(?=[\s,;])")
-KINDS: dict[type | None, str] = {int: "an integer", float: "a number", bool: "true or false"}
+ARGUMENT = re.compile(r"^\w+|(?<=\s)(?:eta|\w+_\w+)(?=[\s,;]|$)")
+TYPE_WORDS: dict[type | None, str] = {int: "an integer", float: "a number", bool: "true or false"}
 
 
 def with_flags(message: str) -> str:
@@ -86,7 +93,7 @@ def _wrong_value(error: CycloptsError) -> str | None:
     match error:
         case MissingArgumentError(keyword=None) if not given:
             stray = [f"; unknown argument {word!r}" for word in error.unused_tokens or () if word.startswith("-")]
-            return f"required: {argument.name}{''.join(stray[:1])}"
+            return f"required: {argument.name}{stray[0] if stray else SOURCES.get(argument.name, '')}"
         case MissingArgumentError():
             wanted, dash = argument.token_count()[0], f"; one that begins with a dash is given as {argument.name}=-..."
             number = f"1 value, 0 given{dash}" if wanted == 1 else f"{wanted} values, {len(error.tokens_so_far)} given"
@@ -94,7 +101,7 @@ def _wrong_value(error: CycloptsError) -> str | None:
         case CoercionError(token=token):
             given = given or (token.value if token else "")
             choices = get_args(error.target_type) if get_origin(error.target_type) is Literal else ()
-            kind = KINDS.get(error.target_type, "of another kind")
+            kind = TYPE_WORDS.get(error.target_type, "of another kind")
             hint = nearest(given, choices) if choices else str(error.msg or f"it must be {kind}")
         case ValidationError():
             hint = error.exception_message

@@ -6,13 +6,15 @@ A flag is a field's name, its text in --help is the field's line under "Attribut
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from latentdiff.cli.values import MAX_PIXELS, number, registered_scheduler
+from latentdiff.cli.values import MAX_SIZE, number, registered_scheduler
 from latentdiff.cli.values import size as convert_size
 from latentdiff.errors import InputError
+from latentdiff.io.stored import WRITTEN_KINDS
 from latentdiff.registry import SCHEDULERS
 from latentdiff.tasks import CLASS_GUIDANCE_SCALE, NUM_INFERENCE_STEPS, TEXT_GUIDANCE_SCALE
 
@@ -25,6 +27,8 @@ Flag = Annotated[bool, Parameter(show_default=False)]
 Count = Annotated[int, Parameter(validator=number(1), metavar="N")]
 Share = Annotated[float, Parameter(validator=number(0, 1), metavar="SHARE")]
 DType = Literal["float32", "bfloat16", "float16"]
+TimestepSpacing = Literal["leading", "trailing", "linspace", "original"]
+ImageFormat = Literal["png", "jpeg", "webp"]
 
 Size = Annotated[
     tuple[int, int] | None,
@@ -33,7 +37,7 @@ Size = Annotated[
         n_tokens=1,
         metavar="SIZE",
         group=SAMPLING,
-        help=f'Size in pixels, "64" or "WIDTHxHEIGHT", {MAX_PIXELS} pixels at most (default: the model\'s own).',
+        help=f'Size in pixels, "64" or "WIDTHxHEIGHT", {MAX_SIZE} pixels at most (default: the model\'s own).',
     ),
 ]
 Grid = Annotated[
@@ -73,14 +77,18 @@ class DefaultModelOptions(ModelOptions):
 
 @Parameter(name="*", group=SAMPLING)
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
+class SolverOptions:
     """Seeds, the solver, and how much is computed at once.
 
     Attributes:
         seed: A seed such as "7", or a range of them such as "0-7", for one image of each input per seed.
         num_images: Images of each input, of seeds SEED to SEED+N-1.
         steps: Steps of the solver.
+        timestep_spacing: How the solver's timesteps are spread (default: the model's way); "original" is the way of the
+            paper's code, uneven where the steps don't divide the trained ones.
         eta: Share of fresh noise in a step of DDIM, 0 to 1.
+        temperature: Factor on the noise that the steps add, for solvers that add some.
+        quantize_denoised: Go on from the nearest codes in each step, for models with a VQ first stage.
         batch_size: Images that are computed at once, which bounds the memory.
         window: See large images in overlapped windows of N pixels, best the size that the model was trained on.
         window_overlap: Pixels that windows share (default: a quarter).
@@ -101,7 +109,10 @@ class SamplingOptions:
             help=f"The solver (default: the model's own): {', '.join(SCHEDULERS.names())}.",
         ),
     ] = None
+    timestep_spacing: TimestepSpacing | None = None
     eta: Share = 0.0
+    temperature: Annotated[float, Parameter(validator=number(0, kind="a number"), metavar="FACTOR")] = 1.0
+    quantize_denoised: Flag = False
     batch_size: Count = 8
     window: Count | None = None
     window_overlap: Annotated[int | None, Parameter(validator=number(0), metavar="N")] = None
@@ -118,7 +129,7 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirstSeedOptions(SamplingOptions):
+class FirstSeedOptions(SolverOptions):
     """Sampling options whose seeds begin at 0, so that runs fill one folder."""
 
     seed: Annotated[str | None, Parameter(show_default=True)] = "0"
@@ -179,6 +190,7 @@ class OutputOptions:
     """Where images go.
 
     Attributes:
+        format: The kind of the files; JPEG and WebP lose a little (default: by the name of --output, else png).
         overwrite: Make and replace files that exist.
         quiet: Print nothing but errors.
     """
@@ -188,12 +200,23 @@ class OutputOptions:
         Parameter(
             alias="-o",
             metavar="PATH",
-            help="A .png file for one image, else a folder, in which files that exist are kept "
+            help="A .png, .jpg or .webp file for one image, else a folder, in which files that exist are kept "
             f"(default: NAME-seedSEED.png for one image, the folder {DEFAULT_FOLDER}/ for several).",
         ),
     ] = None
+    format: ImageFormat | None = None
     overwrite: Flag = False
     quiet: Flag = False
+
+    def suffix(self) -> str:
+        """What the names of images end in; InputError if --output and --format say different things."""
+        given = Path(self.output or "").suffix.lower()
+        kind = WRITTEN_KINDS.get(given)
+        if self.format is None:
+            return given if kind else ".png"
+        if kind not in (None, self.format.upper()):
+            raise InputError(f"--output is {self.output}, but --format is {self.format}; leave one of them out")
+        return given if kind else next(end for end, kind in WRITTEN_KINDS.items() if kind == self.format.upper())
 
 
 def flag(name: str) -> str:

@@ -10,17 +10,17 @@ from cyclopts import Token
 
 from latentdiff.registry import SCHEDULERS, nearest
 
-MAX_PIXELS = 2**26
+MAX_SIZE = 2**26
 
 Validator = Callable[[object, object], None]
 
 
-def number(low: float = -math.inf, high: float = math.inf) -> Validator:
-    """The validator of finite numbers from `low` to `high`, single or in a tuple."""
+def number(low: float = -math.inf, high: float = math.inf, kind: str = "an integer") -> Validator:
+    """The validator of finite numbers from `low` to `high`, single or in a tuple; without an end, of a `kind`."""
     if math.isfinite(high):
         allowed = f"a number from {low:g} to {high:g}"
     else:
-        allowed = f"an integer of at least {low:g}" if math.isfinite(low) else "a number"
+        allowed = f"{kind} of at least {low:g}" if math.isfinite(low) else "a number"
 
     def validate(type_: object, value: object) -> None:
         for item in value if isinstance(value, tuple) else (value,):
@@ -40,6 +40,6 @@ def size(type_: object, tokens: Sequence[Token]) -> tuple[int, int]:
     """The converter of "WIDTHxHEIGHT", or of one number for both, to (width, height)."""
     match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", tokens[0].value)
     width, height = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not 0 < width * height <= MAX_PIXELS:
-        raise ValueError(f"it must be like 64 or 96x64, {MAX_PIXELS} pixels at most")
+    if not 0 < width * height <= MAX_SIZE:
+        raise ValueError(f"it must be like 64 or 96x64, {MAX_SIZE} pixels at most")
     return width, height

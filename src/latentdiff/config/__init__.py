@@ -13,7 +13,6 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -28,7 +27,8 @@ from typing_extensions import dataclass_transform
 
 from latentdiff.config.messages import first_wrong
 from latentdiff.config.values import allowed, members, read, trait
-from latentdiff.errors import ConfigError
+from latentdiff.errors import ConfigError, one_line
+from latentdiff.reading import parse_yaml, read_text
 from latentdiff.types import JSON
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def option(
     resume: Resume = "fixed",
     of_pipeline: bool = False,
     note: str | None = None,
+    infinite: bool = False,
     gt: float | None = None,
     ge: float | None = None,
     lt: float | None = None,
@@ -78,6 +79,7 @@ def option(
         resume: See `Resume`; that of a part holds for all in it.
         of_pipeline: Whether a pretrained pipeline brings it along, beside which it goes unused.
         note: What a message about a wrong value adds.
+        infinite: Whether a number may be infinite; none may be not a number.
         gt: The value must be above it.
         ge: The value must be at least it.
         lt: The value must be below it.
@@ -85,7 +87,8 @@ def option(
     """
     traits: dict[str, str | bool | None] = {"resume": resume, "of_pipeline": of_pipeline, "note": note}
     extra = {name: value for name, value in traits.items() if value not in ("fixed", False, None)}
-    return Field(default, gt=gt, ge=ge, lt=lt, le=le, json_schema_extra={**extra})  # type: ignore[return-value]
+    unbounded = True if infinite else None  # None leaves it to the configuration of `Part`
+    return Field(default, gt=gt, ge=ge, lt=lt, le=le, allow_inf_nan=unbounded, json_schema_extra={**extra})  # type: ignore[return-value]
 
 
 @dataclass_transform(kw_only_default=True)
@@ -106,7 +109,7 @@ class Part(BaseModel, metaclass=_RaisesConfigError):
     "after"; their messages begin with the option's name. `model_fields_set` are the options that were given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -257,11 +260,11 @@ def _line(cls: type[Part], values: Mapping[str, object], error: ValidationError)
 
 def _read_yaml(path: Path) -> dict[str, object]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} cannot be read ({error}); give a YAML file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+        values = parse_yaml(read_text(path))
+    except OSError as error:
+        raise ConfigError(f"recipe {path} cannot be read ({error.strerror}); give a YAML file") from None
+    except ValueError as error:
+        raise ConfigError(f"recipe {path} is not YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {path} holds no options; it must be a YAML mapping of option: value")
     return values
@@ -272,8 +275,8 @@ def _parsed(text: str, known: Option | None) -> object:
     if known is not None and (text[:1] not in ("[", "{") or members(known.field.annotation) == [str]):
         return text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text)
+    except ValueError:
         return text
 
 

@@ -14,7 +14,7 @@ from latentdiff.data.records import Column, Records, check_columns
 from latentdiff.data.splits import chosen_split, find_splits
 from latentdiff.data.walk import DATA_SUFFIXES, Walked, identity, walk
 from latentdiff.errors import InputError
-from latentdiff.io.images import IMAGE_SUFFIXES
+from latentdiff.io.stored import IMAGE_SUFFIXES
 
 # A line of YOLO's annotations: a class and the numbers of a box or polygon.
 YOLO_LINE = re.compile(r"\s*\d+(\s+[-+.\deE]+){4,}\s*")

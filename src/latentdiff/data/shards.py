@@ -20,8 +20,7 @@ from latentdiff.data.records import Records, check_columns
 from latentdiff.data.walk import is_hidden
 from latentdiff.errors import InputError
 from latentdiff.io.files import atomic_file
-from latentdiff.io.images import IMAGE_SUFFIXES
-from latentdiff.io.stored import TarMember
+from latentdiff.io.stored import IMAGE_SUFFIXES, TarMember
 from latentdiff.registry import nearest
 from latentdiff.types import JSON
 

@@ -1,27 +1,36 @@
 """Reading and writing images of any number of channels and any depth: `.npy`, TIFF, and whatever Pillow reads.
 
 Values are scaled to [-1, 1]. By default unsigned integers go from 0 to the largest number of their type (255 of 8 bits,
-65535 of 16) and floats from 0 to 1. `value_range` gives another range, and what lies outside is clipped to it.
+65535 of 16) and floats from 0 to 1. `value_range` gives another range, and what lies outside is clipped to it. In TIFFs
+whose smallest value is white, the ends of the range change places.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
-from typing import IO
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
-from latentdiff.errors import BadFileError, ConfigError, InputError, one_line
+from latentdiff.errors import BadFileError, InputError
 from latentdiff.io.files import atomic_file
-from latentdiff.io.images import MAX_PIXELS, ImageSource, as_rgb, centre_box, read_pixels, upright_size
-from latentdiff.io.stored import Stored
+from latentdiff.io.images import (
+    LARGEST_VALUE,
+    SIXTEEN_SIGNED,
+    ImageSource,
+    Values,
+    as_rgb,
+    centre_box,
+    is_negative,
+    read_pixels,
+    upright_size,
+)
+from latentdiff.io.npy import NPY_SIGNATURE, npy_shape, read_npy
+from latentdiff.io.stored import Stored, open_stored
+from latentdiff.io.tiff import TIFF_SIGNATURES, is_beyond_pillow, read_tiff, tiff_shape, tifffile_for
 from latentdiff.types import Array, Float32Array
 
-NPY_SIGNATURE = b"\x93NUMPY"
-TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF's
-BITS_PER_SAMPLE, SAMPLES_PER_PIXEL = 258, 277  # TIFF tags
+SIXTEEN_BITS = 65535  # integers of more bits with no larger value may have any range
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of one channel with more than 8 bits
 
 
@@ -40,7 +49,11 @@ def read_values(source: Stored, channels: int, value_range: tuple[float, float] 
     kind = kind_of(source)
     if kind == "pillow":
         return values_of(source, channels, str(source), value_range)
-    values = _read_npy(source) if kind == "npy" else _read_tiff(source)
+    if kind == "npy":
+        return _scaled(Values(read_npy(source)), channels, value_range, str(source))
+    values = read_tiff(source)
+    if channels == 3 and values.pixels.shape[2] == 1:
+        values = values._replace(pixels=values.pixels.repeat(3, axis=2), negative=3 * values.negative)
     return _scaled(values, channels, value_range, str(source))
 
 
@@ -48,8 +61,8 @@ def values_of(
     image: ImageSource, channels: int, name: str, value_range: tuple[float, float] | None = None
 ) -> Float32Array:
     """Read an image that Pillow can read or has read, as `read_values` does; `name` is what errors call it."""
-    pixels = read_pixels(image, lambda upright: _from_pillow(upright, channels, name), name)
-    return _scaled(pixels, channels, value_range, name)
+    values = read_pixels(image, lambda upright: _from_pillow(upright, channels), name)
+    return _scaled(values, channels, value_range, name)
 
 
 def count_channels(source: Stored) -> int:
@@ -63,7 +76,7 @@ def count_channels(source: Stored) -> int:
     kind = kind_of(source)
     if kind == "pillow":
         return read_pixels(source, lambda image: 1 if image.mode in DEEP_MODES else 3, str(source))
-    return int((_read_npy(source) if kind == "npy" else _read_tiff(source)).shape[2])
+    return (npy_shape(source) if kind == "npy" else tiff_shape(source))[2]
 
 
 def size_of(source: Stored) -> tuple[int, int]:
@@ -75,7 +88,7 @@ def size_of(source: Stored) -> tuple[int, int]:
     kind = kind_of(source)
     if kind == "pillow":
         return upright_size(source)
-    height, width, _ = (_read_npy(source) if kind == "npy" else _read_tiff(source)).shape
+    height, width, _ = npy_shape(source) if kind == "npy" else tiff_shape(source)
     return height, width
 
 
@@ -100,92 +113,56 @@ def kind_of(source: Stored) -> str:
         BadFileError: If the file can't be read.
     """
     try:
-        with source.open("rb") as stream:
+        with open_stored(source) as stream:
             start = stream.read(8)
             if start.startswith(NPY_SIGNATURE):
                 return "npy"
-            return "tiff" if start[:4] in TIFF_SIGNATURES and _beyond_pillow(stream, start) else "pillow"
+            return "tiff" if start[:4] in TIFF_SIGNATURES and is_beyond_pillow(stream, start) else "pillow"
     except OSError as error:
         raise BadFileError(f"{source} cannot be read as an image ({error.strerror}); replace it") from None
 
 
-def _beyond_pillow(stream: IO[bytes], header: bytes) -> bool:
-    """Whether Pillow would fail at a TIFF or drop channels: if it has two, more than four, or several deep ones."""
-    try:
-        # The header of a BigTIFF, whose version is 43, is 16 bytes long instead of 8.
-        tags = TiffImagePlugin.ImageFileDirectory_v2(header + (stream.read(8) if 43 in header[2:4] else b""))
-        stream.seek(tags.next)
-        tags.load(stream)
-        bits, samples = tags.get(BITS_PER_SAMPLE, (1,)), tags.get(SAMPLES_PER_PIXEL, 1)
-        return bool(samples > 4 or samples == 2 or (samples > 1 and max(bits) > 8))
-    except Exception:  # the file is damaged, which Pillow's own error describes
-        return False
-
-
-def _from_pillow(image: Image.Image, channels: int, name: str) -> Array:
-    """The pixels (H, W, C) of Pillow's image, with the values that the file has."""
+def _from_pillow(image: Image.Image, channels: int) -> Values:
+    """The values of Pillow's image: those of the file, or 8 bits of RGB or grey where these are wanted of another."""
+    negative, most = 0, None
     if channels == 3:
         pixels = np.asarray(as_rgb(image))
     elif channels == 1 and (image.mode in DEEP_MODES or image.mode == "1"):
         pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
-        if image.mode == "I":  # 32 bits, in which Pillow keeps 16-bit files
-            if not (pixels.min() >= 0 and pixels.max() <= 65535):
-                raise BadFileError(f"{name} has values from {pixels.min()} to {pixels.max()}; allowed: 0 to 65535")
+        negative, most = int(is_negative(image)), image.info.get(LARGEST_VALUE) if image.mode in DEEP_MODES else None
+        sixteen = image.mode == "I" and not image.info.get(SIXTEEN_SIGNED)  # Pillow may keep 16 bits in 32
+        if sixteen and pixels.min() >= 0 and pixels.max() <= SIXTEEN_BITS:
             pixels = pixels.astype(np.uint16)
     elif channels == 1:
         pixels = np.asarray(as_rgb(image).convert("L"))
     else:
         pixels = np.asarray(image)
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    return Values(pixels if pixels.ndim == 3 else pixels[..., None], negative, most)
 
 
-def _read_npy(source: Stored) -> Array:
-    try:
-        with source.open("rb") as stream:
-            values = np.load(stream, allow_pickle=False)
-    except Exception as error:  # the header of a damaged file may raise anything, or ask for any amount of memory
-        raise BadFileError(f"{source} cannot be read as an array ({one_line(error)}); replace it") from None
-    return _checked(values, source)
+def _scaled(values: Values, channels: int, value_range: tuple[float, float] | None, name: str) -> Float32Array:
+    """An image as float32 (H, W, C) in [-1, 1]; see `read_values` for the arguments.
 
-
-def _read_tiff(source: Stored) -> Array:
-    tifffile = _tifffile(source)
-    try:
-        with source.open("rb") as stream, tifffile.TiffFile(stream) as file:
-            series = file.series[0]
-            values = series.asarray()
-            if series.axes in ("SYX", "CYX"):
-                values = np.moveaxis(values, 0, -1)
-    except Exception as error:  # a decoder may raise anything for a damaged file
-        raise BadFileError(f"{source} cannot be read as an image ({error}); replace it") from None
-    return _checked(values, source)
-
-
-def _checked(values: Array, source: Stored) -> Array:
-    """An image (H, W) or (H, W, C) as (H, W, C); BadFileError if the array is no image or too large."""
-    if values.ndim not in (2, 3) or values.dtype.kind not in "uif" or not values.size:
-        raise BadFileError(
-            f"{source} has {values.dtype} of shape {values.shape}; numbers of shape (H, W) or (H, W, C) are read"
-        )
-    if values.shape[0] * values.shape[1] > MAX_PIXELS:
-        raise BadFileError(f"{source} has {values.shape[1]}x{values.shape[0]} pixels; allowed: {MAX_PIXELS} in all")
-    return values if values.ndim == 3 else values[..., None]
-
-
-def _scaled(values: Array, channels: int, value_range: tuple[float, float] | None, name: str) -> Float32Array:
-    """An image (H, W, C) of numbers of any type as float32 in [-1, 1]; BadFileError if C is not `channels`."""
-    if values.shape[2] != channels:
-        raise BadFileError(f"{name} has {values.shape[2]} channels where {channels} are needed; replace it")
-    floats = values.astype(np.float32)
-    low, high = value_range or (0.0, float(np.iinfo(values.dtype).max) if values.dtype.kind == "u" else 1.0)
+    Raises:
+        BadFileError: If C is not `channels`, or values are not finite or have no known range.
+    """
+    pixels, kind = values.pixels, values.pixels.dtype
+    if pixels.shape[2] != channels:
+        raise BadFileError(f"{name} has {pixels.shape[2]} channels where {channels} are needed; replace it")
+    with np.errstate(over="ignore"):  # what float32 can't hold is infinite, which is said below
+        floats = pixels.astype(np.float32)
+    largest = values.most or (np.iinfo(kind).max if kind.kind == "u" else 1)
+    low, high = value_range or (0.0, float(largest))
     least, most = float(floats.min()), float(floats.max())
     if not (np.isfinite(least) and np.isfinite(most)):
         raise BadFileError(f"{name} has values that are infinite or not numbers; replace it")
-    if value_range is None and (values.dtype.kind == "i" or least < low or most > high):
+    open_range = kind.kind == "i" or (kind.kind == "u" and kind.itemsize > 2 and 0 < most <= SIXTEEN_BITS)
+    if value_range is None and (open_range or least < low or most > np.float32(high)):
         raise BadFileError(
-            f"{name} has {values.dtype} from {least:g} to {most:g}; give value_range, the values that become -1 and 1"
+            f"{name} has {kind} from {least:g} to {most:g}; give value_range, the values that become -1 and 1"
         )
     scaled: Float32Array = ((floats - np.float32(low)) / np.float32((high - low) / 2) - 1).clip(-1, 1)
+    scaled[..., : values.negative] *= -1
     return scaled
 
 
@@ -217,16 +194,4 @@ def write_values(path: str | Path, values: Array) -> None:
         else:
             kind = "rgb" if deep.shape[2] == 3 else "minisblack"
             layout = {"planarconfig": "contig"} if deep.shape[2] > 1 else {}
-            _tifffile(path).imwrite(aside, deep if layout else deep[..., 0], photometric=kind, **layout)
-
-
-def _tifffile(path: object) -> ModuleType:
-    """The module tifffile; ConfigError, which names the file, if it is not installed."""
-    try:
-        import tifffile
-    except ImportError:
-        raise ConfigError(
-            f"{path} is a TIFF of many channels or several deep ones; install latentdiff[tiff] for it"
-        ) from None
-    module: ModuleType = tifffile
-    return module
+            tifffile_for(path).imwrite(aside, deep if layout else deep[..., 0], photometric=kind, **layout)

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from latentdiff.errors import BadFileError, LatentDiffError
-from latentdiff.io.stored import Stored
+from latentdiff.io.png import may_be_turned, without_texts
+from latentdiff.io.stored import MAX_FILE_BYTES, Stored, open_stored
+from latentdiff.types import Array
 
 Converted = TypeVar("Converted")
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 # Pillow has more, but some of those start programs (EPS), and others are hardly ever needed.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
 MAX_PIXELS = 100_000_000
-ORIENTATION, FIRST_TURNED = 0x0112, 5  # the EXIF tag, and the first of its values that swaps height and width
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap height and width
+PHOTOMETRIC = 262  # the TIFF tag that is 0 where the smallest value is white
+BITS_PER_SAMPLE, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH = 258, 339, 322, 323  # more tags of TIFFs
+UNSIGNED, SIGNED = 1, 2  # sample formats
+# What `read_pixels` says in the `info` of a TIFF: whether its smallest value is white, the largest value of fewer bits
+# than Pillow's mode has, and whether the values are signed integers of 16 bits.
+WHITE_IS_ZERO, LARGEST_VALUE, SIXTEEN_SIGNED = "white_is_zero", "largest_value", "sixteen_signed"
 
 ImageSource = str | Path | Stored | Image.Image
 
@@ -54,17 +63,24 @@ def read_pixels(source: ImageSource, convert: Callable[[Image.Image], Converted]
         BadFileError: If it can't be read as an image, has no pixels, or more than 100 megapixels.
     """
     name = name or ("image" if isinstance(source, Image.Image) else str(source))
+    with _errors_named(name):
+        if isinstance(source, Image.Image):
+            return convert(_upright(source, name))
+        with open_stored(source) as stream:
+            return _opened(stream, lambda image: convert(_upright(image, name)))
+
+
+@contextlib.contextmanager
+def _errors_named(name: str, unknown: str = "is not an image of a known kind") -> Iterator[None]:
+    """Turn whatever goes wrong with an image into a BadFileError of its name."""
     with warnings.catch_warnings():  # what Pillow warns of is either an error here or harmless
         warnings.simplefilter("ignore")
         try:
-            if isinstance(source, Image.Image):
-                return convert(_upright(source, name))
-            with open_source(source) as stream, Image.open(stream, formats=IMAGE_FORMATS) as file:
-                return convert(_upright(file, name))
+            yield
         except LatentDiffError:
             raise
         except UnidentifiedImageError:
-            raise BadFileError(f"{name} is not an image of a known kind; known: {', '.join(IMAGE_FORMATS)}") from None
+            raise BadFileError(f"{name} {unknown}; known: {', '.join(IMAGE_FORMATS)}") from None
         except Image.DecompressionBombError:
             raise BadFileError(f"{name} has too many pixels; at most {MAX_PIXELS} are read") from None
         except Exception as error:  # Pillow's decoders may raise anything for a damaged file
@@ -72,26 +88,82 @@ def read_pixels(source: ImageSource, convert: Callable[[Image.Image], Converted]
             raise BadFileError(f"{name} cannot be read as an image ({reason}); replace it") from None
 
 
-def open_source(source: str | Stored) -> IO[bytes]:
-    """Open a file for reading its bytes."""
-    return (Path(source) if isinstance(source, str) else source).open("rb")
+def _opened(stream: IO[bytes], use: Callable[[Image.Image], Converted]) -> Converted:
+    """The result of a function of the image in a file, whose pixels are not decoded before it asks for them."""
+    try:
+        with Image.open(stream, formats=IMAGE_FORMATS) as image:
+            return use(image)
+    except LatentDiffError:
+        raise
+    except ValueError:  # of a text or colour profile that is too long for Pillow, though the picture is sound
+        picture = without_texts(stream)
+        if picture is None:
+            raise
+        return _opened(picture, use)
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
     """The image turned as its EXIF orientation says; it keeps the name of the file's format."""
-    if not 0 < image.width * image.height <= MAX_PIXELS:
-        raise BadFileError(f"{name} has {image.width}x{image.height} pixels; allowed: 1 to {MAX_PIXELS} in all")
+    check_pixels(image.height, image.width, name)
+    numbers: dict[str, object] = {}
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        check_pixels(tags.get(TILE_LENGTH, 1), tags.get(TILE_WIDTH, 1), name)
+        bits, signed = max(tags.get(BITS_PER_SAMPLE, (1,))), tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == SIGNED
+        numbers = {WHITE_IS_ZERO: tags.get(PHOTOMETRIC) == 0, SIXTEEN_SIGNED: signed and bits == 16}
+        if bits < 16:
+            numbers[LARGEST_VALUE] = 2**bits - 1
     image.load()
     upright = ImageOps.exif_transpose(image)
     upright.format = image.format
+    upright.info.update(numbers)
     return upright
+
+
+def check_pixels(height: int, width: int, name: str) -> None:
+    """Raise BadFileError if an image has no pixels, or more than are read."""
+    if not 0 < width * height <= MAX_PIXELS:
+        raise BadFileError(f"{name} has {width}x{height} pixels; allowed: 1 to {MAX_PIXELS} in all")
+
+
+def checked_shape(shape: tuple[int, ...], dtype: np.dtype[Any], source: Stored) -> tuple[int, int, int]:
+    """The shape (H, W) or (H, W, C) as (H, W, C); BadFileError if it is that of no image, or too large."""
+    if len(shape) not in (2, 3) or dtype.kind not in "uif" or not math.prod(shape):
+        raise BadFileError(f"{source} has {dtype} of shape {shape}; numbers of shape (H, W) or (H, W, C) are read")
+    height, width, channels = shape if len(shape) == 3 else (*shape, 1)
+    check_pixels(height, width, str(source))
+    if height * width * channels * dtype.itemsize > MAX_FILE_BYTES:
+        raise BadFileError(
+            f"{source} has {channels} channels of {width}x{height} pixels; allowed: {MAX_FILE_BYTES} bytes"
+        )
+    return height, width, channels
+
+
+class Values(NamedTuple):
+    """The values of an image as its file has them.
+
+    Attributes:
+        pixels: The numbers (H, W, C).
+        negative: The number of channels, from the first, in which the smallest value is white.
+        most: The largest value, if it is not that of the numbers' type: 4095 of 12 bits in 16.
+    """
+
+    pixels: Array
+    negative: int = 0
+    most: int | None = None
+
+
+def is_negative(image: Image.Image) -> bool:
+    """Whether small values are bright in an image of `read_pixels`; Pillow turns those of 8 bits and fewer around."""
+    return bool(image.info.get(WHITE_IS_ZERO)) and image.mode.startswith(("I", "F"))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """An image of any mode as RGB: transparency lies on white, 16-bit grey is scaled to 8 bits.
 
     Raises:
-        ValueError: If integers of 32 bits lie outside 0 to 65535, or floats outside [0, 1].
+        ValueError: If integers of 32 bits lie outside 0 to 65535, or floats outside [0, 1], or integers of 16 bits are
+            signed.
     """
     if image.mode.startswith(("I", "F")):
         return _eight_bits(image).convert("RGB")
@@ -104,10 +176,13 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 bits or floats as grey of 8 bits."""
     grey = np.asarray(image)
-    most = 1 if image.mode == "F" else 65535
+    most = 1 if image.mode == "F" else image.info.get(LARGEST_VALUE, 65535)
+    if image.info.get(SIXTEEN_SIGNED):
+        raise ValueError("its values are signed integers, of which no range is known")
     if not (grey.min() >= 0 and grey.max() <= most):
         raise ValueError(f"its values reach from {grey.min()} to {grey.max()}, 0 to {most} can be scaled")
-    scaled = np.round(grey * np.float32(255 / most)).astype(np.uint8)
+    bright = most - grey if is_negative(image) else grey
+    scaled = np.round(bright * np.float32(255 / most)).astype(np.uint8)
     transparent = image.info.get("transparency")  # in a PNG, one grey value may stand for full transparency
     return Image.fromarray(scaled if transparent is None else np.where(grey == transparent, np.uint8(255), scaled))
 
@@ -118,12 +193,18 @@ def upright_size(path: Stored) -> tuple[int, int]:
     Raises:
         BadFileError: If it can't be read as an image.
     """
-    try:
-        with path.open("rb") as stream, Image.open(stream, formats=IMAGE_FORMATS) as file:
-            turned = file.getexif().get(ORIENTATION, 1) >= FIRST_TURNED
-            return file.size if turned else (file.height, file.width)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadFileError(f"{path} cannot be read as an image ({error}); replace it") from None
+    unknown = "cannot be read as an image, since it is of no known kind"
+    with _errors_named(str(path), unknown), open_stored(path) as stream:
+        # Pillow has turned the size of a TIFF already, and would decode the pixels of a PNG to see whether to turn it.
+        upright = {"TIFF"} if may_be_turned(stream) else {"TIFF", "PNG"}
+
+        def size(image: Image.Image) -> tuple[int, int]:
+            check_pixels(image.height, image.width, str(path))
+            turned = image.format not in upright and image.getexif().get(ORIENTATION) in TURNED
+            return image.size if turned else (image.height, image.width)
+
+        stream.seek(0)
+        return _opened(stream, size)
 
 
 def centre_box(height: int, width: int) -> tuple[int, int, int, int]:

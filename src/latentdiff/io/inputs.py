@@ -15,8 +15,14 @@ from torch import Tensor
 
 from latentdiff.errors import InputError
 from latentdiff.io.arrays import read_values, values_of
-from latentdiff.io.images import load_image, to_tensor
+from latentdiff.io.images import as_rgb, load_image, read_pixels, to_tensor
+from latentdiff.types import Array
 
+HALF = 128  # of 8 bits, from which on there is a hole, or paint
+NEARLY_WHITE, PURE_SHARE = (
+    224,
+    0.95,
+)  # at least that share of a layer's paint is nearly white or black; the rest are edges
 IMAGE_KINDS = "a path, a Pillow image, an array (H, W, 3) or a tensor (3, H, W)"
 
 
@@ -54,27 +60,71 @@ def read_image(image: object, *, channels: int = 3, name: str = "image") -> Tens
 def read_mask(mask: object, *, size: tuple[int, int] | None = None, name: str = "mask") -> Tensor:
     """Read one mask as a bool tensor (1, H, W); it is True, a hole to fill, where the brightness is at least a half.
 
+    Transparency counts as black, so that of a layer with white paint what is painted counts. A mask is read in that way
+    if what can be seen of it is white, or white and black, and at most one of its corners is opaque. Any other mask
+    that is transparent in part has more than one reading (of an opaque picture, people erase what is to be filled), and
+    is refused.
+
     Args:
         mask: A path; a Pillow image; an array (H, W) or (H, W, 1); or a tensor (H, W) or (1, H, W). The numbers are
-            bool, uint8 from 0 to 255, or floats in [0, 1].
+            bool, uint8 from 0 to 255, uint16 from 0 to 65535, or floats in [0, 1].
         size: Height and width that the mask must have; None for any.
         name: The name of the argument in errors.
 
     Raises:
-        InputError: If it is none of these, can't be read, has another size, or is uint8 with no value above 1.
+        InputError: If it is none of these, can't be read, has another size, is uint8 or uint16 with no value above 1,
+            or has a transparency of more than one reading.
     """
     if isinstance(mask, (str, Path)):
         name = f"{name} {mask}"
     if isinstance(mask, (str, Path, Image.Image)):
-        values = torch.from_numpy(np.array(load_image(mask, name).convert("L")))[None]
+        values = torch.from_numpy(read_pixels(mask, lambda image: _brightness(image, name), name))[None]
     else:
+        if isinstance(mask, np.ndarray) and mask.dtype == np.uint16 and mask.size:
+            _check_white(int(mask.max()), 65535, name)
         values = _channels_first(mask, (1,), name)
-    if values.dtype == torch.uint8 and values.max() == 1:
-        raise InputError(f"{name} has only the values 0 and 1 where 255 is white; multiply it by 255, or give bool")
+    if values.dtype == torch.uint8:
+        _check_white(int(values.max()), 255, name)
     if size is not None and tuple(values.shape[1:]) != tuple(size):
         given, needed = f"{values.shape[2]}x{values.shape[1]}", f"{size[1]}x{size[0]}"
         raise InputError(f"{name} is {given} pixels, the image {needed}; give a mask of the image's size")
     return values if values.dtype == torch.bool else _zero_to_one(values, name) >= 0.5
+
+
+def _check_white(most: int, white: int, name: str) -> None:
+    """InputError for a mask of zeros and ones, which would have no hole."""
+    if most == 1:
+        raise InputError(
+            f"{name} has only the values 0 and 1 where {white} is white; multiply it by {white}, or give bool"
+        )
+
+
+def _brightness(image: Image.Image, name: str) -> Array:
+    """The brightness of a mask, uint8 (H, W), in which transparency is black; see `read_mask`."""
+    if image.mode.startswith("I"):
+        _check_white(int(np.asarray(image).max()), 65535, name)
+    if not image.has_transparency_data:
+        return np.array(as_rgb(image).convert("L"))
+    if image.mode.startswith("I"):  # 16 bits of grey, of which one value stands for full transparency
+        opaque = np.asarray(image) != image.info["transparency"]
+        alpha, colours = opaque * np.uint8(255), np.asarray(as_rgb(image))
+    else:
+        layer = np.asarray(image.convert("RGBA"))
+        colours, alpha = layer[..., :3], layer[..., 3]
+        opaque = alpha >= HALF
+    grey = np.asarray(Image.fromarray(colours).convert("L"))
+    if opaque.all() and alpha.min() == 255:
+        return grey.copy()
+    seen = colours[opaque].astype(int)
+    white, black = seen.min(axis=-1) >= NEARLY_WHITE, seen.max(axis=-1) <= 255 - NEARLY_WHITE
+    paint = bool(white.any()) and np.mean(white | black) >= PURE_SHARE
+    if not paint or opaque[[0, 0, -1, -1], [0, -1, 0, -1]].sum() > 1:
+        raise InputError(
+            f"{name} is transparent in part, and it isn't clear what is to be filled; give it without transparency, "
+            "white where to fill and black elsewhere"
+        )
+    painted: Array = np.round(grey * (alpha / 255)).astype(np.uint8)
+    return painted
 
 
 def read_images(images: object, *, channels: int = 3, name: str = "image") -> Tensor:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentdiff.errors import InputError
-from latentdiff.io.images import read_pixels
+from latentdiff.io.images import WHITE_IS_ZERO, read_pixels
 from latentdiff.io.palettes import Colour, Palette, parse_palette
 from latentdiff.types import Array
 
@@ -141,6 +141,10 @@ def _from_image(image: Image.Image, by_colour: bool, name: str) -> tuple[Array, 
     """The class numbers (H, W) or colours (H, W, 3) of an image, and the indices if it is indexed and has colours."""
     if image.format in ("JPEG", "MPO"):
         raise InputError(f"{name} is a JPEG, whose compression changes labels; give a PNG")
+    if image.info.get(WHITE_IS_ZERO):
+        raise InputError(f"{name} is a TIFF whose value 0 is white, so that its class numbers are open; give a PNG")
+    if image.mode == "F":
+        raise InputError(f"{name} holds floats; give integers, such as a PNG has")
     if image.mode in ("L", "LA", "1") or image.mode.startswith("I") or (image.mode in ("P", "PA") and not by_colour):
         numbers = np.array(image)
         return (numbers[..., 0] if numbers.ndim == 3 else numbers), None

@@ -1,74 +1,110 @@
-"""PNG files that hold the parameters of their generation in text chunks."""
+"""The chunks of PNG files, read without decoding: the texts, and the pixels without texts that Pillow refuses."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import IO, NamedTuple
 
-from PIL import Image, PngImagePlugin
-
-from latentdiff.errors import InputError
-from latentdiff.io.files import atomic_file
-from latentdiff.types import JSON
-
-CHUNK = "latentdiff"
-READABLE_CHUNK = "parameters"  # the chunk that image viewers look for
-READABLE_NAMES = {
-    "steps": "Steps",
-    "scheduler": "Sampler",
-    "guidance_scale": "CFG scale",
-    "seed": "Seed",
-    "size": "Size",
-    "model": "Model",
-}
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+TURNING_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")  # which may say how the picture is to be turned
+LONGEST_KEY = 79
+MAX_CHUNKS = 2**20  # the pixels of a large picture lie in tens of thousands
 
 
-def write_png(image: Image.Image, path: str | Path, parameters: Mapping[str, object]) -> None:
-    """Write an image with the parameters of its generation, completely or not at all.
+class Chunk(NamedTuple):
+    """A chunk: its kind, and where its data begins and how long that is."""
 
-    The chunk `latentdiff` holds the parameters as JSON, the chunk `parameters` the lines that image viewers show.
+    kind: bytes
+    start: int
+    length: int
+
+
+def chunks(stream: IO[bytes]) -> Iterator[Chunk]:
+    """The chunks of a PNG, the first MAX_CHUNKS; none of what is no PNG. The stream may be read between them."""
+    stream.seek(0)
+    if stream.read(len(SIGNATURE)) != SIGNATURE:
+        return
+    place = len(SIGNATURE)
+    for _ in range(MAX_CHUNKS):
+        stream.seek(place)
+        head = stream.read(8)
+        if len(head) < 8:
+            return
+        length, kind = struct.unpack(">I4s", head)
+        yield Chunk(kind, place + 8, length)
+        place += length + 12  # length, kind and checksum
+
+
+def find_text(stream: IO[bytes], key: str, most: int) -> str | None:
+    """The text that a PNG has under a key, compressed or not; None if it has none, or is no PNG.
 
     Args:
-        image: The image.
-        path: The file. Its folder is made, and an existing file is replaced.
-        parameters: Names and JSON values. Viewers show `prompt`, `negative_prompt` and the names in READABLE_NAMES.
-    """
-    chunks = PngImagePlugin.PngInfo()
-    chunks.add_itxt(CHUNK, json.dumps(dict(parameters)))
-    chunks.add_itxt(READABLE_CHUNK, readable(parameters).encode("utf-8", "replace").decode("utf-8"))
-    with atomic_file(path) as aside:
-        image.save(aside, "PNG", pnginfo=chunks)
-
-
-def readable(parameters: Mapping[str, object]) -> str:
-    """The text for viewers: the prompt or prompts, and a line such as "Steps: 25, Sampler: ddim, Seed: 0"."""
-    prompt = parameters.get("prompt") or ""
-    lines = [str(text) for text in prompt] if isinstance(prompt, (list, tuple)) else [str(prompt)]
-    if parameters.get("negative_prompt"):
-        lines.append(f"Negative prompt: {parameters['negative_prompt']}")
-    known = {label: parameters[name] for name, label in READABLE_NAMES.items() if parameters.get(name) is not None}
-    return "\n".join([*lines, ", ".join(f"{label}: {value}" for label, value in known.items())])
-
-
-def read_parameters(path: str | Path) -> JSON | None:
-    """The parameters that `write_png` wrote, or None for a PNG without them.
+        stream: The file.
+        key: The key.
+        most: The bytes that it may have.
 
     Raises:
-        InputError: If the file can't be read as a PNG, or its parameters are damaged.
+        ValueError: If the PNG is cut off, or the text is too long or damaged.
     """
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            image.load()  # the text may stand behind the pixels
-            text = image.info.get(CHUNK)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as a PNG ({error}); give another file") from None
-    if text is None:
-        return None
-    try:
-        parameters = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        parameters = None
-    if not isinstance(parameters, dict):
-        raise InputError(f"{path} has damaged generation parameters; give another copy of the image")
-    return parameters
+    found, kind = None, b""
+    for kind, start, length in chunks(stream):
+        if kind in TEXTS and found is None:
+            stream.seek(start)
+            name, _, rest = stream.read(min(length, most + LONGEST_KEY + 1)).partition(b"\0")
+            if name == key.encode():
+                if length > most:
+                    raise ValueError(f"its text {key} has more than {most} bytes")
+                found = _text(kind, rest, most)
+    if kind not in (b"IEND", b""):
+        raise ValueError("it is cut off")
+    return found
+
+
+def _text(kind: bytes, data: bytes, most: int) -> str:
+    """The text of a chunk after its key."""
+    packed = kind == b"zTXt"
+    if packed:
+        data = data[1:]  # the number of the method, of which there is one
+    elif kind == b"iTXt":
+        packed, data = data[:1] == b"\1", data[2:].split(b"\0", 2)[-1]
+    if packed:
+        unpack = zlib.decompressobj()
+        try:
+            data = unpack.decompress(data, most)
+        except zlib.error as error:
+            raise ValueError(str(error)) from None
+        if unpack.unconsumed_tail:
+            raise ValueError(f"its text has more than {most} bytes")
+    return data.decode("utf-8" if kind == b"iTXt" else "latin-1")
+
+
+def without_texts(stream: IO[bytes]) -> IO[bytes] | None:
+    """A PNG without its texts and its colour profile, which Pillow refuses from 1 MiB on; None if it has neither.
+
+    What may say how the picture is to be turned stays.
+    """
+    kept, left_out = [SIGNATURE], False
+    for kind, start, length in chunks(stream):
+        stream.seek(start - 8)
+        data = stream.read(length + 12)
+        if kind == b"iCCP" or (kind in TEXTS and not data[8:].startswith(TURNING_TEXTS)):
+            left_out = True
+        else:
+            kept.append(data)
+    return io.BytesIO(b"".join(kept)) if left_out else None
+
+
+def may_be_turned(stream: IO[bytes]) -> bool:
+    """Whether a PNG has a chunk that may say how it is to be turned."""
+    for kind, start, length in chunks(stream):
+        if kind == b"eXIf":
+            return True
+        if kind in TEXTS:
+            stream.seek(start)
+            if stream.read(min(length, LONGEST_KEY + 1)).startswith(TURNING_TEXTS):
+                return True
+    return False

@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from latentdiff.errors import BadFileError
+from latentdiff.reading import open_file
+
+MAX_FILE_BYTES = 2**32
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+WRITTEN_KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # suffixes, and Pillow's names
 
 
 class Stored(Protocol):
@@ -41,7 +46,7 @@ class TarMember:
 
     def open(self, mode: Literal["rb"], /) -> IO[bytes]:
         """A stream of the file's bytes."""
-        with open(self.archive, mode) as file:
+        with open_file(self.archive) as file:
             file.seek(self.offset)
             return io.BytesIO(file.read(self.size))
 
@@ -91,14 +96,23 @@ class InMemory:
         return self.name
 
 
+def open_stored(source: Stored | str) -> IO[bytes]:
+    """A stream of the bytes of what is stored anywhere; OSError for a path of anything but a regular file."""
+    return open_file(source) if isinstance(source, (str, Path)) else source.open("rb")
+
+
 def read_into_memory(source: Stored) -> InMemory:
     """Read all bytes of a file, so that it is opened only once.
 
     Raises:
-        BadFileError: If it can't be read.
+        BadFileError: If it can't be read, or is larger than any image.
     """
     try:
-        with source.open("rb") as stream:
+        with open_stored(source) as stream:
+            size = stream.seek(0, os.SEEK_END)
+            if size > MAX_FILE_BYTES:
+                raise BadFileError(f"{source} has {size} bytes; at most {MAX_FILE_BYTES} are read as an image")
+            stream.seek(0)
             return InMemory(str(source), stream.read())
     except OSError as error:
         raise BadFileError(f"{source} cannot be read ({error.strerror}); replace it") from None

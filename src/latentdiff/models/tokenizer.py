@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import BertTokenizerFast, CLIPTokenizer
 
 from latentdiff.errors import CheckpointError
+from latentdiff.reading import read_text
 
 DATA = Path(str(importlib.resources.files("latentdiff"))) / "builtin"
 BERT_VOCABULARY = DATA / "bert-base-uncased" / "vocab.txt"
@@ -28,7 +29,7 @@ def load_tokenizer(vocabulary: str | Path, max_length: int) -> BertTokenizerFast
         CheckpointError: If the file can't be read or lacks a special token.
     """
     try:
-        tokens = Path(vocabulary).read_text(encoding="utf-8").splitlines()
+        tokens = read_text(vocabulary).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{vocabulary} cannot be read as a vocabulary ({error}); give a vocab.txt") from None
     ids = {token: number for number, token in enumerate(tokens)}

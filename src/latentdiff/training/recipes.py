@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, Self
 
 from pydantic import model_validator
@@ -96,7 +95,6 @@ class DiffusionRecipe(Recipe):
             check(not trained, "lora trains the UNet's adapter alone; leave conditioning.train_text_encoder out")
             check(not self.push_to_hub, "push_to_hub uploads a pipeline, and lora trains none; leave it out")
         if self.latent_scale is not None:
-            check(self.latent_scale < math.inf, "latent_scale is inf; it must be above 0 and finite, or null")
             check(
                 not self.given("latent_scale_images"), "latent_scale and latent_scale_images are both given; drop one"
             )

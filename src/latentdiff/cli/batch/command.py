@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from cyclopts import Parameter
 
 from latentdiff.cli.batch.plan import BatchPlan, Item, Job, make_batch_plan
-from latentdiff.cli.options import Grid, GuidanceOptions, ModelOptions, OutputOptions, SamplingOptions, Size
+from latentdiff.cli.options import Grid, GuidanceOptions, ModelOptions, OutputOptions, Size, SolverOptions
 from latentdiff.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -37,16 +38,18 @@ class ImageCommand:
         grid: Whether all images go into one.
         task: The command's own task, by which it is named.
         takes: The tasks of the models that it takes; its own by default.
+        array: Whether its images may go into one array.
     """
 
     model: ModelOptions
-    sampling: SamplingOptions = SamplingOptions()
+    sampling: SolverOptions = SolverOptions()
     output: OutputOptions = OutputOptions()
     size: Annotated[Size, Parameter(parse=False)] = None  # a flag of those commands that say so
     guidance: Annotated[GuidanceOptions | None, Parameter(parse=False)] = None
     grid: Annotated[Grid, Parameter(parse=False)] = False
     task: ClassVar[str]
     takes: ClassVar[tuple[str, ...]] = ()
+    array: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -55,15 +58,22 @@ class ImageCommand:
 
     def plan(self) -> BatchPlan:
         """All that will be made; InputError for what can be told to be wrong without the model."""
-        return make_batch_plan(self.sampling, self.output, self.items(), self.file_name, self.grid)
+        return make_batch_plan(self.sampling, self.output, self.items(), self.file_name, self.grid, self.array)
+
+    def asked(self, plan: BatchPlan) -> dict[str, object]:
+        """All that images depend on and that is known before the model is loaded, as JSON values."""
+        options = (self.model, self.sampling, self.guidance)
+        values = {name: value for part in options if part is not None for name, value in vars(part).items()}
+        others = {"seed": plan.seed_text, "size": self.size, "num_images": None, "batch_size": None, "device": None}
+        return dict(json.loads(json.dumps({**values, **others})))
 
     def items(self) -> Sequence[Item]:
         """The inputs; every one is used with every seed."""
         raise NotImplementedError
 
     def file_name(self, number: int, item: Item, seed: int, several: bool) -> str:
-        """The name of image `number` in the output folder; `several` if there is more than one seed."""
-        return f"{number:05d}-{item.name}-seed{seed}.png"
+        """The name of image `number` in the output folder, without suffix; `several` if there is more than one seed."""
+        return f"{number:05d}-{item.name}-seed{seed}"
 
     def read(self, job: Job) -> Arguments:
         """A job's arguments of the pipeline as far as they can be read without it; arrays are grouped by shape.
@@ -82,12 +92,16 @@ class ImageCommand:
         return inputs
 
     def arguments(self) -> Arguments:
-        """Further arguments of every call; those that aren't None are told in the PNG file, too."""
+        """Further arguments of every call; those that aren't None are told in the image's file, too."""
         return {}
 
     def record(self, job: Job) -> dict[str, object]:
-        """What a PNG file says of the job's input, under the names of the command's own parameters."""
+        """What an image's file says of the job's input, under the names of the command's own parameters."""
         return {}
+
+    def class_number(self, job: Job) -> int | None:
+        """The number of the class that an image in an array is of; None if there are no classes."""
+        return None
 
     def finish(self, job: Job, image: Image) -> Image:
         """What is written of an image."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 from cyclopts import Parameter
 
@@ -15,12 +14,12 @@ from latentdiff.cli.batch.command import ImageCommand
 from latentdiff.cli.batch.plan import Item, Job
 from latentdiff.cli.options import DEFAULT_FOLDER
 from latentdiff.errors import InputError
+from latentdiff.io.stored import IMAGE_SUFFIXES
+from latentdiff.reading import parse_json, read_text
 from latentdiff.types import JSON
 
 if TYPE_CHECKING:
     import numpy as np
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 ImagePaths = Annotated[list[str], Parameter(name="PATH", help="Image files, or folders of them.")]
 
@@ -35,7 +34,7 @@ class FileCommand(ImageCommand):
     """
 
     inputs: ClassVar[str] = "image"
-    suffixes: ClassVar[tuple[str, ...]] = IMAGE_SUFFIXES
+    suffixes: ClassVar[Collection[str]] = IMAGE_SUFFIXES
 
     def items(self) -> Sequence[Item]:
         """An item for each file."""
@@ -48,14 +47,14 @@ class FileCommand(ImageCommand):
 
     def file_name(self, number: int, item: Item, seed: int, several: bool) -> str:
         """The input's name."""
-        return f"{item.name}-seed{seed}.png" if several else f"{item.name}.png"
+        return f"{item.name}-seed{seed}" if several else item.name
 
     def record(self, job: Job) -> dict[str, object]:
         """The file's name."""
         return {self.inputs: job.item.file}
 
 
-def read_pixels(job: Job) -> np.ndarray:
+def pixels_of(job: Job) -> np.ndarray:
     """The pixels (H, W, 3) of a job's image file."""
     import numpy as np
 
@@ -68,7 +67,7 @@ def read_pixels(job: Job) -> np.ndarray:
 def find_files(
     given: Sequence[str], suffixes: Collection[str], output: Path, others: Sequence[Path] = ()
 ) -> list[Item]:
-    """The files that are given, and those in the folders that are, sorted, without what is hidden.
+    """The files that are given, and those in the folders that are, sorted, without what is hidden; links are followed.
 
     Args:
         given: Paths of files and folders.
@@ -95,26 +94,39 @@ def find_files(
 def _search(folder: Path, suffixes: Collection[str], output: Path, others: Sequence[Path]) -> list[Path]:
     if folder.resolve() == output.resolve():
         raise InputError(f"{folder} is both input and --output; choose another --output")
-    found, hidden = [], {path.resolve() for path in (output, *others)}
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if name[0] != "." and (Path(parent) / name).resolve() not in hidden]
-        found += [Path(parent) / name for name in names if name[0] != "." and Path(name).suffix.lower() in suffixes]
+    # No folder is read twice, whatever links lead to it, nor one that holds this one; real folders come before links.
+    seen = {path.resolve() for path in (output, *others, *folder.resolve().parents)}
+    found, folders, links = [], [folder], list[Path]()
+    while folders or links:
+        parent = folders.pop(0) if folders else links.pop(0)
+        if parent.resolve() in seen:
+            continue
+        seen.add(parent.resolve())
+        try:
+            entries = sorted(os.scandir(parent), key=lambda entry: entry.name)
+        except OSError as error:
+            reason = f"cannot be searched ({error.strerror}); make it readable, or give another"
+            raise InputError(f"{parent} {reason}") from None
+        for entry in entries:
+            path = parent / entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(path)
+            elif path.suffix.lower() in suffixes:
+                found.append(path)
     if not found:
         raise InputError(f"{folder} holds no file of a known kind; known: {', '.join(suffixes)}")
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
-def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename} cannot be searched ({error.strerror}); make it readable, or give another")
-
-
-def read_json(path: str | Path, kinds: tuple[type, ...], what: str) -> JSON | list[object]:
+def read_json_file(path: str | Path, kinds: tuple[type, ...], what: str) -> JSON | list[object]:
     """The value in a JSON file, of one of `kinds`; InputError, which says that it must be `what`, else."""
     try:
-        value: JSON | list[object] = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = parse_json(read_text(path))
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path} cannot be read as JSON ({reason}); it must be {what}") from None
     if not isinstance(value, kinds):
         raise InputError(f"{path} is other JSON than needed; it must be {what}")
-    return value
+    return cast("JSON | list[object]", value)

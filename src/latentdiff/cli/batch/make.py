@@ -35,6 +35,7 @@ def image_command(kind: Callable[..., ImageCommand]) -> Callable[..., None]:
 def make_images(command: ImageCommand) -> None:
     """Make and write a command's images; everything that can be checked is checked before the model is loaded."""
     quiet = command.output.quiet
+    console.announce(f"loading {command.model.model}", quiet)
     with console.quiet_libraries(quiet) as complain, flags_named():
         plan = command.plan()
         from latentdiff.cli.batch.runner import Runner

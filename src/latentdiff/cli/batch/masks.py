@@ -10,9 +10,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from latentdiff.cli.batch.command import Arguments
-from latentdiff.cli.batch.files import IMAGE_SUFFIXES, FileCommand, ImagePaths, read_pixels
+from latentdiff.cli.batch.files import FileCommand, ImagePaths, pixels_of
 from latentdiff.cli.batch.plan import Item, Job
 from latentdiff.errors import InputError
+from latentdiff.io.stored import IMAGE_SUFFIXES
 
 MaskPath = Annotated[
     str,
@@ -49,7 +50,7 @@ class MaskedCommand(FileCommand):
         """The image and its mask."""
         from latentdiff.io.inputs import read_mask
 
-        pixels = read_pixels(job)
+        pixels = pixels_of(job)
         if self.mask is None:
             return {"image": pixels}
         holes = read_mask(job.item.source, size=(pixels.shape[0], pixels.shape[1]))[0].numpy()

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentdiff.cli.batch import processes
-from latentdiff.cli.options import DEFAULT_FOLDER, OutputOptions, SamplingOptions
+from latentdiff.cli.options import DEFAULT_FOLDER, OutputOptions, SolverOptions
 from latentdiff.errors import InputError
 from latentdiff.io.files import check_writable
+from latentdiff.io.stored import WRITTEN_KINDS
 
 MAX_IMAGES = 100_000
-OTHER_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+UNWRITTEN_SUFFIXES = {".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".npy"}
+ARRAY_SUFFIX = ".npz"
+ENDINGS = "give a name that ends in .png, .jpg or .webp"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,7 @@ class BatchPlan:
         jobs: One for each item and seed.
         grid: The file that shows all of them, if they are not written singly.
         folder: Where the files go, in which those that exist are kept; None for a single file.
+        array: The `.npz` file that holds all of them, if they are not written singly.
     """
 
     items: Sequence[Item]
@@ -68,6 +72,7 @@ class BatchPlan:
     jobs: Sequence[Job]
     grid: Path | None = None
     folder: Path | None = None
+    array: Path | None = None
 
     @property
     def seed_text(self) -> str:
@@ -80,11 +85,12 @@ class BatchPlan:
 
 
 def make_batch_plan(
-    sampling: SamplingOptions,
+    sampling: SolverOptions,
     output_options: OutputOptions,
     items: Sequence[Item],
     file_name: Callable[[int, Item, int, bool], str],
     grid: bool,
+    array: bool = False,
 ) -> BatchPlan:
     """The plan of a command.
 
@@ -94,30 +100,34 @@ def make_batch_plan(
         items: Its inputs.
         file_name: The name in a folder of an image, by its number, item and seed, and whether there are several seeds.
         grid: Whether all images go into one.
+        array: Whether they may go into one array.
 
     Raises:
         InputError: If seeds or output path are not valid; nothing has been written.
     """
-    output, overwrite = output_options.output, output_options.overwrite
+    output, overwrite, suffix = output_options.output, output_options.overwrite, output_options.suffix()
     seeds = choose_seeds(sampling.seed, sampling.num_images)
     if len(items) * (seeds.stop - seeds.start) > MAX_IMAGES:
         raise InputError(f"{len(items)} inputs times the seeds are over {MAX_IMAGES} images; split them into runs")
     pairs = [(item, seed) for item in items for seed in seeds]
     if grid:
-        path = Path(output or f"{items[0].name}-seed{seeds.start}-grid.png")
-        if path.suffix.lower() != ".png":
-            raise InputError(f"--output is {output!r}; a grid is one PNG file, give a name that ends in .png")
+        path = Path(output or f"{items[0].name}-seed{seeds.start}-grid{suffix}")
+        if path.suffix.lower() not in WRITTEN_KINDS:
+            raise InputError(f"--output is {output!r}; a grid is one image file, {ENDINGS}")
         if processes.count() > 1:
             raise InputError("--grid is given to several processes; let one make it")
         _check_new(path, overwrite)
         return BatchPlan(items, seeds, [Job(*pair, None) for pair in pairs], grid=path)
-    single = _single_file(output, pairs)
+    if output is not None and Path(output).suffix.lower() == ARRAY_SUFFIX:
+        return _array_plan(Path(output), output_options, items, seeds, array)
+    single = _single_file(output, suffix, pairs)
     if single is not None:
         _check_outputs([single], items)
         _check_new(single, overwrite)
         return BatchPlan(items, seeds, [Job(*pairs[0], single)])
     folder = Path(output or DEFAULT_FOLDER)
-    paths = [folder / file_name(number, *pair, len(seeds) > 1) for number, pair in enumerate(pairs)]
+    names = [file_name(number, *pair, len(seeds) > 1) for number, pair in enumerate(pairs)]
+    paths = [folder / f"{name}{suffix}" for name in names]
     _check_outputs(paths, items)
     jobs = [Job(*pair, path) for pair, path in zip(pairs, paths, strict=True)]
     return BatchPlan(items, seeds, jobs, folder=folder)
@@ -151,17 +161,32 @@ def slug(text: str) -> str:
     return re.sub(r"[\W_]+", "-", text.lower())[:40].strip("-") or "image"
 
 
-def _single_file(output: str | None, pairs: Sequence[tuple[Item, int]]) -> Path | None:
+def _array_plan(
+    path: Path, output_options: OutputOptions, items: Sequence[Item], seeds: range, allowed: bool
+) -> BatchPlan:
+    """The plan of images that go into one array."""
+    if not allowed:
+        raise InputError(f"--output is {path}; only latentdiff sample writes arrays, {ENDINGS}, or a folder")
+    if output_options.format is not None:
+        raise InputError(
+            f"--output is {path}, an array, but --format is {output_options.format}; leave one of them out"
+        )
+    _check_new(path, output_options.overwrite)
+    return BatchPlan(items, seeds, [Job(item, seed, None) for item in items for seed in seeds], array=path)
+
+
+def _single_file(output: str | None, suffix: str, pairs: Sequence[tuple[Item, int]]) -> Path | None:
     """The one file to write, or None if a folder is to be filled."""
     if output is None:
         item, seed = pairs[0]
-        return Path(f"{Path(item.name).name}-seed{seed}.png") if len(pairs) == 1 else None
-    suffix = Path(output).suffix.lower()
-    if suffix in OTHER_IMAGE_SUFFIXES:
-        raise InputError(f"--output is {output!r}; images are written as PNG, give a name that ends in .png")
-    if suffix == ".png" and len(pairs) > 1:
+        return Path(f"{Path(item.name).name}-seed{seed}{suffix}") if len(pairs) == 1 else None
+    if Path(output).suffix.lower() in UNWRITTEN_SUFFIXES:
+        raise InputError(f"--output is {output!r}; images are written as PNG, JPEG or WebP, {ENDINGS}")
+    if Path(output).suffix.lower() not in WRITTEN_KINDS:
+        return None
+    if len(pairs) > 1:
         raise InputError(f"--output is one file, {output}, for {len(pairs)} images; give a folder or --grid")
-    return Path(output) if suffix == ".png" else None
+    return Path(output)
 
 
 def _check_new(path: Path, overwrite: bool) -> None:

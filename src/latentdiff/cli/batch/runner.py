@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from PIL.Image import Image
 
 from latentdiff.cli.batch import processes
+from latentdiff.cli.batch.array_file import ArrayFile, Placed
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import BatchPlan, Item, Job
 from latentdiff.cli.batch.sampler import Sampler, shapes
 from latentdiff.errors import InputError, LatentDiffError, TooLargeError
-from latentdiff.io.png import write_png
+from latentdiff.io.generated import write_image
 from latentdiff.viz.grid import image_grid
 
 Inputs = dict[Job, Arguments]
@@ -31,6 +32,8 @@ class Runner:
 
     def __init__(self, command: ImageCommand, plan: BatchPlan, complain: Callable[[str], None]) -> None:
         self.command, self.plan, self.complain = command, plan, complain
+        self.array = None if plan.array is None else ArrayFile(plan.array, len(plan.jobs), command.asked(plan))
+        self.places = {job: place for place, job in enumerate(plan.jobs)} if self.array else {}
         self.sampler: Sampler | None = None
         self.failed: set[Item] = set()
         self.made = self.kept = 0
@@ -48,15 +51,16 @@ class Runner:
         if self.plan.grid is not None:
             yield self._write_grid()
         if self.kept:
-            yield f"{self.plan.folder}: {self.made} made, {self.kept} existed already"
+            yield f"{self.plan.folder or self.plan.array}: {self.made} made, {self.kept} existed already"
         processes.wait_for_others()
+        if self.array is not None and processes.rank() == 0:
+            yield self._finish_array(self.array)
         if self.failed:
             items = {job.item for jobs in batches for job in jobs}
             raise InputError(f"{len(self.failed)} of {len(items)} files failed")
 
     def _batch(self, jobs: Sequence[Job]) -> Iterator[str]:
-        overwrite = self.command.output.overwrite
-        wanted = {job for job in jobs if job.path is None or overwrite or not job.path.exists()}
+        wanted = {job for job in jobs if self._is_wanted(job)}
         self.kept += len(jobs) - len(wanted)
         inputs: Inputs = {job: {} for job in jobs} if wanted else {}
         inputs = self._each(inputs, lambda job, _: self._read(job))
@@ -67,6 +71,11 @@ class Runner:
                 group = {job: given for job, given in inputs.items() if shapes(given) == shape}
                 if wanted & group.keys():
                     yield from self._write(sampler, group, wanted)
+
+    def _is_wanted(self, job: Job) -> bool:
+        if self.array is not None:
+            return not self.array.has(self.places[job])
+        return job.path is None or self.command.output.overwrite or not job.path.exists()
 
     def _read(self, job: Job) -> Arguments:
         if isinstance(job.item.source, InputError):
@@ -103,14 +112,24 @@ class Runner:
             for job in group:
                 self._fail(job, error)
             return
+        if self.array is not None:
+            made = [(job, image) for job, image in zip(group, images, strict=True) if job in wanted]
+            self.array.put([Placed(self.places[job], image, self.command.class_number(job)) for job, image in made])
+            self.made += len(made)
+            return
         for job, image in zip(group, images, strict=True):
             if job.path is None:
                 self.cells.append(image)
             elif job in wanted:
                 parameters = sampler.parameters(image, self.command.record(job), job.seed)
-                write_png(self.command.finish(job, image), job.path, parameters)
+                write_image(self.command.finish(job, image), job.path, parameters)
                 self.made += 1
                 yield f"{job.path}\tseed {job.seed}"
+
+    def _finish_array(self, array: ArrayFile) -> str:
+        if array.finish():
+            return f"{array.path}\tseed {self.plan.seed_text}"
+        return f"{array.folder}: some images are missing; run the same command again when all processes have ended"
 
     def _write_grid(self) -> str:
         plan, sampler = self.plan, self._loaded()
@@ -120,5 +139,5 @@ class Runner:
         if len(records) > 1:
             record = {name: [values[name] for values in records] for name in record}
         parameters = sampler.parameters(self.cells[0], record, plan.seed_text)
-        write_png(image_grid(self.cells, columns=len(plan.seeds)), plan.grid, {**parameters, "grid": True})
+        write_image(image_grid(self.cells, columns=len(plan.seeds)), plan.grid, {**parameters, "grid": True})
         return f"{plan.grid}\tseed {plan.seed_text}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from latentdiff import __version__
 from latentdiff.cli.batch import processes
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import Job
+from latentdiff.cli.models import model_of_run
 from latentdiff.cli.options import ModelOptions
 from latentdiff.errors import InputError, TooLargeError
 from latentdiff.pipelines.base import DiffusionPipeline
@@ -40,8 +42,7 @@ class Sampler:
         self._check_guidance(loaded)
         self.pipeline = command.prepare(loaded)
         self.guidance, self.windows = self._guidance(), self._windows()
-        if self.sampling.scheduler is not None:
-            self.pipeline.set_scheduler(self.sampling.scheduler)
+        self._set_scheduler()
         self.pipeline.set_progress_bar_config(leave=False)
         self.pipeline.to(device)
 
@@ -59,6 +60,20 @@ class Sampler:
         scaled = self.command.guidance is not None and self.command.guidance.guidance_scale not in (None, 1)
         if scaled and embedder is not None and embedder.config.null_class is None:
             raise InputError(f"{self.name} has no null class and no use for --guidance-scale; leave it out")
+
+    def _set_scheduler(self) -> None:
+        """Take the named solver and spacing; InputError for a solver that spaces no timesteps."""
+        name, spacing, current = self.sampling.scheduler, self.sampling.timestep_spacing, self.pipeline.scheduler
+        if spacing is None:
+            if name is not None:
+                self.pipeline.set_scheduler(name)
+            return
+        kind = type(current) if name is None else SCHEDULERS.get(name)
+        takes = inspect.signature(kind).parameters
+        if "timestep_spacing" not in takes:
+            raise InputError(f"--timestep-spacing is {spacing}, but {kind.__name__} chooses its own; leave it out")
+        kept = {key: value for key, value in current.config.items() if key in takes} if name is None else {}
+        self.pipeline.set_scheduler(kind, **{**kept, "timestep_spacing": spacing})
 
     def _guidance(self) -> Arguments:
         """The options of classifier-free guidance, their defaults filled in; none for a command or model without."""
@@ -98,6 +113,8 @@ class Sampler:
                 **size,
                 num_inference_steps=self.sampling.steps,
                 eta=self.sampling.eta,
+                temperature=self.sampling.temperature,
+                quantize_denoised=self.sampling.quantize_denoised,
                 windows=self.windows,
                 seed=[job.seed for job in jobs],
             ).images
@@ -128,7 +145,10 @@ class Sampler:
             "seed": seed,
             "steps": sampling.steps,
             "scheduler": scheduler_name(self.pipeline.scheduler),
+            "timestep_spacing": sampling.timestep_spacing,
             "eta": sampling.eta,
+            "temperature": None if sampling.temperature == 1 else sampling.temperature,
+            "quantize_denoised": sampling.quantize_denoised or None,
             **self.guidance,
             **({"window": windows.size, "window_overlap": windows.overlap} if windows else {}),
             "wrap": sampling.wrap or None,
@@ -155,7 +175,7 @@ def default_scale(pipeline: DiffusionPipeline) -> float | None:
 
 def load(options: ModelOptions) -> DiffusionPipeline:
     """The pipeline of a model, in the named precision."""
-    model, revision = options.model, options.revision
+    model, revision = model_of_run(options.model), options.revision
     if revision is not None and (model.startswith("builtin:") or Path(model).is_dir()):
         raise InputError(f"--revision is {revision!r}, but {model} is not on the hub; leave it out")
     pipeline: DiffusionPipeline = DiffusionPipeline.from_pretrained(

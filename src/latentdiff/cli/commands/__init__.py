@@ -5,7 +5,7 @@ Each is a function, whose parameters are the command's flags and whose docstring
 
 IMAGE_COMMANDS = {
     "generate": "latentdiff.cli.commands.generate:generate",
-    "sample": "latentdiff.cli.commands.sample:sample",
+    "sample": "latentdiff.cli.commands.sample:sample_many",
     "class": "latentdiff.cli.commands.class_:class_",
     "layout": "latentdiff.cli.commands.layout:layout",
     "semantic": "latentdiff.cli.commands.semantic:semantic",

@@ -9,6 +9,7 @@ from typing import Literal
 from cyclopts import Parameter
 
 from latentdiff.cli import console
+from latentdiff.cli.models import model_of_run
 from latentdiff.cli.options import DType, Flag, flag
 from latentdiff.errors import InputError, LatentDiffError
 from latentdiff.io.files import atomic_folder, check_writable
@@ -48,6 +49,8 @@ def convert(source: str, out: str, /, *, options: ConvertOptions = ConvertOption
             folder, a hub id, or builtin:NAME.
         out: The folder to make.
     """
+    console.announce(f"reading {source}", options.quiet)
+    source = model_of_run(source)
     from latentdiff.conversion.convert import check_output_is_new
 
     folder = check_writable(out)

@@ -8,7 +8,6 @@ from json import dumps
 from pathlib import Path
 from typing import Annotated, Unpack
 
-import yaml
 from cyclopts import Parameter
 
 from latentdiff.cli import console
@@ -19,6 +18,7 @@ from latentdiff.cli.recipes import recipe_flags
 from latentdiff.config import load_recipe
 from latentdiff.data.options import DataOptions
 from latentdiff.errors import InputError
+from latentdiff.reading import parse_yaml, read_text
 from latentdiff.training.recipes import Recipe
 from latentdiff.types import JSON
 
@@ -49,6 +49,7 @@ def check(
         json: Print JSON, with all files and counts.
         quiet: Show no progress.
     """
+    console.announce(f"reading {source}", quiet)
     from latentdiff.data.check import check_data
     from latentdiff.data.preview import preview
     from latentdiff.io.files import atomic_file, check_writable
@@ -83,8 +84,9 @@ def read_options(source: str, flags: Mapping[str, str]) -> tuple[DataOptions, Re
     if path.suffix not in (".yaml", ".yml"):
         return load_recipe(DataOptions, None, {"train_data_dir": source, **flags}), None
     try:
-        given = set(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        values = parse_yaml(read_text(path))
+        given = set(values) if isinstance(values, dict) else set()
+    except (OSError, ValueError):
         given = set()  # what is wrong with it is said below
     kind = min((stage.recipe for stage in STAGES.values()), key=lambda recipe: len(given - set(recipe.model_fields)))
     recipe = load_recipe(kind, path, {f"data.{name}": value for name, value in flags.items()})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -19,6 +18,7 @@ from latentdiff.cli.options import (
     TextGuidanceOptions,
 )
 from latentdiff.errors import InputError
+from latentdiff.reading import read_text
 
 if TYPE_CHECKING:
     from latentdiff.pipelines.base import DiffusionPipeline
@@ -84,7 +84,7 @@ def read_prompts(given: Sequence[str], file: str | None) -> list[str]:
     if given:
         raise InputError(f"prompt {given[0]!r} and --prompts are both given; give one of them")
     try:
-        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(file).splitlines()
     except UnicodeDecodeError:
         raise InputError(f"{file} is not UTF-8 text; save it as UTF-8, one prompt a line") from None
     except OSError as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from json import dumps
 
 from latentdiff.cli import console
+from latentdiff.cli.models import model_of_run
 from latentdiff.cli.options import Flag
 from latentdiff.cli.replay import command
 from latentdiff.types import JSON
@@ -16,13 +17,15 @@ Describe = Callable[[str], JSON]
 def info(target: str, /, *, json: Flag = False) -> None:
     """Show what a model or an image is.
 
-    A model is told by its components, a PNG file of `latentdiff generate` by how it was made. Weights are not loaded;
+    A model is told by its components, an image of `latentdiff generate` by how it was made. Weights are not loaded;
     a hub model is downloaded into the hub's cache first.
 
     Args:
-        target: A model folder, a checkpoint file, builtin:NAME, a hub id, or a generated PNG file.
+        target: A model folder, a checkpoint file, builtin:NAME, a hub id, or a generated image.
         json: Print JSON.
     """
+    console.announce(f"reading {target}")
+    target = model_of_run(target)
     with console.quiet_libraries(quiet=False):
         describe = next(describe for recognise, describe in targets() if recognise(target))
         facts = describe(target)
@@ -39,7 +42,7 @@ def targets() -> list[tuple[Callable[[str], bool], Describe]]:
     from latentdiff.inspection import picture
 
     return [
-        (picture.is_png, picture.describe_png),
+        (picture.is_picture, picture.describe_picture),
         (describe_checkpoint.is_checkpoint, describe_checkpoint.describe_checkpoint),
         (describe_model.is_component, describe_model.describe_component),
         (lambda target: True, describe_model.describe_pipeline),

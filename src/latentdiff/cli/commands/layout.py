@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from latentdiff.cli.batch.command import Arguments
-from latentdiff.cli.batch.files import FileCommand, read_json
+from latentdiff.cli.batch.files import FileCommand, read_json_file
 from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.plan import Item, Job
 from latentdiff.cli.options import (
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 
     from latentdiff.pipelines.base import DiffusionPipeline
 
-KINDS = 'COCO annotations, or {"objects": [{"class": "dog", "box": [x, y, width, height]}]} in parts of the sides'
+LAYOUT_FORMS = (
+    'COCO annotations, or {"objects": [{"class": "dog", "box": [x, y, width, height]}]} in parts of the sides'
+)
 LEAST_SIDE = 256  # of a picture with boxes, so that their labels can be read
 
 
 @dataclass(eq=False, kw_only=True)
-class Layout(FileCommand):
+class Layouts(FileCommand):
     """Make images of objects in boxes.
 
     A JSON file holds COCO annotations, of which each image is a layout, or
@@ -54,11 +56,11 @@ class Layout(FileCommand):
 
     def items(self) -> Sequence[Item]:
         """An item for each layout: one of a file, or one for each image of COCO annotations."""
-        return [layout for item in super().items() for layout in read_layouts(item)]
+        return [layout for item in super().items() for layout in layouts_in(item)]
 
     def read(self, job: Job) -> Arguments:
         """Objects with boxes relative to the image, as corners."""
-        return {"layouts": read_objects(job.item)}
+        return {"layouts": objects_in(job.item)}
 
     def fit(self, pipe: DiffusionPipeline, job: Job, inputs: Arguments) -> Arguments:
         """The objects, if the model knows their classes and takes so many."""
@@ -73,7 +75,7 @@ class Layout(FileCommand):
         """The file's name, and what it says."""
         assert job.item.path is not None
         draw = {"draw": True} if self.draw else {}
-        return {"layout": job.item.path.name, "objects": read_objects(job.item), **draw}
+        return {"layout": job.item.path.name, "objects": objects_in(job.item), **draw}
 
     def finish(self, job: Job, image: Image) -> Image:
         """The image, or it and its boxes."""
@@ -83,22 +85,22 @@ class Layout(FileCommand):
         from latentdiff.viz.grid import image_grid
 
         large = image_grid([image], scale=max(1, -(-LEAST_SIDE // min(image.size))))
-        return image_grid([large, draw_boxes(large, read_objects(job.item), box_format="xyxy")], columns=2)
+        return image_grid([large, draw_boxes(large, objects_in(job.item), box_format="xyxy")], columns=2)
 
 
-layout = image_command(Layout)
+layout = image_command(Layouts)
 
 
-def read_layouts(item: Item) -> list[Item]:
-    """The layouts of a file: what `read_objects` takes, or the error of a file that holds none."""
+def layouts_in(item: Item) -> list[Item]:
+    """The layouts of a file: what `objects_in` takes, or the error of a file that holds none."""
     assert item.path is not None
     try:
-        content = read_json(item.path, (dict,), KINDS)
+        content = read_json_file(item.path, (dict,), LAYOUT_FORMS)
         assert isinstance(content, dict)
         if "annotations" in content:
             return _coco(item, content)
         if not isinstance(content.get("objects"), list):
-            raise InputError(f'{item.path} has no list of "objects"; it must hold {KINDS}')
+            raise InputError(f'{item.path} has no list of "objects"; it must hold {LAYOUT_FORMS}')
     except InputError as error:
         return [Item(item.name, error, item.path)]
     return [Item(item.name, content, item.path)]
@@ -123,11 +125,11 @@ def _coco(item: Item, content: JSON) -> list[Item]:
             layouts[id_text(entry["image_id"])]["objects"].append({**shown, **crowd})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{item.path} is no COCO file ({type(error).__name__} {error}); it must hold {KINDS}"
+            f"{item.path} is no COCO file ({type(error).__name__} {error}); it must hold {LAYOUT_FORMS}"
         ) from None
     if not layouts or len(layouts) < len(names):
         fault = "two images of one id" if layouts else 'no "images"'
-        raise InputError(f"{item.path} has {fault}; it must hold {KINDS}")
+        raise InputError(f"{item.path} has {fault}; it must hold {LAYOUT_FORMS}")
     parent = Path(item.name).parent
     return [
         Item((parent / name).as_posix(), layout, item.path)
@@ -135,7 +137,7 @@ def _coco(item: Item, content: JSON) -> list[Item]:
     ]
 
 
-def read_objects(item: Item) -> list[JSON]:
+def objects_in(item: Item) -> list[JSON]:
     """The objects of a layout, their boxes as corners relative to the image.
 
     Raises:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.make import image_command
-from latentdiff.cli.batch.plan import Item, Job
+from latentdiff.cli.batch.plan import BatchPlan, Item, Job
 from latentdiff.cli.commands.labels import Label, all_labels, parse_labels, resolve_label
 from latentdiff.cli.options import (
     FirstSeedOptions,
@@ -18,6 +18,7 @@ from latentdiff.cli.options import (
     Size,
 )
 from latentdiff.errors import InputError
+from latentdiff.labels import class_number
 
 if TYPE_CHECKING:
     from latentdiff.pipelines.base import DiffusionPipeline
@@ -28,7 +29,8 @@ class Sample(ImageCommand):
     """Make many images by seed, such as 50000 for FID.
 
     Those that exist are kept, so an interrupted run goes on. With a class-conditional model, seeds take the classes
-    in turn. Files in a folder are called SEED.png, of six digits.
+    in turn. Files in a folder are called SEED.png, of six digits; an --output that ends in .npz holds all images as the
+    array arr_0, and the numbers of their classes as arr_1.
 
     Attributes:
         label: Names, else numbers, or ranges such as "0-999": seed s shows number s modulo their count (default: all).
@@ -40,10 +42,12 @@ class Sample(ImageCommand):
     guidance: GuidanceOptions = GuidanceOptions()
     task = "unconditional"
     takes = ("unconditional", "class-to-image")
+    array = True
 
     def __post_init__(self) -> None:
         self.given = parse_labels(self.label or [])
         self.labels: list[Label] = []
+        self.numbers: list[int] = []  # of the labels, once the model has said them
 
     def items(self) -> Sequence[Item]:
         """One, which has all seeds."""
@@ -51,7 +55,7 @@ class Sample(ImageCommand):
 
     def file_name(self, number: int, item: Item, seed: int, several: bool) -> str:
         """The seed, by which several runs fill one folder."""
-        return f"{seed:06d}.png"
+        return f"{seed:06d}"
 
     def prepare(self, pipe: DiffusionPipeline) -> DiffusionPipeline:
         """The pipeline, if it knows all classes; by default all but the null class are taken."""
@@ -60,6 +64,8 @@ class Sample(ImageCommand):
             raise InputError(f"{self.model.model} is unconditional and has no use for --label; leave it out")
         if embedder is not None:
             self.labels = [resolve_label(pipe, label) for label in self.given] or all_labels(pipe)
+            config = embedder.config
+            self.numbers = [class_number(label, config.num_classes, config.class_names) for label in self.labels]
         return pipe
 
     def fit(self, pipe: DiffusionPipeline, job: Job, inputs: Arguments) -> Arguments:
@@ -70,8 +76,16 @@ class Sample(ImageCommand):
         """The seed's class."""
         return {"label": self._label(job)} if self.labels else {}
 
+    def asked(self, plan: BatchPlan) -> dict[str, object]:
+        """All that images depend on, the classes among it."""
+        return {**super().asked(plan), "label": self.label}
+
+    def class_number(self, job: Job) -> int | None:
+        """The number of the seed's class."""
+        return self.numbers[job.seed % len(self.numbers)] if self.numbers else None
+
     def _label(self, job: Job) -> Label:
         return self.labels[job.seed % len(self.labels)]
 
 
-sample = image_command(Sample)
+sample_many = image_command(Sample)

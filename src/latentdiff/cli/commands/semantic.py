@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 from cyclopts import Parameter
 
 from latentdiff.cli.batch.command import Arguments
-from latentdiff.cli.batch.files import FileCommand, read_json
+from latentdiff.cli.batch.files import FileCommand, read_json_file
 from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.plan import Job
 from latentdiff.cli.options import Size
@@ -41,7 +41,7 @@ class Semantic(FileCommand):
 
     def __post_init__(self) -> None:
         given = self.palette
-        colours = None if given is None else read_json(given, (dict, list), "a map of colours")
+        colours = None if given is None else read_json_file(given, (dict, list), "a map of colours")
         self.colours = cast("Palette | None", colours)  # what it holds is checked where it is used
 
     def fit(self, pipe: DiffusionPipeline, job: Job, inputs: Arguments) -> Arguments:

@@ -20,7 +20,7 @@ from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, First
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """A stage of training.
 
     Attributes:
@@ -39,13 +39,13 @@ class Stage:
 
 
 STAGES = {
-    "first-stage": Stage(FirstStageRecipe, "latentdiff.training.first_stage.task:train_first_stage"),
-    "diffusion": Stage(DiffusionRecipe, "latentdiff.training.diffusion.task:train_diffusion"),
-    "classifier": Stage(ClassifierRecipe, "latentdiff.training.classifier:train_classifier"),
+    "first-stage": TrainingStage(FirstStageRecipe, "latentdiff.training.first_stage.task:train_first_stage"),
+    "diffusion": TrainingStage(DiffusionRecipe, "latentdiff.training.diffusion.task:train_diffusion"),
+    "classifier": TrainingStage(ClassifierRecipe, "latentdiff.training.classifier:train_classifier"),
 }
 
 
-def stage_command(stage: Stage) -> Callable[..., None]:
+def stage_command(stage: TrainingStage) -> Callable[..., None]:
     """The command of a stage, whose flags are the options of its recipes."""
 
     def train(
@@ -68,6 +68,7 @@ def stage_command(stage: Stage) -> Callable[..., None]:
         if schema:
             print_schema(stage.recipe)
             return
+        console.announce("reading the recipe, and loading what trains it", quiet)
         with console.quiet_libraries(quiet):
             made = load_recipe(stage.recipe, recipe, options)
             lines = _needs(stage, made) if dry_run else [str(stage.trainer()(made))]
@@ -91,7 +92,7 @@ def schema() -> None:
     print_schema(*(stage.recipe for stage in STAGES.values()))
 
 
-def _needs(stage: Stage, recipe: Recipe) -> list[str]:
+def _needs(stage: TrainingStage, recipe: Recipe) -> list[str]:
     from latentdiff.training.engine.dry_run import dry_run
 
     return dry_run(stage.trainer(), recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from latentdiff.cli.batch.command import Arguments
-from latentdiff.cli.batch.files import FileCommand, ImagePaths, read_pixels
+from latentdiff.cli.batch.files import FileCommand, ImagePaths, pixels_of
 from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.plan import Job
 from latentdiff.cli.commands.prompted import PromptedCommand
@@ -19,7 +19,7 @@ class PictureCommand(FileCommand):
 
     def read(self, job: Job) -> Arguments:
         """The image."""
-        return {"image": read_pixels(job)}
+        return {"image": pixels_of(job)}
 
 
 @dataclass(eq=False, kw_only=True)

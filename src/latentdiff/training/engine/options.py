@@ -34,7 +34,7 @@ class OptimizerOptions(Part):
     """Decay of AdamW's mean of squared gradients."""
     weight_decay: float = 0.01
     """Decoupled weight decay, relative to the learning rate."""
-    max_grad_norm: float = option(1.0, gt=0, resume="remedy", note="inf leaves gradients as they are")
+    max_grad_norm: float = option(1.0, gt=0, infinite=True, resume="remedy", note="inf leaves gradients as they are")
     """Gradients of a larger norm are scaled down to it; inf leaves them as they are."""
 
 
