@@ -46,7 +46,8 @@ def test_what_comes_while_a_bar_is_shown_stands_above_it(monkeypatch, kind):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: print(message, file=sys.stderr))
-    say = warn if kind == "warning" else (lambda logger=log(): logger("the disk is full"))
+    say_by_log = log()
+    say = warn if kind == "warning" else lambda: say_by_log("the disk is full")
     with above_bars(), tqdm(total=2, file=terminal, ncols=60, mininterval=0) as bar:
         bar.update()
         say()

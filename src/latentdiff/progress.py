@@ -27,7 +27,7 @@ def above_bars() -> Iterator[None]:
             before(*args, **options)  # type: ignore[arg-type]
 
     loggers = [known for known in (logging.root, *logging.root.manager.loggerDict.values()) if _prints(known)]
-    warnings.showwarning = show  # type: ignore[assignment]
+    warnings.showwarning = show
     try:
         with logging_redirect_tqdm(loggers):
             yield
