@@ -50,9 +50,8 @@ def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path, holder,
     if not has_locks:
         monkeypatch.setattr(locks, "try_lock", lambda descriptor: None)
     first = holder()
-    with pytest.raises(InputError, match=f"process {first.pid} is at work in .*; wait until it has ended"):
-        with locked(tmp_path):
-            pass
+    with pytest.raises(InputError, match=f"process {first.pid} is at work in .*; wait until it"), locked(tmp_path):
+        pass
     first.kill()
     first.wait()
     with locked(tmp_path):

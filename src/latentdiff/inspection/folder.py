@@ -46,7 +46,7 @@ def load_folder(source: str, dtype: torch.dtype | None) -> LoadedModel:
         LatentDiffError: If there is no such model, or it can't be loaded; see `DiffusionPipeline.from_pretrained`.
     """
     if is_component(source):
-        vae = load_first_stage(ComponentFolder.open(Path(source)), dtype)
+        vae = load_stored_first_stage(ComponentFolder.open(Path(source)), dtype)
         return LoadedModel(vae, None, {"vae": vae})
     folder = ModelFolder.open(source)
     with library_errors(folder.path):
@@ -59,7 +59,7 @@ def load_folder(source: str, dtype: torch.dtype | None) -> LoadedModel:
     return LoadedModel(pipe, spec.name if spec else None, pipe.components)
 
 
-def load_first_stage(part: ComponentFolder, dtype: torch.dtype | None) -> ModelMixin:
+def load_stored_first_stage(part: ComponentFolder, dtype: torch.dtype | None) -> ModelMixin:
     """Load a first stage from its folder.
 
     Args:

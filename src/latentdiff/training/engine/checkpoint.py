@@ -15,6 +15,8 @@ from latentdiff.types import JSON
 
 PREFIX = "checkpoint-"
 MANIFEST = "manifest.json"
+WEIGHTS, AVERAGES, MOMENTS, NUMBERS = "model.safetensors", "ema.safetensors", "optimizer.pt", "state.json"
+FILES = {WEIGHTS, AVERAGES, MOMENTS, NUMBERS, MANIFEST}
 
 
 def step_of(path: Path) -> int:
@@ -23,9 +25,26 @@ def step_of(path: Path) -> int:
 
 
 def existing(output_dir: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    found = [path for path in output_dir.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+    """The checkpoints of a run, oldest first, whole or not."""
+    found = [path for path in output_dir.glob(f"{PREFIX}*") if is_checkpoint(path)]
     return sorted(found, key=step_of)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a folder of a checkpoint's name that holds a file of one."""
+    number = path.name.removeprefix(PREFIX)
+    if not (number.isascii() and number.isdigit() and path.name == f"{PREFIX}{int(number)}"):
+        return False
+    return any((path / name).exists() for name in FILES)
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, but nothing else that lies in its folder."""
+    if all(entry.name in FILES for entry in path.iterdir()):
+        remove_folder(path)
+        return
+    for name in (MANIFEST, *sorted(FILES - {MANIFEST})):  # what goes first tells that it is not whole
+        (path / name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -39,9 +58,9 @@ def written(output_dir: Path, step: int, keep: int) -> Iterator[Path]:
         yield folder
         files = {path.name: _fingerprint(path) for path in sorted(folder.iterdir())}
         (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1))
-    until_now = [path for path in existing(output_dir) if step_of(path) <= step]
+    until_now = [path for path in existing(output_dir) if step_of(path) <= step and not path.is_symlink()]
     for old in until_now[:-keep]:
-        remove_folder(old)
+        remove(old)
 
 
 def damage(path: Path) -> str | None:
@@ -60,11 +79,11 @@ def damage(path: Path) -> str | None:
     return None
 
 
-def latest(output_dir: Path) -> Path | None:
+def latest(output_dir: Path) -> Path:
     """The newest whole checkpoint of a run; a warning says which damaged ones were passed over.
 
     Raises:
-        CheckpointError: If there are checkpoints, but none is whole.
+        CheckpointError: If there are none, or none is whole.
     """
     damaged: list[str] = []
     for path in reversed(existing(output_dir)):
@@ -78,25 +97,22 @@ def latest(output_dir: Path) -> Path | None:
         raise CheckpointError(
             f"no checkpoint in {output_dir} is whole: {', '.join(damaged)}; start anew in another folder"
         )
-    return None
+    raise CheckpointError(
+        f"there is no checkpoint in {output_dir} to go on from; leave resume_from_checkpoint out to start anew"
+    )
 
 
-def resolve(output_dir: Path, choice: str | None) -> Path | None:
-    """The checkpoint that `resume_from_checkpoint` names: None to start anew, also for "latest" where there is none.
+def resolve(output_dir: Path, choice: str) -> Path:
+    """The checkpoint that `resume_from_checkpoint` names: "latest", one of the run by its name, or a path.
 
     Raises:
-        CheckpointError: If it isn't there or is damaged, or if a run would start anew over the checkpoints of another.
+        CheckpointError: If it isn't there or is damaged.
     """
-    names = ", ".join(path.name for path in existing(output_dir))
-    if choice is None and names:
-        raise CheckpointError(
-            f"{output_dir} has checkpoints of a run ({names}); set resume_from_checkpoint to 'latest' to go on, or "
-            "choose another output_dir"
-        )
-    if choice is None or choice == "latest":
+    if choice == "latest":
         return latest(output_dir)
-    path = Path(choice) if Path(choice).is_dir() else output_dir / choice
-    if not path.name.removeprefix(PREFIX).isdigit() or not path.is_dir():
+    path = next((path for path in (output_dir / choice, Path(choice)) if path.is_dir()), None)
+    if path is None or not is_checkpoint(path):
+        names = ", ".join(found.name for found in existing(output_dir))
         raise CheckpointError(
             f"{choice} is not a checkpoint; this run has {names or 'none'}; give one of them or 'latest'"
         )

@@ -20,7 +20,7 @@ from latentdiff.registry import nearest
 from latentdiff.training.engine.options import Recipe
 from latentdiff.types import JSON
 
-PROJECT, FOLDER = "latentdiff", "logs"
+PROJECT, TRACKER_FOLDER = "latentdiff", "logs"
 
 
 def tracker_options(report_to: str, output_dir: str) -> JSON:
@@ -46,7 +46,7 @@ def tracker_options(report_to: str, output_dir: str) -> JSON:
         raise ConfigError(f"report_to is {name!r}; {nearest(name, ['auto', 'none', *known])}")
     if name not in installed:
         raise ConfigError(f"report_to is {name!r}, whose package is not installed; install it, or give 'none'")
-    return {"log_with": name, "project_dir": Path(output_dir) / FOLDER}
+    return {"log_with": name, "project_dir": Path(output_dir) / TRACKER_FOLDER}
 
 
 def start_trackers(accelerator: Accelerator, recipe: Recipe, first_step: int) -> None:
