@@ -156,8 +156,8 @@ def cache_latents(
     stamp = {"first_stage": weights_fingerprint(vae), "images": images.fingerprint(), "random_flip": random_flip}
     if first_stage not in (None, stamp["first_stage"]):
         raise ConfigError(
-            f"the run in {folder.parent} began with another first stage; resume with that, or begin anew in another "
-            "output_dir"
+            f"the latents of the run in {folder.parent} are of another first stage; resume with the first stage that "
+            "the run began with, or begin anew in another output_dir"
         )
     if stamp.items() <= _stamp_of(folder).items():
         cache = LatentCache(folder, len(images))

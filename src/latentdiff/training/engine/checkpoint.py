@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from latentdiff.errors import CheckpointError, LatentDiffWarning
 from latentdiff.io.files import atomic_folder, remove_folder
+from latentdiff.io.system import link_or_copy
 from latentdiff.types import JSON
 
 PREFIX = "checkpoint-"
@@ -58,6 +60,7 @@ def written(output_dir: Path, step: int, keep: int) -> Iterator[Path]:
         yield folder
         files = {path.name: _fingerprint(path) for path in sorted(folder.iterdir())}
         (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1))
+        _keep_others(output_dir / f"{PREFIX}{step}", folder)
     until_now = [path for path in existing(output_dir) if step_of(path) <= step and not path.is_symlink()]
     for old in until_now[:-keep]:
         remove(old)
@@ -120,6 +123,17 @@ def resolve(output_dir: Path, choice: str) -> Path:
     if reason is not None:
         raise CheckpointError(f"{choice} is damaged ({reason}); give another, or 'latest' for the newest whole one")
     return path
+
+
+def _keep_others(old: Path, new: Path) -> None:
+    """Give a new checkpoint what else lies in the folder that it replaces, if there is one."""
+    for entry in old.iterdir() if old.is_dir() else ():
+        if entry.name in FILES:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=link_or_copy)
+        else:
+            link_or_copy(entry, new / entry.name)
 
 
 def _fingerprint(path: Path) -> JSON:
