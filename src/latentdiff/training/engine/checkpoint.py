@@ -68,18 +68,24 @@ def written(output_dir: Path, step: int, keep: int) -> Iterator[Path]:
 
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint: a file is missing, or differs from what was written; None if all is well."""
+    wrong = f"{MANIFEST} is not what was written"
     try:
-        files: JSON = json.loads((path / MANIFEST).read_text())["files"]
-        for name, fingerprint in files.items():
-            if _fingerprint(path / name) != fingerprint:
-                return f"{name} is not what was written"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
+        files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+        if files.keys() == FILES - {MANIFEST}:
+            return next((reason for name in sorted(files) if (reason := _damage(path / name, files[name]))), None)
+    except FileNotFoundError:
+        wrong = f"{MANIFEST} is missing"
     except OSError as error:
-        return f"{error.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{MANIFEST} is not what was written"
-    return None
+        wrong = f"{error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    return wrong
+
+
+def _damage(file: Path, fingerprint: JSON) -> str | None:
+    if not file.is_file():
+        return f"{file.name} is missing"
+    return None if _fingerprint(file) == fingerprint else f"{file.name} is not what was written"
 
 
 def latest(output_dir: Path) -> Path:
@@ -131,7 +137,7 @@ def _keep_others(old: Path, new: Path) -> None:
         if entry.name in FILES:
             continue
         if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=link_or_copy)
+            shutil.copytree(entry, new / entry.name, symlinks=True)
         else:
             link_or_copy(entry, new / entry.name)
 

@@ -58,8 +58,9 @@ class Progress(tqdm):  # type: ignore[type-arg]
     def follow(self, values: Mapping[str, float]) -> None:
         """Have the bar show the values of a step, averaged with those of the last ones."""
         if not self.disable and not self.in_lines:
+            first = not self.smoothed.sums  # which nobody is to wait for
             means = self.smoothed.add(values)
-            self.set_postfix({name: f"{mean:.4g}" for name, mean in means.items()}, refresh=False)
+            self.set_postfix({name: f"{mean:.4g}" for name, mean in means.items()}, refresh=first)
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
         """Print a line after a step, where there is no bar."""

@@ -144,6 +144,8 @@ def _check_moment(name: str, value: object, like: object, shape: torch.Size) -> 
     """Raise ValueError unless `value` is for a parameter of some shape what `like` is for one of two dimensions."""
     if not isinstance(value, torch.Tensor) or not isinstance(like, torch.Tensor):
         fits = type(value) is type(like)
+    elif (value.dtype, value.layout) != (like.dtype, like.layout):
+        fits = False
     elif like.dim() == 0:
         fits = value.dim() == 0
     elif name in SPREAD:
