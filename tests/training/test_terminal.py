@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext, redirect_stderr
 
 import pytest
 import torch
@@ -19,28 +20,22 @@ from latentdiff.errors import LatentDiffWarning
 pytestmark = pytest.mark.thorough
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    shown = Terminal()
-    monkeypatch.setattr(sys, "stderr", shown)
-    return shown
-
-
 def bars(terminal):
     """What the bar showed, one after the other."""
     return [part for part in re.split(r"[\r\n]", terminal.getvalue()) if "loss=" in part]
 
 
-def test_the_loss_stands_in_the_bar_from_the_first_step(terminal, tmp_path):
+def test_the_loss_stands_in_the_bar_from_the_first_step(tmp_path):
     """A line of the log comes after 1000 steps; the means begin with the first values."""
-    losses, seen = [], []
+    terminal, losses, seen = Terminal(), [], []
 
     def hook(at, loss):
         losses.append(float(loss.detach()))
         seen.append(bars(terminal)[-1:])
         return loss
 
-    run(tmp_path, hook, logging_steps=1000)
+    with redirect_stderr(terminal):
+        run(tmp_path, hook, logging_steps=1000)
     assert f"loss={losses[0]:.4g}, twice={2 * losses[0]:.4g}" in seen[1][0]
     weights = [0.98**n for n in range(len(losses))][::-1]
     mean = sum(w * x for w, x in zip(weights, losses, strict=True)) / sum(weights)
@@ -48,7 +43,7 @@ def test_the_loss_stands_in_the_bar_from_the_first_step(terminal, tmp_path):
 
 
 @pytest.mark.parametrize("command", [True, False])
-def test_warnings_stand_above_the_bar(terminal, monkeypatch, tmp_path, command):
+def test_warnings_stand_above_the_bar(monkeypatch, tmp_path, command):
     """On the command line as a line of ours, in Python as Python shows warnings."""
 
     def hook(at, loss):
@@ -56,11 +51,9 @@ def test_warnings_stand_above_the_bar(terminal, monkeypatch, tmp_path, command):
             warnings.warn(LatentDiffWarning("look at this"), stacklevel=1)
         return loss
 
-    if command:
-        with quiet_libraries(False):
-            run(tmp_path, hook)
-    else:
-        monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: print(message, file=sys.stderr))
+    terminal = Terminal()
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: print(message, file=sys.stderr))
+    with redirect_stderr(terminal), quiet_libraries(False) if command else nullcontext():
         run(tmp_path, hook)
     lines = [line for line in screen(terminal.getvalue()) if line]
     assert lines[0] == ("latentdiff: warning: look at this" if command else "look at this")

@@ -12,6 +12,7 @@ from latentdiff.config import check
 from latentdiff.data.bad_files import SkipBadFiles
 from latentdiff.data.latent_cache import LatentRows, measure_scale
 from latentdiff.errors import LatentDiffWarning, NonFiniteError
+from latentdiff.io.files import atomic_file
 from latentdiff.sampling import Denoiser
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import SampleGenerators, generator
@@ -128,9 +129,12 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         """Draw a sheet of samples."""
         if self.samples is not None:
             try:
-                self.samples().save(folder / f"samples-{step}.png")
+                sheet = self.samples()
             except NonFiniteError as error:  # the loss will tell; the run is worth more than a sheet
                 warnings.warn(LatentDiffWarning(f"no samples at step {step}: {error}"), stacklevel=2)
+                return {}
+            with atomic_file(folder / f"samples-{step}.png") as aside:
+                sheet.save(aside)
         return {}
 
 

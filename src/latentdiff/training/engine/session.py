@@ -21,7 +21,7 @@ from latentdiff.errors import ConfigError, InputError, LatentDiffError, LatentDi
 from latentdiff.io.lock import locked
 from latentdiff.io.staging import recover_all
 from latentdiff.training.engine import checkpoint
-from latentdiff.training.engine.belongings import check_start, remove_belongings, results
+from latentdiff.training.engine.belongings import WRITTEN_IN, check_start, remove_belongings, results
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.trackers import tracker_options
 
@@ -78,7 +78,8 @@ def open_session(recipe: Recipe) -> Iterator[Session]:
                 folder.mkdir(parents=True)
                 stack.callback(_remove_if_empty, folder)
             stack.enter_context(locked(folder))
-            recover_all(folder)
+            for place in (folder, *(folder / name for name in WRITTEN_IN)):
+                recover_all(place)
             return check_start(recipe)
 
         yield Session(recipe, accelerator, agreed(accelerator, enter))
