@@ -16,20 +16,23 @@ from contextlib import contextmanager
 import pytest
 import tiny_run
 import torch
+import toy
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from leftovers import leave_behind
 from PIL import Image
 from tiny_run import BASE, Denoise, assert_same_run, items, log, run, weights, zero
 
-from latentdiff import CheckpointError, ConfigError, LatentDiffError
+from latentdiff import CheckpointError, ConfigError, InputError, LatentDiffError
 from latentdiff.cli.main import main
 from latentdiff.config import load_recipe
 from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
 from latentdiff.io.staging import ASIDE, OLD
+from latentdiff.training.diffusion.task import DiffusionTask
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.loop import train
 from latentdiff.training.engine.session import open_session
+from latentdiff.training.engine.validation import Validation
 from latentdiff.training.recipes import Recipe
 
 pytestmark = pytest.mark.thorough
@@ -362,6 +365,61 @@ def test_a_full_disk_costs_nothing(whole, tmp_path, limit):
     assert names(tmp_path) == ["checkpoint-10", "checkpoint-8", "log.jsonl", "net.safetensors"]
     assert log(tmp_path) == log(whole)
     assert all(torch.equal(value, weights(tmp_path)[name]) for name, value in weights(whole).items())
+
+
+@contextmanager
+def disk_of(size):
+    """A limit of a file's size, which stands for a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_at_the_end_costs_the_result_alone(whole, tmp_path):
+    """One line; when there is room again, the run goes on from its last checkpoint."""
+    with disk_of(500) as fill:
+
+        def hook(at, loss):
+            if at == 8:
+                fill()
+            return loss
+
+        with (
+            pytest.warns(LatentDiffWarning, match=r"saving checkpoint-10 failed \(File too large\); go on from check"),
+            pytest.raises(InputError, match=r"cannot write .*net\.safetensors: File too large; free some space"),
+        ):
+            run(tmp_path, hook, dropout=0.1)
+    assert names(tmp_path) == ["checkpoint-4", "checkpoint-8", "log.jsonl"]
+    run(tmp_path, dropout=0.1, resume_from_checkpoint="latest")
+    assert names(tmp_path) == names(whole)
+    assert_same_run(whole, tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 600, 3000])
+def test_a_disk_that_is_full_at_validation_and_trackers_ends_no_run(data, vae, tmp_path, size, monkeypatch, capfd):
+    """Pictures, best weights and TensorBoard's file meet the limit; what is lost of them is said."""
+    options = {
+        "validation.steps": 1,
+        "validation.inference_steps": 1,
+        "validation.samples": 4,
+    }
+    looked = Validation._look
+
+    with disk_of(size) as fill:
+
+        def look(self, pictures, step):
+            fill()
+            looked(self, pictures, step)
+
+        monkeypatch.setattr(Validation, "_look", look)
+        monkeypatch.setattr(DiffusionTask, "export", lambda self, folder: None)  # that is the test above
+        with optional_warnings() as found:
+            toy.train("unconditional", data, vae, tmp_path / "out", **options, report_to="tensorboard", logging_steps=1)
+    assert any("writing what validation found at step 1 failed" in line for line in found) == (size < 3000)
+    assert any("tensorboard failed" in line for line in found)
+    assert all("\n" not in line for line in found) and "Traceback" not in capfd.readouterr().err
 
 
 def test_another_recipe_is_refused_field_by_field(whole, tmp_path):

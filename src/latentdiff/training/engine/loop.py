@@ -26,7 +26,7 @@ from latentdiff.training.engine.session import Session, agreed
 from latentdiff.training.engine.sharding import check_sharding
 from latentdiff.training.engine.state import State
 from latentdiff.training.engine.task import Batch, Task, recompute_activations
-from latentdiff.training.engine.trackers import start_trackers
+from latentdiff.training.engine.trackers import end_trackers, silent_threads, start_trackers
 from latentdiff.training.engine.validation import Validation
 
 
@@ -96,6 +96,7 @@ def train(
         closing(GradientAccumulator(model, items, recipe, accelerator, state.step)) as gradient,
         Interrupts() as interrupts,
         above_bars(),
+        silent_threads(),
     ):
         session.clear()  # all is checked, and the first batch is there
         agreed(accelerator, lambda: log.begin(state.step))
@@ -127,6 +128,7 @@ def train(
     # What holds the process group has to go before it does: gloo's end waits for a thread that waits for Python's lock.
     del gradient, model
     accelerator.free_memory()
+    end_trackers(accelerator)
     accelerator.end_training()
     if number is not None:
         raise TrainingInterrupted(f"{number.name} after step {state.step}; {state.last()}", number)

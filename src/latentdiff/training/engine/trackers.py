@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -86,6 +87,30 @@ def track_pictures(accelerator: Accelerator, pictures: Iterable[Path], step: int
                 options = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
                 if hasattr(tracker, "log_images"):
                     tracker.log_images({path.stem.rpartition("-")[0]: pixels}, step=step, **options)
+
+
+@contextmanager
+def silent_threads() -> Iterator[None]:
+    """In the block errors of the thread in which TensorBoard writes aren't printed: its next call raises them."""
+    before = threading.excepthook
+
+    def hook(caught: threading.ExceptHookArgs) -> None:
+        if not type(caught.thread).__module__.startswith("tensorboard."):
+            before(caught)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def end_trackers(accelerator: Accelerator) -> None:
+    """Have the trackers write what they hold, and leave them."""
+    with _given_up(accelerator):
+        for tracker in accelerator.trackers:
+            tracker.finish()
+    accelerator.trackers.clear()
 
 
 def _plain(value: object) -> str | float:
