@@ -14,7 +14,7 @@ from tiny_run import BASE, Denoise, items, run
 from latentdiff import CheckpointError, ConfigError
 from latentdiff.config import load_recipe
 from latentdiff.training.engine import checkpoint
-from latentdiff.training.engine.checkpoint import AVERAGES, MANIFEST, MOMENTS, NUMBERS, WEIGHTS
+from latentdiff.training.engine.checkpoint import AVERAGES_FILE, MANIFEST, MOMENTS_FILE, NUMBERS_FILE, WEIGHTS_FILE
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.log import Log
 from latentdiff.training.engine.optimizers import make_optimizer
@@ -140,15 +140,15 @@ def mutate_tensor(rng, tensors, name):
 
 def mutate(rng, world):
     """Damage one file of the checkpoint; the manifest agrees in most cases."""
-    name = rng.choice([WEIGHTS, AVERAGES, MOMENTS, NUMBERS, NUMBERS, MANIFEST])
+    name = rng.choice([WEIGHTS_FILE, AVERAGES_FILE, MOMENTS_FILE, NUMBERS_FILE, NUMBERS_FILE, MANIFEST])
     path, deep = world.folder / name, rng.random() < 0.7
     if not deep:
         path.write_bytes(mutate_bytes(rng, world.sound[name]))
-    elif name in (NUMBERS, MANIFEST):
+    elif name in (NUMBERS_FILE, MANIFEST):
         values = json.loads(world.sound[name])
         mutate_values(rng, values)
         path.write_text(json.dumps(values))
-    elif name == MOMENTS:
+    elif name == MOMENTS_FILE:
         moments = torch.load(path, weights_only=True)
         if rng.random() < 0.5:
             mutate_values(rng, moments)
@@ -180,37 +180,50 @@ def test_whatever_is_wrong_with_a_checkpoint_is_one_line(world):
 
 
 def changed(world, **values):
-    (world.folder / NUMBERS).write_text(json.dumps({**json.loads(world.sound[NUMBERS]), **values}))
+    (world.folder / NUMBERS_FILE).write_text(json.dumps({**json.loads(world.sound[NUMBERS_FILE]), **values}))
+
+
+def written(world, name, content):
+    (world.folder / name).write_bytes(content)
 
 
 def renamed(world, old, new):
-    tensors = load_file(world.folder / WEIGHTS)
+    tensors = load_file(world.folder / WEIGHTS_FILE)
     tensors[new] = tensors.pop(old)
-    save_file(tensors, world.folder / WEIGHTS)
+    save_file(tensors, world.folder / WEIGHTS_FILE)
 
 
 def reshaped(world):
-    tensors = load_file(world.folder / AVERAGES)
-    save_file({name: value[None] for name, value in tensors.items()}, world.folder / AVERAGES)
+    tensors = load_file(world.folder / AVERAGES_FILE)
+    save_file({name: value[None] for name, value in tensors.items()}, world.folder / AVERAGES_FILE)
 
 
 def not_finite(world):
-    tensors = load_file(world.folder / WEIGHTS)
-    save_file({name: value / 0 for name, value in tensors.items()}, world.folder / WEIGHTS)
+    tensors = load_file(world.folder / WEIGHTS_FILE)
+    save_file({name: value / 0 for name, value in tensors.items()}, world.folder / WEIGHTS_FILE)
 
 
 CASES = {
     "a step that is no number": (lambda world: changed(world, step=math.nan), "step"),
     "a step of another checkpoint": (lambda world: changed(world, step=5), "state.json is of step 5"),
     "a step in a text": (lambda world: changed(world, step="4"), "step"),
-    "JSON that is a list": (lambda world: (world.folder / NUMBERS).write_text("[4]"), "checkpoint-4 cannot be resumed"),
-    "JSON that is cut off": (lambda world: (world.folder / NUMBERS).write_text('{"step": 4'), "cannot be resumed"),
+    "JSON that is a list": (
+        lambda world: written(world, NUMBERS_FILE, b"[4]"),
+        "checkpoint-4 cannot be resumed",
+    ),
+    "JSON that is cut off": (lambda world: written(world, NUMBERS_FILE, b'{"step": 4'), "cannot be resumed"),
     "a weight of another name": (lambda world: renamed(world, "net.0.bias", "net.0.b"), "has also net.0.b"),
     "averages of another shape": (reshaped, r"ema.safetensors has net.0.bias as \[1, 32\] torch.float32, where"),
     "weights that are not finite": (not_finite, "model.safetensors has net.0.bias with values that are not finite"),
-    "moments that are cut off": (lambda world: (world.folder / MOMENTS).write_bytes(b"PK\3\4"), "cannot be resumed"),
-    "moments of nothing": (lambda world: torch.save({}, world.folder / MOMENTS), "cannot be resumed"),
-    "weights that are a picture": (lambda world: (world.folder / WEIGHTS).write_bytes(b"\x89PNG\r\n"), "cannot be res"),
+    "moments that are cut off": (
+        lambda world: written(world, MOMENTS_FILE, b"PK\3\4"),
+        "cannot be resumed",
+    ),
+    "moments of nothing": (lambda world: torch.save({}, world.folder / MOMENTS_FILE), "cannot be resumed"),
+    "weights that are a picture": (
+        lambda world: written(world, WEIGHTS_FILE, b"\x89PNG\r\n"),
+        "cannot be res",
+    ),
 }
 
 

@@ -26,8 +26,6 @@ from latentdiff.training.engine.session import Session, open_session
 from latentdiff.training.engine.task import Task
 from latentdiff.training.recipes import ClassifierRecipe
 
-Batch = dict[str, torch.Tensor]
-
 
 class ClassifierTask(Task[dict[str, torch.Tensor]]):
     """Cross-entropy of log p(y | z_t, t) at timesteps that are all as likely.
@@ -108,7 +106,13 @@ def train_classifier(recipe: ClassifierRecipe, run: Run = train, limit: int | No
 
 def _prepared(
     recipe: ClassifierRecipe, session: Session, limit: int | None
-) -> tuple[ClassifierTask, SkipBadFiles[Batch], ClassifierRecipe, Session, SkipBadFiles[Batch] | None]:
+) -> tuple[
+    ClassifierTask,
+    SkipBadFiles[dict[str, torch.Tensor]],
+    ClassifierRecipe,
+    Session,
+    SkipBadFiles[dict[str, torch.Tensor]] | None,
+]:
     """What is run: the task, its data, and the held out data that validation looks at."""
     torch.manual_seed(recipe.seed)
     pipeline = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)

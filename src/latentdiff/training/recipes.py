@@ -21,15 +21,13 @@ from latentdiff.training.first_stage.options import (
 )
 from latentdiff.types import JSON
 
-CONFIG = "config.json"
-
 __all__ = ["ClassifierRecipe", "DiffusionRecipe", "FirstStageRecipe", "Recipe"]
 
 
 class FirstStageRecipe(Recipe):
     """The autoencoder, KL or VQ (section 3.1 of the paper, appendix G)."""
 
-    results: ClassVar[Mapping[str, str]] = {"vae": CONFIG}
+    results: ClassVar[Mapping[str, str]] = {"vae": "config.json"}
 
     data: FirstStageDataOptions
     """The images that are trained on."""
@@ -114,7 +112,7 @@ class DiffusionRecipe(Recipe):
 class ClassifierRecipe(Recipe):
     """The classifier of noisy latents that guides a diffusion model (appendix C of the paper)."""
 
-    results: ClassVar[Mapping[str, str]] = {"classifier": CONFIG}
+    results: ClassVar[Mapping[str, str]] = {"classifier": "config.json"}
 
     pretrained_model_name_or_path: str = option(note="give the pipeline that is to be guided")
     """The pipeline to be guided; its first stage makes the latents, its noise schedule the noise. It stays as it is."""

@@ -38,8 +38,6 @@ from latentdiff.training.engine.task import Task
 from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.types import DenoisingNetwork
 
-Batch = dict[str, torch.Tensor]
-
 
 class DiffusionTask(Task[dict[str, torch.Tensor]]):
     """Denoising of scaled latents; the UNet and what makes its condition are trained together.
@@ -161,7 +159,13 @@ def train_diffusion(recipe: DiffusionRecipe, run: Run = train, limit: int | None
 
 def _prepared(
     recipe: DiffusionRecipe, session: Session, limit: int | None
-) -> tuple[DiffusionTask, SkipBadFiles[Batch], DiffusionRecipe, Session, SkipBadFiles[Batch] | None]:
+) -> tuple[
+    DiffusionTask,
+    SkipBadFiles[dict[str, torch.Tensor]],
+    DiffusionRecipe,
+    Session,
+    SkipBadFiles[dict[str, torch.Tensor]] | None,
+]:
     """What is run: the task, its data, and the held out data that validation looks at."""
     accelerator = session.accelerator
     torch.manual_seed(recipe.seed)

@@ -17,8 +17,13 @@ from latentdiff.types import JSON
 
 PREFIX = "checkpoint-"
 MANIFEST = "manifest.json"
-WEIGHTS, AVERAGES, MOMENTS, NUMBERS = "model.safetensors", "ema.safetensors", "optimizer.pt", "state.json"
-FILES = {WEIGHTS, AVERAGES, MOMENTS, NUMBERS, MANIFEST}
+WEIGHTS_FILE, AVERAGES_FILE, MOMENTS_FILE, NUMBERS_FILE = (
+    "model.safetensors",
+    "ema.safetensors",
+    "optimizer.pt",
+    "state.json",
+)
+FILES = {WEIGHTS_FILE, AVERAGES_FILE, MOMENTS_FILE, NUMBERS_FILE, MANIFEST}
 
 
 def step_of(path: Path) -> int:
@@ -28,11 +33,11 @@ def step_of(path: Path) -> int:
 
 def existing(output_dir: Path) -> list[Path]:
     """The checkpoints of a run, oldest first, whole or not."""
-    found = [path for path in output_dir.glob(f"{PREFIX}*") if is_checkpoint(path)]
+    found = [path for path in output_dir.glob(f"{PREFIX}*") if holds_checkpoint(path)]
     return sorted(found, key=step_of)
 
 
-def is_checkpoint(path: Path) -> bool:
+def holds_checkpoint(path: Path) -> bool:
     """Whether a path is a folder of a checkpoint's name that holds a file of one."""
     number = path.name.removeprefix(PREFIX)
     if not (number.isascii() and number.isdigit() and path.name == f"{PREFIX}{int(number)}"):
@@ -120,7 +125,7 @@ def resolve(output_dir: Path, choice: str) -> Path:
     if choice == "latest":
         return latest(output_dir)
     path = next((path for path in (output_dir / choice, Path(choice)) if path.is_dir()), None)
-    if path is None or not is_checkpoint(path):
+    if path is None or not holds_checkpoint(path):
         names = ", ".join(found.name for found in existing(output_dir))
         raise CheckpointError(
             f"{choice} is not a checkpoint; this run has {names or 'none'}; give one of them or 'latest'"

@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from latentdiff.config import Part, flat, trait
 from latentdiff.errors import ConfigError, LatentDiffWarning
-from latentdiff.training.engine.checkpoint import NUMBERS
+from latentdiff.training.engine.checkpoint import NUMBERS_FILE
 from latentdiff.training.engine.options import Recipe
 
 FIRST_STAGE = "weights of the first stage"
@@ -83,7 +83,7 @@ def check_same(folder: Path, theirs: Mapping[str, object], ours: Mapping[str, ob
 def recorded_first_stage(folder: Path | None) -> str | None:
     """What tells the first stage of a checkpoint's run from others, if the checkpoint says it."""
     try:
-        said = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["recipe"] if folder else {}
+        said = json.loads((folder / NUMBERS_FILE).read_text(encoding="utf-8"))["recipe"] if folder else {}
         found: str | None = said.get(FIRST_STAGE)
         return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

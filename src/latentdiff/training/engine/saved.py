@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from latentdiff.errors import CheckpointError, one_line
-from latentdiff.training.engine.checkpoint import AVERAGES, MOMENTS, NUMBERS, WEIGHTS, step_of
+from latentdiff.training.engine.checkpoint import AVERAGES_FILE, MOMENTS_FILE, NUMBERS_FILE, WEIGHTS_FILE, step_of
 from latentdiff.types import JSON
 
 SPREAD = ("row_var", "col_var")  # Adafactor's means over rows and columns, of a parameter's shape but for these
@@ -88,19 +88,19 @@ def read_checkpoint(folder: Path) -> Saved:
         CheckpointError: If it is damaged.
     """
     with explained(folder):
-        numbers = Numbers.model_validate(json.loads((folder / NUMBERS).read_text(encoding="utf-8")))
+        numbers = Numbers.model_validate(json.loads((folder / NUMBERS_FILE).read_text(encoding="utf-8")))
         if numbers.step != step_of(folder):
-            raise ValueError(f"{NUMBERS} is of step {numbers.step}")
+            raise ValueError(f"{NUMBERS_FILE} is of step {numbers.step}")
         if numbers.log.counts.keys() != numbers.log.sums.keys() or min(numbers.log.counts.values(), default=1) < 1:
-            raise ValueError(f"{NUMBERS} has a line of the log that is damaged")
+            raise ValueError(f"{NUMBERS_FILE} has a line of the log that is damaged")
         if not all(0 < value < math.inf for value in numbers.scaler.values() if value):
-            raise ValueError(f"{NUMBERS} has a scale that is no number above 0")
-        weights, averages = load_file(folder / WEIGHTS), load_file(folder / AVERAGES)
-        moments = torch.load(folder / MOMENTS, weights_only=True, map_location="cpu")
+            raise ValueError(f"{NUMBERS_FILE} has a scale that is no number above 0")
+        weights, averages = load_file(folder / WEIGHTS_FILE), load_file(folder / AVERAGES_FILE)
+        moments = torch.load(folder / MOMENTS_FILE, weights_only=True, map_location="cpu")
         return Saved(numbers, weights, averages, moments)
 
 
-def check_tensors(file: str, found: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
+def check_weights(file: str, found: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
     """Raise ValueError unless tensors have the names, shapes and types of those they are to replace, and are finite."""
     for name in sorted({*found, *own}):
         if name not in found or name not in own:
@@ -131,10 +131,10 @@ def fitting_moments(
     (group,) = saved["param_groups"]
     numbers, shapes = list(group["params"]), [parameter.shape for parameter in parameters]
     if numbers != list(range(len(shapes))) or not saved["state"].keys() <= {*numbers}:
-        raise ValueError(f"{MOMENTS} is of other parameters")
+        raise ValueError(f"{MOMENTS_FILE} is of other parameters")
     for number, values in saved["state"].items():
         if values.keys() != like.keys():
-            raise ValueError(f"{MOMENTS} has {', '.join(values)} of parameter {number}, not {', '.join(like)}")
+            raise ValueError(f"{MOMENTS_FILE} has {', '.join(values)} of parameter {number}, not {', '.join(like)}")
         for name, value in values.items():
             _check_moment(name, value, like[name], shapes[number])
     return {"state": saved["state"], "param_groups": [{**own, "params": numbers}]}
@@ -156,4 +156,4 @@ def _check_moment(name: str, value: object, like: object, shape: torch.Size) -> 
         fits = value.shape == shape
     finite = torch.as_tensor(0 if value is None else value).isfinite().all()
     if not fits or not finite:
-        raise ValueError(f"{MOMENTS} has {name} that does not fit its parameter, or is not finite")
+        raise ValueError(f"{MOMENTS_FILE} has {name} that does not fit its parameter, or is not finite")

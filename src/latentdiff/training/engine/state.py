@@ -18,14 +18,14 @@ from torch import nn
 
 from latentdiff.errors import LatentDiffError, LatentDiffWarning
 from latentdiff.training.engine import checkpoint
-from latentdiff.training.engine.checkpoint import AVERAGES, MOMENTS, NUMBERS, WEIGHTS
+from latentdiff.training.engine.checkpoint import AVERAGES_FILE, MOMENTS_FILE, NUMBERS_FILE, WEIGHTS_FILE
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
 from latentdiff.training.engine.log import Log
 from latentdiff.training.engine.optimizers import moments_of
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.resume_check import check_same, identity
-from latentdiff.training.engine.saved import check_tensors, explained, fitting_moments, read_checkpoint
+from latentdiff.training.engine.saved import check_weights, explained, fitting_moments, read_checkpoint
 from latentdiff.training.engine.sharding import (
     load_optimizer_state,
     local,
@@ -109,9 +109,9 @@ class State(Generic[Batch]):
         check_same(folder, saved.numbers.recipe, self._identity(), self.recipe)
         own = self.task.state_dict()
         with explained(folder):
-            check_tensors(WEIGHTS, saved.weights, own)
+            check_weights(WEIGHTS_FILE, saved.weights, own)
             if self.ema:
-                check_tensors(AVERAGES, saved.averages, self.ema.shadow)
+                check_weights(AVERAGES_FILE, saved.averages, self.ema.shadow)
             like = moments_of(self.recipe.optimizer)
             moments = fitting_moments(saved.moments, self.optimizer, self._trained(), like)
         self.task.load_state_dict({name: sharded_like(tensor, own[name]) for name, tensor in saved.weights.items()})
@@ -140,11 +140,11 @@ class State(Generic[Batch]):
             tolerate_os_errors(f"saving checkpoint-{self.step}", self.last),
             checkpoint.written(self.output_dir, self.step, self.recipe.checkpoint.total_limit) as folder,
         ):
-            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
-            save_file(shadow, folder / AVERAGES)
-            with open(folder / MOMENTS, "wb") as file:  # given a path, torch doesn't say why it can't
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
+            save_file(shadow, folder / AVERAGES_FILE)
+            with open(folder / MOMENTS_FILE, "wb") as file:  # given a path, torch doesn't say why it can't
                 torch.save(moments, file)
-            (folder / NUMBERS).write_text(json.dumps(self._numbers(), indent=1))
+            (folder / NUMBERS_FILE).write_text(json.dumps(self._numbers(), indent=1))
 
     def export(self) -> None:
         """Write the weights that the run ends with, averaged where EMA is on.
