@@ -14,7 +14,8 @@ import tiny_run
 import torch
 import toy
 import yaml
-from leftovers import leave_behind
+from diffusers import AutoencoderKL
+from leftovers import killed, leave_behind
 from tiny_run import assert_same_run, log, run
 
 from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, InputError
@@ -22,10 +23,12 @@ from latentdiff.cli.main import main
 from latentdiff.config import load_recipe
 from latentdiff.errors import LatentDiffError, LatentDiffWarning, TrainingInterrupted
 from latentdiff.io.lock import LOCK
-from latentdiff.io.staging import ASIDE, OLD
+from latentdiff.io.staging import ASIDE, OLD, recover_all
 from latentdiff.training.diffusion.task import train_diffusion
 from latentdiff.training.engine import checkpoint
+from latentdiff.training.engine.belongings import check_start, remove_belongings
 from latentdiff.training.engine.dry_run import dry_run
+from latentdiff.training.engine.export import export_folder
 from latentdiff.training.recipes import DiffusionRecipe
 
 pytestmark = pytest.mark.thorough
@@ -294,6 +297,48 @@ def test_a_result_that_a_killed_run_was_about_to_replace_counts_as_one(data, vae
     with pytest.raises(CheckpointError, match=r"holds an earlier run \(pipeline\)"):
         toy.train("unconditional", data, vae, out)
     assert DiffusionPipeline.from_pretrained(out / "pipeline")
+
+
+def test_a_result_whose_writing_is_killed_anywhere_is_the_old_one_or_the_new_one(vae, tmp_path):
+    first, other = AutoencoderKL.from_pretrained(vae), AutoencoderKL.from_pretrained(vae)
+    with torch.no_grad():
+        other.quant_conv.bias.add_(1)
+    found, event, place = set(), 1, tmp_path / "vae"
+    export_folder(place, first.save_pretrained)
+    (place / "mine.txt").write_text("mine")
+    while killed(lambda: export_folder(place, other.save_pretrained), tmp_path, event):
+        recover_all(tmp_path)
+        bias = AutoencoderKL.from_pretrained(place).quant_conv.bias
+        found.add(torch.equal(bias, other.quant_conv.bias))
+        assert found <= {True} or torch.equal(bias, (other if True in found else first).quant_conv.bias)
+        assert (place / "mine.txt").read_text() == "mine" and [path.name for path in tmp_path.iterdir()] == ["vae"]
+        export_folder(place, first.save_pretrained)
+        event += 1
+    assert found == {False, True} and event > 10
+
+
+def test_a_removal_that_is_killed_anywhere_can_be_made_again(data, vae, out, tmp_path):
+    """What is left is refused like a whole run, or there is none; a user's files stay."""
+    for place in (out / "mine.txt", out / "pipeline" / "mine.txt", out / "checkpoint-4" / "mine.txt"):
+        place.write_text("mine")
+    recipe = load_recipe(
+        DiffusionRecipe, None, {"output_dir": str(out), "data.train_data_dir": "x", "vae": "x", "unet": {"x": 1}}
+    )
+    mine = {path: text for path, text in contents(out).items() if text == b"mine"}
+    kept = {
+        path: text for path, text in contents(out).items() if path.parts[0] == "latents" or path.name == "README.md"
+    }
+    spare, event = shutil.copytree(out, tmp_path / "spare", symlinks=True), 1
+    while killed(lambda: remove_belongings(recipe), out, event):
+        after = contents(out)
+        assert mine.items() <= after.items() and kept.items() <= after.items()
+        recover_all(out)
+        remove_belongings(recipe)
+        assert contents(out) == mine | kept and check_start(recipe) is None
+        shutil.rmtree(out)
+        shutil.copytree(spare, out, symlinks=True)
+        event += 5
+    assert event > 20 and contents(out) == mine | kept
 
 
 @pytest.mark.parametrize("option", [{}, {"resume_from_checkpoint": "latest", "max_train_steps": 3}])

@@ -30,6 +30,7 @@ from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
 from latentdiff.io.staging import ASIDE, OLD
 from latentdiff.training.diffusion.task import DiffusionTask
 from latentdiff.training.engine import checkpoint
+from latentdiff.training.engine import log as log_module
 from latentdiff.training.engine.loop import train
 from latentdiff.training.engine.session import open_session
 from latentdiff.training.engine.validation import Validation
@@ -365,6 +366,25 @@ def test_a_full_disk_costs_nothing(whole, tmp_path, limit):
     assert names(tmp_path) == ["checkpoint-10", "checkpoint-8", "log.jsonl", "net.safetensors"]
     assert log(tmp_path) == log(whole)
     assert all(torch.equal(value, weights(tmp_path)[name]) for name, value in weights(whole).items())
+
+
+def test_lines_that_wait_for_the_disk_are_in_the_checkpoint(whole, tmp_path, monkeypatch):
+    synced = log_module.sync_open
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def hook(at, loss):
+        monkeypatch.setattr(log_module, "sync_open", full if at == 2 else synced)
+        if at == 4:
+            raise KeyboardInterrupt
+        return loss
+
+    with pytest.raises(KeyboardInterrupt), pytest.warns(LatentDiffWarning, match="its lines wait for the next one"):
+        run(tmp_path, hook, dropout=0.1)
+    (tmp_path / "log.jsonl").write_text("")  # what was written was never on the disk
+    run(tmp_path, dropout=0.1, resume_from_checkpoint="latest")
+    assert log(tmp_path) == log(whole)
 
 
 @contextmanager

@@ -98,13 +98,14 @@ class Log:
         self.size, self.waiting = 0, b""
 
     def state(self) -> JSON:
-        """The line that is not full yet, for a checkpoint."""
-        return {"sums": self.sums, "counts": self.counts, "count": self.count, "skipped": self.skipped}
+        """The line that is not full yet, and those that wait for a disk, for a checkpoint."""
+        numbers = {"sums": self.sums, "counts": self.counts, "count": self.count, "skipped": self.skipped}
+        return {**numbers, "waiting": self.waiting.decode()}
 
     def load(self, state: JSON) -> None:
         """Go on with the line of a checkpoint."""
         self.sums, self.count, self.skipped = dict(state["sums"]), state["count"], state["skipped"]
-        self.counts = dict(state["counts"])
+        self.counts, self.waiting = dict(state["counts"]), state["waiting"].encode()
         self.started = self.count + self.skipped
 
     def begin(self, step: int) -> None:
@@ -121,10 +122,11 @@ class Log:
         lost = len(kept) < len(lines) and self.session.came_further() if own else self.path.exists()
         if lost and self.path.stat().st_size:
             self._keep_aside()
+        kept += [line for line in self.waiting.splitlines(keepends=True) if line not in kept]
         if kept or self.path.exists():
             with atomic_file(self.path.resolve()) as aside:
                 aside.write_bytes(b"".join(kept))
-            self.size = self.path.stat().st_size
+            self.size, self.waiting = self.path.stat().st_size, b""
 
     def _keep_aside(self) -> None:
         """Keep a copy of the file under the next name that is free: log.jsonl.1, log.jsonl.2, ..."""

@@ -26,12 +26,13 @@ class _Strict(BaseModel):
 
 
 class LogState(_Strict):
-    """The line of the log that is not full yet, as `Log.state` says it."""
+    """What of the log is not written yet, as `Log.state` says it."""
 
     sums: dict[str, float]
     counts: dict[str, int]
     count: int = Field(ge=0)
     skipped: int = Field(ge=0)
+    waiting: str = ""
 
 
 class Numbers(_Strict):
