@@ -24,12 +24,14 @@ from latentdiff.config import load_recipe
 from latentdiff.errors import LatentDiffError, LatentDiffWarning, TrainingInterrupted
 from latentdiff.io.lock import LOCK
 from latentdiff.io.staging import ASIDE, OLD, recover_all
+from latentdiff.training.classifier import train_classifier
 from latentdiff.training.diffusion.task import train_diffusion
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.belongings import check_start, remove_belongings
 from latentdiff.training.engine.dry_run import dry_run
 from latentdiff.training.engine.export import export_folder
-from latentdiff.training.recipes import DiffusionRecipe
+from latentdiff.training.first_stage.task import train_first_stage
+from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe
 
 pytestmark = pytest.mark.thorough
 
@@ -273,6 +275,63 @@ def test_what_is_no_result_is_not_replaced(data, vae, tmp_path, kind):
         with pytest.raises(InputError, match=r"is not a folder|holds unet/config\.json, but no model_index\.json"):
             toy.train("unconditional", data, vae, tmp_path / "out", max_train_steps=1)
         assert contents(tmp_path) == before
+
+
+def test_files_and_links_of_the_names_of_checkpoints_stay(data, vae, tmp_path):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    (out / "checkpoint-2").write_text("mine")
+    (elsewhere / "checkpoint").mkdir(parents=True)
+    (elsewhere / "latents").mkdir()
+    (out / "checkpoint-3").symlink_to(elsewhere / "checkpoint")
+    (out / "latents").symlink_to(elsewhere / "latents")
+    with pytest.warns(LatentDiffWarning, match=r"checkpoint-2 failed \(File exists\); go on from checkpoint-1"):
+        toy.train("unconditional", data, vae, out, report_to="none", **{"checkpoint.steps": 1})
+    assert (out / "checkpoint-2").read_text() == "mine" and (out / "latents").is_symlink()
+    assert (out / "checkpoint-3").is_symlink() and checkpoint.damage(elsewhere / "checkpoint") is None
+    assert [path.name for path in checkpoint.existing(out)] == ["checkpoint-3", "checkpoint-4"]
+
+
+def first_stage(data, finished, output, **options):
+    options |= {"data.train_data_dir": str(data), "data.resolution": toy.SIDE, "model": toy.VAE}
+    return train_first_stage(load_recipe(FirstStageRecipe, None, {"output_dir": str(output), **SHORT, **options}))
+
+
+def classifier(data, finished, output, **options):
+    options |= {"data.train_data_dir": str(data), "data.resolution": toy.SIDE}
+    network = {"block_out_channels": [8], "attention_levels": [False], "norm_num_groups": 4, "num_head_channels": 8}
+    options |= {"pretrained_model_name_or_path": str(finished / "pipeline"), "classifier": network}
+    return train_classifier(load_recipe(ClassifierRecipe, None, {"output_dir": str(output), **SHORT, **options}))
+
+
+def adapter(data, finished, output, **options):
+    options |= {"data.train_data_dir": str(data), "data.resolution": toy.SIDE, "lora": {"rank": 2}}
+    options |= {"pretrained_model_name_or_path": str(finished / "pipeline")}
+    return train_diffusion(load_recipe(DiffusionRecipe, None, {"output_dir": str(output), **SHORT, **options}))
+
+
+SHORT = {"train_batch_size": 4, "max_train_steps": 2, "report_to": "none", "logging_steps": 1}
+
+
+@pytest.mark.parametrize(("train", "result"), [(first_stage, "vae"), (classifier, "classifier"), (adapter, "lora")])
+def test_the_other_stages_do_the_same(data, finished, tmp_path, train, result):
+    out = train(data, finished, tmp_path / "out")
+    (out / result / "mine.txt").write_text("mine")
+    before = contents(out)
+    with pytest.raises(CheckpointError, match=rf"holds an earlier run \(checkpoint-2, {result}\)"):
+        train(data, finished, out)
+    with pytest.raises(ConfigError, match="has made 2 steps already"):
+        train(data, finished, out, resume_from_checkpoint="latest", max_train_steps=1)
+    assert contents(out) == before
+    train(data, finished, out, resume_from_checkpoint="latest", max_train_steps=3)
+    assert [line["step"] for line in log(out)] == [1, 2, 3]
+    train(data, finished, out, overwrite_output_dir=True, max_train_steps=1)
+    assert [path.name for path in checkpoint.existing(out)] == ["checkpoint-1"] and len(log(out)) == 1
+    assert (out / result / "mine.txt").read_text() == "mine"
+    for path in checkpoint.existing(out):
+        shutil.rmtree(path)
+    with pytest.raises(CheckpointError, match=rf"holds an earlier run \({result}\)"):
+        train(data, finished, out)
 
 
 def test_hidden_files_of_a_user_stay_and_those_of_a_killed_run_go(data, vae, tmp_path):

@@ -180,7 +180,7 @@ def encode_latents(
     recipe, accelerator = session.recipe, session.accelerator
     with accelerator.main_process_first():
         return cache_latents(
-            session.output_dir / ("validation-latents" if held_out else "latents"),
+            (session.output_dir / ("validation-latents" if held_out else "latents")).resolve(),  # it may be a link
             vae.to(accelerator.device),
             images.first(limit),
             bad_files,

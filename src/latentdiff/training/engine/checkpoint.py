@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -60,12 +61,19 @@ def written(output_dir: Path, step: int, keep: int) -> Iterator[Path]:
 
     Only then older ones are dropped but for the newest `keep`, this one included. Later ones, which are there when a
     run goes on from an earlier checkpoint, stay until they are replaced.
+
+    Raises:
+        FileExistsError: If there is a file of that name.
     """
-    with atomic_folder(output_dir / f"{PREFIX}{step}") as folder:
+    path = output_dir / f"{PREFIX}{step}"
+    path = path.resolve() if path.is_symlink() else path  # the folder behind a link is replaced, not the link
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(errno.EEXIST, "File exists", str(path))
+    with atomic_folder(path) as folder:
         yield folder
         files = {path.name: _fingerprint(path) for path in sorted(folder.iterdir())}
         (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1))
-        _keep_others(output_dir / f"{PREFIX}{step}", folder)
+        _keep_others(path, folder)
     until_now = [path for path in existing(output_dir) if step_of(path) <= step and not path.is_symlink()]
     for old in until_now[:-keep]:
         remove(old)
