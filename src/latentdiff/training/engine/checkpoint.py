@@ -74,9 +74,10 @@ def written(output_dir: Path, step: int, keep: int) -> Iterator[Path]:
         files = {path.name: _fingerprint(path) for path in sorted(folder.iterdir())}
         (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1))
         _keep_others(path, folder)
-    until_now = [path for path in existing(output_dir) if step_of(path) <= step and not path.is_symlink()]
+    until_now = [path for path in existing(output_dir) if step_of(path) <= step]
     for old in until_now[:-keep]:
-        remove(old)
+        if not old.is_symlink():
+            remove(old)
 
 
 def damage(path: Path) -> str | None:
