@@ -20,6 +20,7 @@ def above_bars() -> Iterator[None]:
     How a warning is shown is left to what showed it before, as `warnings.catch_warnings` needs it.
     """
     before = warnings.showwarning
+    tqdm.get_lock()  # is made here for all kinds of bars, each of which would make one of its own
 
     def show(*args: object, **options: object) -> None:
         # Where stderr is no terminal, or its disk is full, there is nothing to move out of the way.

@@ -16,7 +16,6 @@ from latentdiff.cli.batch import processes
 from latentdiff.cli.options import Flag
 from latentdiff.cli.recipes import recipe_flags
 from latentdiff.config import json_schema, load_recipe, options_of
-from latentdiff.config.values import BOOL_WORDS
 from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, Recipe
 
 
@@ -85,7 +84,7 @@ def with_values(words: Sequence[str]) -> list[str]:
     switches = {f"--{option.name}" for option in options_of(STAGES[words[1]].recipe) if option.field.annotation is bool}
     for place, word in enumerate(words):
         found.append(word)
-        if word in switches and " ".join(words[place + 1 : place + 2]).lower() not in BOOL_WORDS:
+        if word in switches and all(following.startswith("--") for following in words[place + 1 : place + 2]):
             found.append("true")
     return found
 
