@@ -14,7 +14,6 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from latentdiff.errors import TrainingInterrupted
-from latentdiff.progress import above_bars
 from latentdiff.seeding import generator
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import Interrupts, explain_out_of_memory
@@ -95,7 +94,6 @@ def train(
         explain_out_of_memory(recipe),
         closing(GradientAccumulator(model, items, recipe, accelerator, state.step)) as gradient,
         Interrupts() as interrupts,
-        above_bars(),
         silent_threads(),
     ):
         session.clear()  # all is checked, and the first batch is there

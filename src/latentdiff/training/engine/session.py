@@ -20,6 +20,7 @@ from latentdiff.config import check
 from latentdiff.errors import ConfigError, InputError, LatentDiffError, LatentDiffWarning, one_line
 from latentdiff.io.lock import locked
 from latentdiff.io.staging import recover_all
+from latentdiff.progress import above_bars
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.belongings import WRITTEN_IN, check_start, remove_belongings, results
 from latentdiff.training.engine.options import Recipe
@@ -63,7 +64,7 @@ class Session:
 def open_session(recipe: Recipe) -> Iterator[Session]:
     """Set up a run, and keep its folder from other runs until the block ends; all processes have to enter it.
 
-    What killed runs left aside in the folder is put back or removed. Nothing else is changed.
+    What killed runs left aside in the folder is put back or removed. Nothing else is changed. Warnings stand above bars.
 
     Raises:
         ConfigError: If the run can't be set up so on this machine.
@@ -82,6 +83,7 @@ def open_session(recipe: Recipe) -> Iterator[Session]:
                 recover_all(place)
             return check_start(recipe)
 
+        stack.enter_context(above_bars())
         yield Session(recipe, accelerator, agreed(accelerator, enter))
 
 
