@@ -20,7 +20,8 @@ def above_bars() -> Iterator[None]:
     How a warning is shown is left to what showed it before, as `warnings.catch_warnings` needs it.
     """
     before = warnings.showwarning
-    tqdm.get_lock()  # is made here for all kinds of bars, each of which would make one of its own
+    # Kinds of bars share the lock of their base class, if there is one by the time that they are first used.
+    tqdm.get_lock()  # type: ignore[no-untyped-call]
 
     def show(*args: object, **options: object) -> None:
         # Where stderr is no terminal, or its disk is full, there is nothing to move out of the way.

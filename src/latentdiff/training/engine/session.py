@@ -64,7 +64,8 @@ class Session:
 def open_session(recipe: Recipe) -> Iterator[Session]:
     """Set up a run, and keep its folder from other runs until the block ends; all processes have to enter it.
 
-    What killed runs left aside in the folder is put back or removed. Nothing else is changed. Warnings stand above bars.
+    What killed runs left aside in the folder is put back or removed, and nothing else is changed. Inside the block
+    warnings stand above bars.
 
     Raises:
         ConfigError: If the run can't be set up so on this machine.
