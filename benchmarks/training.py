@@ -31,7 +31,8 @@ from latentdiff.data.images import ImageFolder
 from latentdiff.data.latent_cache import Columns, LatentRows, cache_latents
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.task import DiffusionTask
-from latentdiff.training.engine.loop import make_accelerator, train
+from latentdiff.training.engine.loop import train
+from latentdiff.training.engine.session import open_session
 from latentdiff.training.first_stage.task import FirstStageTask
 from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
 
@@ -123,13 +124,19 @@ WORKLOADS = {"first stage": FirstStage, "diffusion, cached": Diffusion, "diffusi
 
 def shared_options(folder: Path, batch_size: int, steps: int) -> dict:
     names = {"data": {"train_data_dir": str(folder / "images"), "resolution": SIDE}, "output_dir": str(folder / "run")}
-    return {**names, "train_batch_size": batch_size, "max_train_steps": steps, "logging_steps": 5}
+    return {
+        **names,
+        "train_batch_size": batch_size,
+        "max_train_steps": steps,
+        "logging_steps": 5,
+        "overwrite_output_dir": True,
+    }
 
 
 def ours(workload, marks: list[float]) -> None:
     hook = workload.task.register_forward_pre_hook(lambda *_: marks.append(time.perf_counter()))
-    with quiet_libraries(quiet=True):
-        train(workload.task, workload.items, workload.recipe, make_accelerator(workload.recipe))
+    with quiet_libraries(quiet=True), open_session(workload.recipe) as session:
+        train(workload.task, workload.items, workload.recipe, session)
     hook.remove()
 
 

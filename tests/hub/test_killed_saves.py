@@ -1,12 +1,10 @@
 """Saves and conversions that are killed at every event of the file system leave a model that loads, and no litter."""
 
-import os
 import shutil
-import sys
 
 import pytest
 import torch
-from leftovers import NOBODY, leave_behind
+from leftovers import NOBODY, killed, leave_behind
 from tiny import tiny_unconditional
 
 from latentdiff import DiffusionPipeline, InputError
@@ -16,54 +14,10 @@ from latentdiff.io.staging import ASIDE, OLD, staging_folder
 
 pytestmark = pytest.mark.thorough
 
-CHANGES = (
-    "os.mkdir",
-    "os.rename",
-    "os.rmdir",
-    "os.remove",
-    "os.link",
-    "os.symlink",
-    "os.chmod",
-    "shutil.rmtree",
-    "open",
-)
-STEP = 1  # events between two kills
-
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     return tiny_unconditional(tmp_path_factory.mktemp("saved"))
-
-
-def killed(call, place, event):
-    """Run a call in another process, which is killed before its event of that number on files in `place`.
-
-    Returns:
-        Whether it was; else the call came to its end.
-    """
-    process = os.fork()
-    if process:
-        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
-    count = 0
-
-    def hook(name, arguments):
-        nonlocal count
-        if name not in CHANGES or (name == "open" and not isinstance(arguments[1], str)):
-            return
-        if name == "open" and not set(arguments[1]) & set("wax+"):
-            return
-        if any(str(place) in str(argument) for argument in arguments):
-            count += 1
-            if count == event:
-                os._exit(9)
-
-    sys.addaudithook(hook)
-    try:
-        call()
-        os._exit(0)
-    except BaseException as error:
-        os.write(2, repr(error).encode())
-        os._exit(1)
 
 
 def bias(pipe):

@@ -16,7 +16,7 @@ from test_old_layouts import autoencoder, ddim, plain_unet
 from latentdiff import CheckpointError, DiffusionPipeline, TextToImagePipeline, UnsafeCheckpointError
 from latentdiff.hub.component_folder import ComponentFolder
 from latentdiff.hub.folder import ModelFolder
-from latentdiff.inspection.folder import load_first_stage, load_folder
+from latentdiff.inspection.folder import load_folder, load_stored_first_stage
 from latentdiff.inspection.model import describe_component, describe_pipeline
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -117,7 +117,7 @@ def test_other_files_are_no_weights(copy):
     expected = sum(parameter.numel() for parameter in pipe.vae.parameters())
     assert describe_pipeline(str(copy))["components"]["vae"]["parameters"] == expected
     assert describe_component(str(copy / "vae"))["parameters"] == expected
-    vae = load_first_stage(ComponentFolder.open(copy / "vae"), None)
+    vae = load_stored_first_stage(ComponentFolder.open(copy / "vae"), None)
     stored = load_file(copy / "vae" / WEIGHTS)
     assert all(torch.equal(tensor, stored[name]) for name, tensor in vae.state_dict().items())
 

@@ -75,34 +75,25 @@ def fork(run, job, rank, port):
         os._exit(code)
 
 
-def share_out(stage, shards):
-    """Have a stage's module train in shards, if any."""
-    from tiny_run import SHARDS
-
-    made = stage.make_accelerator
-    if shards:
-        stage.make_accelerator = lambda recipe: SHARDS[shards](made(recipe))
-
-
 def pipeline(output, task, data, vae, shards, **options):
     """A pipeline on the toy world."""
     import toy
+    from tiny_run import share_out
 
-    from latentdiff.training.diffusion import task as diffusion
-
-    share_out(diffusion, shards)
+    share_out(shards)
     toy.train(task, Path(data), vae, output, **options)
 
 
 def first_stage(output, data, shards):
     """A first stage with a discriminator, which takes part in the last steps."""
     import toy
+    from tiny_run import share_out
 
     from latentdiff.config import load_recipe
     from latentdiff.training.first_stage import task as stage
     from latentdiff.training.recipes import FirstStageRecipe
 
-    share_out(stage, shards)
+    share_out(shards)
     options = {"data.resolution": toy.SIDE, "model": toy.VAE, "train_batch_size": 4, "max_train_steps": 6}
     options |= {"data.train_data_dir": data, "output_dir": str(output), "logging_steps": 1, "report_to": "none"}
     options |= {"loss.adversarial.discriminator": {"channels": 8, "layers": 2}, "loss.adversarial.start_step": 2}

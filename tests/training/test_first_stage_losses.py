@@ -18,7 +18,7 @@ from latentdiff.seeding import SampleGenerators
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.first_stage.adversarial import Adversarial, adaptive_weight
 from latentdiff.training.first_stage.autoencoder import make_first_stage
-from latentdiff.training.first_stage.bottlenecks import VQBottleneck, count, perplexity
+from latentdiff.training.first_stage.bottlenecks import VQBottleneck, count_codes, perplexity
 from latentdiff.training.first_stage.discriminator import ActNorm, PatchDiscriminator, hinge_loss, vanilla_loss
 from latentdiff.training.first_stage.task import FirstStageTask
 from latentdiff.training.recipes import FirstStageRecipe
@@ -142,7 +142,7 @@ def test_vq_loss_and_gradient_are_the_originals(io, step):
 def test_losses_of_given_logits_are_the_originals(io):
     for loss, name in ((hinge_loss, "hinge_d"), (vanilla_loss, "vanilla_d")):
         torch.testing.assert_close(loss(io["logits_real"], io["logits_fake"]), io[name], rtol=1e-6, atol=0)
-    counts = count(io["ppl.indices"], 32)
+    counts = count_codes(io["ppl.indices"], 32)
     assert int(counts.sum()) == 50 and int((counts > 0).sum()) == int(io["ppl.usage"])
     torch.testing.assert_close(perplexity(counts), io["ppl.perplexity"])
 

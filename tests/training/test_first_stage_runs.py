@@ -19,7 +19,7 @@ from latentdiff.config import load_recipe
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.pipelines.codec import encode
 from latentdiff.training.diffusion.task import train_diffusion
-from latentdiff.training.first_stage import task as first_stage
+from latentdiff.training.engine import session as sessions
 from latentdiff.training.first_stage.autoencoder import load_first_stage
 from latentdiff.training.first_stage.task import train_first_stage
 from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
@@ -148,8 +148,8 @@ def test_any_channels_are_judged_measured_and_shown(vgg16, tmp_path, channels):
     ],
 )
 def test_sharded_networks_are_refused(images, tmp_path, monkeypatch, kind, options, line):
-    accelerator = SimpleNamespace(distributed_type=kind)
-    monkeypatch.setattr(first_stage, "make_accelerator", lambda recipe: accelerator)
+    accelerator = SimpleNamespace(distributed_type=kind, is_main_process=True)
+    monkeypatch.setattr(sessions, "make_accelerator", lambda recipe: accelerator)
     with pytest.raises(ConfigError, match=line) as caught:
         run(images, tmp_path / "run", **options)
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
@@ -302,12 +302,11 @@ from latentdiff.config import load_recipe
 from latentdiff.data.images import ImageFolder
 from latentdiff.training.first_stage.autoencoder import make_first_stage
 from latentdiff.training.first_stage.task import FirstStageTask
-from latentdiff.training.engine.loop import make_accelerator, train
+from latentdiff.training.engine.loop import train
+from latentdiff.training.engine.session import open_session
 from latentdiff.training.recipes import FirstStageRecipe
 
 recipe = load_recipe(FirstStageRecipe, None, json.loads(sys.argv[1]))
-accelerator = make_accelerator(recipe)
-assert accelerator.num_processes == 2
 torch.manual_seed(recipe.seed)
 
 
@@ -316,12 +315,14 @@ class Kept(FirstStageTask):
         super().after_step(ema, rng)
         averaged = {f"ema.{name}": p for name, p in ema.shadow.items()}
         state = {**dict(self.named_parameters()), **averaged, "counts": self.bottleneck.counts}
-        path = f"{recipe.output_dir}-{accelerator.process_index}.pt"
+        path = f"{recipe.output_dir}-{session.accelerator.process_index}.pt"
         torch.save({name: p.detach() for name, p in state.items()}, path)
 
 
 task = Kept(make_first_stage(recipe.model, 3, 16), recipe)
-train(task, ImageFolder(recipe.data.train_data_dir, 16), recipe, accelerator)
+with open_session(recipe) as session:
+    assert session.accelerator.num_processes == 2
+    train(task, ImageFolder(recipe.data.train_data_dir, 16), recipe, session)
 """
 
 

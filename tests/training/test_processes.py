@@ -40,6 +40,16 @@ def test_two_processes_have_the_losses_of_one(runs, tmp_path):
         assert two == pytest.approx(one, rel=1e-5)
 
 
+@pytest.mark.parametrize("options", [{}, {"resume_from_checkpoint": "latest", "max_train_steps": 9}])
+def test_all_processes_of_a_run_that_may_not_begin_say_so(runs, tmp_path, options):
+    assert runs(tmp_path / "run", 2)[0] == [0, 0]
+    assert runs(tmp_path / "run", 2, **options)[0] == [1, 1]
+    for rank in range(2):
+        last = (tmp_path / f"run.{rank}.err").read_text().splitlines()[-1]
+        assert "has made 10 steps already" in last if options else "holds an earlier run" in last
+    assert runs(tmp_path / "run", 2, resume_from_checkpoint="latest", max_train_steps=12)[0] == [0, 0]
+
+
 @pytest.fixture(params=tiny_run.SHARDS)
 def shards(request):
     if request.param.startswith("ZeRO"):
@@ -167,7 +177,8 @@ def test_kills_at_random_instants_change_nothing(runs, tmp_path, world_size):
         output = tmp_path / f"run-{finished}"
         after = rng.uniform(0, 1.05 * seconds) if kills < KILLS else None
         saving = rng.random() < 0.5
-        codes, _ = runs(output, world_size, after, saving, resume_from_checkpoint="latest", **options)
+        resume = {"resume_from_checkpoint": "latest"} if checkpoint.existing(output) else {}
+        codes, _ = runs(output, world_size, after, saving, **resume, **options)
         assert all(code in (0, -9, 1) for code in codes)
         kills += -9 in codes
         inside += any(output.glob(".checkpoint-*"))

@@ -44,7 +44,14 @@ def test_every_option_is_described_by_a_sentence(cls):
 
 
 def test_what_may_change_when_a_run_goes_on():
-    free = {"output_dir", "resume_from_checkpoint", "train_batch_size", "gradient_accumulation_steps", "report_to"}
+    free = {
+        "output_dir",
+        "resume_from_checkpoint",
+        "overwrite_output_dir",
+        "train_batch_size",
+        "gradient_accumulation_steps",
+        "report_to",
+    }
     free |= {"max_train_steps", "gradient_checkpointing", "logging_steps", "max_skipped_steps"}
     free |= {f"data.{name}" for name in OF_DATA} | {"checkpoint.steps", "checkpoint.total_limit"}
     free |= {"validation.steps", "validation.data_dir"}

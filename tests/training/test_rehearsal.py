@@ -37,7 +37,7 @@ def numbers(pattern, text):
 
 
 def test_it_counts_what_a_run_has(data, vae, tmp_path, monkeypatch):
-    monkeypatch.setattr(rehearsal, "LIMIT", 7)  # of 24 images
+    monkeypatch.setattr(rehearsal, "ENCODED_IMAGES", 7)  # of 24 images
     monkeypatch.setattr(rehearsal, "GIB", 1)
     text = rehearsed("class-to-image", data, vae, tmp_path / "out", max_train_steps=10, **{"data.random_flip": True})
     assert list(tmp_path.iterdir()) == []

@@ -136,7 +136,7 @@ def test_latents_are_encoded_once(images, vae, tmp_path, monkeypatch):
     diffusion(images, vae, tmp_path, max_train_steps=1)
     stamp = (tmp_path / "latents" / "moments.npy").stat().st_mtime_ns
     monkeypatch.setattr(AutoencoderKL, "encode", None)
-    diffusion(images, vae, tmp_path, max_train_steps=2)
+    diffusion(images, vae, tmp_path, max_train_steps=2, resume_from_checkpoint="latest")
     assert (tmp_path / "latents" / "moments.npy").stat().st_mtime_ns == stamp
 
 

@@ -16,19 +16,24 @@ from contextlib import contextmanager
 import pytest
 import tiny_run
 import torch
+import toy
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from leftovers import leave_behind
 from PIL import Image
 from tiny_run import BASE, Denoise, assert_same_run, items, log, run, weights, zero
 
-from latentdiff import CheckpointError, ConfigError, LatentDiffError
+from latentdiff import CheckpointError, ConfigError, InputError, LatentDiffError
 from latentdiff.cli.main import main
 from latentdiff.config import load_recipe
 from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
 from latentdiff.io.staging import ASIDE, OLD
+from latentdiff.training.diffusion.task import DiffusionTask
 from latentdiff.training.engine import checkpoint
-from latentdiff.training.engine.loop import make_accelerator, train
+from latentdiff.training.engine import log as log_module
+from latentdiff.training.engine.loop import train
+from latentdiff.training.engine.session import open_session
+from latentdiff.training.engine.validation import Validation
 from latentdiff.training.recipes import Recipe
 
 pytestmark = pytest.mark.thorough
@@ -66,7 +71,7 @@ def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(whole, tmp_path, step, n
     assert stop.value.number == number and signal.getsignal(number) == before
     assert f"checkpoint-{step + 1}" in names(tmp_path) and "net.safetensors" not in names(tmp_path)
     run(tmp_path, dropout=0.1, resume_from_checkpoint="latest")
-    assert_same_run(whole, tmp_path, ["checkpoint-8"])
+    assert_same_run(whole, tmp_path, ["checkpoint-8", "checkpoint-10"])
 
 
 TWICE = """
@@ -142,12 +147,11 @@ def fail_at(step, error):
 def test_a_start_anew_does_not_mix_with_another_run(whole, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, fail_at(3, KeyboardInterrupt), seed=1, dropout=0.1)
-    assert len(log(tmp_path)) == 1
-    run(tmp_path, dropout=0.1)  # there was no checkpoint yet
+    earlier = (tmp_path / "log.jsonl").read_bytes()
+    with pytest.warns(LatentDiffWarning, match=r"has lines of an earlier run; they are kept in log\.jsonl\.1"):
+        run(tmp_path, dropout=0.1)  # there was no checkpoint yet
     assert_same_run(whole, tmp_path)
-    with pytest.raises(CheckpointError, match=r"has checkpoints of a run \(checkpoint-4, checkpoint-8\); set resume"):
-        run(tmp_path)
-    assert_same_run(whole, tmp_path)
+    assert (tmp_path / "log.jsonl.1").read_bytes() == earlier and len(earlier.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("size", "micro_steps"), [(4, 2), (1, 8)])
@@ -180,6 +184,7 @@ def flip(path):
 @pytest.mark.parametrize("reason", DAMAGE)
 def test_a_damaged_checkpoint_is_passed_over(whole, tmp_path, reason):
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoint-10")
     DAMAGE[reason](tmp_path / "checkpoint-8")
     with pytest.raises(CheckpointError, match=f"checkpoint-8 is damaged .{reason}"):
         run(tmp_path, dropout=0.1, resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
@@ -188,7 +193,7 @@ def test_a_damaged_checkpoint_is_passed_over(whole, tmp_path, reason):
     assert_same_run(whole, tmp_path)
     for path in checkpoint.existing(tmp_path):
         DAMAGE[reason](path)
-    with pytest.raises(CheckpointError, match="checkpoint-4 is damaged"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint .* is whole: .*checkpoint-4 is damaged"):
         run(tmp_path, dropout=0.1, resume_from_checkpoint="latest")
 
 
@@ -196,7 +201,7 @@ def test_going_on_from_an_earlier_checkpoint_prunes_no_new_one(whole, tmp_path):
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     options = {"resume_from_checkpoint": str(tmp_path / "checkpoint-4"), "checkpoint.total_limit": 1}
     run(tmp_path, dropout=0.1, max_train_steps=6, **{"checkpoint.steps": 1}, **options)
-    assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-6", "checkpoint-8"]
+    assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-6", "checkpoint-8", "checkpoint-10"]
 
 
 def not_finite(steps, value=float("nan")):
@@ -230,7 +235,7 @@ def test_the_scale_of_fp16_falls_with_skipped_steps_and_is_kept(tmp_path):
         run(tmp_path / "parts", stop_at(7, signal.SIGTERM), scaler=scaler())
     assert json.loads((tmp_path / "parts" / "checkpoint-8" / "state.json").read_text())["scaler"]["scale"] < 2.0**22
     run(tmp_path / "parts", scaler=scaler(), resume_from_checkpoint="latest")
-    assert_same_run(tmp_path / "whole", tmp_path / "parts", ["checkpoint-8"])
+    assert_same_run(tmp_path / "whole", tmp_path / "parts", ["checkpoint-8", "checkpoint-10"])
 
 
 def test_a_run_that_stays_not_finite_ends_with_its_last_good_checkpoint(tmp_path):
@@ -249,11 +254,6 @@ def test_a_run_without_one_step_ends_in_an_error(tmp_path):
     assert not (tmp_path / "net.safetensors").exists()
 
 
-def test_what_a_resume_does_not_find_is_said(tmp_path):
-    with pytest.warns(LatentDiffWarning, match="there is no checkpoint in .* to go on from, so the run starts anew"):
-        run(tmp_path, resume_from_checkpoint="latest")
-
-
 def test_weights_that_are_not_finite_are_kept_nowhere(tmp_path):
     options = {
         "optimizer.learning_rate": 1e38,
@@ -263,7 +263,7 @@ def test_weights_that_are_not_finite_are_kept_nowhere(tmp_path):
     }
     with pytest.raises(LatentDiffError, match="not finite; there is no checkpoint yet"):
         run(tmp_path, lambda at, loss: loss * 1e3, **{"checkpoint.steps": 1}, max_train_steps=1, **options)
-    assert names(tmp_path) == []
+    assert names(tmp_path) in ([], ["log.jsonl"])
 
 
 @pytest.mark.parametrize(
@@ -316,23 +316,26 @@ def test_a_disk_that_fails_at_any_call_of_a_save_costs_no_good_checkpoint(whole,
         output, number = tmp_path / str(call), (errno.ENOSPC, errno.EIO)[call % 2]
         shutil.copytree(whole / "checkpoint-4", output / "checkpoint-4")
         shutil.copy(whole / "log.jsonl", output)
+        found_at_8 = {}
         with monkeypatch.context() as patch:
             faults = Faults(patch, number)
 
-            def hook(at, loss, faults=faults, call=call):
+            def hook(at, loss, faults=faults, call=call, output=output, found=found_at_8):
                 faults.left = {7: call, 8: None}.get(at, faults.left)
+                if at == 8:
+                    found.update((path.name, checkpoint.damage(path)) for path in checkpoint.existing(output))
                 return loss
 
             with optional_warnings() as found:
                 run(output, hook, dropout=0.1, resume_from_checkpoint="latest", **{"checkpoint.total_limit": 1})
-        assert [checkpoint.damage(path) for path in checkpoint.existing(output)] in ([None], [None, None])
+        assert {*found_at_8.values()} == {None} and len(found_at_8) in (1, 2)
         assert log(output) == log(whole)
         assert all(torch.equal(value, weights(output)[name]) for name, value in weights(whole).items())
         if not faults.met:
-            assert total >= 10 and len(checkpoint.existing(output)) == 1
+            assert total >= 10 and [*found_at_8] == ["checkpoint-8"]
             return
         warned = [line for line in found if os.strerror(number) in line]
-        assert warned or "checkpoint-8" in names(output)  # the error that a folder is there is none
+        assert warned or "checkpoint-8" in found_at_8  # the error that a folder is there is none
         total += len(warned)
 
 
@@ -360,9 +363,83 @@ def test_a_full_disk_costs_nothing(whole, tmp_path, limit):
             run(tmp_path, hook, dropout=0.1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert names(tmp_path) == ["checkpoint-8", "log.jsonl", "net.safetensors"]
+    assert names(tmp_path) == ["checkpoint-10", "checkpoint-8", "log.jsonl", "net.safetensors"]
     assert log(tmp_path) == log(whole)
     assert all(torch.equal(value, weights(tmp_path)[name]) for name, value in weights(whole).items())
+
+
+def test_lines_that_wait_for_the_disk_are_in_the_checkpoint(whole, tmp_path, monkeypatch):
+    synced = log_module.sync_open
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def hook(at, loss):
+        monkeypatch.setattr(log_module, "sync_open", full if at == 2 else synced)
+        if at == 4:
+            raise KeyboardInterrupt
+        return loss
+
+    with pytest.raises(KeyboardInterrupt), pytest.warns(LatentDiffWarning, match="its lines wait for the next one"):
+        run(tmp_path, hook, dropout=0.1)
+    (tmp_path / "log.jsonl").write_text("")  # what was written was never on the disk
+    run(tmp_path, dropout=0.1, resume_from_checkpoint="latest")
+    assert log(tmp_path) == log(whole)
+
+
+@contextmanager
+def disk_of(size):
+    """A limit of a file's size, which stands for a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_at_the_end_costs_the_result_alone(whole, tmp_path):
+    """One line; when there is room again, the run goes on from its last checkpoint."""
+    with disk_of(500) as fill:
+
+        def hook(at, loss):
+            if at == 8:
+                fill()
+            return loss
+
+        with (
+            pytest.warns(LatentDiffWarning, match=r"saving checkpoint-10 failed \(File too large\); go on from check"),
+            pytest.raises(InputError, match=r"cannot write .*net\.safetensors: File too large; free some space"),
+        ):
+            run(tmp_path, hook, dropout=0.1)
+    assert names(tmp_path) == ["checkpoint-4", "checkpoint-8", "log.jsonl"]
+    run(tmp_path, dropout=0.1, resume_from_checkpoint="latest")
+    assert names(tmp_path) == names(whole)
+    assert_same_run(whole, tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 600, 3000])
+def test_a_disk_that_is_full_at_validation_and_trackers_ends_no_run(data, vae, tmp_path, size, monkeypatch, capfd):
+    """Pictures, best weights and TensorBoard's file meet the limit; what is lost of them is said."""
+    options = {
+        "validation.steps": 1,
+        "validation.inference_steps": 1,
+        "validation.samples": 4,
+    }
+    looked = Validation._look
+
+    with disk_of(size) as fill:
+
+        def look(self, pictures, step):
+            fill()
+            looked(self, pictures, step)
+
+        monkeypatch.setattr(Validation, "_look", look)
+        monkeypatch.setattr(DiffusionTask, "export", lambda self, folder: None)  # that is the test above
+        with optional_warnings() as found:
+            toy.train("unconditional", data, vae, tmp_path / "out", **options, report_to="tensorboard", logging_steps=1)
+    assert any("writing what validation found at step 1 failed" in line for line in found) == (size < 3000)
+    assert any("tensorboard failed" in line for line in found)
+    assert all("\n" not in line for line in found) and "Traceback" not in capfd.readouterr().err
 
 
 def test_another_recipe_is_refused_field_by_field(whole, tmp_path):
@@ -383,11 +460,10 @@ def test_another_recipe_is_refused_field_by_field(whole, tmp_path):
 )
 def test_what_fsdp_may_be_configured_for(tmp_path, options, version, line):
     recipe = load_recipe(Recipe, None, {**BASE, "output_dir": str(tmp_path), **options})
-    accelerator = make_accelerator(recipe)
-    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=version)
-    accelerator.state.distributed_type = DistributedType.FSDP
-    with pytest.raises(ConfigError, match=line):
-        train(Denoise(), items(), recipe, accelerator)
+    with open_session(recipe) as session, pytest.raises(ConfigError, match=line):
+        session.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=version)
+        session.accelerator.state.distributed_type = DistributedType.FSDP
+        train(Denoise(), items(), recipe, session)
 
 
 @pytest.mark.parametrize(
@@ -406,10 +482,10 @@ def test_what_fsdp_may_be_configured_for(tmp_path, options, version, line):
 def test_what_deepspeed_may_be_configured_for(tmp_path, options, config, line):
     """Said before DeepSpeed is asked for anything, so that it need not be there."""
     recipe = load_recipe(Recipe, None, {**BASE, "output_dir": str(tmp_path), **options})
-    accelerator = zero(make_accelerator(recipe), 2, **config)
     try:
-        with pytest.raises(ConfigError, match=line):
-            train(Denoise(), items(), recipe, accelerator)
+        with open_session(recipe) as session, pytest.raises(ConfigError, match=line):
+            zero(session.accelerator, 2, **config)
+            train(Denoise(), items(), recipe, session)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -452,4 +528,5 @@ def test_the_command_says_how_to_go_on(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("latentdiff: SIGTERM after step ") and error.count("\n") == 1
     assert "by --resume_from_checkpoint latest" in error
-    assert main([*argv, "--max_train_steps", "1", "--resume_from_checkpoint", "latest"]) == 0
+    steps = checkpoint.step_of(checkpoint.latest(tmp_path / "run"))
+    assert main([*argv, "--max_train_steps", str(steps), "--resume_from_checkpoint", "latest"]) == 0

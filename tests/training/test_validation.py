@@ -14,7 +14,8 @@ from torch import nn
 from latentdiff import ConfigError
 from latentdiff.config import load_recipe
 from latentdiff.errors import LatentDiffWarning
-from latentdiff.training.engine.loop import make_accelerator, train
+from latentdiff.training.engine.loop import train
+from latentdiff.training.engine.session import open_session
 from latentdiff.training.engine.task import Task
 from latentdiff.training.recipes import Recipe
 
@@ -52,7 +53,8 @@ class Line(Task):
 
 def run(output, **options):
     recipe = load_recipe(Recipe, None, {**BASE, "output_dir": str(output), **options})
-    train(Line(), [torch.tensor([float(x)]) for x in range(1, 5)], recipe, make_accelerator(recipe))
+    with open_session(recipe) as session:
+        train(Line(), [torch.tensor([float(x)]) for x in range(1, 5)], recipe, session)
     return load_file(output / "line.safetensors")["slope"]
 
 
@@ -86,7 +88,8 @@ def test_held_out_loss_and_the_best_weights(tmp_path):
 
     def go(output, **options):
         recipe = load_recipe(Recipe, None, {**values, "output_dir": str(output), **options})
-        train(Line(), [torch.ones(1)], recipe, make_accelerator(recipe), held_out)
+        with open_session(recipe) as session:
+            train(Line(), [torch.ones(1)], recipe, session, held_out)
         lines = map(json.loads, (output / "log.jsonl").read_text().splitlines())
         return [line for line in lines if "validation/loss" in line]
 
@@ -121,8 +124,9 @@ def test_a_full_disk_ends_no_run(tmp_path, monkeypatch):
     plain = Line.export
     monkeypatch.setattr(Line, "export", full)
     recipe = load_recipe(Recipe, None, {**BASE, "output_dir": str(tmp_path), "validation.steps": 4})
-    with pytest.warns(LatentDiffWarning, match="what validation found at step 4 failed .No space left"):
-        train(Line(), [torch.ones(1)], recipe, make_accelerator(recipe), [torch.ones(1)])
+    line = "what validation found at step 4 failed .No space left"
+    with open_session(recipe) as session, pytest.warns(LatentDiffWarning, match=line):
+        train(Line(), [torch.ones(1)], recipe, session, [torch.ones(1)])
     assert (tmp_path / "line.safetensors").is_file() and not list((tmp_path / "best").iterdir())
 
 

@@ -15,7 +15,9 @@ from torch import nn
 
 from latentdiff.config import load_recipe
 from latentdiff.io.files import atomic_file
-from latentdiff.training.engine.loop import make_accelerator, train
+from latentdiff.training.engine import session as sessions
+from latentdiff.training.engine.loop import train
+from latentdiff.training.engine.session import open_session
 from latentdiff.training.engine.task import Task
 from latentdiff.training.recipes import Recipe
 
@@ -27,6 +29,7 @@ BASE = {
     "ema.decay": 0.9,
     "max_train_steps": 10,
     "checkpoint.steps": 4,
+    "checkpoint.total_limit": 3,
     "logging_steps": 3,
     "report_to": "none",
 }
@@ -70,10 +73,20 @@ def run(output, hook=None, dropout=0.0, shards=None, scaler=None, spoilt=(), **o
             return loss + (math.inf if step % 2 else 0 * loss / 0) if step in spoilt else loss
 
     recipe = load_recipe(Recipe, None, {**BASE, "output_dir": str(output), **options})
-    accelerator = make_accelerator(recipe)
-    if scaler is not None:  # as accelerate does for fp16 on GPUs
-        accelerator.scaler, accelerator.native_amp, accelerator.state._mixed_precision = scaler, True, "fp16"
-    return train(Denoise(hook, dropout), items(), recipe, SHARDS[shards](accelerator) if shards else accelerator)
+    share_out(shards)
+    with open_session(recipe) as session:
+        accelerator = session.accelerator
+        if scaler is not None:  # as accelerate does for fp16 on GPUs
+            accelerator.scaler, accelerator.native_amp, accelerator.state._mixed_precision = scaler, True, "fp16"
+        return train(Denoise(hook, dropout), items(), recipe, session)
+
+
+MADE = sessions.make_accelerator
+
+
+def share_out(shards):
+    """Have runs of this process train in shards, if any."""
+    sessions.make_accelerator = (lambda recipe: SHARDS[shards](MADE(recipe))) if shards else MADE
 
 
 def fsdp(accelerator):
@@ -113,7 +126,7 @@ def log(output: Path):
     return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
 
 
-def assert_same_run(first: Path, second: Path, checkpoints=("checkpoint-4", "checkpoint-8")):
+def assert_same_run(first: Path, second: Path, checkpoints=("checkpoint-4", "checkpoint-8", "checkpoint-10")):
     """Weights, log, and all that the checkpoints hold."""
     assert log(first) == log(second) and log(first)
     pairs = [(weights(first), weights(second))]

@@ -105,6 +105,10 @@ def script() -> NoReturn:
 def _run(words: list[str]) -> int:
     """Parse the words and call what they name; its exit code."""
     app = make_app()
+    if words[:1] == ["train"] and words[1:2] and words[1] in TRAIN_COMMANDS:
+        from latentdiff.cli.commands.train import with_values
+
+        words = with_values(words)
     command, bound, _ = app.parse_args(list(words), print_error=False, exit_on_error=False)
     if command != app.help_print:
         gc.enable()

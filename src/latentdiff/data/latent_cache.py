@@ -34,6 +34,7 @@ class LatentCache(Dataset[torch.Tensor]):
         images: The number N of images.
 
     Attributes:
+        first_stage: The fingerprint of the weights that made it.
         bad: The numbers of images that can't be decoded, with the reasons.
 
     Raises:
@@ -45,8 +46,9 @@ class LatentCache(Dataset[torch.Tensor]):
         self.moments: NDArray[np.float16] = MappedArray(folder / "moments.npy").rows
         if len(self.moments) not in (images, 2 * images):
             raise ValueError(f"{folder} has {len(self.moments)} latents of {images} images")
-        bad = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["bad"]
-        self.bad = {int(image): str(reason) for image, reason in bad.items()}
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        self.first_stage = str(meta["first_stage"])
+        self.bad = {int(image): str(reason) for image, reason in meta["bad"].items()}
 
     def __reduce__(self) -> tuple[type[LatentCache], tuple[Path, int]]:
         return LatentCache, (self.folder, self.images)  # a process that starts afresh maps the file, too, not a copy
@@ -140,7 +142,7 @@ def cache_latents(
     random_flip: bool,
     batch_size: int = 64,
     autocast: bool = False,
-    resuming: bool = False,
+    first_stage: str | None = None,
 ) -> LatentCache:
     """The latent cache in a folder, which is made unless there is one of the same weights and the same files.
 
@@ -152,23 +154,23 @@ def cache_latents(
         random_flip: Whether mirror images are encoded, too.
         batch_size: The number of images that are encoded at once.
         autocast: Whether to encode in bfloat16.
-        resuming: Whether a run is resumed, which needs the latents of the first stage that it began with.
+        first_stage: The fingerprint of the weights that a resumed run began with.
 
     Raises:
-        ConfigError: If a run is resumed with another first stage.
+        ConfigError: If these are other weights.
         InputError: If too many images can't be decoded.
     """
     stamp = {"first_stage": weights_fingerprint(vae), "images": images.fingerprint(), "random_flip": random_flip}
+    if first_stage not in (None, stamp["first_stage"]):
+        raise ConfigError(
+            f"the latents of the run in {folder.parent} are of another first stage; resume with the first stage that "
+            "the run began with, or begin anew in another output_dir"
+        )
     there = _stamp_of(folder)
     if stamp.items() <= there.items() and (cache := _whole_cache(folder, len(images))):
         for image, reason in cache.bad.items():
             bad_files.add(str(images.files[image]), reason)
         return cache
-    if resuming and there.get("first_stage", stamp["first_stage"]) != stamp["first_stage"]:
-        raise ConfigError(
-            f"the latents in {folder} are of another first stage; resume with the first stage that the run began with, "
-            "or begin anew in another output_dir"
-        )
     with atomic_folder(folder) as aside:
         copies = 2 if random_flip else 1
         bad = _encode(aside / "moments.npy", vae, images, bad_files, copies, batch_size, autocast)

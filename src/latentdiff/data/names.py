@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from latentdiff.errors import InputError
-from latentdiff.io.images import IMAGE_SUFFIXES
+from latentdiff.io.stored import IMAGE_SUFFIXES
 
 Parts = tuple[str, ...]
 SUFFIXES = (*IMAGE_SUFFIXES, ".npy")

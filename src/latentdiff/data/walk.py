@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from latentdiff.errors import InputError, one_line
-from latentdiff.io.images import IMAGE_SUFFIXES
+from latentdiff.io.stored import IMAGE_SUFFIXES
 
 DATA_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 # Pictures of which people expect that they are trained on, so that leaving them out deserves a warning.

@@ -11,7 +11,7 @@ from typing import TypeVar
 from latentdiff.errors import CheckpointError, one_line
 from latentdiff.types import JSON
 
-T = TypeVar("T")
+Value = TypeVar("Value")
 
 LARGEST = 2**26  # bytes; the largest real ones are tables of shards and vocabularies
 
@@ -59,7 +59,7 @@ def parse_object(source: object, text: str, *, strict: bool = True) -> JSON:
     return values
 
 
-def _object(pairs: list[tuple[str, T]]) -> dict[str, T]:
+def _object(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
     values = dict(pairs)
     if len(values) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]

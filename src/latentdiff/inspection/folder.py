@@ -41,7 +41,7 @@ def load_folder(source: str, dtype: torch.dtype | None) -> DiffusionPipeline | M
         LatentDiffError: If there is no such model, or it can't be loaded; see `DiffusionPipeline.from_pretrained`.
     """
     if is_component(source):
-        return load_first_stage(ComponentFolder.open(Path(source)), dtype)
+        return load_stored_first_stage(ComponentFolder.open(Path(source)), dtype)
     return _load(ModelFolder.open(source), dtype, {})
 
 
@@ -51,7 +51,7 @@ def describe_folder(source: str, dtype: torch.dtype | None) -> DescribedModel:
     Arguments and errors are those of `load_folder`.
     """
     if is_component(source):
-        vae = load_first_stage(ComponentFolder.open(Path(source)), dtype)
+        vae = load_stored_first_stage(ComponentFolder.open(Path(source)), dtype)
         return DescribedModel(None, {"vae": vae}, {})
     folder = ModelFolder.open(source)
     networks: dict[str, nn.Module] = {}
@@ -100,7 +100,7 @@ def _empty(name: str, part: ComponentFolder, entry: IndexEntry) -> nn.Module | N
     return network
 
 
-def load_first_stage(part: ComponentFolder, dtype: torch.dtype | None) -> ModelMixin:
+def load_stored_first_stage(part: ComponentFolder, dtype: torch.dtype | None) -> ModelMixin:
     """Load a first stage from its folder.
 
     Args:

@@ -7,24 +7,19 @@ is ever removed.
 
 from __future__ import annotations
 
-import functools
 import os
-import platform
 import re
 import secrets
 import shutil
-import time
-import zlib
 from contextlib import suppress
 from pathlib import Path
 
 from latentdiff.errors import InputError
+from latentdiff.io.owners import OWNER, has_ended, is_this_process, this_process
 
 ASIDE, OLD = "aside", "old"  # kinds of entries: what is being written, and what is being replaced
 SUFFIX = ".latentdiff"
-ENTRY = re.compile(rf"({ASIDE}|{OLD})-([0-9a-f]{{8}})-(\d{{1,10}})-(\d{{1,12}})-[0-9a-f]{{8}}")
-DAY = 24 * 3600  # seconds after which what another machine made is taken for left over
-SAME = 2  # seconds by which the clock may have been set meanwhile
+ENTRY = re.compile(rf"({ASIDE}|{OLD})-({OWNER})-[0-9a-f]{{8}}")
 
 _in_use: set[str] = set()  # the names of the entries that this process is at work on
 
@@ -41,7 +36,7 @@ def make_entry(path: Path, kind: str) -> Path:
         InputError: If something else lies where the hidden folder belongs.
     """
     place = staging_folder(path)
-    name = f"{kind}-{_machine()}-{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(4)}"
+    name = f"{kind}-{this_process()}-{secrets.token_hex(4)}"
     while True:
         try:
             place.mkdir(exist_ok=True)
@@ -100,24 +95,6 @@ def _is_left(entry: Path) -> bool:
     found = ENTRY.fullmatch(name)
     if found is None or entry.is_symlink() or not entry.is_dir():
         return False
-    if found[2] != _machine():
-        return time.time() - entry.stat().st_mtime > DAY
-    if int(found[3]) == os.getpid():
+    if is_this_process(found[2]):
         return name not in _in_use
-    began = _started(int(found[3]))
-    return began is None or abs(began - int(found[4])) > SAME
-
-
-@functools.cache
-def _machine() -> str:
-    return f"{zlib.crc32(platform.node().encode()):08x}"
-
-
-def _started(process: int) -> int | None:
-    """When a process of this machine began, in seconds; None if there is none of that number."""
-    import psutil  # it takes a while to import
-
-    try:
-        return int(psutil.Process(process).create_time())
-    except psutil.Error:
-        return None
+    return has_ended(found[2], entry)

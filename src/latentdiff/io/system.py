@@ -12,6 +12,8 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows
+    import msvcrt
+
     fcntl = None  # type: ignore[assignment]
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -21,6 +23,9 @@ FOLDERS_NOT_SYNCED = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 
 # Errors of file systems that can't promise space.
 NO_PROMISES = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODEV)
+# Errors of file systems that have no locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+LOCKED_BYTE = 2**30  # Windows locks bytes; nobody reads or writes this one
 
 # Windows syncs only files that are open for writing; elsewhere a file can be synced that only reading is allowed of.
 SYNCED_AS = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY
@@ -69,6 +74,27 @@ def allocate(descriptor: int, size: int) -> None:
     position = os.lseek(descriptor, 0, os.SEEK_END)
     while position < size:
         position += os.write(descriptor, bytes(min(size - position, 2**20)))
+
+
+def try_lock(descriptor: int) -> bool | None:
+    """Lock an open file for this process, without waiting; the lock ends with the process.
+
+    Returns:
+        Whether it is locked now; None on a file system without locks.
+    """
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return None
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        raise
+    return True
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -123,7 +123,7 @@ class Generation(RunStateMixin, StockPipeline):  # type: ignore[misc]
                 raise InputError(
                     f"{name} is {size!r}; it must be a multiple of {multiple}, such as {low} or {low + multiple}"
                 )
-        memory.check(self.vae, self.unet, height, width, windows)
+        memory.check_memory(self.vae, self.unet, height, width, windows)
         return height, width
 
     def _own_side(self, name: str, latent_pixels: object) -> int:

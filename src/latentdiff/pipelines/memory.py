@@ -45,7 +45,7 @@ def available(device: torch.device) -> int | None:
     return int(library.mem_get_info(device)[0]) + int(kept)
 
 
-def check(vae: FirstStage, unet: DenoisingNetwork, height: int, width: int, windows: Windows | None) -> None:
+def check_memory(vae: FirstStage, unet: DenoisingNetwork, height: int, width: int, windows: Windows | None) -> None:
     """Raise TooLargeError if one image of this size certainly doesn't fit into the memory."""
     needed, free = estimate(vae, unet, height, width, windows), available(unet.device)
     if free is not None and needed > free:

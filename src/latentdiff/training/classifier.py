@@ -11,7 +11,6 @@ from latentdiff.data.bad_files import SkipBadFiles
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, LatentRows
 from latentdiff.errors import InputError
-from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.models.classifier import NoisyLatentClassifier
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.schedulers.ddim import DDIMScheduler
@@ -20,7 +19,10 @@ from latentdiff.training.data import encode_latents, open_bad_files, open_held_o
 from latentdiff.training.diffusion.conditioners.base import build
 from latentdiff.training.diffusion.conditioners.classes import labels_of
 from latentdiff.training.diffusion.losses import draw_noisy
-from latentdiff.training.engine.loop import Run, make_accelerator, train
+from latentdiff.training.engine.export import export_folder
+from latentdiff.training.engine.loop import Run, train
+from latentdiff.training.engine.resume_check import FIRST_STAGE
+from latentdiff.training.engine.session import Session, open_session
 from latentdiff.training.engine.task import Task
 from latentdiff.training.recipes import ClassifierRecipe
 
@@ -31,10 +33,14 @@ class ClassifierTask(Task[dict[str, torch.Tensor]]):
     Args:
         classifier: Trained in place.
         pipeline: The pipeline whose latents and noise schedule it is for.
+        first_stage: What tells its first stage from others, as the latent cache says it.
     """
 
-    def __init__(self, classifier: NoisyLatentClassifier, pipeline: DiffusionPipeline) -> None:
+    def __init__(
+        self, classifier: NoisyLatentClassifier, pipeline: DiffusionPipeline, first_stage: str | None = None
+    ) -> None:
         super().__init__()
+        self.first_stage = first_stage
         self.classifier = classifier.train()
         self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
         self.vae_config = pipeline.vae.config
@@ -50,8 +56,11 @@ class ClassifierTask(Task[dict[str, torch.Tensor]]):
 
     def export(self, folder: Path) -> None:
         """Write the classifier as `folder/classifier`."""
-        with atomic_folder(folder / "classifier") as aside:
-            self.classifier.save_pretrained(aside)
+        export_folder(folder / "classifier", self.classifier.save_pretrained)
+
+    def identity(self) -> dict[str, object]:
+        """The first stage, whose latents are classified."""
+        return {FIRST_STAGE: self.first_stage}
 
 
 def make_classifier(recipe: ClassifierRecipe, pipeline: DiffusionPipeline, images: Images) -> NoisyLatentClassifier:
@@ -91,19 +100,31 @@ def train_classifier(recipe: ClassifierRecipe, run: Run = train, limit: int | No
         CheckpointError: If the pipeline can't be loaded.
         InputError: If there are no images, or fewer than two classes of them.
     """
-    check_writable(Path(recipe.output_dir) / "classifier")
-    accelerator = make_accelerator(recipe)
+    with open_session(recipe) as session:
+        return run(*_prepared(recipe, session, limit))
+
+
+def _prepared(
+    recipe: ClassifierRecipe, session: Session, limit: int | None
+) -> tuple[
+    ClassifierTask,
+    SkipBadFiles[dict[str, torch.Tensor]],
+    ClassifierRecipe,
+    Session,
+    SkipBadFiles[dict[str, torch.Tensor]] | None,
+]:
+    """What is run: the task, its data, and the held out data that validation looks at."""
     torch.manual_seed(recipe.seed)
     pipeline = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
     images = open_images(recipe, pipeline.vae.config.in_channels)
     classifier = make_classifier(recipe, pipeline, images)
-    bad_files = open_bad_files(recipe, images, accelerator)
+    bad_files = open_bad_files(recipe, images, session.accelerator)
     held_out = None
     if unseen := open_held_out(recipe, images.channels):
         labels = labels_of(unseen, images.class_names, images.num_classes)
-        latents = encode_latents(recipe, pipeline.vae, unseen, accelerator, bad_files, limit, held_out=True)
+        latents = encode_latents(session, pipeline.vae, unseen, bad_files, limit, held_out=True)
         held_out = SkipBadFiles(LatentRows(latents, Columns(labels=labels)), unseen.files, bad_files, recipe.seed)
-    latents = encode_latents(recipe, pipeline.vae, images, accelerator, bad_files, limit)
+    latents = encode_latents(session, pipeline.vae, images, bad_files, limit)
     rows = LatentRows(latents, Columns(labels=torch.tensor(images.labels)))
     items = SkipBadFiles(rows, images.files, bad_files, recipe.seed)
-    return run(ClassifierTask(classifier, pipeline), items, recipe, accelerator, held_out)
+    return ClassifierTask(classifier, pipeline, latents.first_stage), items, recipe, session, held_out

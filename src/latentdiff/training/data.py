@@ -27,6 +27,8 @@ from latentdiff.training.diffusion.captions import captions_of, find_unfit, summ
 from latentdiff.training.diffusion.conditioners.classes import labels_known
 from latentdiff.training.diffusion.conditioners.options import ClassOptions, LayoutOptions, SemanticOptions, TextOptions
 from latentdiff.training.diffusion.conditioners.text import text_limits
+from latentdiff.training.engine.resume_check import recorded_first_stage
+from latentdiff.training.engine.session import Session
 from latentdiff.training.first_stage.options import FirstStageDataOptions
 from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, Recipe
 from latentdiff.types import FirstStage
@@ -185,7 +187,7 @@ def channels_of(files: Sequence[Stored]) -> int:
     return 3
 
 
-def check_channels(images: Images) -> None:
+def check_first_stage_channels(images: Images) -> None:
     """ConfigError if the first image that can be decoded has other channels than the first stage takes."""
     for place, file in enumerate(images.files[:LOOKED_AT]):
         try:
@@ -210,10 +212,9 @@ def open_bad_files(recipe: Recipe, images: Images, accelerator: Accelerator) -> 
 
 
 def encode_latents(
-    recipe: Recipe,
+    session: Session,
     vae: FirstStage,
     images: Images,
-    accelerator: Accelerator,
     bad_files: BadFiles,
     limit: int | None = None,
     *,
@@ -222,10 +223,9 @@ def encode_latents(
     """The latents of a run's images, encoded once and kept in `latents/` or `validation-latents/`.
 
     Args:
-        recipe: The run's recipe.
+        session: The run, of whose processes the main one encodes.
         vae: The first stage, which comes to the device.
         images: The images to encode.
-        accelerator: The run's processes, of which the main one encodes.
         bad_files: Where files are said that can't be decoded.
         limit: The number of images that are encoded; None for all.
         held_out: Whether the images are validated on, of which none is mirrored.
@@ -233,13 +233,14 @@ def encode_latents(
     Raises:
         ConfigError: If a run goes on with another first stage than it began with.
     """
+    recipe, accelerator = session.recipe, session.accelerator
     with accelerator.main_process_first():
         return cache_latents(
-            Path(recipe.output_dir) / ("validation-latents" if held_out else "latents"),
+            (session.output_dir / ("validation-latents" if held_out else "latents")).resolve(),  # it may be a link
             vae.to(accelerator.device),
             images.first(limit),
             bad_files,
             random_flip=recipe.data.random_flip and not held_out,
             autocast=recipe.mixed_precision == "bf16",
-            resuming=recipe.resume_from_checkpoint is not None,
+            first_stage=recorded_first_stage(session.checkpoint),
         )

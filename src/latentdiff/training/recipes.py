@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from latentdiff.config import check, option
+from latentdiff.hub.index import INDEX
+from latentdiff.hub.weight_files import ADAPTER
 from latentdiff.training.diffusion.conditioners.options import Conditioning
 from latentdiff.training.diffusion.options import DiffusionLossOptions, DiffusionValidationOptions, LoraOptions
 from latentdiff.training.engine.options import Recipe
@@ -22,6 +25,8 @@ __all__ = ["ClassifierRecipe", "DiffusionRecipe", "FirstStageRecipe", "Recipe"]
 
 class FirstStageRecipe(Recipe):
     """The autoencoder, KL or VQ (section 3.1 of the paper, appendix G)."""
+
+    results: ClassVar[Mapping[str, str]] = {"vae": "config.json"}
 
     data: FirstStageDataOptions
     """The images that are trained on."""
@@ -47,6 +52,8 @@ class FirstStageRecipe(Recipe):
 
 class DiffusionRecipe(Recipe):
     """The latent diffusion model, conditional or not (section 3.2, eq. 2 and 3 of the paper)."""
+
+    results: ClassVar[Mapping[str, str]] = {"pipeline": INDEX, "lora": ADAPTER}
 
     vae: str | None = option(None, resume="free", of_pipeline=True)  # the latent cache compares its weights
     """Folder of the trained first stage."""
@@ -104,6 +111,8 @@ class DiffusionRecipe(Recipe):
 
 class ClassifierRecipe(Recipe):
     """The classifier of noisy latents that guides a diffusion model (appendix C of the paper)."""
+
+    results: ClassVar[Mapping[str, str]] = {"classifier": "config.json"}
 
     pretrained_model_name_or_path: str = option(note="give the pipeline that is to be guided")
     """The pipeline to be guided; its first stage makes the latents, its noise schedule the noise. It stays as it is."""

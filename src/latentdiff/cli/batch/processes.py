@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from latentdiff.errors import InputError
 
-T = TypeVar("T")
+Piece = TypeVar("Piece")
 
 LONGEST_WAIT = datetime.timedelta(days=7)
 
@@ -29,7 +29,7 @@ def count() -> int:
     return _variable("WORLD_SIZE", 1)
 
 
-def share(parts: Sequence[T]) -> Sequence[T]:
+def share(parts: Sequence[Piece]) -> Sequence[Piece]:
     """This process's parts of the work."""
     return parts[rank() :: count()]
 

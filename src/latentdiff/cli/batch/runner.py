@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 from PIL.Image import Image
 
@@ -13,6 +14,7 @@ from latentdiff.cli.batch.plan import BatchPlan, Item, Job
 from latentdiff.cli.batch.sampler import Sampler, shapes
 from latentdiff.errors import InputError, LatentDiffError, TooLargeError
 from latentdiff.io.generated import write_image
+from latentdiff.io.staging import recover_all
 from latentdiff.viz.grid import image_grid
 
 Inputs = dict[Job, Arguments]
@@ -46,6 +48,9 @@ class Runner:
             InputError: If an option or the only input is not valid; at the end, if some inputs were not.
         """
         batches = processes.share(self.plan.batches(self.command.sampling.batch_size))
+        for folder in {job.path.parent for jobs in batches for job in jobs if job.path is not None}:
+            with suppress(OSError):  # where it matters, the write that fails will say so
+                recover_all(folder)
         for jobs in batches:
             yield from self._batch(jobs)
         if self.plan.grid is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Unpack
@@ -15,7 +15,7 @@ from latentdiff.cli import console
 from latentdiff.cli.batch import processes
 from latentdiff.cli.options import Flag
 from latentdiff.cli.recipes import recipe_flags
-from latentdiff.config import json_schema, load_recipe
+from latentdiff.config import json_schema, load_recipe, options_of
 from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, Recipe
 
 
@@ -77,6 +77,17 @@ def stage_command(stage: TrainingStage) -> Callable[..., None]:
 
     train.__annotations__["options"] = Unpack[recipe_flags(stage.recipe)]
     return train
+
+
+def with_values(words: Sequence[str]) -> list[str]:
+    """The words of a command line `train STAGE ...`, in which an option of true or false may stand alone for true."""
+    found: list[str] = []
+    switches = {f"--{option.name}" for option in options_of(STAGES[words[1]].recipe) if option.field.annotation is bool}
+    for place, word in enumerate(words):
+        found.append(word)
+        if word in switches and all(following.startswith("--") for following in words[place + 1 : place + 2]):
+            found.append("true")
+    return found
 
 
 first_stage, diffusion, classifier = map(stage_command, STAGES.values())

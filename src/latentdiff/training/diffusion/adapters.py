@@ -9,12 +9,10 @@ from diffusers.utils import convert_state_dict_to_diffusers, is_peft_available
 from torch import nn
 
 from latentdiff.errors import ConfigError
-from latentdiff.io.files import atomic_folder
 from latentdiff.pipelines.lora import MISSING, LoraMixin
 from latentdiff.training.diffusion.options import LoraOptions
+from latentdiff.training.engine.export import export_folder
 from latentdiff.types import JSON
-
-FOLDER = "lora"
 
 
 def add_adapter(unet: nn.Module, lora: LoraOptions) -> None:
@@ -49,8 +47,11 @@ def export_adapter(unet: nn.Module, folder: Path) -> None:
     configs: dict[str, LoraConfig] = unet.peft_config  # type: ignore[assignment]
     config = configs["default"].to_dict()  # type: ignore[no-untyped-call]
     metadata = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
-    with atomic_folder(folder / FOLDER) as aside:
+
+    def write(aside: Path) -> None:
         LoraMixin.save_lora_weights(aside, unet_lora_layers=layers, unet_lora_adapter_metadata=metadata)
+
+    export_folder(folder / "lora", write)
 
 
 class LoadedKeys(Protocol):

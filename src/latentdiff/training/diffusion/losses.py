@@ -100,7 +100,7 @@ def _huber(error: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
     return 2 * c * error.square() / ((error.square() + c.square()).sqrt() + c)
 
 
-DISTANCES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+ERRORS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "l2": lambda error, width: error.square(),
     "l1": lambda error, width: error.abs(),
     "huber": _huber,
@@ -127,5 +127,5 @@ def diffusion_loss(
         The loss, ().
     """
     error = prediction.float() - target.float()
-    per_image = DISTANCES[kind](error, weights if widths is None else widths).mean(dim=(1, 2, 3))
+    per_image = ERRORS[kind](error, weights if widths is None else widths).mean(dim=(1, 2, 3))
     return (weights * per_image).mean()

@@ -13,6 +13,7 @@ from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.types import JSON
 
+HERE_ALONE = ("output_dir", "resume_from_checkpoint", "overwrite_output_dir", "push_to_hub")  # no part of a recipe
 POINTS = 10  # of the loss's course
 
 
@@ -53,7 +54,7 @@ def training_card(pipeline: DiffusionPipeline, recipe: DiffusionRecipe, folder: 
 
 def _given(recipe: DiffusionRecipe) -> JSON:
     """The options that were given, without where things were on this machine."""
-    given = recipe.model_dump(exclude_unset=True, exclude={"output_dir", "resume_from_checkpoint", "push_to_hub"})
+    given = recipe.model_dump(exclude_unset=True, exclude={*HERE_ALONE})
     return {name: _local(value) for name, value in given.items()}
 
 

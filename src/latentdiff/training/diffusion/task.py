@@ -12,11 +12,17 @@ from latentdiff.config import check
 from latentdiff.data.bad_files import SkipBadFiles
 from latentdiff.data.latent_cache import LatentRows, measure_scale
 from latentdiff.errors import LatentDiffWarning, NonFiniteError
-from latentdiff.io.files import atomic_folder, check_writable
+from latentdiff.io.files import atomic_file
 from latentdiff.sampling import Denoiser
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import SampleGenerators, generator
-from latentdiff.training.data import check_channels, encode_latents, open_bad_files, open_held_out, open_images
+from latentdiff.training.data import (
+    check_first_stage_channels,
+    encode_latents,
+    open_bad_files,
+    open_held_out,
+    open_images,
+)
 from latentdiff.training.diffusion.adapters import add_adapter, export_adapter, keep_frozen_out
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.conditioners.base import Conditioner
@@ -24,7 +30,10 @@ from latentdiff.training.diffusion.conditioners.options import ConditionOptions
 from latentdiff.training.diffusion.losses import by_variance, diffusion_loss, draw_noisy, huber_widths, timestep_weights
 from latentdiff.training.diffusion.publish import publish
 from latentdiff.training.diffusion.samples import SampleSheet, make_samples
-from latentdiff.training.engine.loop import Run, make_accelerator, train
+from latentdiff.training.engine.export import export_folder
+from latentdiff.training.engine.loop import Run, train
+from latentdiff.training.engine.resume_check import FIRST_STAGE
+from latentdiff.training.engine.session import Session, open_session
 from latentdiff.training.engine.task import Task
 from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.types import DenoisingNetwork
@@ -37,6 +46,7 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         conditioner: Its pipeline's networks are trained in place; the first stage stays as it is.
         recipe: Gives the loss, and what is trained of the UNet.
         samples: The sheet that is drawn at validation, if there is to be one.
+        first_stage: What tells the first stage from others, as the latent cache says it.
     """
 
     def __init__(
@@ -44,8 +54,10 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         conditioner: Conditioner[ConditionOptions],
         recipe: DiffusionRecipe,
         samples: SampleSheet | None = None,
+        first_stage: str | None = None,
     ) -> None:
         super().__init__()
+        self.first_stage = first_stage
         self.samples, self.recipe, self.loss = samples, recipe, recipe.loss
         self.conditioner, self.pipeline = conditioner, conditioner.pipeline
         self.unet: DenoisingNetwork
@@ -105,16 +117,22 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         """Write the whole pipeline as `folder/pipeline`, or the adapter as `folder/lora`."""
         if self.recipe.lora is not None:
             return export_adapter(self.get_submodule("unet"), folder)
-        with atomic_folder(folder / "pipeline") as aside:
-            self.pipeline.save_pretrained(aside)
+        export_folder(folder / "pipeline", self.pipeline.save_pretrained, self.pipeline.components)
+
+    def identity(self) -> dict[str, object]:
+        """The first stage, whose latents are trained on."""
+        return {FIRST_STAGE: self.first_stage}
 
     def validate(self, folder: Path, step: int) -> dict[str, float]:
         """Draw a sheet of samples."""
         if self.samples is not None:
             try:
-                self.samples().save(folder / f"samples-{step}.png")
+                sheet = self.samples()
             except NonFiniteError as error:  # the loss will tell; the run is worth more than a sheet
                 warnings.warn(LatentDiffWarning(f"no samples at step {step}: {error}"), stacklevel=2)
+                return {}
+            with atomic_file(folder / f"samples-{step}.png") as aside:
+                sheet.save(aside)
         return {}
 
 
@@ -132,22 +150,38 @@ def train_diffusion(recipe: DiffusionRecipe, run: Run = train, limit: int | None
         InputError: If there are no images, or they lack what the condition is made of.
         HubError: If the upload at the end fails.
     """
-    check_writable(Path(recipe.output_dir) / ("pipeline" if recipe.lora is None else "lora"))
-    accelerator = make_accelerator(recipe)
+    with open_session(recipe) as session:
+        folder = run(*_prepared(recipe, session, limit))
+        if recipe.push_to_hub and run is train and session.accelerator.is_main_process:
+            publish(recipe, folder)
+    return folder
+
+
+def _prepared(
+    recipe: DiffusionRecipe, session: Session, limit: int | None
+) -> tuple[
+    DiffusionTask,
+    SkipBadFiles[dict[str, torch.Tensor]],
+    DiffusionRecipe,
+    Session,
+    SkipBadFiles[dict[str, torch.Tensor]] | None,
+]:
+    """What is run: the task, its data, and the held out data that validation looks at."""
+    accelerator = session.accelerator
     torch.manual_seed(recipe.seed)
     images = open_images(recipe, 3)
     conditioner = make_conditioner(recipe, images)
     pipeline = conditioner.pipeline
     images.channels = pipeline.vae.config.in_channels
-    check_channels(images)
+    check_first_stage_channels(images)
     held_out = open_held_out(recipe, images.channels)
     rows, held_out_rows = conditioner.rows(images), conditioner.rows(held_out) if held_out else None
     samples = make_samples(conditioner, held_out or images, held_out_rows or rows, recipe)
     bad_files = open_bad_files(recipe, images, accelerator)
-    latents = encode_latents(recipe, pipeline.vae, images, accelerator, bad_files, limit)
+    latents = encode_latents(session, pipeline.vae, images, bad_files, limit)
     unseen = None
     if held_out and held_out_rows:
-        unseen_latents = encode_latents(recipe, pipeline.vae, held_out, accelerator, bad_files, limit, held_out=True)
+        unseen_latents = encode_latents(session, pipeline.vae, held_out, bad_files, limit, held_out=True)
         unseen_rows = LatentRows(unseen_latents, held_out_rows, recipe.seed)
         unseen = SkipBadFiles(unseen_rows, held_out.files, bad_files, recipe.seed)
     if recipe.pretrained_model_name_or_path is None:
@@ -156,9 +190,6 @@ def train_diffusion(recipe: DiffusionRecipe, run: Run = train, limit: int | None
             latents, channels, recipe.latent_scale_images, generator(recipe.seed)
         )
         pipeline.vae.register_to_config(scaling_factor=scale)
-    task = DiffusionTask(conditioner, recipe, samples)
+    task = DiffusionTask(conditioner, recipe, samples, latents.first_stage)
     items = SkipBadFiles(LatentRows(latents, rows, recipe.seed), images.files, bad_files, recipe.seed)
-    folder = run(task, items, recipe, accelerator, unseen)
-    if recipe.push_to_hub and run is train and accelerator.is_main_process:
-        publish(recipe, folder)
-    return folder
+    return task, items, recipe, session, unseen

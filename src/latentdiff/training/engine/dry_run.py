@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import torch
-from accelerate import Accelerator
 from torch.utils.data import Dataset
 
-from latentdiff.io.files import check_writable
+from latentdiff.training.engine.belongings import check_start
 from latentdiff.training.engine.failures import Interrupts, explain_out_of_memory
 from latentdiff.training.engine.gradient import GradientAccumulator
 from latentdiff.training.engine.loop import Run, prepare
 from latentdiff.training.engine.options import Recipe
+from latentdiff.training.engine.session import Session
 from latentdiff.training.engine.task import Batch, Task
 
 TIMED_STEPS = 2
-LIMIT = 64  # images that are encoded
+ENCODED_IMAGES = 64
 
 GIB = 2**30
 R_contra = TypeVar("R_contra", bound=Recipe, contravariant=True)
 
 
-class Stage(Protocol[R_contra]):
+class Trainer(Protocol[R_contra]):
     """`train_diffusion` or another."""
 
     def __call__(self, recipe: R_contra, run: Run, limit: int | None) -> Path:
@@ -52,10 +52,11 @@ class DryRun:
         task: Task[Batch],
         items: Dataset[Batch],
         recipe: Recipe,
-        accelerator: Accelerator,
+        session: Session,
         held_out: Dataset[Batch] | None = None,
     ) -> Path:
         """Measure; the folder that is returned will be gone. The arguments are those of `train`."""
+        accelerator = session.accelerator
         trained = [p for p in task.parameters() if p.requires_grad]
         components = getattr(getattr(task, "pipeline", None), "components", {}).values()
         parts: list[torch.nn.Module] = [part for part in components if isinstance(part, torch.nn.Module)]
@@ -100,7 +101,7 @@ class DryRun:
         return Path(recipe.output_dir)
 
 
-def dry_run(stage: Stage[R_contra], recipe: R_contra) -> list[str]:
+def dry_run(stage: Trainer[R_contra], recipe: R_contra) -> list[str]:
     """Lines on what a run needs: parameters, memory, steps, time. Nothing is written where it would write.
 
     Args:
@@ -110,10 +111,11 @@ def dry_run(stage: Stage[R_contra], recipe: R_contra) -> list[str]:
     Raises:
         LatentDiffError: If the run would end with it before, or in, its first steps.
     """
-    check_writable(recipe.output_dir)
+    check_start(recipe)
     rehearsal = DryRun()
     with tempfile.TemporaryDirectory() as folder:
-        stage(recipe.replace(output_dir=folder), run=rehearsal, limit=LIMIT)
+        there = recipe.replace(output_dir=folder, resume_from_checkpoint=None, overwrite_output_dir=False)
+        stage(there, run=rehearsal, limit=ENCODED_IMAGES)
     return rehearsal.lines
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import os
+import shutil
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from latentdiff.errors import LatentDiffWarning
 from latentdiff.io.files import atomic_file
 from latentdiff.io.system import sync_open
+from latentdiff.progress import SmoothedMeans
+from latentdiff.training.engine.belongings import LOG
 from latentdiff.training.engine.failures import tolerate_os_errors
-from latentdiff.training.engine.options import Recipe
+from latentdiff.training.engine.session import Session
 from latentdiff.training.engine.trackers import track_values
 from latentdiff.types import JSON
 
@@ -34,6 +40,7 @@ class Progress(tqdm):  # type: ignore[type-arg]
     def __init__(self, steps: range, *, shown: bool) -> None:
         self.stream = getattr(sys.stderr, "behind", sys.stderr)
         self.in_lines = not self.stream.isatty()
+        self.smoothed = SmoothedMeans()
         super().__init__(steps, initial=steps.start, total=len(steps) + steps.start, disable=not shown)
 
     def display(self, *args: object, **options: object) -> None:
@@ -42,12 +49,23 @@ class Progress(tqdm):  # type: ignore[type-arg]
             if not self.in_lines:
                 super().display(*args, **options)  # type: ignore[arg-type]
 
+    def clear(self, *args: object, **options: object) -> None:
+        """Take the bar off the terminal, if there is one."""
+        with suppress(OSError):
+            if not self.in_lines:
+                super().clear(*args, **options)  # type: ignore[arg-type]
+
+    def follow(self, values: Mapping[str, float]) -> None:
+        """Have the bar show the values of a step, averaged with those of the last ones."""
+        if not self.disable and not self.in_lines:
+            first = not self.smoothed.sums  # which nobody is to wait for
+            means = self.smoothed.add(values)
+            self.set_postfix({name: f"{mean:.4g}" for name, mean in means.items()}, refresh=first)
+
     def report(self, step: int, values: Mapping[str, float]) -> None:
-        """Show values after a step."""
-        shown = {name: f"{value:.4g}" for name, value in values.items()}
-        self.set_postfix(shown)
+        """Print a line after a step, where there is no bar."""
         if self.in_lines and not self.disable:
-            text = ", ".join(f"{name} {value}" for name, value in shown.items())
+            text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             with suppress(OSError):
                 print(f"step {step} of {self.total}: {text}", file=self.stream, flush=True)
 
@@ -61,16 +79,17 @@ class Log:
     """Means over `logging_steps` steps, skipped ones left out, to the progress bar and `log.jsonl`.
 
     Args:
-        output_dir: The folder of `log.jsonl`.
-        recipe: The run's recipe.
-        accelerator: The run's processes, of which the main one writes.
+        session: The run's recipe, its folder, and its processes, of which the main one writes.
 
     Attributes:
         images: The images of one step, over all processes.
     """
 
-    def __init__(self, output_dir: Path, recipe: Recipe, accelerator: Accelerator) -> None:
-        self.path, self.every, self.accelerator = output_dir / "log.jsonl", recipe.logging_steps, accelerator
+    def __init__(self, session: Session) -> None:
+        recipe, accelerator = session.recipe, session.accelerator
+        self.session: Session = session
+        self.accelerator: Accelerator = accelerator
+        self.path, self.every = session.output_dir / LOG, recipe.logging_steps
         self.images = recipe.train_batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
         self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}  # of the steps that have a value, which not all of them have
@@ -79,29 +98,51 @@ class Log:
         self.size, self.waiting = 0, b""
 
     def state(self) -> JSON:
-        """The line that is not full yet, for a checkpoint."""
-        return {"sums": self.sums, "counts": self.counts, "count": self.count, "skipped": self.skipped}
+        """The line that is not full yet, and those that wait for a disk, for a checkpoint."""
+        numbers = {"sums": self.sums, "counts": self.counts, "count": self.count, "skipped": self.skipped}
+        return {**numbers, "waiting": self.waiting.decode()}
 
     def load(self, state: JSON) -> None:
         """Go on with the line of a checkpoint."""
         self.sums, self.count, self.skipped = dict(state["sums"]), state["count"], state["skipped"]
-        self.counts = dict(state["counts"])
+        self.counts, self.waiting = dict(state["counts"]), state["waiting"].encode()
         self.started = self.count + self.skipped
 
-    def cut(self, step: int) -> None:
-        """Drop what the file says of steps after `step`: of another run, or one that ended after its checkpoint."""
-        if not self.accelerator.is_main_process or not self.path.exists():
-            return
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        with atomic_file(self.path) as aside:
-            aside.write_bytes(b"".join(line for line in lines if _step_of(line) <= step))
-        self.size = self.path.stat().st_size
+    def begin(self, step: int) -> None:
+        """Begin the file, or go on with that of the checkpoint's run, whose lines after `step` are dropped.
+
+        Lines of another run, or of one that had come further, stay in a file of another name. The main process alone
+        calls it.
+        """
+        found = self.session.checkpoint
+        source = None if found is None else found.parent / LOG
+        lines = source.read_bytes().splitlines(keepends=True) if source and source.exists() else []
+        kept = [line for line in lines if _step_of(line) <= step]
+        own = source is not None and source.resolve() == self.path.resolve()
+        lost = len(kept) < len(lines) and self.session.came_further() if own else self.path.exists()
+        if lost and self.path.stat().st_size:
+            self._keep_aside()
+        kept += [line for line in self.waiting.splitlines(keepends=True) if line not in kept]
+        if kept or self.path.exists():
+            with atomic_file(self.path.resolve()) as aside:
+                aside.write_bytes(b"".join(kept))
+            self.size, self.waiting = self.path.stat().st_size, b""
+
+    def _keep_aside(self) -> None:
+        """Keep a copy of the file under the next name that is free: log.jsonl.1, log.jsonl.2, ..."""
+        names = (self.path.with_name(f"{LOG}.{number}") for number in itertools.count(1))
+        aside = next(path for path in names if not os.path.lexists(path))
+        with atomic_file(aside) as whole:
+            shutil.copyfile(self.path, whole)
+        line = f"{self.path} has lines of an earlier run; they are kept in {aside.name}"
+        warnings.warn(LatentDiffWarning(line), stacklevel=2)
 
     def add(self, values: Mapping[str, float] | None, step: int, lr: float, progress: Progress) -> None:
         """Count the values of a step, None if it was skipped, and write a line when it is time."""
         for name, value in (values or {}).items():
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
+        progress.follow(values or {})
         self.count += values is not None
         self.skipped += values is None
         if step % self.every:

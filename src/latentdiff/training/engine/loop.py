@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import warnings
 from collections.abc import Callable
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 from torch.utils.data import Dataset
 
-from latentdiff.compat import forget_accelerate_settings
-from latentdiff.config import check
-from latentdiff.errors import LatentDiffWarning, TrainingInterrupted
+from latentdiff.errors import TrainingInterrupted
 from latentdiff.seeding import generator
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import Interrupts, explain_out_of_memory
@@ -27,10 +21,11 @@ from latentdiff.training.engine.gradient import GradientAccumulator
 from latentdiff.training.engine.log import Log, Progress
 from latentdiff.training.engine.optimizers import make_learning_rate, make_optimizer
 from latentdiff.training.engine.options import Recipe
+from latentdiff.training.engine.session import Session, agreed
 from latentdiff.training.engine.sharding import check_sharding
 from latentdiff.training.engine.state import State
 from latentdiff.training.engine.task import Batch, Task, recompute_activations
-from latentdiff.training.engine.trackers import start_trackers, tracker_options
+from latentdiff.training.engine.trackers import end_trackers, silent_threads, start_trackers
 from latentdiff.training.engine.validation import Validation
 
 
@@ -42,39 +37,11 @@ class Run(Protocol):
         task: Task[Batch],
         items: Dataset[Batch],
         recipe: Recipe,
-        accelerator: Accelerator,
+        session: Session,
         held_out: Dataset[Batch] | None = None,
     ) -> Path:
         """Run, and return the folder of the results."""
         ...
-
-
-def make_accelerator(recipe: Recipe) -> Accelerator:
-    """Set up the process group, device and precision of a run.
-
-    Raises:
-        ConfigError: If the device doesn't train in that precision or by that kind of shards, or the tracker isn't
-            installed.
-    """
-    for name in recipe.validation.unused():
-        line = f"validation.{name} goes unused, as validation.steps is 0"
-        warnings.warn(LatentDiffWarning(line), stacklevel=2)
-    cpu = not torch.accelerator.is_available()
-    for kind in ("FSDP", "DEEPSPEED"):
-        ignored = cpu and os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() == "true"
-        check(not ignored, f"accelerate is configured for {kind}, which it does not do on CPUs; leave it out")
-    forget_accelerate_settings()  # a second run of this process may want another precision
-    accelerator = Accelerator(
-        cpu=cpu,  # unless told, processes on CPUs would not know of each other
-        mixed_precision=recipe.mixed_precision,
-        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
-        # The main process alone encodes all images and looks at samples, while the others wait for it.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
-        **tracker_options(recipe.report_to, recipe.output_dir),
-    )
-    fits = recipe.mixed_precision != "fp16" or accelerator.device.type != "cpu"  # accelerate would compute in fp32
-    check(fits, "mixed_precision is 'fp16', which CPUs don't train in; give 'bf16' or 'no'")
-    return accelerator
 
 
 def prepare(
@@ -98,12 +65,12 @@ def train(
     task: Task[Batch],
     items: Dataset[Batch],
     recipe: Recipe,
-    accelerator: Accelerator,
+    session: Session,
     held_out: Dataset[Batch] | None = None,
 ) -> Path:
     """Train `task` on `items` and export it to `recipe.output_dir`; validation has the loss of `held_out`.
 
-    A step whose loss or gradient isn't finite is skipped, by all processes alike.
+    A step whose loss or gradient isn't finite is skipped, by all processes alike. There is a checkpoint at the end.
 
     Returns:
         The folder of the final weights: EMA weights where EMA is on.
@@ -114,23 +81,26 @@ def train(
         ConfigError: If it was made with another recipe.
         TrainingInterrupted: After SIGTERM or Ctrl-C, when a checkpoint is written.
     """
-    output_dir = Path(recipe.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    accelerator = session.accelerator
     model, optimizer, learning_rate = prepare(task, recipe, accelerator)
     ema = EMA(task, recipe.ema.decay) if recipe.ema.decay else None
-    log = Log(output_dir, recipe, accelerator)
+    log = Log(session)
     state = State(task, ema, optimizer, log, recipe, accelerator, items=len(items))  # type: ignore[arg-type]
-    state.resume()
-    start_trackers(accelerator, recipe, state.step)
-    validation = Validation(task, ema, held_out, recipe, log, state.step)
+    if session.checkpoint is not None:
+        state.load(session.checkpoint)
     steps = range(state.step, recipe.max_train_steps)
-    progress = Progress(steps, shown=accelerator.is_main_process)
     stop = False
     with (
         explain_out_of_memory(recipe),
         closing(GradientAccumulator(model, items, recipe, accelerator, state.step)) as gradient,
         Interrupts() as interrupts,
+        silent_threads(),
     ):
+        session.clear()  # all is checked, and the first batch is there
+        agreed(accelerator, lambda: log.begin(state.step))
+        start_trackers(accelerator, recipe, state.step)
+        validation = Validation(task, ema, held_out, recipe, log, state.step)
+        progress = Progress(steps, shown=accelerator.is_main_process)
         for step in progress:
             task.step = step
             for group in optimizer.param_groups:
@@ -145,7 +115,7 @@ def train(
             looks = recipe.validation.steps and state.step % recipe.validation.steps == 0
             if looks and accelerator.is_main_process:
                 validation(state.step)
-            if stop or state.step % recipe.checkpoint.steps == 0:
+            if stop or state.step % recipe.checkpoint.steps == 0 or state.step == steps.stop:
                 state.save()
             if stop:
                 accelerator.wait_for_everyone()  # until the checkpoint is there
@@ -156,7 +126,8 @@ def train(
     # What holds the process group has to go before it does: gloo's end waits for a thread that waits for Python's lock.
     del gradient, model
     accelerator.free_memory()
+    end_trackers(accelerator)
     accelerator.end_training()
     if number is not None:
         raise TrainingInterrupted(f"{number.name} after step {state.step}; {state.last()}", number)
-    return output_dir
+    return session.output_dir

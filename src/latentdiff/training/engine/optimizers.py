@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
@@ -51,6 +51,16 @@ def make_optimizer(parameters: Iterable[nn.Parameter], options: OptimizerOptions
         return classes[name]([*parameters], **arguments, **options.options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"optimizer {options.name!r} cannot be made: {str(error).splitlines()[0]}") from None
+
+
+def moments_of(options: OptimizerOptions) -> Mapping[str, object]:
+    """What such an optimiser keeps for a parameter of two dimensions."""
+    parameter = nn.Parameter(torch.zeros(2, 2))
+    optimizer = make_optimizer([parameter], options)
+    parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    found: Mapping[str, object] = optimizer.state[parameter]
+    return found
 
 
 def make_learning_rate(recipe: Recipe, optimizer: torch.optim.Optimizer, num_processes: int) -> Callable[[int], float]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal, Self
 
-from latentdiff.config import Part, option
+from pydantic import model_validator
+
+from latentdiff.config import Part, check, option
 from latentdiff.data.options import DataOptions
 from latentdiff.types import JSON
 
@@ -70,7 +72,13 @@ class ValidationOptions(Part):
 
 
 class Recipe(Part):
-    """The options that all training stages share."""
+    """The options that all training stages share.
+
+    Attributes:
+        results: The folders in `output_dir` that a run may end as, each with the file by which it is known.
+    """
+
+    results: ClassVar[Mapping[str, str]] = {}
 
     output_dir: str = option(resume="free")
     """Folder of the checkpoints, the log and the trained weights."""
@@ -104,4 +112,13 @@ class Recipe(Part):
     seed: int = option(0, ge=0)
     """Seed of the run: all that is drawn for a sample depends on it and on the sample's number in the run."""
     resume_from_checkpoint: str | None = option(None, resume="free")
-    """Checkpoint to go on from: "latest", a checkpoint's folder, or null to start anew."""
+    """Checkpoint to go on from: "latest", a checkpoint's folder, or null to start anew in a folder without a run."""
+    overwrite_output_dir: bool = option(False, resume="free")
+    """Remove the checkpoints, log and results of an earlier run in `output_dir` when all is checked and the first step
+    is next; other files there stay."""
+
+    @model_validator(mode="after")
+    def _check_start_anew(self) -> Self:
+        both = self.overwrite_output_dir and self.resume_from_checkpoint is not None
+        check(not both, "overwrite_output_dir is true, and resume_from_checkpoint is given too; drop one")
+        return self

@@ -12,7 +12,10 @@ from pydantic_core import PydanticUndefined
 
 from latentdiff.config import Part, flat, trait
 from latentdiff.errors import ConfigError, LatentDiffWarning
+from latentdiff.training.engine.checkpoint import NUMBERS_FILE
 from latentdiff.training.engine.options import Recipe
+
+FIRST_STAGE = "weights of the first stage"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def check_same(folder: Path, theirs: Mapping[str, object], ours: Mapping[str, ob
     options = [said for said in _options(recipe) if said.resume != "free"]
     newer = [said for said in options if said.default is not PydanticUndefined and not _has(theirs, said.name)]
     theirs = {**_plain({said.name: said.default for said in newer}), **theirs}
+    if FIRST_STAGE not in theirs:  # older than this
+        ours = {name: value for name, value in ours.items() if name != FIRST_STAGE}
     changed = {
         name: f"{name} is {ours.get(name)}, was {theirs.get(name)}"
         for name in sorted({*theirs, *ours})
@@ -73,6 +78,16 @@ def check_same(folder: Path, theirs: Mapping[str, object], ours: Mapping[str, ob
     if changed:
         line = f"going on from {folder.name}, but {'; '.join(changed.values())}"
         warnings.warn(LatentDiffWarning(line), stacklevel=2)
+
+
+def recorded_first_stage(folder: Path | None) -> str | None:
+    """What tells the first stage of a checkpoint's run from others, if the checkpoint says it."""
+    try:
+        said = json.loads((folder / NUMBERS_FILE).read_text(encoding="utf-8"))["recipe"] if folder else {}
+        found: str | None = said.get(FIRST_STAGE)
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # `read_checkpoint` will say what is wrong with it
 
 
 def _has(identity: Mapping[str, object], option: str) -> bool:

@@ -16,7 +16,7 @@ from latentdiff.training.engine import zero
 from latentdiff.training.engine.options import Recipe
 from latentdiff.types import JSON
 
-T = TypeVar("T")
+Tree = TypeVar("Tree")
 
 
 def check_sharding(accelerator: Accelerator, recipe: Recipe) -> None:
@@ -42,7 +42,7 @@ def full(value: torch.Tensor | float, device: torch.device) -> torch.Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else torch.as_tensor(value, device=device)
 
 
-def whole(tree: T, kept: bool) -> T:
+def whole(tree: Tree, kept: bool) -> Tree:
     """A tree (dict, list) with its sharded tensors made whole, one by one, on the CPU; all processes have to call it.
 
     Args:
@@ -57,10 +57,10 @@ def whole(tree: T, kept: bool) -> T:
     elif isinstance(tree, DTensor):
         full_tensor = tree.full_tensor()  # all processes take part, whoever keeps it
         made = full_tensor.cpu() if kept else torch.empty(0)
-    return cast(T, made)
+    return cast(Tree, made)
 
 
-def sharded_like(value: T, reference: torch.Tensor) -> T:
+def sharded_like(value: Tree, reference: torch.Tensor) -> Tree:
     """A whole tensor sharded as `reference` is, if it is and has this shape; all processes have to call it."""
     if isinstance(reference, DTensor) and isinstance(value, torch.Tensor) and value.shape == reference.shape:
         return distribute_tensor(value.to(reference.device), reference.device_mesh, reference.placements)  # type: ignore[return-value]
@@ -82,21 +82,21 @@ def unshard(module: nn.Module, kept: bool) -> None:
                 setattr(module.get_submodule(owner), own_name, nn.Parameter(found.detach().cpu()))
 
 
-def whole_state(
+def whole_optimizer_state(
     accelerator: Accelerator, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], kept: bool
 ) -> JSON:
     """The `state_dict` of an optimiser, whole, where it is `kept`; all processes have to call it."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        return zero.whole_state(optimizer, parameters, kept)
+        return zero.gather_optimizer_state(optimizer, parameters, kept)
     return whole(optimizer.state_dict(), kept)
 
 
-def load_state(
+def load_optimizer_state(
     accelerator: Accelerator, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], saved: JSON
 ) -> None:
     """Go on with a whole `state_dict` of an optimiser, and with the weights that were loaded before."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        zero.load_state(optimizer, parameters, saved)
+        zero.scatter_optimizer_state(optimizer, parameters, saved)
         return
     for number, values in saved["state"].items():
         saved["state"][number] = {name: sharded_like(value, parameters[number]) for name, value in values.items()}

@@ -13,19 +13,27 @@ from typing import Generic
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from latentdiff.errors import CheckpointError, ConfigError, LatentDiffError, LatentDiffWarning
-from latentdiff.io.staging import recover_all
+from latentdiff.errors import LatentDiffError, LatentDiffWarning
 from latentdiff.training.engine import checkpoint
+from latentdiff.training.engine.checkpoint import AVERAGES_FILE, MOMENTS_FILE, NUMBERS_FILE, WEIGHTS_FILE
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
 from latentdiff.training.engine.log import Log
+from latentdiff.training.engine.optimizers import moments_of
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.resume_check import check_same, identity
-from latentdiff.training.engine.sharding import load_state, local, sharded_like, unshard, whole, whole_state
+from latentdiff.training.engine.saved import check_weights, explained, fitting_moments, read_checkpoint
+from latentdiff.training.engine.sharding import (
+    load_optimizer_state,
+    local,
+    sharded_like,
+    unshard,
+    whole,
+    whole_optimizer_state,
+)
 from latentdiff.training.engine.task import Batch, Task
 from latentdiff.types import JSON
 
@@ -90,30 +98,30 @@ class State(Generic[Batch]):
         wrong = torch.stack([~local(p.detach()).isfinite().all() for p in self.task.parameters()]).any()
         return not float(self.accelerator.reduce(wrong.float(), "sum"))
 
-    def resume(self) -> None:
-        """Go on from the checkpoint that the recipe names, or start anew; what a killed run left aside is removed.
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint.
 
         Raises:
-            CheckpointError: If it is missing or damaged, or there are checkpoints and the recipe names none.
+            CheckpointError: If it can't be read.
             ConfigError: If it was made with another recipe.
         """
-        if self.accelerator.is_main_process:
-            recover_all(self.output_dir)
-        self.accelerator.wait_for_everyone()
-        folder = checkpoint.resolve(self.output_dir, self.recipe.resume_from_checkpoint)
-        if folder is None and self.recipe.resume_from_checkpoint and self.accelerator.is_main_process:
-            line = f"there is no checkpoint in {self.output_dir} to go on from, so the run starts anew"
-            warnings.warn(LatentDiffWarning(line), stacklevel=2)
-        if folder is not None:
-            try:
-                self._load(folder)
-            except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-                if isinstance(error, ConfigError):
-                    raise
-                raise CheckpointError(
-                    f"{folder} cannot be resumed ({str(error).splitlines()[0]}); use another"
-                ) from None
-        self.log.cut(self.step)
+        saved = read_checkpoint(folder)
+        check_same(folder, saved.numbers.recipe, self._identity(), self.recipe)
+        own = self.task.state_dict()
+        with explained(folder):
+            check_weights(WEIGHTS_FILE, saved.weights, own)
+            if self.ema:
+                check_weights(AVERAGES_FILE, saved.averages, self.ema.shadow)
+            like = moments_of(self.recipe.optimizer)
+            moments = fitting_moments(saved.moments, self.optimizer, self._trained(), like)
+        self.task.load_state_dict({name: sharded_like(tensor, own[name]) for name, tensor in saved.weights.items()})
+        if self.ema:
+            self.ema.load(saved.averages, saved.numbers.ema_updates)
+        load_optimizer_state(self.accelerator, self.optimizer, self._trained(), moments)
+        if self.accelerator.scaler and saved.numbers.scaler:
+            self.accelerator.scaler.load_state_dict(saved.numbers.scaler)
+        self.log.load(saved.numbers.log.model_dump())
+        self.step = saved.numbers.step
 
     def save(self) -> None:
         """Write `checkpoint-STEP`; where the disk doesn't allow it, a warning says so and the last one stays.
@@ -124,7 +132,7 @@ class State(Generic[Batch]):
             return
         main = self.accelerator.is_main_process
         weights = whole(self.task.state_dict(), main)
-        moments = whole_state(self.accelerator, self.optimizer, self._trained(), main)
+        moments = whole_optimizer_state(self.accelerator, self.optimizer, self._trained(), main)
         shadow = whole(self.ema.shadow if self.ema else {}, main)
         if not main:
             return
@@ -132,11 +140,11 @@ class State(Generic[Batch]):
             tolerate_os_errors(f"saving checkpoint-{self.step}", self.last),
             checkpoint.written(self.output_dir, self.step, self.recipe.checkpoint.total_limit) as folder,
         ):
-            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
-            save_file(shadow, folder / "ema.safetensors")
-            with open(folder / "optimizer.pt", "wb") as file:  # given a path, torch doesn't say why it can't
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
+            save_file(shadow, folder / AVERAGES_FILE)
+            with open(folder / MOMENTS_FILE, "wb") as file:  # given a path, torch doesn't say why it can't
                 torch.save(moments, file)
-            (folder / "state.json").write_text(json.dumps(self._numbers(), indent=1))
+            (folder / NUMBERS_FILE).write_text(json.dumps(self._numbers(), indent=1))
 
     def export(self) -> None:
         """Write the weights that the run ends with, averaged where EMA is on.
@@ -159,8 +167,12 @@ class State(Generic[Batch]):
 
     def last(self) -> str:
         """A line on where a run can go on."""
-        names = [path.name for path in checkpoint.existing(self.output_dir)]
-        return f"go on from {names[-1]} by --resume_from_checkpoint latest" if names else "there is no checkpoint yet"
+        steps = [checkpoint.step_of(path) for path in checkpoint.existing(self.output_dir)]
+        mine = [step for step in steps if step <= self.step]
+        if not mine:
+            return "there is no checkpoint yet"
+        name = f"{checkpoint.PREFIX}{mine[-1]}"
+        return f"go on from {name} by --resume_from_checkpoint {'latest' if mine == steps else name}"
 
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.task.parameters() if parameter.requires_grad]
@@ -176,19 +188,4 @@ class State(Generic[Batch]):
         }
 
     def _identity(self) -> dict[str, object]:
-        return identity(self.recipe, self.log.images, self.items)
-
-    def _load(self, folder: Path) -> None:
-        state: JSON = json.loads((folder / "state.json").read_text())
-        check_same(folder, state["recipe"], self._identity(), self.recipe)
-        own = self.task.state_dict()
-        weights = load_file(folder / "model.safetensors")
-        self.task.load_state_dict({n: sharded_like(t, own[n]) if n in own else t for n, t in weights.items()})
-        if self.ema:
-            self.ema.load(load_file(folder / "ema.safetensors"), state["ema_updates"])
-        moments = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
-        load_state(self.accelerator, self.optimizer, self._trained(), moments)
-        if self.accelerator.scaler and state["scaler"]:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.log.load(state["log"])
-        self.step = int(state["step"])
+        return {**identity(self.recipe, self.log.images, self.items), **self.task.identity()}

@@ -47,6 +47,10 @@ class Task(nn.Module, ABC, Generic[Batch]):
     def export(self, folder: Path) -> None:
         """Write the current weights as a model folder, which pipelines load."""
 
+    def identity(self) -> dict[str, object]:
+        """What a resumed run has to have in common with the one that made its checkpoint, beside its recipe."""
+        return {}
+
     def after_step(self, ema: EMA | None, rng: torch.Generator) -> None:
         """Change weights otherwise than by gradients, if at all, after an optimiser step and the average's update.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from latentdiff.registry import nearest
 from latentdiff.training.engine.options import Recipe
 from latentdiff.types import JSON
 
-PROJECT, FOLDER = "latentdiff", "logs"
+PROJECT, TRACKER_FOLDER = "latentdiff", "logs"
 
 
 def tracker_options(report_to: str, output_dir: str) -> JSON:
@@ -46,7 +47,7 @@ def tracker_options(report_to: str, output_dir: str) -> JSON:
         raise ConfigError(f"report_to is {name!r}; {nearest(name, ['auto', 'none', *known])}")
     if name not in installed:
         raise ConfigError(f"report_to is {name!r}, whose package is not installed; install it, or give 'none'")
-    return {"log_with": name, "project_dir": Path(output_dir) / FOLDER}
+    return {"log_with": name, "project_dir": Path(output_dir) / TRACKER_FOLDER}
 
 
 def start_trackers(accelerator: Accelerator, recipe: Recipe, first_step: int) -> None:
@@ -86,6 +87,30 @@ def track_pictures(accelerator: Accelerator, pictures: Iterable[Path], step: int
                 options = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
                 if hasattr(tracker, "log_images"):
                     tracker.log_images({path.stem.rpartition("-")[0]: pixels}, step=step, **options)
+
+
+@contextmanager
+def silent_threads() -> Iterator[None]:
+    """In the block errors of the thread in which TensorBoard writes aren't printed: its next call raises them."""
+    before = threading.excepthook
+
+    def hook(caught: threading.ExceptHookArgs) -> None:
+        if not type(caught.thread).__module__.startswith("tensorboard."):
+            before(caught)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def end_trackers(accelerator: Accelerator) -> None:
+    """Have the trackers write what they hold, and leave them."""
+    with _given_up(accelerator):
+        for tracker in accelerator.trackers:
+            tracker.finish()
+    accelerator.trackers.clear()
 
 
 def _plain(value: object) -> str | float:

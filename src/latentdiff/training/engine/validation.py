@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, default_collate
 
 from latentdiff.data.stream import VisitedDataset
 from latentdiff.seeding import SampleGenerators
+from latentdiff.training.engine.belongings import BEST, PICTURES
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
 from latentdiff.training.engine.log import Log, rounded
@@ -46,7 +47,7 @@ class Validation(Generic[Batch]):
     @torch.no_grad()
     def __call__(self, step: int) -> None:
         """Look, after `step` steps."""
-        pictures = self.folder / "validation"
+        pictures = self.folder / PICTURES
         with (
             tolerate_os_errors(f"writing what validation found at step {step}", lambda: "the run goes on"),
             _evaluated(self.task),
@@ -60,8 +61,8 @@ class Validation(Generic[Batch]):
         values = {**self._held_out(), **self.task.validate(pictures, step)}
         loss = rounded(values.get("loss", math.inf))  # as a resumed run reads the best from the log
         if loss < self.best:
-            (self.folder / "best").mkdir(exist_ok=True)
-            self.task.export(self.folder / "best")
+            (self.folder / BEST).mkdir(exist_ok=True)
+            self.task.export(self.folder / BEST)
             self.best = loss
         if values:
             self.log.write(step, {f"validation/{name}": value for name, value in values.items()})

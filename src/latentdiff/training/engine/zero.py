@@ -62,7 +62,7 @@ def skippable(loss: torch.Tensor) -> torch.Tensor:
     return loss * (1 + 0 * loss.detach())
 
 
-def whole_state(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], kept: bool) -> JSON:
+def gather_optimizer_state(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], kept: bool) -> JSON:
     """The state that torch's optimiser has without ZeRO, on the CPU; all processes have to call it.
 
     Args:
@@ -85,13 +85,13 @@ def whole_state(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parame
     return {"state": state, "param_groups": [{**group, "params": list(range(len(parameters)))}]}
 
 
-def load_state(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], saved: JSON) -> None:
+def scatter_optimizer_state(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], saved: JSON) -> None:
     """Go on with weights that were loaded into the parameters, and with a whole optimiser state.
 
     Args:
         optimizer: The optimiser as accelerate prepared it, which has made no step yet.
         parameters: All parameters that it trains, in its order.
-        saved: The state as `whole_state` or torch's optimiser without ZeRO made it.
+        saved: The state as `gather_optimizer_state` or torch's optimiser without ZeRO made it.
     """
     from deepspeed.utils import safe_set_full_optimizer_state
 

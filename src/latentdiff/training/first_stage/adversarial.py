@@ -10,7 +10,7 @@ from latentdiff.training.first_stage.discriminator import PatchDiscriminator, hi
 from latentdiff.training.first_stage.options import AdversarialOptions
 
 LOSSES = {"hinge": hinge_loss, "vanilla": vanilla_loss}
-EPSILON, LIMIT = 1e-4, 1e4
+EPSILON, LARGEST_WEIGHT = 1e-4, 1e4
 SCALE = 2.0**10  # of losses whose gradients are taken on the way, which fp16 could not hold otherwise
 
 
@@ -26,7 +26,9 @@ class Adversarial(nn.Module):
         limit: The upper bound of the adaptive weight.
     """
 
-    def __init__(self, discriminator: PatchDiscriminator, options: AdversarialOptions, limit: float = LIMIT) -> None:
+    def __init__(
+        self, discriminator: PatchDiscriminator, options: AdversarialOptions, limit: float = LARGEST_WEIGHT
+    ) -> None:
         super().__init__()
         self.discriminator, self.options, self.limit = discriminator, options, limit
 
@@ -73,7 +75,7 @@ class Adversarial(nn.Module):
         return loss, {name: value.detach() for name, value in values.items()}
 
 
-def adaptive_weight(distance: Tensor, generator: Tensor, last_layer: Tensor, limit: float = LIMIT) -> Tensor:
+def adaptive_weight(distance: Tensor, generator: Tensor, last_layer: Tensor, limit: float = LARGEST_WEIGHT) -> Tensor:
     """min(|grad distance| / (|grad generator| + 1e-4), limit), (), gradients being those of the last layer (eq. 7).
 
     Args:

@@ -86,7 +86,7 @@ class VQBottleneck(Bottleneck):
         latents = vae.encode(images).latents.float()
         quantised, loss, (_, _, indices) = vae.quantize(latents)
         decoded = vae.decode(quantised, force_not_quantize=True).sample.to(images.dtype)
-        counts = count(indices, len(self.counts))
+        counts = count_codes(indices, len(self.counts))
         self.batches.append((latents.detach().movedim(1, -1).flatten(0, -2), indices))
         values = {
             "codebook": loss.detach(),
@@ -101,7 +101,7 @@ class VQBottleneck(Bottleneck):
         if not self.options.restart:
             return
         indices = torch.cat([indices for _, indices in self.batches])
-        self.counts += reduce(count(indices, len(self.counts)), "sum")
+        self.counts += reduce(count_codes(indices, len(self.counts)), "sum")
         if step % self.options.restart:
             return
         latents = torch.cat([gather(latents) for latents, _ in self.batches])  # in the order of the samples
@@ -111,7 +111,7 @@ class VQBottleneck(Bottleneck):
         self.counts.zero_()
 
 
-def count(indices: Tensor, codes: int) -> Tensor:
+def count_codes(indices: Tensor, codes: int) -> Tensor:
     """Count how often each of `codes` codes is among indices of any shape; the result is (codes,) in fp32."""
     ones = torch.ones(indices.numel(), device=indices.device)
     return torch.zeros(codes, device=indices.device).scatter_add_(0, indices.flatten(), ones)

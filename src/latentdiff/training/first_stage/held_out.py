@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentdiff.errors import ConfigError
 from latentdiff.evaluation.metrics import WINDOW, frechet_distance
+from latentdiff.io.files import atomic_file
 from latentdiff.pipelines.codec import decode, encode
 from latentdiff.pipelines.outputs import convert
 from latentdiff.registry import METRICS
@@ -93,4 +94,5 @@ def _draw(pairs: Sequence[tuple[Tensor, Tensor]], picture: Path) -> None:
     """Images above their reconstructions; of more than three channels the first three, of two the first."""
     channels = 3 if len(pairs[0][0]) >= 3 else 1
     rows = [convert(torch.stack(row)[:, :channels], "pil") for row in zip(*pairs, strict=True)]
-    image_grid([image for row in rows for image in row], columns=len(pairs), margin=2).save(picture)
+    with atomic_file(picture) as aside:
+        image_grid([image for row in rows for image in row], columns=len(pairs), margin=2).save(aside)

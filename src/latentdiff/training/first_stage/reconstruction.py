@@ -9,7 +9,7 @@ from latentdiff.errors import ConfigError
 from latentdiff.models.lpips import LPIPS, SMALLEST, PerceptualDistance
 from latentdiff.training.first_stage.options import FirstStageLossOptions, LPIPSOptions
 
-DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss}
+PIXEL_DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 
 def load_perceptual(options: LPIPSOptions, channels: int, resolution: int) -> PerceptualDistance:
@@ -40,7 +40,7 @@ class Reconstruction:
     """
 
     def __init__(self, options: FirstStageLossOptions, perceptual: PerceptualDistance | None = None) -> None:
-        self.distance, self.perceptual = DISTANCES[options.reconstruction], perceptual
+        self.distance, self.perceptual = PIXEL_DISTANCES[options.reconstruction], perceptual
         self.weight = options.perceptual_weight
 
     def __call__(self, decoded: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

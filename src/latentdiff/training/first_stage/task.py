@@ -12,15 +12,16 @@ from torch.utils.data import Dataset, Subset
 from latentdiff.config import check
 from latentdiff.data.bad_files import BadFiles, SkipBadFiles
 from latentdiff.data.images import Images
-from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.io.stored import Stored
 from latentdiff.models.lpips import PerceptualDistance
 from latentdiff.seeding import SampleGenerators, generator
 from latentdiff.training.data import open_bad_files, open_held_out, open_images
 from latentdiff.training.engine.ema import EMA
-from latentdiff.training.engine.loop import Run, make_accelerator, train
+from latentdiff.training.engine.export import export_folder
+from latentdiff.training.engine.loop import Run, train
+from latentdiff.training.engine.session import Session, open_session
 from latentdiff.training.engine.task import Task
-from latentdiff.training.first_stage.adversarial import LIMIT, Adversarial
+from latentdiff.training.first_stage.adversarial import LARGEST_WEIGHT, Adversarial
 from latentdiff.training.first_stage.autoencoder import Autoencoder, make_first_stage
 from latentdiff.training.first_stage.bottlenecks import KLBottleneck, VQBottleneck, make_bottleneck
 from latentdiff.training.first_stage.discriminator import PatchDiscriminator
@@ -75,7 +76,7 @@ class FirstStageTask(Task[torch.Tensor]):
                 "layers",
             )
             elements = channels * resolution**2 if self.bottleneck.summed else 1
-            self.adversarial = Adversarial(discriminator, recipe.loss.adversarial, LIMIT / elements)
+            self.adversarial = Adversarial(discriminator, recipe.loss.adversarial, LARGEST_WEIGHT / elements)
 
     def forward(self, batch: torch.Tensor, draws: SampleGenerators) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of images (B, C, H, W)."""
@@ -102,8 +103,7 @@ class FirstStageTask(Task[torch.Tensor]):
 
     def export(self, folder: Path) -> None:
         """Write the autoencoder as `folder/vae`."""
-        with atomic_folder(folder / "vae") as aside:
-            self.vae.save_pretrained(aside)
+        export_folder(folder / "vae", self.vae.save_pretrained)
 
 
 def _check_used(trained: str, used: str | None, loss: FirstStageLossOptions) -> None:
@@ -126,8 +126,15 @@ def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | N
         CheckpointError: If weights can't be loaded.
         InputError: If there are no images.
     """
-    check_writable(Path(recipe.output_dir) / "vae")
-    accelerator, loss = make_accelerator(recipe), recipe.loss
+    with open_session(recipe) as session:
+        return run(*_prepared(recipe, session))
+
+
+def _prepared(
+    recipe: FirstStageRecipe, session: Session
+) -> tuple[FirstStageTask, SkipBadFiles[torch.Tensor], FirstStageRecipe, Session]:
+    """What is run: the task and its data."""
+    accelerator, loss = session.accelerator, recipe.loss
     act = loss.adversarial is not None and loss.adversarial.discriminator.norm == "act"
     check(
         accelerator.distributed_type is not DistributedType.DEEPSPEED or not (loss.codebook.restart or act),
@@ -146,7 +153,7 @@ def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | N
     if loss.lpips is not None:
         perceptual = load_perceptual(loss.lpips, images.channels, images.resolution).to(accelerator.device)
     vae = make_first_stage(recipe.model, images.channels, images.resolution)
-    return run(FirstStageTask(vae, recipe, perceptual, held_out), trained, recipe, accelerator)
+    return FirstStageTask(vae, recipe, perceptual, held_out), trained, recipe, session
 
 
 def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tuple[SkipBadFiles[torch.Tensor], Tensors]:
