@@ -48,13 +48,17 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it to the 
     from latentdiff.registry import load_plugins as load_plugins
     from latentdiff.schedulers.ddim import DDIMScheduler as DDIMScheduler
     from latentdiff.schedulers.ddpm import DDPMScheduler as DDPMScheduler
+    from latentdiff.schedulers.deis import DEISScheduler as DEISScheduler
     from latentdiff.schedulers.dpmpp import DPMSolverPP2MScheduler as DPMSolverPP2MScheduler
     from latentdiff.schedulers.dpmpp import DPMSolverPP2MSDEScheduler as DPMSolverPP2MSDEScheduler
+    from latentdiff.schedulers.er_sde import ERSDEScheduler as ERSDEScheduler
     from latentdiff.schedulers.euler import EulerAncestralScheduler as EulerAncestralScheduler
     from latentdiff.schedulers.euler import EulerScheduler as EulerScheduler
     from latentdiff.schedulers.heun import HeunScheduler as HeunScheduler
     from latentdiff.schedulers.lcm import LCMScheduler as LCMScheduler
     from latentdiff.schedulers.plms import PLMSScheduler as PLMSScheduler
+    from latentdiff.schedulers.restart import RestartScheduler as RestartScheduler
+    from latentdiff.schedulers.sa_solver import SASolverScheduler as SASolverScheduler
     from latentdiff.schedulers.unipc import UniPCScheduler as UniPCScheduler
     from latentdiff.windows import Windows as Windows
 else:
@@ -100,11 +104,15 @@ else:
         "latentdiff.registry": ["load_plugins"],
         "latentdiff.schedulers.ddim": ["DDIMScheduler"],
         "latentdiff.schedulers.ddpm": ["DDPMScheduler"],
+        "latentdiff.schedulers.deis": ["DEISScheduler"],
         "latentdiff.schedulers.dpmpp": ["DPMSolverPP2MScheduler", "DPMSolverPP2MSDEScheduler"],
+        "latentdiff.schedulers.er_sde": ["ERSDEScheduler"],
         "latentdiff.schedulers.euler": ["EulerAncestralScheduler", "EulerScheduler"],
         "latentdiff.schedulers.heun": ["HeunScheduler"],
         "latentdiff.schedulers.lcm": ["LCMScheduler"],
         "latentdiff.schedulers.plms": ["PLMSScheduler"],
+        "latentdiff.schedulers.restart": ["RestartScheduler"],
+        "latentdiff.schedulers.sa_solver": ["SASolverScheduler"],
         "latentdiff.schedulers.unipc": ["UniPCScheduler"],
         "latentdiff.windows": ["Windows"],
     }
