@@ -20,9 +20,12 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it to the 
     from latentdiff.errors import LatentDiffError as LatentDiffError
     from latentdiff.errors import TooLargeError as TooLargeError
     from latentdiff.errors import UnsafeCheckpointError as UnsafeCheckpointError
+    from latentdiff.guidance.auto import AutoGuidance as AutoGuidance
     from latentdiff.guidance.classifier import ClassifierGuidance as ClassifierGuidance
     from latentdiff.guidance.classifier_free import ClassifierFreeGuidance as ClassifierFreeGuidance
     from latentdiff.guidance.image import ImageGuidance as ImageGuidance
+    from latentdiff.guidance.plus_plus import CFGPlusPlus as CFGPlusPlus
+    from latentdiff.guidance.projected import AdaptiveProjectedGuidance as AdaptiveProjectedGuidance
     from latentdiff.models.autoencoder_vq import VQModel as VQModel
     from latentdiff.models.class_embedder import ClassEmbedder as ClassEmbedder
     from latentdiff.models.classifier import NoisyLatentClassifier as NoisyLatentClassifier
@@ -78,9 +81,12 @@ else:
             "TooLargeError",
             "UnsafeCheckpointError",
         ],
+        "latentdiff.guidance.auto": ["AutoGuidance"],
         "latentdiff.guidance.classifier": ["ClassifierGuidance"],
         "latentdiff.guidance.classifier_free": ["ClassifierFreeGuidance"],
         "latentdiff.guidance.image": ["ImageGuidance"],
+        "latentdiff.guidance.plus_plus": ["CFGPlusPlus"],
+        "latentdiff.guidance.projected": ["AdaptiveProjectedGuidance"],
         "latentdiff.models.autoencoder_vq": ["VQModel"],
         "latentdiff.models.class_embedder": ["ClassEmbedder"],
         "latentdiff.models.classifier": ["NoisyLatentClassifier"],

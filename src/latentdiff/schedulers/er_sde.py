@@ -24,8 +24,9 @@ class ERSDEScheduler(TwoStepScheduler):
     """ER-SDE-Solver-3 for variance-preserving models: second order in the mean, stochastic, one model call per step.
 
     At unit image scale, x / alpha and sigma / alpha, x0 is a Taylor polynomial in sigma, whose two derivatives are
-    differences of the last three estimates, and everything else of the SDE is integrated exactly. The first derivative is a one-sided difference, hence the order. The first two steps have fewer derivatives,
-    and the step to noise-free images has none.
+    differences of the last three estimates, and everything else of the SDE is integrated exactly. The first derivative
+    is a one-sided difference, hence the order. The first two steps have fewer derivatives, and the step to noise-free
+    images has none.
     """
 
     def _sigma(self, level: int) -> float:

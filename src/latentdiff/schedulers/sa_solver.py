@@ -18,10 +18,10 @@ from latentdiff.schedulers.linear_combination import NOISE, LinearCombination, X
 class SASolverScheduler(TwoStepScheduler):
     """Stochastic Adams predictor and corrector of two steps on x0; second order in the mean, one model call per step.
 
-    The reverse SDE has a free share of noise tau (section 4 of the paper): 0 is the probability flow, 1 the time reversal
-    of the forward process. Every model call also corrects the sample that it was made for, with the noise that led to
-    it (algorithm 1). The weights of differences of x0 are those of the authors' code: h^2 / 2 and h / 2, of the step h
-    in lambda, which are the exact ones up to O(h^3). The step to noise-free images is of first order.
+    The reverse SDE has a free share of noise tau (section 4 of the paper): 0 is the probability flow, 1 the time
+    reversal of the forward process. Every model call also corrects the sample that it was made for, with the noise that
+    led to it (algorithm 1). The weights of differences of x0 are those of the authors' code, h^2 / 2 and h / 2 of the
+    step h in lambda, which are the exact ones up to O(h^3). The step to noise-free images is of first order.
 
     Args:
         num_train_timesteps: Number of training timesteps T.
@@ -100,7 +100,7 @@ class SASolverScheduler(TwoStepScheduler):
         share, decay = self._noise_share(level), self._decay(level)
         alpha_next, sigma_next = self.grid.alpha[level + 1], self.grid.sigma[level + 1]
         kept = float(sigma_next / self.grid.sigma[level] * decay**share)
-        return kept * sample + alpha_next * ((1 - decay ** (1 + share)) * x0 + (1 + share) * change)
+        return kept * sample + alpha_next * ((1 - math.pow(decay, 1 + share)) * x0 + (1 + share) * change)
 
     def _row(self, call: int, history: int, eta: float) -> Row:
         x0, _ = self._predict(call)
