@@ -55,11 +55,17 @@ class TwoPredictions:
             return self.strong(latents, timestep, fraction)
         weak, strong = self.both(latents, timestep, fraction)
         guided = self.combine(latents, timestep, weak, strong, self.scale())
-        return _rescaled(guided, strong, self.rescale) if self.rescale else guided
+        return rescaled(guided, strong, self.rescale) if self.rescale else guided
 
 
-def _rescaled(guided: Tensor, strong: Tensor, rescale: float) -> Tensor:
-    """Correct a share of what guidance does to the standard deviation (Lin et al. 2023, eq. 15 and 16)."""
+def rescaled(guided: Tensor, strong: Tensor, rescale: float) -> Tensor:
+    """Correct a share of what guidance does to the standard deviation (Lin et al. 2023, eq. 15 and 16).
+
+    Args:
+        guided: The guided prediction (B, C, H, W).
+        strong: The prediction whose deviation it is given.
+        rescale: The share, in [0, 1].
+    """
     axes = tuple(range(1, guided.ndim))
     ratio = strong.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
     return guided * (1 + rescale * (ratio - 1))
