@@ -135,6 +135,21 @@ def test_other_scales_and_places_are_refused(pipe):
         assert make(pipe, [CFGPlusPlus()], guidance_scale=scale).isfinite().all()
 
 
+def test_a_callback_may_change_the_scale(pipe):
+    def change(scale):
+        def callback(pipeline, step, timestep, tensors):
+            pipeline._guidance_scale = scale
+
+        return make(pipe, [CFGPlusPlus()], callback_on_step_end=callback)
+
+    plain = make(pipe, [CFGPlusPlus()])
+    assert torch.equal(change(SCALE), plain)
+    weaker, full = change(0.3), change(1.0)
+    assert (weaker - plain).abs().max() > 1e-4 and (weaker - full).abs().max() > 1e-4
+    with pytest.raises(InputError, match="guidance_scale is 1\\.1;"):
+        change(1.1)
+
+
 def test_no_step_reads_a_tensor(pipe):
     scheduler, context = DDIMScheduler.from_config(pipe.scheduler.config), torch.randn(2, 5, 16)
     scheduler.set_timesteps(4)

@@ -4,8 +4,9 @@ import math
 import pytest
 import torch
 from counterparts import MODEL
+from tiny import text_to_image
 
-from latentdiff import ConfigError, HeunScheduler, RestartScheduler
+from latentdiff import ConfigError, HeunScheduler, ImageToImagePipeline, RestartScheduler
 from latentdiff.testing import GaussianData
 from latentdiff.testing.gaussian import run_scheduler
 
@@ -112,3 +113,15 @@ def test_restarts_that_cannot_be(options, steps, match):
 
 def test_the_last_number_that_still_fits():
     assert run(21, restart_steps=10, num_restarts=2).num_inference_steps == 21
+
+
+def test_image_to_image_makes_its_share_of_the_steps(tmp_path):
+    pipe, calls = ImageToImagePipeline.from_pipe(text_to_image(tmp_path)), []
+    pipe.set_scheduler("restart", restart_steps=2)
+    pipe.unet.register_forward_hook(lambda *args: calls.append(1))
+    image = torch.zeros(3, 16, 16)
+    options = {"guidance_scale": 1.0, "seed": 0, "num_inference_steps": 8, "output_type": "latent"}
+    for strength, steps in ((1.0, 8), (0.5, 4), (0.25, 2)):
+        calls.clear()
+        assert pipe(image, "a cat", strength=strength, **options).images.isfinite().all()
+        assert len(calls) == 2 * steps - 1

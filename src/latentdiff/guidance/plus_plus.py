@@ -30,8 +30,7 @@ class CFGPlusPlus:
             raise InputError(
                 f"CFG++ steps from one estimate along another noise, which {type(solver).__name__} can't; use 'ddim'"
             )
-        if not 0 <= found.scale() <= 1:
-            raise InputError(f"guidance_scale is {found.scale():g}; CFG++ takes 0 to 1, such as 0.6")
+        check_scale(found.scale())
         if found.rescale:
             raise InputError("guidance_rescale has no meaning for CFG++, which needs no correction; leave it out")
         parametrization = context.parametrization
@@ -46,8 +45,15 @@ class CFGPlusPlus:
             unconditional, conditional = (
                 parametrization.x0(latents.float(), p.detach().float(), timestep) for p in (weak, strong)
             )
-            change = found.scale() * (conditional - unconditional).detach()
+            change = check_scale(found.scale()) * (conditional - unconditional).detach()
             return weak
 
         context.replace_x0.append(lambda x0: x0 if change is None else x0 + change)
         return predict
+
+
+def check_scale(scale: float) -> float:
+    """Return the scale of CFG++; InputError unless it is in [0, 1]."""
+    if not 0 <= scale <= 1:
+        raise InputError(f"guidance_scale is {scale:g}; CFG++ takes 0 to 1, such as 0.6")
+    return scale

@@ -12,6 +12,7 @@ from latentdiff.errors import ConfigError
 from latentdiff.models.stock_options import with_stock_options
 from latentdiff.schedulers.base import Row
 from latentdiff.schedulers.linear_combination import LinearCombination, X, memory
+from latentdiff.schedulers.noise_schedule import gauss_legendre
 from latentdiff.schedulers.sigma import SigmaScheduler
 from latentdiff.types import JSON, Float64Array
 
@@ -120,7 +121,7 @@ def _in_log_rho(rho: Float64Array) -> tuple[Float64Array, Float64Array, Float64A
         The nodes (order,), the points (P,) of the quadrature and their weights (P,), which are widths in rho.
     """
     ends = np.log(rho)
-    points, weights = np.polynomial.legendre.leggauss(24)
+    points, weights = gauss_legendre(24)
     half = (ends[0] - ends[1]) / 2
     at = ends[1] + half * (points + 1)
     return ends[1:], at, half * weights * np.exp(at)

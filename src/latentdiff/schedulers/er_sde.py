@@ -9,6 +9,7 @@ import numpy as np
 from latentdiff.schedulers.base import Row
 from latentdiff.schedulers.dpmpp import TwoStepScheduler
 from latentdiff.schedulers.linear_combination import NOISE, X, memory
+from latentdiff.schedulers.noise_schedule import gauss_legendre
 from latentdiff.types import Float64Array
 
 
@@ -54,7 +55,7 @@ class ERSDEScheduler(TwoStepScheduler):
 
 def integrals(low: float, high: float) -> tuple[float, float]:
     """The integrals of 1 / phi(sigma) and of (sigma - high) / phi(sigma) from `low` to `high`."""
-    points, weights = np.polynomial.legendre.leggauss(32)
+    points, weights = gauss_legendre(32)
     half = math.log(high / low) / 2
     sigma = low * np.exp(half * (points + 1))
     density = half * weights * sigma / noise_scale(sigma)
