@@ -59,3 +59,40 @@ class LinearDecoder:
 
     def decode(self, latents):
         return SimpleNamespace(sample=torch.einsum("bchw,cd->bdhw", latents, self.matrix))
+
+
+class MixtureNetwork:
+    """A mixture as a network of the loop: called as a UNet is."""
+
+    dtype, device = torch.float32, torch.device("cpu")
+
+    def __init__(self, mixture):
+        self.mixture, channels = mixture, mixture.means.shape[1]
+        self.config = SimpleNamespace(in_channels=channels, out_channels=channels, cross_attention_dim=None)
+
+    def parameters(self):
+        return iter(())
+
+    def to(self, *args, **kwargs):
+        return self
+
+    def state_dict(self):
+        return {}
+
+    def __call__(self, sample, timestep, **inputs):
+        return SimpleNamespace(sample=self.mixture(sample, timestep))
+
+
+class ConditionalNetwork(MixtureNetwork):
+    """As `MixtureNetwork`, for the class that the context (B, 1, 1) is the number of; a negative number is no class."""
+
+    def __call__(self, sample, timestep, encoder_hidden_states):
+        copies = len(encoder_hidden_states) // len(sample)
+        sample = sample.repeat(copies, 1, 1, 1)
+        mixture, labels = self.mixture, encoder_hidden_states[:, 0, 0].long()
+        alpha, sigma = mixture.levels(timestep)
+        of_class = mixture.means_given(sample, timestep)[range(len(sample)), labels.clamp(min=0)]
+        x0 = torch.where(labels[:, None, None, None] < 0, mixture.x0(sample, timestep), of_class)
+        noise = (sample - alpha * x0) / sigma
+        kinds = {"epsilon": noise, "sample": x0, "v_prediction": alpha * noise - sigma * x0}
+        return SimpleNamespace(sample=kinds[mixture.parametrization.prediction_type])

@@ -20,9 +20,12 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it to the 
     from latentdiff.errors import LatentDiffError as LatentDiffError
     from latentdiff.errors import TooLargeError as TooLargeError
     from latentdiff.errors import UnsafeCheckpointError as UnsafeCheckpointError
+    from latentdiff.guidance.auto import AutoGuidance as AutoGuidance
     from latentdiff.guidance.classifier import ClassifierGuidance as ClassifierGuidance
     from latentdiff.guidance.classifier_free import ClassifierFreeGuidance as ClassifierFreeGuidance
     from latentdiff.guidance.image import ImageGuidance as ImageGuidance
+    from latentdiff.guidance.plus_plus import CFGPlusPlus as CFGPlusPlus
+    from latentdiff.guidance.projected import AdaptiveProjectedGuidance as AdaptiveProjectedGuidance
     from latentdiff.models.autoencoder_vq import VQModel as VQModel
     from latentdiff.models.class_embedder import ClassEmbedder as ClassEmbedder
     from latentdiff.models.classifier import NoisyLatentClassifier as NoisyLatentClassifier
@@ -48,13 +51,17 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it to the 
     from latentdiff.registry import load_plugins as load_plugins
     from latentdiff.schedulers.ddim import DDIMScheduler as DDIMScheduler
     from latentdiff.schedulers.ddpm import DDPMScheduler as DDPMScheduler
+    from latentdiff.schedulers.deis import DEISScheduler as DEISScheduler
     from latentdiff.schedulers.dpmpp import DPMSolverPP2MScheduler as DPMSolverPP2MScheduler
     from latentdiff.schedulers.dpmpp import DPMSolverPP2MSDEScheduler as DPMSolverPP2MSDEScheduler
+    from latentdiff.schedulers.er_sde import ERSDEScheduler as ERSDEScheduler
     from latentdiff.schedulers.euler import EulerAncestralScheduler as EulerAncestralScheduler
     from latentdiff.schedulers.euler import EulerScheduler as EulerScheduler
     from latentdiff.schedulers.heun import HeunScheduler as HeunScheduler
     from latentdiff.schedulers.lcm import LCMScheduler as LCMScheduler
     from latentdiff.schedulers.plms import PLMSScheduler as PLMSScheduler
+    from latentdiff.schedulers.restart import RestartScheduler as RestartScheduler
+    from latentdiff.schedulers.sa_solver import SASolverScheduler as SASolverScheduler
     from latentdiff.schedulers.unipc import UniPCScheduler as UniPCScheduler
     from latentdiff.windows import Windows as Windows
 else:
@@ -74,9 +81,12 @@ else:
             "TooLargeError",
             "UnsafeCheckpointError",
         ],
+        "latentdiff.guidance.auto": ["AutoGuidance"],
         "latentdiff.guidance.classifier": ["ClassifierGuidance"],
         "latentdiff.guidance.classifier_free": ["ClassifierFreeGuidance"],
         "latentdiff.guidance.image": ["ImageGuidance"],
+        "latentdiff.guidance.plus_plus": ["CFGPlusPlus"],
+        "latentdiff.guidance.projected": ["AdaptiveProjectedGuidance"],
         "latentdiff.models.autoencoder_vq": ["VQModel"],
         "latentdiff.models.class_embedder": ["ClassEmbedder"],
         "latentdiff.models.classifier": ["NoisyLatentClassifier"],
@@ -100,11 +110,15 @@ else:
         "latentdiff.registry": ["load_plugins"],
         "latentdiff.schedulers.ddim": ["DDIMScheduler"],
         "latentdiff.schedulers.ddpm": ["DDPMScheduler"],
+        "latentdiff.schedulers.deis": ["DEISScheduler"],
         "latentdiff.schedulers.dpmpp": ["DPMSolverPP2MScheduler", "DPMSolverPP2MSDEScheduler"],
+        "latentdiff.schedulers.er_sde": ["ERSDEScheduler"],
         "latentdiff.schedulers.euler": ["EulerAncestralScheduler", "EulerScheduler"],
         "latentdiff.schedulers.heun": ["HeunScheduler"],
         "latentdiff.schedulers.lcm": ["LCMScheduler"],
         "latentdiff.schedulers.plms": ["PLMSScheduler"],
+        "latentdiff.schedulers.restart": ["RestartScheduler"],
+        "latentdiff.schedulers.sa_solver": ["SASolverScheduler"],
         "latentdiff.schedulers.unipc": ["UniPCScheduler"],
         "latentdiff.windows": ["Windows"],
     }

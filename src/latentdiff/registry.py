@@ -103,6 +103,10 @@ SCHEDULERS: Registry[type] = Registry(
         "dpmpp_2m": "latentdiff.schedulers.dpmpp:DPMSolverPP2MScheduler",
         "dpmpp_2m_sde": "latentdiff.schedulers.dpmpp:DPMSolverPP2MSDEScheduler",
         "unipc": "latentdiff.schedulers.unipc:UniPCScheduler",
+        "deis": "latentdiff.schedulers.deis:DEISScheduler",
+        "sa_solver": "latentdiff.schedulers.sa_solver:SASolverScheduler",
+        "er_sde": "latentdiff.schedulers.er_sde:ERSDEScheduler",
+        "restart": "latentdiff.schedulers.restart:RestartScheduler",
         "lcm": "latentdiff.schedulers.lcm:LCMScheduler",
     },
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -108,10 +109,15 @@ class SamplingContext:
     Attributes:
         denoiser: The network with its conditioning, which is also what the first of a list of guidance receives.
         parametrization: What the network's output says of the latents.
+        scheduler: The solver; None outside of a run.
+        replace_x0: Functions that make of each step's estimate of the clean latents (B, C, H, W) the one that it goes
+            from, along the noise that was predicted. A guidance may add its own, if the solver has such steps.
     """
 
     denoiser: Denoiser
     parametrization: Parametrization
+    scheduler: Scheduler | None = None
+    replace_x0: list[Callable[[Tensor], Tensor]] = field(default_factory=list)
 
 
 Guidance = Callable[[Predictor, SamplingContext], Predictor]
@@ -154,6 +160,11 @@ def step_options(
             )
         options["replace_x0"] = replace_x0
     return options
+
+
+def _one_after_the_other(functions: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor] | None:
+    """The function that applies several in order; None if there is none."""
+    return (lambda x0: functools.reduce(lambda value, function: function(value), functions, x0)) if functions else None
 
 
 @torch.no_grad()
@@ -204,9 +215,10 @@ def sample(
     predict: Predictor = denoiser
     own = isinstance(scheduler, TableScheduler)
     if guidance or (observe_x0 is not None and not own):
-        context = SamplingContext(denoiser, Parametrization.of(scheduler, latents.device))
+        context = SamplingContext(denoiser, Parametrization.of(scheduler, latents.device), scheduler)
         for guide in guidance:
             predict = guide(predict, context)
+        replace_x0 = _one_after_the_other([*context.replace_x0, *([] if replace_x0 is None else [replace_x0])])
     options = step_options(scheduler, generator, eta, temperature, replace_x0)
     take_step: Callable[..., tuple[Tensor, ...]] = scheduler.step
     timesteps = scheduler.timesteps[first:]

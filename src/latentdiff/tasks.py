@@ -7,6 +7,7 @@ from dataclasses import dataclass
 NUM_INFERENCE_STEPS = 50  # of a solver where nobody says how many: in Python, on the command line, at validation
 TEXT_GUIDANCE_SCALE = 5.0
 CLASS_GUIDANCE_SCALE = 3.0
+AUTOGUIDANCE_SCALE = 2.0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
-from tiny import unconditional
+from tiny import text_to_image, unconditional
 
 from latentdiff import NoisyLatentClassifier
 from latentdiff.config import from_mapping
@@ -19,6 +19,8 @@ TEXT = (Path(__file__).parents[2] / "docs" / "guidance.md").read_text(encoding="
 def test_snippets_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     unconditional(tmp_path).save_pretrained("my-model")
+    unconditional(tmp_path).save_pretrained("my-earlier-model")
+    text_to_image(tmp_path).save_pretrained("my-text-model")
     options = yaml.safe_load(re.search(r"```yaml\n(.*?)```", TEXT, re.DOTALL)[1])
     recipe = from_mapping(ClassifierRecipe, options)
     small = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "num_head_channels": 8, "norm_num_groups": 4}

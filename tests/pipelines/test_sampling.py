@@ -73,10 +73,10 @@ def test_guidance_interval_and_scale_one_are_what_they_say(pipe):
 
 
 def test_guidance_rescale_restores_the_conditional_deviation():
-    from latentdiff.guidance.classifier_free import _rescaled
+    from latentdiff.guidance.two_predictions import rescaled
 
     guided, conditional = torch.randn(3, 4, 8, 8) * 5, torch.randn(3, 4, 8, 8)
-    found = _rescaled(guided, conditional, 1.0).std(dim=(1, 2, 3))
+    found = rescaled(guided, conditional, 1.0).std(dim=(1, 2, 3))
     assert torch.allclose(found, conditional.std(dim=(1, 2, 3)))
 
 

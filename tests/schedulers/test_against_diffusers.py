@@ -3,7 +3,7 @@ import inspect
 import diffusers
 import pytest
 import torch
-from counterparts import COUNTERPARTS, KARRAS, MODEL
+from counterparts import COUNTERPARTS, ENDS_WITH_NOISE, KARRAS, MODEL
 
 from latentdiff.registry import SCHEDULERS
 from latentdiff.testing.gaussian import GaussianData, noise_level, run_scheduler
@@ -29,16 +29,22 @@ def pair(name, **options):
 
 
 def trajectories(schedulers, outputs, sample):
-    """Samples after every step of each scheduler, fed with the same outputs and equal generators."""
+    """Samples after every step of each scheduler, fed with the same outputs, and with the same noise in each step."""
     for scheduler in schedulers:
-        x, states, generator = sample * float(scheduler.init_noise_sigma), [], torch.Generator().manual_seed(0)
+        x, states, generator = sample * float(scheduler.init_noise_sigma), [], torch.Generator()
         known = inspect.signature(scheduler.step).parameters
         options = {"generator": generator} if "generator" in known else {}
-        for timestep, output in zip(scheduler.timesteps, outputs, strict=False):
+        for step, (timestep, output) in enumerate(zip(scheduler.timesteps, outputs, strict=False)):
+            generator.manual_seed(step)
             scheduler.scale_model_input(x, timestep)
             x = scheduler.step(output, timestep, x, **options).prev_sample
             states.append(x)
         yield torch.stack(states)
+
+
+def in_float64(stock):
+    """Let diffusers' DEIS compute its weights in float64: as differences in float32 they lose four digits."""
+    stock.sigmas = stock.sigmas.double()
 
 
 def relative(a, b):
@@ -60,12 +66,50 @@ def test_same_trajectory(name, kind, spacing, karras):
             torch.testing.assert_close(ours.timesteps, stock.timesteps, rtol=1e-5, atol=2e-3)
         else:
             assert ours.timesteps.tolist() == stock.timesteps.tolist()
+        shared = len(ours.timesteps) - (name in ENDS_WITH_NOISE)
         if hasattr(stock, "sigmas"):
-            torch.testing.assert_close(ours.sigmas, stock.sigmas, rtol=2e-5, atol=0)
+            torch.testing.assert_close(ours.sigmas[: shared + 1], stock.sigmas[: shared + 1], rtol=2e-5, atol=0)
+        if name == "deis":
+            in_float64(stock)
         outputs = torch.randn(len(ours.timesteps), 2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
-        got, expected = trajectories((ours, stock), outputs, torch.ones(2, 4, 4, 4))
+        got, expected = (states[:shared] for states in trajectories((ours, stock), outputs, torch.ones(2, 4, 4, 4)))
         # diffusers keeps alpha_bar in float32: at timestep 0 its sigma is off by 1.3e-5, which x0 predictions divide by
         assert relative(got, expected) < (2e-5 if kind == "sample" else 1e-5)
+
+
+@pytest.mark.parametrize("options", [{"solver_order": 3}, {"solver_order": 3, "use_karras_sigmas": True}])
+@pytest.mark.parametrize("steps", [4, 14, 15, 40])
+def test_deis_of_third_order(options, steps):
+    ours, stock = pair("deis", **options)
+    for scheduler in (ours, stock):
+        scheduler.set_timesteps(steps)
+    in_float64(stock)
+    outputs = torch.randn(steps, 2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    got, expected = trajectories((ours, stock), outputs, torch.ones(2, 4, 4, 4))
+    assert relative(got[:-1], expected[:-1]) < 1e-5
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.3])
+def test_sa_solver_with_another_share_of_noise(tau):
+    ours = SCHEDULERS.get("sa_solver")(**MODEL, tau=tau, tau_low=0.0, tau_high=0.6)
+    stock = diffusers.SASolverScheduler(**MODEL, tau_func=lambda t: tau * (t <= 600))
+    for scheduler in (ours, stock):
+        scheduler.set_timesteps(20)
+    outputs = torch.randn(20, 2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    got, expected = trajectories((ours, stock), outputs, torch.ones(2, 4, 4, 4))
+    assert relative(got[:-1], expected[:-1]) < 1e-5
+
+
+@pytest.mark.parametrize("name", sorted(ENDS_WITH_NOISE))
+def test_the_last_step_leaves_no_noise(name):
+    """Theirs ends at the level of timestep 0, so the noise of that level stays in the image."""
+    data, left = GaussianData(std=0.01), []
+    for scheduler in pair(name):
+        scheduler.set_timesteps(50)
+        x = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+        x = run_scheduler(scheduler, data.model(scheduler), x, generator=torch.Generator().manual_seed(0))
+        left.append(float(x.std()))
+    assert left[0] < 0.011 and left[1] > 0.02
 
 
 @pytest.mark.parametrize("eta", [0.5, 1.0])
@@ -182,7 +226,9 @@ def test_folders_interchange(name, tmp_path):
     for scheduler in (ours, stock, *loaded):
         scheduler.set_timesteps(10)
     outputs = torch.randn(19, 2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
-    first, *others = trajectories((ours, stock, *loaded), outputs, torch.ones(2, 4, 4, 4))
+    shared = len(ours.timesteps) - (name in ENDS_WITH_NOISE)
+    both = trajectories((ours, stock, *loaded), outputs, torch.ones(2, 4, 4, 4))
+    first, *others = (states[:shared] for states in both)
     assert all(relative(first, other) < 1e-5 for other in others)
 
 

@@ -16,7 +16,7 @@ from latentdiff.cli.values import size as convert_size
 from latentdiff.errors import InputError
 from latentdiff.io.stored import WRITTEN_KINDS
 from latentdiff.registry import SCHEDULERS
-from latentdiff.tasks import CLASS_GUIDANCE_SCALE, NUM_INFERENCE_STEPS, TEXT_GUIDANCE_SCALE
+from latentdiff.tasks import AUTOGUIDANCE_SCALE, CLASS_GUIDANCE_SCALE, NUM_INFERENCE_STEPS, TEXT_GUIDANCE_SCALE
 
 DEFAULT_FOLDER = "images"
 DEFAULT_MODEL = "builtin:emoji"
@@ -117,8 +117,28 @@ class SolverOptions:
     window: Count | None = None
     window_overlap: Annotated[int | None, Parameter(validator=number(0), metavar="N")] = None
     wrap: Flag = False
+    autoguidance: Annotated[
+        str | None,
+        Parameter(
+            metavar="MODEL",
+            group=GUIDANCE,
+            help="A weaker model of the same first stage, such as an earlier checkpoint or a smaller one, which images "
+            'are led away from: "builtin:NAME", a folder, or a hub id.',
+        ),
+    ] = None
+    autoguidance_scale: Annotated[
+        float | None,
+        Parameter(
+            validator=number(),
+            metavar="SCALE",
+            group=GUIDANCE,
+            help=f"Strength of --autoguidance, 1 is none (default: {AUTOGUIDANCE_SCALE:g}).",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
+        if self.autoguidance is None and self.autoguidance_scale is not None:
+            raise InputError("--autoguidance-scale is given without --autoguidance MODEL; give both or none")
         if self.window is None:
             unused = [name for name in ("window_overlap", "wrap") if getattr(self, name) not in (None, False)]
             if unused:

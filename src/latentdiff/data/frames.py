@@ -12,7 +12,8 @@ from latentdiff.errors import InputError
 from latentdiff.io.arrays import kind_of, size_of
 from latentdiff.io.boxes import Corners, turn
 from latentdiff.io.images import IMAGE_FORMATS, ORIENTATION
-from latentdiff.io.stored import Stored
+from latentdiff.io.stored import Stored, open_stored
+from latentdiff.io.tiff import tiff_orientation
 
 ADVICE = "save the image upright, without an EXIF orientation, and annotate that"
 
@@ -81,8 +82,11 @@ def _alike(one: Size, other: Size) -> bool:
 def orientation_of(file: Stored) -> int:
     """The EXIF orientation of an image, 1 to 8; 1, which is upright, if it has none."""
     with suppress(Exception):  # what is wrong with a file is said where it is decoded
-        if kind_of(file) == "pillow":
-            with file.open("rb") as stream, Image.open(stream, formats=IMAGE_FORMATS) as image:
+        kind = kind_of(file)
+        if kind == "tiff":
+            return tiff_orientation(file)
+        if kind == "pillow":
+            with open_stored(file) as stream, Image.open(stream, formats=IMAGE_FORMATS) as image:
                 orientation = image.getexif().get(ORIENTATION, 1)
                 return orientation if orientation in range(1, 9) else 1
     return 1

@@ -11,7 +11,7 @@ from pathlib import Path
 from latentdiff.errors import InputError, one_line
 from latentdiff.io.stored import IMAGE_SUFFIXES
 
-DATA_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
+DATA_SUFFIXES = {*IMAGE_SUFFIXES, ".npy"}
 # Pictures of which people expect that they are trained on, so that leaving them out deserves a warning.
 OTHER_PICTURES = frozenset(
     [

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.guidance.common import Interval, check_interval, check_rescale, finite_number
+from latentdiff.guidance.two_predictions import TwoPredictions
 from latentdiff.sampling import Predictor, SamplingContext
 
 
@@ -50,25 +51,14 @@ class ClassifierFreeGuidance:
         """
         if predictor is not context.denoiser:
             raise InputError("classifier-free guidance stands behind another guidance; put it first in the list")
-        low, high = self.interval
         denoiser = context.denoiser
         rows, needed = self.unconditional.batch_size, denoiser.conditioning.batch_size
         if rows != needed:
             raise InputError(f"unconditional has {rows} rows, the conditioning {needed}; give as many of both")
-        both = denoiser.with_unconditional(self.unconditional)
+        together = denoiser.with_unconditional(self.unconditional)
 
-        def predict(latents: torch.Tensor, timestep: torch.Tensor, fraction: float) -> torch.Tensor:
-            if not low <= fraction < high:
-                return denoiser(latents, timestep, fraction)
-            unconditional, conditional = both(latents, timestep, fraction).chunk(2)
-            guided = torch.lerp(unconditional, conditional, self.scale)
-            return _rescaled(guided, conditional, self.rescale) if self.rescale else guided
+        def both(latents: Tensor, timestep: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+            unconditional, conditional = together(latents, timestep, fraction).chunk(2)
+            return unconditional, conditional
 
-        return predict
-
-
-def _rescaled(guided: torch.Tensor, conditional: torch.Tensor, rescale: float) -> torch.Tensor:
-    """Correct a share of what guidance does to the standard deviation (Lin et al. 2023, eq. 15 and 16)."""
-    axes = tuple(range(1, guided.ndim))
-    ratio = conditional.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
-    return guided * (1 + rescale * (ratio - 1))
+        return TwoPredictions(both, denoiser, lambda: self.scale, self.interval, rescale=self.rescale)

@@ -99,6 +99,12 @@ def tiff_shape(source: Stored) -> tuple[int, int, int]:
         return (width, height, channels) if _orientation(page) in TURNED else (height, width, channels)
 
 
+def tiff_orientation(source: Stored) -> int:
+    """The orientation that the header says, 1 to 8, as EXIF counts them; raises as `read_tiff`."""
+    with _opened(source) as (_, page, _):
+        return _orientation(page)
+
+
 @contextlib.contextmanager
 def _opened(source: Stored) -> Iterator[tuple[tuple[int, int, int], Any, Any]]:
     """The shape (H, W, C) as it is stored, the first page, and what to read; no pixel has been decoded."""

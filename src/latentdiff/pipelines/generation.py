@@ -177,6 +177,8 @@ class Generation(RunStateMixin, StockPipeline):  # type: ignore[misc]
                 scheduler.
             NonFiniteError: If the result is not finite.
         """
+        for guide in options.guidance:
+            getattr(guide, "check_pipeline", lambda pipeline: None)(self)
         batch_size = batch_size or conditioning.batch_size or 1
         generators = image_generators(options.seed, options.generator, batch_size)
         device: torch.device = self._execution_device

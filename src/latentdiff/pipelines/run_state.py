@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,6 +12,7 @@ import torch
 
 from latentdiff.errors import InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
+from latentdiff.guidance.plus_plus import CFGPlusPlus
 from latentdiff.pipelines.options import SamplingOptions
 from latentdiff.pipelines.outputs import OutputT
 from latentdiff.sampling import Callback, Guidance
@@ -41,7 +43,7 @@ class RunStateMixin:
     Within a call, which means in its callbacks, they are those of that call; outside of one, those of the latest. A
     callback may set two of them, as in diffusers: `pipe._interrupt = True` ends the run after this step, and
     `pipe._guidance_scale = 3.0` changes the strength of classifier-free guidance from the next step on, where 1 and
-    less mean the conditional prediction alone.
+    less mean the conditional prediction alone. (The scale of CFG++, which lies between 0 and 1, is as it is set.)
     """
 
     @property
@@ -141,5 +143,6 @@ class RunStateMixin:
             raise InputError(
                 "_guidance_scale was set in a run without classifier-free guidance; call with guidance_scale above 1"
             )
+        lowest = -math.inf if any(isinstance(g, CFGPlusPlus) for g in guidance) else 1.0
         for guide in changed:
-            guide.scale = max(self._guidance_scale, 1.0)
+            guide.scale = max(self._guidance_scale, lowest)

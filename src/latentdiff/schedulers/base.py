@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin
-from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,7 +25,7 @@ from latentdiff.schedulers.linear_combination import (
     without_aliases,
 )
 from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseGrid, NoiseSchedule, as_numbers, spaced_timesteps
-from latentdiff.schedulers.options import check_options
+from latentdiff.schedulers.options import COMPATIBLE_CLASSES, check_options
 from latentdiff.seeding import Generators
 from latentdiff.types import JSON, Float64Array
 
@@ -65,11 +65,12 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         has_eta: Whether `step` takes `eta`.
         has_x0_weight: Whether `step` takes `replace_x0`.
         variance_exploding: Whether the sample is kept at unit image scale, x / alpha (Karras et al. 2022).
+        rises: Whether the noise of a run may rise on its way, as in restart sampling.
         visits_all_timesteps: Whether a run without `set_timesteps` visits all training timesteps, as diffusers' DDPM.
         floor: The value that replaces an alpha_bar of exactly 0, for solvers that need a finite sigma.
     """
 
-    _compatibles: ClassVar[list[str]] = [*(entry.name for entry in KarrasDiffusionSchedulers), "LCMScheduler"]
+    _compatibles: ClassVar[list[str]] = COMPATIBLE_CLASSES
     order: int = 1
     counterpart: ClassVar[str] = ""
     allowed_values: ClassVar[Mapping[str, object]] = {
@@ -81,6 +82,7 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
     has_eta: ClassVar[bool] = False
     has_x0_weight: ClassVar[bool] = False
     variance_exploding: ClassVar[bool] = False
+    rises: ClassVar[bool] = False
     visits_all_timesteps: ClassVar[bool] = False
     floor: ClassVar[float] = 0.0
 
@@ -202,7 +204,7 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
             None if timesteps is None else as_numbers("timesteps", timesteps),
             None if sigmas is None else as_numbers("sigmas", sigmas),
         )
-        self.num_inference_steps = len(grid.timesteps)
+        self.num_inference_steps = int((np.diff(grid.sigma) <= 0).sum())  # a restart rises, which is no step
         self._begin_run(grid, device)
         self._rows(0.0)
 

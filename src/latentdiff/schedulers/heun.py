@@ -23,7 +23,7 @@ class HeunScheduler(VarianceExplodingScheduler):
         return [(call + 1) // 2 for call in range(2 * count - 1)]
 
     def _row(self, call: int, history: int, eta: float) -> Row:
-        level = call // 2
+        level = self._calls[call - call % 2]
         width = self._sigma(level + 1) - self._sigma(level)
         if call % 2 == 0:
             x0, slope = self._slope(level)

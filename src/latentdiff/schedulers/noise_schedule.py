@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -159,6 +159,13 @@ def karras_sigmas(sigma_min: float, sigma_max: float, count: int, rho: float = 7
     """The sigmas of Karras et al. (2022, eq. 5), `count` levels from `sigma_max` down to `sigma_min`, without the 0."""
     ramp = np.linspace(0, 1, count)
     return np.asarray((sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho)
+
+
+@cache
+def gauss_legendre(count: int) -> tuple[Float64Array, Float64Array]:
+    """The points and weights, each (count,), of Gauss-Legendre quadrature on [-1, 1]."""
+    points, weights = np.polynomial.legendre.leggauss(count)
+    return points, weights
 
 
 def as_numbers(name: str, values: object) -> Float64Array:

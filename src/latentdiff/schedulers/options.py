@@ -5,7 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+
 from latentdiff.errors import ConfigError
+
+COMPATIBLE_CLASSES = [*(entry.name for entry in KarrasDiffusionSchedulers), "LCMScheduler", "SASolverScheduler"]
+"""The classes of diffusers whose configs have the fields of ours."""
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,10 +18,14 @@ from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import Job
 from latentdiff.cli.models import model_of_run
 from latentdiff.cli.options import ModelOptions
+from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError, TooLargeError
+from latentdiff.guidance.auto import AutoGuidance
 from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.pipelines.class_conditioning import ClassConditioningMixin
 from latentdiff.registry import PIPELINES, SCHEDULERS
-from latentdiff.tasks import CLASS_GUIDANCE_SCALE, TEXT_GUIDANCE_SCALE
+from latentdiff.tasks import AUTOGUIDANCE_SCALE, CLASS_GUIDANCE_SCALE, TEXT_GUIDANCE_SCALE
+from latentdiff.types import Labels
 from latentdiff.windows import Windows
 
 
@@ -45,6 +50,7 @@ class Sampler:
         self._set_scheduler()
         self.pipeline.set_progress_bar_config(leave=False)
         self.pipeline.to(device)
+        self.weaker, self.autoguidance = self._load_weaker(device)
 
     def _check_task(self, loaded: DiffusionPipeline) -> None:
         classes = [PIPELINES.get(task) for task in self.command.takes or (self.command.task,)]
@@ -88,6 +94,28 @@ class Sampler:
         }
         return {name: value for name, value in filled.items() if value is not None}
 
+    def _load_weaker(self, device: torch.device) -> tuple[DiffusionPipeline | None, Arguments]:
+        """The model of --autoguidance, and the options with the default filled in; none where it isn't given."""
+        name, scale = self.sampling.autoguidance, self.sampling.autoguidance_scale
+        if name is None:
+            return None, {}
+        weaker = load(dataclasses.replace(self.command.model, model=name, revision=None))
+        weaker.to(device)
+        filled = AUTOGUIDANCE_SCALE if scale is None else scale
+        return weaker, {"autoguidance": name, "autoguidance_scale": filled}
+
+    @torch.no_grad()
+    def _autoguidance(self, batch: Arguments) -> list[AutoGuidance]:
+        """The guidance by the weaker model, which encodes classes itself, as its classes are its own."""
+        if self.weaker is None:
+            return []
+        conditioning = None
+        if isinstance(self.weaker, ClassConditioningMixin) and "class_labels" in batch:
+            conditioning = Conditioning(self.weaker.encode_labels(cast("Labels", batch["class_labels"])))
+        return [
+            AutoGuidance(self.weaker, cast(float, self.autoguidance["autoguidance_scale"]), conditioning=conditioning)
+        ]
+
     def _windows(self) -> Windows | None:
         sampling, unit = self.sampling, self.pipeline.vae_scale_factor
         if sampling.window is None:
@@ -116,6 +144,7 @@ class Sampler:
                 temperature=self.sampling.temperature,
                 quantize_denoised=self.sampling.quantize_denoised,
                 windows=self.windows,
+                guidance=self._autoguidance(batch),
                 seed=[job.seed for job in jobs],
             ).images
         except RuntimeError as error:
@@ -150,6 +179,7 @@ class Sampler:
             "temperature": None if sampling.temperature == 1 else sampling.temperature,
             "quantize_denoised": sampling.quantize_denoised or None,
             **self.guidance,
+            **self.autoguidance,
             **({"window": windows.size, "window_overlap": windows.overlap} if windows else {}),
             "wrap": sampling.wrap or None,
             "size": f"{image.width}x{image.height}",
