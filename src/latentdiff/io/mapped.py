@@ -38,6 +38,9 @@ class MappedArray(Generic[ScalarT]):
     Args:
         path: The `.npy` file.
 
+    Attributes:
+        rows: The array, mapped.
+
     Raises:
         OSError, ValueError: If there is no such file, or it is damaged or cut off.
     """
@@ -51,10 +54,3 @@ class MappedArray(Generic[ScalarT]):
 
     def __reduce__(self) -> tuple[type[MappedArray[ScalarT]], tuple[Path]]:
         return MappedArray, (self.path,)  # a process that starts afresh maps the file, too, not a copy
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, row: int) -> NDArray[ScalarT]:
-        found: NDArray[ScalarT] = self.rows[row]
-        return found
