@@ -91,3 +91,13 @@ def test_a_file_that_was_cut_off(tmp_path, size):
     os.truncate(tmp_path / "a.npy", size)
     with pytest.raises((OSError, ValueError)):
         MappedArray(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("shape", [b"((((,", b"(-9),", b"{100,"])
+def test_a_header_that_is_damaged(tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.zeros(100, np.float16))
+    whole = (tmp_path / "a.npy").read_bytes()
+    assert len(MappedArray(tmp_path / "a.npy").rows) == 100
+    (tmp_path / "a.npy").write_bytes(whole.replace(b"(100,", shape))
+    with pytest.raises(ValueError, match=r"a\.npy is damaged"):
+        MappedArray(tmp_path / "a.npy")

@@ -8,6 +8,7 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from latentdiff.errors import one_line
 from latentdiff.io.system import allocate
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
@@ -49,8 +50,10 @@ class MappedArray(Generic[ScalarT]):
         self.path = path
         try:
             self.rows: NDArray[ScalarT] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except EOFError as error:  # of an empty file
-            raise ValueError(str(error)) from None
+        except OSError:
+            raise
+        except Exception as error:  # the header of a damaged file may raise anything
+            raise ValueError(f"{path} is damaged ({one_line(error)})") from None
 
     def __reduce__(self) -> tuple[type[MappedArray[ScalarT]], tuple[Path]]:
         return MappedArray, (self.path,)  # a process that starts afresh maps the file, too, not a copy
