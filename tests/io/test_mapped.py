@@ -37,7 +37,7 @@ def test_the_file_is_that_of_numpy(tmp_path, dtype):
     expected[1] = np.arange(10).reshape(2, 5)
     np.save(tmp_path / "b.npy", expected)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
-    assert np.array_equal(MappedArray(tmp_path / "a.npy")[1], expected[1]) and len(MappedArray(tmp_path / "a.npy")) == 3
+    assert np.array_equal(MappedArray(tmp_path / "a.npy").rows, expected)
 
 
 @pytest.mark.parametrize("promised", [True, False])
@@ -80,7 +80,7 @@ def test_a_process_that_starts_afresh_is_sent_the_place(tmp_path):
     create_mapped(tmp_path / "a.npy", np.float16, (1000, 100))
     content = multiprocessing.reduction.ForkingPickler.dumps(MappedArray(tmp_path / "a.npy"))
     assert len(content) < 1000
-    code = "import pickle, sys; print(len(pickle.loads(sys.stdin.buffer.read())))"
+    code = "import pickle, sys; print(len(pickle.loads(sys.stdin.buffer.read()).rows))"
     found = subprocess.run([sys.executable, "-c", code], input=bytes(content), capture_output=True, check=True)
     assert found.stdout.strip() == b"1000"
 
@@ -90,4 +90,14 @@ def test_a_file_that_was_cut_off(tmp_path, size):
     np.save(tmp_path / "a.npy", np.zeros(100, np.float16))
     os.truncate(tmp_path / "a.npy", size)
     with pytest.raises((OSError, ValueError)):
+        MappedArray(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("shape", [b"((((,", b"(-9),", b"{100,"])
+def test_a_header_that_is_damaged(tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.zeros(100, np.float16))
+    whole = (tmp_path / "a.npy").read_bytes()
+    assert len(MappedArray(tmp_path / "a.npy").rows) == 100
+    (tmp_path / "a.npy").write_bytes(whole.replace(b"(100,", shape))
+    with pytest.raises(ValueError, match=r"a\.npy is damaged"):
         MappedArray(tmp_path / "a.npy")

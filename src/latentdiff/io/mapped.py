@@ -8,6 +8,7 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from latentdiff.errors import one_line
 from latentdiff.io.system import allocate
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
@@ -38,6 +39,9 @@ class MappedArray(Generic[ScalarT]):
     Args:
         path: The `.npy` file.
 
+    Attributes:
+        rows: The array, mapped.
+
     Raises:
         OSError, ValueError: If there is no such file, or it is damaged or cut off.
     """
@@ -46,15 +50,10 @@ class MappedArray(Generic[ScalarT]):
         self.path = path
         try:
             self.rows: NDArray[ScalarT] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except EOFError as error:  # of an empty file
-            raise ValueError(str(error)) from None
+        except OSError:
+            raise
+        except Exception as error:  # the header of a damaged file may raise anything
+            raise ValueError(f"{path} is damaged ({one_line(error)})") from None
 
     def __reduce__(self) -> tuple[type[MappedArray[ScalarT]], tuple[Path]]:
         return MappedArray, (self.path,)  # a process that starts afresh maps the file, too, not a copy
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, row: int) -> NDArray[ScalarT]:
-        found: NDArray[ScalarT] = self.rows[row]
-        return found

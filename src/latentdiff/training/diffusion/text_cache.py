@@ -67,4 +67,4 @@ def _whole_cache(path: Path, captions: int) -> MappedArray[np.float16] | None:
         cache: MappedArray[np.float16] = MappedArray(path)
     except (OSError, ValueError):
         return None
-    return cache if len(cache) == captions and cache.rows.dtype == np.float16 else None
+    return cache if len(cache.rows) == captions and cache.rows.dtype == np.float16 else None

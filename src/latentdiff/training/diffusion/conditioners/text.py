@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from latentdiff.conditioning import Conditioning
 from latentdiff.config import check
@@ -19,7 +20,7 @@ from latentdiff.models.tokenizer import BERT_VOCABULARY, load_tokenizer
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.prompts import tokenize
 from latentdiff.seeding import SampleGenerators
-from latentdiff.training.diffusion.captions import Captions, tokenize_captions
+from latentdiff.training.diffusion.captions import tokenize_captions
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
 from latentdiff.training.diffusion.conditioners.options import TextOptions
 from latentdiff.training.diffusion.text_cache import cached_states, encode_ids
@@ -71,11 +72,12 @@ class TextConditioner(Conditioner[TextOptions]):
         """
         unfit = self.options.unfit_captions
         captions = tokenize_captions(images, self.pipeline.tokenizer, self.pipeline.max_length, unfit)
+        counts, missing = torch.tensor(captions.counts), captions.missing
         if not self.frozen:
-            return _Captions("input_ids", captions.ids, torch.arange(len(captions.ids)), captions)
+            return _Captions("input_ids", captions.ids, torch.arange(len(captions.ids)), counts, missing)
         unique, places = torch.unique(captions.ids, dim=0, return_inverse=True)
         states = cached_states(self.output_dir / "captions", self.pipeline.text_encoder, unique.long())
-        return _Captions("text_states", states, places, captions)
+        return _Captions("text_states", states, places, counts, missing)
 
     def prompts(self, prompts: list[str]) -> dict[str, torch.Tensor]:
         """A batch of the given captions, as `rows` would give them."""
@@ -116,20 +118,30 @@ class _Captions:
         name: What a row is called.
         values: A row for each different caption: token ids, or states in a file.
         places: Which row is that of each caption, image after image (N,).
-        captions: How many there are of each image, and why some images have none.
+        counts: The number of captions of each image (B,).
+        missing: Why an image has none, by its number.
     """
 
     def __init__(
-        self, name: str, values: torch.Tensor | MappedArray[np.float16], places: torch.Tensor, captions: Captions
+        self,
+        name: str,
+        values: torch.Tensor | MappedArray[np.float16],
+        places: torch.Tensor,
+        counts: torch.Tensor,
+        missing: dict[int, str],
     ) -> None:
-        self.name, self.values, self.places, self.missing = name, values, places, captions.missing
-        self.counts = torch.tensor(captions.counts)
-        self.ends = self.counts.cumsum(0)
+        self.parts = (name, values, places, counts, missing)
+        self.name, self.missing = name, missing
+        self.dtype = np.int64 if isinstance(values, torch.Tensor) else np.float32
+        self.values: NDArray[np.generic] = values.numpy() if isinstance(values, torch.Tensor) else values.rows
+        self.places, self.counts, self.ends = places.numpy(), counts.numpy(), counts.cumsum(0).numpy()
+
+    def __reduce__(self) -> tuple[type[_Captions], tuple[object, ...]]:
+        return _Captions, self.parts
 
     def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        count = int(self.counts[image])
+        count = self.counts[image]
         if not count:
             raise BadFileError(self.missing[image])
-        place = int(self.ends[image]) - count + (int(rng.integers(count)) if count > 1 else 0)
-        row = self.values[int(self.places[place])]
-        return {self.name: row.long() if isinstance(row, torch.Tensor) else torch.from_numpy(row.astype(np.float32))}
+        place = self.ends[image] - count + (rng.integers(count) if count > 1 else 0)
+        return {self.name: torch.from_numpy(self.values[self.places[place]].astype(self.dtype))}
