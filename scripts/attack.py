@@ -46,7 +46,7 @@ from latentdiff.conversion.convert import convert_original, save_original  # noq
 from latentdiff.conversion.original import load_original  # noqa: E402
 from latentdiff.errors import LatentDiffError  # noqa: E402
 from latentdiff.inspection.checkpoint import describe_checkpoint  # noqa: E402
-from latentdiff.inspection.folder import load_folder  # noqa: E402
+from latentdiff.inspection.folder import describe_folder  # noqa: E402
 from latentdiff.inspection.model import describe_pipeline  # noqa: E402
 
 GOLDEN = [ROOT / "tests" / "golden" / name for name in ("fs_vq_f4", "ldm_uncond")]
@@ -123,7 +123,8 @@ def generate(folder: Path) -> object:
 def convert_folder(folder: Path) -> object:
     """Convert a pipeline's folder to an original checkpoint."""
     out = folder.parent / "converted.safetensors"
-    save_original(load_folder(str(folder), None).components, out)
+    model = describe_folder(str(folder), None)
+    save_original(model.components, out, weights=model.weights)
     return out.unlink()
 
 

@@ -18,6 +18,8 @@ from latentdiff.errors import CheckpointError, ConfigError, InputError
 from latentdiff.inspection.folder import describe_folder
 from latentdiff.io.checkpoint_writer import write_checkpoint
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(autouse=True)
 def small_clip(monkeypatch):

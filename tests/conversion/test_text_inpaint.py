@@ -18,6 +18,8 @@ from latentdiff.conversion.zoo import zoo_config
 from latentdiff.errors import CheckpointError, ConfigError, InputError
 from latentdiff.io.tensor_files import open_tensors
 
+pytestmark = pytest.mark.thorough
+
 NAMES = ["sd-1-inpaint", "sd-2-inpaint"]
 OPTIONS = {"num_inference_steps": 3, "guidance_scale": 3.0}
 
@@ -184,6 +186,7 @@ def test_channels_tell_the_task(channels, more, task):
     ("class_name", "channels", "more", "message"),
     [
         ("LatentInpaintDiffusion", 4, {}, "takes 0 channels beside latents and text; known: 5 for inpaint, 3 for"),
+        ("LatentDiffusion", 4, {}, "takes 0 channels beside latents and text"),
         ("LatentInpaintDiffusion", 7, {}, "takes 3 channels beside latents and text"),
         ("LatentDiffusion", 6, {}, "takes 2 channels beside latents and text"),
         ("LatentDiffusion", 5, {}, "as the depth-guided model of Stable Diffusion 2 does; use diffusers'"),

@@ -173,6 +173,7 @@ def test_an_adapter_of_a_model_of_both(data, tmp_path):
     assert (call("inpaint", pipe, data, num_inference_steps=1, seed=0) != plain).any()
 
 
+@pytest.mark.thorough
 def test_what_does_not_go_together(data, vae, text, tmp_path):
     plain = tmp_path / "plain"
     plain.mkdir()

@@ -187,7 +187,7 @@ def _task(class_name: str, spec: TaskSpec, given: JSON, unet: JSON, vae: JSON) -
             raise ConfigError(f"{class_name} with both contexts at once needs a text encoder, not that of {spec.name}")
         return spec.name
     extra = unet["in_channels"] - vae["latent_channels"]
-    if extra == 0 and hybrid is None:
+    if extra == 0 and hybrid is None and given["conditioning_key"] != "hybrid":
         return spec.name
     channels = {"inpaint": vae["latent_channels"] + 1, "super-resolution": vae["in_channels"]}
     task = hybrid or next((TASKS[name] for name, number in channels.items() if number == extra), None)

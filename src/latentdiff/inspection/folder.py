@@ -62,8 +62,8 @@ def describe_folder(source: str, dtype: torch.dtype | None) -> DescribedModel:
         if network is None:
             continue
         read = FileWeights([open_tensors(path) for path in part.weight_paths], dtype)
-        needed = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-        if needed == {key: info.shape for key, info in read.infos.items()}:
+        needed = {key: (tuple(t.shape), t.is_floating_point()) for key, t in network.state_dict().items()}
+        if needed == {key: (info.shape, info.dtype.is_floating_point) for key, info in read.infos.items()}:
             networks[name], weights[name] = network, read
     pipe = _load(folder, dtype, networks)
     spec = task_of_pipeline(type(pipe).__name__)
