@@ -120,7 +120,8 @@ def serve():
         start, port = time.perf_counter(), free_port()
         pids = [fork(run, job, rank, port) for rank in range(job["world_size"])]
         if job["kill_after"] is not None:
-            time.sleep(job["kill_after"])
+            while time.perf_counter() - start < job["kill_after"] and not any(map(ended, pids)):
+                time.sleep(0.001)
             while job["saving"] and not any(Path(job["output"]).glob(".checkpoint-*")) and not any(map(ended, pids)):
                 pass
             for pid in random.sample(pids, len(pids)):  # as when a machine is lost, but never all in the same instant
