@@ -101,6 +101,11 @@ def first_stage(output, data, shards):
     stage.train_first_stage(load_recipe(FirstStageRecipe, None, options))
 
 
+def ended(pid):
+    """Whether a child has come to its end, for which it can still be waited."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -115,11 +120,9 @@ def serve():
         start, port = time.perf_counter(), free_port()
         pids = [fork(run, job, rank, port) for rank in range(job["world_size"])]
         if job["kill_after"] is not None:
-            time.sleep(job["kill_after"])
-            deadline = time.perf_counter() + 0.3
-            while (
-                job["saving"] and time.perf_counter() < deadline and not any(Path(job["output"]).glob(".checkpoint-*"))
-            ):
+            while time.perf_counter() - start < job["kill_after"] and not any(map(ended, pids)):
+                time.sleep(0.001)
+            while job["saving"] and not any(Path(job["output"]).glob(".checkpoint-*")) and not any(map(ended, pids)):
                 pass
             for pid in random.sample(pids, len(pids)):  # as when a machine is lost, but never all in the same instant
                 os.kill(pid, signal.SIGKILL)

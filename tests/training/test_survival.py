@@ -1,6 +1,7 @@
 """What may happen to a run, and that nothing is lost by it."""
 
 import errno
+import inspect
 import json
 import os
 import resource
@@ -32,6 +33,7 @@ from latentdiff.training.diffusion.task import DiffusionTask
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine import log as log_module
 from latentdiff.training.engine.loop import train
+from latentdiff.training.engine.optimizers import UNFIT
 from latentdiff.training.engine.session import open_session
 from latentdiff.training.engine.validation import Validation
 from latentdiff.training.recipes import Recipe
@@ -366,6 +368,27 @@ def test_a_full_disk_costs_nothing(whole, tmp_path, limit):
     assert names(tmp_path) == ["checkpoint-10", "checkpoint-8", "log.jsonl", "net.safetensors"]
     assert log(tmp_path) == log(whole)
     assert all(torch.equal(value, weights(tmp_path)[name]) for name, value in weights(whole).items())
+
+
+OPTIMIZERS = [
+    *(name for name, kind in vars(torch.optim).items() if inspect.isclass(kind) and name not in {*UNFIT, "Adam"}),
+    "adamw_fused",
+]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_run_goes_on_with_any_optimiser(tmp_path, name):
+    """Each keeps other things, some of them others for weights than for biases."""
+    options = {"optimizer.name": name, "optimizer.learning_rate": 1e-3}
+    if name == "SGD":
+        options["optimizer.options"] = {"momentum": 0.9}
+    elif name == "AdamW":
+        options["optimizer.options"] = {"amsgrad": True}
+    run(tmp_path / "whole", **options)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-4", tmp_path / "parts" / "checkpoint-4")
+    shutil.copy(tmp_path / "whole" / "log.jsonl", tmp_path / "parts")
+    run(tmp_path / "parts", resume_from_checkpoint="latest", **options)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_lines_that_wait_for_the_disk_are_in_the_checkpoint(whole, tmp_path, monkeypatch):

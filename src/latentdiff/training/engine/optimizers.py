@@ -53,9 +53,9 @@ def make_optimizer(parameters: Iterable[nn.Parameter], options: OptimizerOptions
         raise ConfigError(f"optimizer {options.name!r} cannot be made: {str(error).splitlines()[0]}") from None
 
 
-def moments_of(options: OptimizerOptions) -> Mapping[str, object]:
-    """What such an optimiser keeps for a parameter of two dimensions."""
-    parameter = nn.Parameter(torch.zeros(2, 2))
+def moments_of(options: OptimizerOptions, dimensions: int) -> Mapping[str, object]:
+    """What such an optimiser keeps for a small parameter of so many dimensions."""
+    parameter = nn.Parameter(torch.zeros((2,) * dimensions))
     optimizer = make_optimizer([parameter], options)
     parameter.grad = torch.zeros_like(parameter)
     optimizer.step()

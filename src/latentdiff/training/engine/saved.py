@@ -16,6 +16,8 @@ from torch import nn
 
 from latentdiff.errors import CheckpointError, one_line
 from latentdiff.training.engine.checkpoint import AVERAGES_FILE, MOMENTS_FILE, NUMBERS_FILE, WEIGHTS_FILE, step_of
+from latentdiff.training.engine.optimizers import moments_of
+from latentdiff.training.engine.options import OptimizerOptions
 from latentdiff.types import JSON
 
 SPREAD = ("row_var", "col_var")  # Adafactor's means over rows and columns, of a parameter's shape but for these
@@ -115,7 +117,7 @@ def check_weights(file: str, found: Mapping[str, torch.Tensor], own: Mapping[str
 
 
 def fitting_moments(
-    saved: JSON, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], like: Mapping[str, object]
+    saved: JSON, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], options: OptimizerOptions
 ) -> JSON:
     """The saved state of an optimiser, with the settings that the optimiser has now.
 
@@ -123,7 +125,7 @@ def fitting_moments(
         saved: What the `state_dict` was, whole.
         optimizer: The optimiser.
         parameters: All parameters that it trains, in its order.
-        like: What such an optimiser keeps for a parameter of two dimensions.
+        options: What it was made of.
 
     Raises:
         ValueError: Or another error, if it is the state of something else.
@@ -133,7 +135,9 @@ def fitting_moments(
     numbers, shapes = list(group["params"]), [parameter.shape for parameter in parameters]
     if numbers != list(range(len(shapes))) or not saved["state"].keys() <= {*numbers}:
         raise ValueError(f"{MOMENTS_FILE} is of other parameters")
+    examples = {dimensions: moments_of(options, dimensions) for dimensions in {len(shape) for shape in shapes}}
     for number, values in saved["state"].items():
+        like = examples[len(shapes[number])]
         if values.keys() != like.keys():
             raise ValueError(f"{MOMENTS_FILE} has {', '.join(values)} of parameter {number}, not {', '.join(like)}")
         for name, value in values.items():
@@ -142,7 +146,7 @@ def fitting_moments(
 
 
 def _check_moment(name: str, value: object, like: object, shape: torch.Size) -> None:
-    """Raise ValueError unless `value` is for a parameter of some shape what `like` is for one of two dimensions."""
+    """Raise ValueError unless `value` is for a parameter of some shape what `like` is for a small one."""
     if not isinstance(value, torch.Tensor) or not isinstance(like, torch.Tensor):
         fits = type(value) is type(like)
     elif (value.dtype, value.layout) != (like.dtype, like.layout):

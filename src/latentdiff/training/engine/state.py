@@ -22,7 +22,6 @@ from latentdiff.training.engine.checkpoint import AVERAGES_FILE, MOMENTS_FILE, N
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
 from latentdiff.training.engine.log import Log
-from latentdiff.training.engine.optimizers import moments_of
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.resume_check import check_same, identity
 from latentdiff.training.engine.saved import check_weights, explained, fitting_moments, read_checkpoint
@@ -112,8 +111,7 @@ class State(Generic[Batch]):
             check_weights(WEIGHTS_FILE, saved.weights, own)
             if self.ema:
                 check_weights(AVERAGES_FILE, saved.averages, self.ema.shadow)
-            like = moments_of(self.recipe.optimizer)
-            moments = fitting_moments(saved.moments, self.optimizer, self._trained(), like)
+            moments = fitting_moments(saved.moments, self.optimizer, self._trained(), self.recipe.optimizer)
         self.task.load_state_dict({name: sharded_like(tensor, own[name]) for name, tensor in saved.weights.items()})
         if self.ema:
             self.ema.load(saved.averages, saved.numbers.ema_updates)
