@@ -6,6 +6,7 @@ import pytest
 import torch
 from analytic import Mixture, MixtureNetwork
 from device_reads import CountReads
+from diffusers import FlowMatchEulerDiscreteScheduler
 from tiny import text_to_image, tiny_class_to_image, unconditional
 
 from latentdiff import (
@@ -108,6 +109,13 @@ def test_a_smaller_network_in_another_precision(pipe):
     assert not torch.equal(found, pipe(**OPTIONS).images)
 
 
+def test_a_model_in_another_precision_has_the_same_first_stage(pipe):
+    weak = earlier(pipe)
+    weak.register_modules(vae=copy.deepcopy(pipe.vae))
+    found = pipe(guidance=[AutoGuidance(weak.to(dtype=torch.bfloat16), 2.0)], **OPTIONS).images
+    assert found.dtype == torch.float32 and found.isfinite().all()
+
+
 def test_it_acts_in_its_interval_alone(pipe):
     weak, calls = earlier(pipe), []
     handle = weak.unet.register_forward_hook(lambda *args: calls.append(1))
@@ -168,6 +176,8 @@ def test_models_that_do_not_go_together(pipe, tmp_path):
         (changed(scheduler=DDIMScheduler.from_config(scheduler.config, prediction_type="sample")), "predicts sample"),
         (changed(scheduler=DDIMScheduler.from_config(scheduler.config, beta_end=0.03)), "another noise schedule"),
         (changed(scheduler=DDIMScheduler.from_config(scheduler.config, num_train_timesteps=500)), "noise schedule"),
+        (changed(scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000)), "predicts None"),
+        (copy.deepcopy(pipe.unet).to("meta"), "is on meta, the latents are on cpu"),
         (wide, "in_channels 5, the guided one 4"),
         (context, "cross_attention_dim 16, the guided one None"),
     ):

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from latentdiff.compat import OFFLOAD_HOOK
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.guidance.common import Interval, check_interval, finite_number
@@ -78,12 +79,11 @@ class AutoGuidance:
         if self.model is None:
             return
         ours, theirs = self.model.components, pipeline.components
-        mine, guided = ours["scheduler"], theirs["scheduler"]
-        kinds = mine.config.get("prediction_type"), guided.config.get("prediction_type")
-        if kinds[0] != kinds[1]:
-            raise InputError(f"the guiding model predicts {kinds[0]}, the guided one {kinds[1]}; take one of the same")
-        levels = mine.alphas_cumprod.cpu(), guided.alphas_cumprod.cpu()
-        if len(levels[0]) != len(levels[1]) or not torch.allclose(*levels, rtol=1e-4, atol=1e-6):
+        schedulers = ours["scheduler"], theirs["scheduler"]
+        mine, guided = (scheduler.config.get("prediction_type") for scheduler in schedulers)
+        if mine != guided:
+            raise InputError(f"the guiding model predicts {mine}, the guided one {guided}; take one of the same")
+        if not same_levels(*(getattr(scheduler, "alphas_cumprod", None) for scheduler in schedulers)):
             raise InputError("the guiding model has another noise schedule than the guided one; take one of the same")
         for name, part in theirs.items():
             shared = name == "vae" or (name != "unet" and isinstance(part, torch.nn.Module) and not self.conditioning)
@@ -110,23 +110,28 @@ class AutoGuidance:
                     f"the guiding network has {name} {found}, the guided one {needed}; take a model of the same first "
                     "stage and condition"
                 )
-        if self.unet.device.type != strong.unet.device.type:
-            raise InputError(
-                f"the guiding network is on {self.unet.device}, the guided one on {strong.unet.device}; move it there "
-                "with .to()"
-            )
+        device = context.parametrization.timesteps.device
+        if self.unet.device.type != device.type and not hasattr(self.unet, OFFLOAD_HOOK):
+            raise InputError(f"the guiding network is on {self.unet.device}, the latents are on {device}; use .to()")
         given, dtype = self.conditioning or strong.conditioning, self.unet.dtype
         if isinstance(given.context, ContextCache):
             raise InputError("the context is prepared for the guided network alone; give AutoGuidance a `conditioning`")
         if given.batch_size != rows:
             raise InputError(f"conditioning has {given.batch_size} rows, the guided network's {rows}; give as many")
-        weak = Denoiser(self.unet, given.to(self.unet.device, dtype), windows=strong.windows)
+        weak = Denoiser(self.unet, given.to(device, dtype), windows=strong.windows)
 
         def both(latents: Tensor, timestep: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
             prediction = predictor(latents, timestep, fraction)
             return weak(latents.to(dtype), timestep, fraction).to(prediction.dtype), prediction
 
         return TwoPredictions(both, predictor, lambda: self.scale, self.interval)
+
+
+def same_levels(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two schedulers have the same alpha_bar (T,) at every training timestep; None is a scheduler without."""
+    if one is None or other is None:
+        return one is other
+    return one.shape == other.shape and torch.allclose(one.cpu(), other.cpu(), rtol=1e-4, atol=1e-6)
 
 
 def same_weights(one: object, other: torch.nn.Module) -> bool:
@@ -143,7 +148,7 @@ def same_weights(one: object, other: torch.nn.Module) -> bool:
     if not known:
         return True
     first, second = (
-        torch.cat([values[name].flatten()[:COMPARED].float() for name in known]).cpu() for values in (ours, theirs)
+        torch.cat([values[name].flatten()[:COMPARED].float().cpu() for name in known]) for values in (ours, theirs)
     )
     types = {values[name].dtype for values in (ours, theirs) for name in known}
     tolerance = max((torch.finfo(dtype).eps for dtype in types if dtype.is_floating_point), default=0.0)
