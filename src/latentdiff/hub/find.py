@@ -17,6 +17,7 @@ from latentdiff.registry import nearest
 if TYPE_CHECKING:
     from latentdiff.hub.download import HubOptions
 
+LOG = "log.jsonl"  # of every training run
 WINDOWS = ("\\", ":")  # in paths of Windows, and in no name of the hub
 
 
@@ -24,6 +25,19 @@ def builtin_models() -> dict[str, Path]:
     """The models that ship inside the package: "builtin:NAME" to their folders."""
     package = Path(str(importlib.resources.files("latentdiff")), "builtin")
     return {f"builtin:{path.name}": path for path in sorted(package.iterdir()) if (path / INDEX).is_file()}
+
+
+def model_of_run(name: str) -> str:
+    """The model that a name stands for: of the folder of a training run, the pipeline or first stage that it has made.
+
+    A folder that is a model itself stands for itself, whatever lies in it.
+    """
+    run = Path(name)
+    if (run / INDEX).exists():
+        return name
+    if (run / "pipeline" / INDEX).is_file():
+        return str(run / "pipeline")
+    return str(run / "vae") if (run / LOG).is_file() and (run / "vae" / "config.json").is_file() else name
 
 
 def is_hub_id(name: str | Path) -> bool:
@@ -75,7 +89,7 @@ def find_model(name: str | Path, subfolder: str | None, variant: str | None, hub
     """Find a model, and download it if it is on the hub.
 
     Args:
-        name: "builtin:NAME", a folder with `model_index.json`, or a hub id ("owner/name").
+        name: "builtin:NAME", a folder with `model_index.json` or that of a training run, or a hub id ("owner/name").
         subfolder: Where in the model's folder or repository the pipeline lies.
         variant: The variant of the weights.
         hub: Options of `download.fetch`.
@@ -94,6 +108,7 @@ def find_model(name: str | Path, subfolder: str | None, variant: str | None, hub
     text = str(name)
     root = _builtin_folder(text) if text.startswith("builtin:") else local_path(text)
     if root.is_dir():
+        root = root if subfolder else Path(model_of_run(str(root)))
         folder = root / (subfolder or "")
         if not (folder / INDEX).is_file():
             raise CheckpointError(f"{folder} holds no {INDEX}; give the folder of a whole pipeline")

@@ -57,7 +57,7 @@ class ModelFolder:
         """Find a model, download it if it is on the hub, and list its folders.
 
         Args:
-            name: "builtin:NAME", a folder with `model_index.json`, or a hub id ("owner/name").
+            name: "builtin:NAME", a folder with `model_index.json`, that of a training run, or a hub id ("owner/name").
             subfolder: Where in the model's folder or repository the pipeline lies.
             variant: The variant of the weights, such as "fp16"; components that haven't got it are loaded without.
             **hub: Options of `download.fetch`.

@@ -9,7 +9,7 @@ from typing import Any, overload
 import torch
 
 from latentdiff.conditioning import Conditioning
-from latentdiff.errors import InputError
+from latentdiff.errors import ConfigError, InputError, LatentDiffError, one_line
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
 from latentdiff.guidance.common import check_interval, check_rescale, finite_number
 from latentdiff.pipelines.lora import scaled_adapters
@@ -153,10 +153,18 @@ class TextConditioningMixin:
         distinct = list(dict.fromkeys(prompts))
         ids = tokenize(self.tokenizer, distinct, self.max_length, truncate=options.truncate_prompt)
         ids = check_ids(ids, self.text_encoder).to(device)
-        if options.clip_skip is None:
-            states = self.text_encoder(ids).last_hidden_state
-        else:
-            states = skipped_states(self.text_encoder, ids, options.clip_skip)
+        try:
+            if options.clip_skip is None:
+                states = self.text_encoder(ids).last_hidden_state
+            else:
+                states = skipped_states(self.text_encoder, ids, options.clip_skip)
+        except (AttributeError, IndexError, TypeError, ValueError) as error:  # of entries that are read in its passes
+            if isinstance(error, LatentDiffError):
+                raise
+            kind = type(self.text_encoder).__name__
+            raise ConfigError(
+                f"the text encoder, a {kind}, cannot encode a prompt ({one_line(error)}); check its configuration"
+            ) from error
         return states if distinct == prompts else states[[distinct.index(p) for p in prompts]]
 
     def _negative_states(

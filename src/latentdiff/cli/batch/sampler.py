@@ -16,11 +16,11 @@ from latentdiff import __version__
 from latentdiff.cli.batch import processes
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import Job
-from latentdiff.cli.models import model_of_run
 from latentdiff.cli.options import ModelOptions
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError, TooLargeError
 from latentdiff.guidance.auto import AutoGuidance
+from latentdiff.hub.find import model_of_run
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.class_conditioning import ClassConditioningMixin
 from latentdiff.registry import PIPELINES, SCHEDULERS

@@ -9,9 +9,9 @@ from typing import Literal
 from cyclopts import Parameter
 
 from latentdiff.cli import console
-from latentdiff.cli.models import model_of_run
 from latentdiff.cli.options import DType, Flag, flag
 from latentdiff.errors import InputError, LatentDiffError
+from latentdiff.hub.find import model_of_run
 from latentdiff.io.files import atomic_folder, check_writable
 from latentdiff.types import Tokenizer
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from json import dumps
 
 from latentdiff.cli import console
-from latentdiff.cli.models import model_of_run
 from latentdiff.cli.options import Flag
 from latentdiff.cli.replay import command
+from latentdiff.hub.find import model_of_run
 from latentdiff.types import JSON
 
 Describe = Callable[[str], JSON]
