@@ -1,4 +1,4 @@
-"""The registries: names of schedulers, pipelines, degradations, masks, conditionings and metrics, with what they name.
+"""The registries: names of schedulers, pipelines, degradations, masks, metrics and the like, with what they name.
 
 Files hold names of a registry and never import paths, so loading a model runs no code that it brings.
 """
@@ -16,6 +16,8 @@ from latentdiff.types import Degradation, MaskGenerator
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from latentdiff.evaluation.features import FeatureExtractor
 
 Entry = TypeVar("Entry")
 MAX_LISTED = 20  # names in a message
@@ -138,3 +140,15 @@ METRICS: Registry[Callable[[Tensor, Tensor], Tensor]] = Registry(
     {"psnr": "latentdiff.evaluation.metrics:psnr", "ssim": "latentdiff.evaluation.metrics:ssim"},
 )
 """Metrics of images and targets, both (B, C, H, W) in [0, 1]; each returns a number for every image, (B,)."""
+
+FEATURE_EXTRACTORS: Registry[type[FeatureExtractor]] = Registry(
+    "feature extractor",
+    {
+        "clip": "latentdiff.evaluation.transformers_features:CLIPFeatures",
+        "dinov2": "latentdiff.evaluation.transformers_features:DINOv2Features",
+        "efficientnet_lite0": "latentdiff.evaluation.efficientnet:EfficientNetFeatures",
+        "inception": "latentdiff.evaluation.inception:InceptionFeatures",
+        "vgg16": "latentdiff.evaluation.vgg:VGGFeatures",
+    },
+)
+"""Networks whose features sets of images are compared by; what stands after a colon of a name is given to `load`."""

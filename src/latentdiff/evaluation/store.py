@@ -1,0 +1,188 @@
+"""Features of a set of images in files: computed in parts by any number of processes, and kept for the next time.
+
+A part is 256 images, whose features one process computes in the same blocks however many processes there are. So the
+bits of a feature depend on the image, its number, the network and the kind of device alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub import cached_assets_path
+
+from latentdiff.errors import InputError
+from latentdiff.evaluation.features import FeatureExtractor
+from latentdiff.evaluation.image_sets import ImageSet
+from latentdiff.evaluation.moments import Moments, moments_of
+from latentdiff.io.files import atomic_file
+from latentdiff.types import Array, Float32Array
+
+PART = 256
+VERSION = 1  # of the way in which features are computed and kept
+READERS = 4  # threads that decode images
+
+
+@dataclass(frozen=True)
+class Computation:
+    """All that features depend on, by which they are found again.
+
+    Attributes:
+        images: The fingerprint of the images.
+        extractor: The hash of the network's weights.
+        name: The name of its features.
+        resize: How it resizes images.
+        count: The number of images.
+        device: The kind of device.
+        version: VERSION.
+    """
+
+    images: str
+    extractor: str
+    name: str
+    resize: str
+    count: int
+    device: str
+    version: int = VERSION
+
+    @property
+    def key(self) -> str:
+        """The name of its folder."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:32]
+
+
+def default_cache() -> Path:
+    """The folder in which features are kept: that of the hub's libraries for what they make (`HF_ASSETS_CACHE`)."""
+    return Path(cached_assets_path("latentdiff", "evaluation", "features"))
+
+
+class FeatureStore:
+    """The features of the first `count` images of a set.
+
+    Args:
+        images: The images.
+        extractor: The network.
+        count: How many images, from the first on.
+        cache: The folder that has a folder for each computation.
+    """
+
+    def __init__(self, images: ImageSet, extractor: FeatureExtractor, count: int, cache: Path) -> None:
+        self.images, self.extractor, self.count = images, extractor, count
+        self.computation = Computation(
+            images.fingerprint(), extractor.identity, extractor.name, extractor.resize, count, extractor.device.type
+        )
+        self.folder = cache / self.computation.key
+
+    def parts(self) -> range:
+        """The numbers of all parts."""
+        return range(-(-self.count // PART))
+
+    def missing(self, parts: Sequence[int] | None = None) -> list[int]:
+        """Those of some parts, by default of all, that have not been computed, or whose files are damaged."""
+        return [part for part in (self.parts() if parts is None else parts) if not self._is_there(part)]
+
+    def compute(self, parts: Sequence[int], done: Callable[[int], None] = lambda images: None) -> None:
+        """Compute some parts and write their files; `done` hears of every block how many images it had.
+
+        Raises:
+            InputError: If an image can't be read or has another size, or a feature isn't finite.
+        """
+        self._describe()
+        with ThreadPoolExecutor(READERS) as readers:
+            for part in parts:
+                numbers = range(part * PART, min((part + 1) * PART, self.count))
+                found: dict[str, list[torch.Tensor]] = {name: [] for name in self.extractor.dims}
+                for start in range(0, len(numbers), self.extractor.block):
+                    block = numbers[start : start + self.extractor.block]
+                    pixels = np.stack(list(readers.map(self.images.pixels, block)))
+                    features = self.extractor.of_block(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+                    for name, values in features.items():
+                        self._check(values, block)
+                        found[name].append(values)
+                    done(len(block))
+                for name, blocks in found.items():
+                    with atomic_file(self._path(name, part)) as aside:
+                        np.save(aside, torch.cat(blocks).numpy())
+
+    def moments(self, output: str, count: int | None = None) -> Moments:
+        """The moments of an output's features, of all images or the first `count`; all parts must be there.
+
+        Those of all images are kept in a file.
+        """
+        rows = self.rows(output)
+        if count is not None:
+            return moments_of(rows.in_order(count), rows.dim)
+        path = self.folder / f"moments-{output}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return Moments(file["mean"], file["covariance"], self.count)
+        except (OSError, ValueError, KeyError, EOFError):  # not there yet, or damaged
+            found = moments_of(rows.in_order(self.count), rows.dim)
+        with atomic_file(path) as aside, open(aside, "wb") as stream:
+            np.savez(stream, mean=found.mean, covariance=found.covariance)
+        return found
+
+    def rows(self, output: str) -> StoredRows:
+        """The features of an output, read from their files when they are needed."""
+        return StoredRows([self._path(output, part) for part in self.parts()], self.count, self.extractor.dims[output])
+
+    def _path(self, output: str, part: int) -> Path:
+        return self.folder / f"{output}-{part:05d}.npy"
+
+    def _is_there(self, part: int) -> bool:
+        rows = min(PART, self.count - part * PART)
+        for name, dim in self.extractor.dims.items():
+            try:
+                if np.load(self._path(name, part), mmap_mode="r", allow_pickle=False).shape != (rows, dim):
+                    return False
+            except (OSError, ValueError, EOFError):
+                return False
+        return True
+
+    def _describe(self) -> None:
+        """Say in the folder what its numbers are."""
+        path = self.folder / "computation.json"
+        if not path.exists():
+            with atomic_file(path) as aside:
+                aside.write_text(json.dumps({"of": self.images.name, **asdict(self.computation)}, indent=2))
+
+    def _check(self, values: torch.Tensor, numbers: range) -> None:
+        finite = values.isfinite().all(dim=1)
+        if not finite.all():
+            place = numbers[int(finite.logical_not().nonzero()[0])]
+            raise InputError(
+                f"the features {self.extractor.name} of image {place} of {self.images.name} are infinite or not a "
+                "number; check the network's weights"
+            )
+
+
+class StoredRows:
+    """Features (N, D) in files of PART rows each."""
+
+    def __init__(self, paths: Sequence[Path], count: int, dim: int) -> None:
+        self.paths, self.count, self.dim = paths, count, dim
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, places: Array) -> Float32Array:
+        """The features (len(places), D) of some images."""
+        parts = places // PART
+        rows = np.empty((len(places), self.dim), np.float32)
+        for part in np.unique(parts):
+            chosen = parts == part
+            rows[chosen] = np.load(self.paths[part], mmap_mode="r", allow_pickle=False)[places[chosen] % PART]
+        return rows
+
+    def in_order(self, count: int) -> Iterator[Float32Array]:
+        """The features of the first `count` images, a part at a time."""
+        for number, path in enumerate(self.paths):
+            left = count - number * PART
+            if left > 0:
+                yield np.load(path, allow_pickle=False)[:left]
