@@ -1,6 +1,6 @@
 """Reading pickles of numpy arrays without running anything that they bring, not even numpy's own constructors.
 
-Whatever a pickle names is looked up in a table of three stand-ins, which note an array's type, shape and bytes.
+Whatever a pickle names is looked up in a table of stand-ins, which note an array's type, shape and bytes.
 """
 
 from __future__ import annotations
@@ -95,18 +95,24 @@ class _Array:
             raise CheckpointError("an array's bytes don't fit its shape; fetch the file again") from None
 
 
-def _from_buffer(content: object, dtype: object, shape: object, order: str) -> _Array:
-    """What pickles of protocol 5 make arrays with."""
-    array = _Array()
-    array.state = (1, shape, dtype, order == "F", content)
-    return array
+class _FromBuffer(_Array):
+    """Stands for what pickles of protocol 5 make arrays with."""
+
+    def __init__(self, content: object, dtype: object, shape: object, order: str) -> None:
+        super().__init__()
+        self.state = (1, shape, dtype, order == "F", content)
 
 
-def _latin1(text: str, codec: str) -> bytes:
-    """Bytes, as pickles of protocol 2 write them."""
-    if codec != "latin1":
-        raise _RefusedError(f"it encodes text as {codec!r}")
-    return text.encode("latin1")
+class _Latin1:
+    """Stands for `_codecs.encode`, by which pickles of protocol 2 write bytes."""
+
+    def __new__(cls, text: str, codec: str) -> bytes:  # type: ignore[misc]
+        if codec != "latin1":
+            raise _RefusedError(f"it encodes text as {codec!r}")
+        return text.encode("latin1")
+
+    def __setstate__(self, state: object) -> None:
+        raise _RefusedError("it changes a function")
 
 
 class _ArrayReader(pickle.Unpickler):
@@ -115,9 +121,9 @@ class _ArrayReader(pickle.Unpickler):
     KNOWN: Mapping[str, object] = {
         "numpy.ndarray": _Array,
         "numpy.dtype": _DType,
-        "_codecs.encode": _latin1,
+        "_codecs.encode": _Latin1,
         **{f"numpy.{core}.multiarray._reconstruct": _Array for core in ("core", "_core")},
-        **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
+        **{f"numpy.{core}.numeric._frombuffer": _FromBuffer for core in ("core", "_core")},
     }
 
     def find_class(self, module: str, name: str) -> object:
