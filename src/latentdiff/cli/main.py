@@ -11,7 +11,14 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from latentdiff import __version__
-from latentdiff.cli.commands import DATA_COMMANDS, IMAGE_COMMANDS, MODEL_COMMANDS, SCHEMA_COMMAND, TRAIN_COMMANDS
+from latentdiff.cli.commands import (
+    DATA_COMMANDS,
+    EVALUATE_COMMANDS,
+    IMAGE_COMMANDS,
+    MODEL_COMMANDS,
+    SCHEMA_COMMAND,
+    TRAIN_COMMANDS,
+)
 from latentdiff.cli.messages import commands_of, explain
 from latentdiff.errors import InputError, LatentDiffError, TrainingInterrupted
 
@@ -54,8 +61,12 @@ def make_app() -> App:
     data = App("data", help="Look at training data before training.")
     for name, command in DATA_COMMANDS.items():
         data.command(command, name=name)
+    evaluate = App("evaluate", help="Measure samples, reconstructions and restored images as papers do.")
+    for name, command in EVALUATE_COMMANDS.items():
+        evaluate.command(command, name=name)
     app.command(train)
     app.command(data)
+    app.command(evaluate)
     app.register_install_completion_command(help="Install completion for this shell.")
     return app
 

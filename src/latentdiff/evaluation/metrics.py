@@ -10,6 +10,8 @@ from latentdiff.errors import InputError
 
 WINDOW, SIGMA = 11, 1.5  # the size and standard deviation of SSIM's Gaussian window, in pixels
 K1, K2 = 0.01, 0.03  # SSIM's constants for the luminance and for the contrast
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # MS-SSIM's exponents, fine to coarse
+MS_SSIM_SMALLEST = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
 
 
 def psnr(images: Tensor, targets: Tensor) -> Tensor:
@@ -39,6 +41,38 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
         InputError: If the shapes differ or are not (B, C, H, W), or a side is too short.
     """
     _check(images, targets, WINDOW)
+    luminance, contrast = _likeness(images, targets)
+    return (luminance * contrast).mean(dim=(1, 2, 3))
+
+
+def ms_ssim(images: Tensor, targets: Tensor) -> Tensor:
+    """Multi-scale structural similarity of each image, (B,), at most 1 (Wang et al. 2003, eq. 7, five scales).
+
+    Each channel is compared by itself. Contrast and structure below 0, of which the powers would not be real, count as
+    0.
+
+    Args:
+        images: Images (B, C, H, W) in [0, 1], with sides of at least 161 pixels.
+        targets: The originals, of the same shape.
+
+    Raises:
+        InputError: If the shapes differ or are not (B, C, H, W), or a side is too short.
+    """
+    _check(images, targets, MS_SSIM_SMALLEST)
+    product: Tensor | float = 1.0
+    for scale, weight in enumerate(SCALE_WEIGHTS):
+        luminance, contrast = _likeness(images, targets)
+        last = scale == len(SCALE_WEIGHTS) - 1
+        likeness = (luminance * contrast if last else contrast).mean(dim=(2, 3))
+        product = product * likeness.clamp(min=0) ** weight
+        if not last:
+            images, targets = F.avg_pool2d(images, 2), F.avg_pool2d(targets, 2)
+    assert isinstance(product, Tensor)
+    return product.mean(dim=1)
+
+
+def _likeness(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """SSIM's two factors in every window (B, C, H - 10, W - 10): of the luminance, and of contrast and structure."""
     channels = images.shape[1]
     offsets = torch.arange(WINDOW, dtype=images.dtype, device=images.device) - WINDOW // 2
     line = (-(offsets**2) / (2 * SIGMA**2)).exp()
@@ -51,8 +85,7 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
     a, b = local_mean(images), local_mean(targets)
     variances = local_mean(images**2) - a**2 + local_mean(targets**2) - b**2
     covariance = local_mean(images * targets) - a * b
-    similarity = (2 * a * b + K1**2) * (2 * covariance + K2**2) / ((a**2 + b**2 + K1**2) * (variances + K2**2))
-    return similarity.mean(dim=(1, 2, 3))
+    return (2 * a * b + K1**2) / (a**2 + b**2 + K1**2), (2 * covariance + K2**2) / (variances + K2**2)
 
 
 def frechet_distance(features: Tensor, targets: Tensor) -> float:

@@ -98,17 +98,15 @@ PRESETS: Mapping[str, Preset] = {
         "samples of all classes against ADM's file of statistics",
     ),
     "super-resolution": Preset(
-        "table 5", "pairs", None, ("psnr", "ssim", "fid", "is"), "val", "each validation image and its upscaled one"
+        "table 5", "pairs", None, ("psnr", "ssim"), "val", "upscaled images, originals; FID by evaluate samples"
     ),
     "inpainting": Preset(
-        "table 7", "pairs", None, ("lpips", "fid"), "test", "crops of 512 pixels: 40 to 50 % masked, and all"
+        "table 7", "pairs", None, ("lpips",), "test", "crops of 512 pixels and masks; FID by evaluate samples"
     ),
     "first-stage": Preset(
         "table 8", "first-stage", None, ("rfid", "psnr", "psim", "ssim"), "val", "reconstructed validation images"
     ),
-    "layout": Preset(
-        "table 9", "samples", 2_048, ("fid",), "coco-val", "an image of each of 2,048 layouts of MS-COCO"
-    ),
+    "layout": Preset("table 9", "samples", 2_048, ("fid",), "coco-val", "an image of each of 2,048 layouts of MS-COCO"),
 }
 """Protocols by name; whatever features are given, what they fix stays."""
 

@@ -97,9 +97,7 @@ class SamplesEvaluation:
         if metrics is not None:
             check_names(metrics)
         self.samples = open_images(samples, resolution) if isinstance(samples, (str, Path)) else samples
-        self.reference = (
-            open_reference(reference, resolution) if isinstance(reference, (str, Path)) else reference
-        )
+        self.reference = open_reference(reference, resolution) if isinstance(reference, (str, Path)) else reference
         self.count = _counted(self.samples, count)
         known = self.reference.images
         self.reference_count = None if known is None else _counted(known, reference_count)
@@ -109,9 +107,7 @@ class SamplesEvaluation:
         self.clip = load_extractor(f"clip:{clip}", device) if clip else None
         self.notes: list[str] = []
         self.metrics = self._choose(metrics)
-        self.sides = {
-            of_clip: self._sides(of_clip) for of_clip in {metric.of_clip for metric in self.metrics}
-        }
+        self.sides = {of_clip: self._sides(of_clip) for of_clip in {metric.of_clip for metric in self.metrics}}
 
     def missing(self) -> list[tuple[FeatureStore, int]]:
         """The parts of features that have not been computed."""
@@ -121,9 +117,7 @@ class SamplesEvaluation:
         """How many images features are computed of in all."""
         return sum(store.count for store in self._stores())
 
-    def compute(
-        self, rank: int = 0, processes: int = 1, done: Callable[[int], None] = lambda images: None
-    ) -> None:
+    def compute(self, rank: int = 0, processes: int = 1, done: Callable[[int], None] = lambda images: None) -> None:
         """Compute one process's share of the features; what is there already is kept.
 
         Args:

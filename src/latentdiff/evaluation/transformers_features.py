@@ -29,7 +29,9 @@ class _Normalised(FeatureExtractor):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, folder: Path, side: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, network: nn.Module, folder: Path, side: int, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
         super().__init__(_identity(folder))
         self.network, self.side = network, side
         mean, std = _of_processor(folder, "image_mean", mean), _of_processor(folder, "image_std", std)

@@ -24,3 +24,8 @@ TRAIN_COMMANDS = {  # with what each trains, since importing the recipes takes a
 }
 SCHEMA_COMMAND = "latentdiff.cli.commands.train:schema"
 DATA_COMMANDS = {"check": "latentdiff.cli.commands.data:check"}
+EVALUATE_COMMANDS = {
+    "samples": "latentdiff.cli.commands.evaluate:samples",
+    "first-stage": "latentdiff.cli.commands.evaluate:first_stage",
+    "pairs": "latentdiff.cli.commands.evaluate:pairs",
+}
