@@ -13,6 +13,7 @@ from latentdiff.io.tensor_files import open_tensors
 
 SIDE = 224
 EXTRA = "latentdiff[evaluation]"
+DIMS = {"pool": 1280}
 
 
 class EfficientNetFeatures(FeatureExtractor):
@@ -24,7 +25,7 @@ class EfficientNetFeatures(FeatureExtractor):
     """
 
     name, resize = "efficientnet_lite0", BICUBIC
-    dims = {"pool": 1280}
+    dims = DIMS
 
     def __init__(self, network: nn.Module, identity: str) -> None:
         super().__init__(identity)

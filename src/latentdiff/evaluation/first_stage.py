@@ -20,7 +20,7 @@ from latentdiff.data.records import Records
 from latentdiff.errors import CheckpointError, InputError
 from latentdiff.evaluation.features import FeatureExtractor
 from latentdiff.evaluation.image_sets import FileImages, ImageSet, open_images
-from latentdiff.evaluation.pairs import Perceptual, evaluate_pairs
+from latentdiff.evaluation.pairs import USUAL_FILES, Perceptual, evaluate_pairs
 from latentdiff.evaluation.protocols import Report, Result
 from latentdiff.evaluation.references import Reference
 from latentdiff.evaluation.samples import DEFAULT_FEATURES, SamplesEvaluation
@@ -92,7 +92,7 @@ class FirstStageEvaluation:
         *,
         metrics: Sequence[str] | None = None,
         features: str | FeatureExtractor | None = DEFAULT_FEATURES,
-        perceptual: Perceptual = Perceptual(),
+        perceptual: Perceptual = USUAL_FILES,
         count: int | None = None,
         resolution: int | None = None,
         device: torch.device | str = "cpu",

@@ -22,6 +22,7 @@ WEIGHTS = WeightFile(
     url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
 )
 SIDE, CLASSES = 299, 1008
+DIMS = {"pool": 2048, "logits": CLASSES, "spatial": 7 * 17 * 17}
 SPATIAL_CHANNELS = 7  # of 17x17 each: what Nash et al. 2021 and ADM take of "mixed_6/conv"
 
 
@@ -43,6 +44,14 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The response, of the size that the convolution gives."""
         return F.relu(self.bn(self.conv(x)), inplace=True)
+
+
+def _along(channels: int, out: int, size: int = 7) -> Conv:
+    return Conv(channels, out, (1, size), padding=(0, size // 2))
+
+
+def _down(channels: int, out: int, size: int = 7) -> Conv:
+    return Conv(channels, out, (size, 1), padding=(size // 2, 0))
 
 
 def _average(x: Tensor) -> Tensor:
@@ -87,13 +96,12 @@ class Mixed17(nn.Module):
 
     def __init__(self, inner: int) -> None:
         super().__init__()
-        along, down = {"size": (1, 7), "padding": (0, 3)}, {"size": (7, 1), "padding": (3, 0)}
         self.branch1x1 = Conv(768, 192)
-        self.branch7x7_1, self.branch7x7_2 = Conv(768, inner), Conv(inner, inner, **along)
-        self.branch7x7_3 = Conv(inner, 192, **down)
-        self.branch7x7dbl_1, self.branch7x7dbl_2 = Conv(768, inner), Conv(inner, inner, **down)
-        self.branch7x7dbl_3, self.branch7x7dbl_4 = Conv(inner, inner, **along), Conv(inner, inner, **down)
-        self.branch7x7dbl_5 = Conv(inner, 192, **along)
+        self.branch7x7_1, self.branch7x7_2 = Conv(768, inner), _along(inner, inner)
+        self.branch7x7_3 = _down(inner, 192)
+        self.branch7x7dbl_1, self.branch7x7dbl_2 = Conv(768, inner), _down(inner, inner)
+        self.branch7x7dbl_3, self.branch7x7dbl_4 = _along(inner, inner), _down(inner, inner)
+        self.branch7x7dbl_5 = _along(inner, 192)
         self.branch_pool = Conv(768, 192)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,8 +118,8 @@ class Shrink8(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.branch3x3_1, self.branch3x3_2 = Conv(768, 192), Conv(192, 320, 3, 2)
-        self.branch7x7x3_1, self.branch7x7x3_2 = Conv(768, 192), Conv(192, 192, (1, 7), padding=(0, 3))
-        self.branch7x7x3_3, self.branch7x7x3_4 = Conv(192, 192, (7, 1), padding=(3, 0)), Conv(192, 192, 3, 2)
+        self.branch7x7x3_1, self.branch7x7x3_2 = Conv(768, 192), _along(192, 192)
+        self.branch7x7x3_3, self.branch7x7x3_4 = _down(192, 192), Conv(192, 192, 3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """The three branches, one after the other."""
@@ -133,9 +141,8 @@ class Mixed8(nn.Module):
         self.branch1x1 = Conv(channels, 320)
         self.branch3x3_1 = Conv(channels, 384)
         self.branch3x3dbl_1, self.branch3x3dbl_2 = Conv(channels, 448), Conv(448, 384, 3, padding=1)
-        for name in ("branch3x3_2", "branch3x3dbl_3"):
-            self.add_module(f"{name}a", Conv(384, 384, (1, 3), padding=(0, 1)))
-            self.add_module(f"{name}b", Conv(384, 384, (3, 1), padding=(1, 0)))
+        self.branch3x3_2a, self.branch3x3_2b = _along(384, 384, 3), _down(384, 384, 3)
+        self.branch3x3dbl_3a, self.branch3x3dbl_3b = _along(384, 384, 3), _down(384, 384, 3)
         self.branch_pool = Conv(channels, 192)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -192,7 +199,7 @@ class InceptionFeatures(FeatureExtractor):
     """
 
     name, resize, is_fid = "inception-2015", "tf-resize", True
-    dims = {"pool": 2048, "logits": CLASSES, "spatial": SPATIAL_CHANNELS * 17 * 17}
+    dims = DIMS
 
     def __init__(self, network: Inception2015, identity: str) -> None:
         super().__init__(identity)

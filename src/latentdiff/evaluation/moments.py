@@ -120,4 +120,5 @@ def _root(covariance: torch.Tensor) -> torch.Tensor:
     """A matrix A of full rank with A A^T = the covariance, as far as float64 can tell."""
     values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
     kept = values > values.max() * len(values) * torch.finfo(values.dtype).eps
-    return vectors[:, kept] * values[kept].sqrt()
+    root: torch.Tensor = vectors[:, kept] * values[kept].sqrt()
+    return root

@@ -43,13 +43,16 @@ class Perceptual:
     heads: str | None = None
 
 
+USUAL_FILES = Perceptual()
+
+
 def evaluate_pairs(
     images: str | Path | ImageSet,
     originals: str | Path | ImageSet,
     *,
     masks: str | Path | None = None,
     metrics: Sequence[str] | None = None,
-    perceptual: Perceptual = Perceptual(),
+    perceptual: Perceptual = USUAL_FILES,
     resolution: int | None = None,
     shares: Sequence[tuple[float, float]] = MASK_SHARES,
     device: torch.device | str = "cpu",
@@ -116,7 +119,8 @@ def _results(names: Sequence[str], values: Array, originals: str, what: str) -> 
     """The mean and the standard deviation of each column of the values (N, metrics)."""
     protocol = [str(len(values)), Path(originals).stem or originals, *filter(None, [what])]
     for name, column in zip(names, values.T, strict=True):
-        yield Result(name, protocol, float(column.mean()), float(column.std()))
+        finite = np.isfinite(column).all()  # PSNR of equal images is infinite
+        yield Result(name, protocol, float(column.mean()), float(column.std()) if finite else None)
 
 
 def _choose(

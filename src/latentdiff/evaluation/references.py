@@ -42,8 +42,8 @@ def open_reference(source: str | Path, resolution: int | None = None, name: str 
     """Open a reference.
 
     Args:
-        source: Images, as `open_images` takes them; or a file of moments: ADM's `.npz`, which may have images too, EDM's
-            `.npz` or `.pkl`, torch-fidelity's `.pt`. Pickles are read without running what they bring.
+        source: Images, as `open_images` takes them; or a file of moments: ADM's `.npz`, which may have images too,
+            EDM's `.npz` or `.pkl`, torch-fidelity's `.pt`. Pickles are read without running what they bring.
         resolution: As for `open_images`.
         name: What numbers call it; by default the name of the file or folder.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def as_json(report: Report) -> JSON:
                 "name": result.name,
                 "metric": result.metric,
                 "protocol": list(result.protocol),
-                "value": result.value,
+                "value": _number(result.value),
                 "std": result.std,
             }
             for result in report.results
@@ -118,6 +119,11 @@ def read_card(path: str | Path) -> tuple[Path, ModelCard]:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(f"{path} cannot be read as a model card ({reason}); give a README.md") from None
     return check_writable(path), card
+
+
+def _number(value: float) -> float | str:
+    """A number as JSON has it, which has no infinite ones."""
+    return value if math.isfinite(value) else str(value)
 
 
 def _value(result: Result) -> str:

@@ -164,7 +164,7 @@ class SamplesEvaluation:
                 chosen.append(metric)
             elif self._wanted is not None:
                 raise InputError(f"{' and '.join(called)} can't be computed: {obstacle}")
-            elif not metric.of_clip or self.clip is not None:
+            elif (extractor := self._of(metric)) is not None and metric.output in extractor.dims:
                 self.notes.append(f"{' and '.join(called)} left out: {obstacle}")
         if not chosen:
             raise InputError(f"nothing can be computed: {'; '.join(self.notes)}")
@@ -172,24 +172,28 @@ class SamplesEvaluation:
 
     def _obstacle(self, metric: SetMetric) -> str | None:
         """Why a metric can't be computed; None if it can."""
-        extractor = self.clip if metric.of_clip else self.extractor
+        extractor = self._of(metric)
         if extractor is None:
             return "no folder of a CLIP is given"
         if metric.output not in extractor.dims:
             return f"the features {extractor.name} have no {metric.output}"
-        if self.count < metric.at_least:
-            return f"{self.count} samples are given, and it needs {metric.at_least}"
-        if metric.of_captions and self.samples.captions is None:
-            return f"{self.samples.name} has no captions (the column text of its metadata.jsonl)"
-        if metric.needs == "nothing" or self._given(metric, extractor):
-            return None
-        if self.reference_count is None:
-            what = metric.output if metric.needs == "moments" else "images"
-            whose = "" if extractor.is_fid else f", and its moments are not of {extractor.name}"
-            return f"the reference {self.reference.name} has no {what}{whose}"
-        if self.reference_count < metric.at_least:
-            return f"the reference has {self.reference_count} images, and it needs {metric.at_least}"
-        return None
+        compared = metric.needs != "nothing" and not self._given(metric, extractor)
+        known, name = self.reference_count, self.reference.name
+        other = "" if extractor.is_fid else f", and moments of {extractor.name} come from no file"
+        faults = {
+            f"{self.count} samples are given, and it needs {metric.at_least}": self.count < metric.at_least,
+            f"{self.samples.name} has no captions (the column text of metadata.jsonl)": metric.of_captions
+            and self.samples.captions is None,
+            f"the reference {name} has no images{other}": compared and known is None,
+            f"the reference {name} has {known} images, and it needs {metric.at_least}": compared
+            and known is not None
+            and known < metric.at_least,
+        }
+        return next((fault for fault, found in faults.items() if found), None)
+
+    def _of(self, metric: SetMetric) -> FeatureExtractor | None:
+        """The extractor whose features a metric is of."""
+        return self.clip if metric.of_clip else self.extractor
 
     def _given(self, metric: SetMetric, extractor: FeatureExtractor) -> bool:
         """Whether the reference brings the moments that a metric needs, of this extractor."""
@@ -220,7 +224,7 @@ class SamplesEvaluation:
         return metric.called(self.extractor.is_fid)
 
     def _protocol(self, metric: SetMetric) -> Sequence[str]:
-        extractor = self.clip if metric.of_clip else self.extractor
+        extractor = self._of(metric)
         assert extractor is not None
         reference = () if metric.needs == "nothing" else (self.reference.name,)
         return (extractor.name, extractor.resize, str(self.count), *reference, *metric.detail)
@@ -255,9 +259,9 @@ class SamplesEvaluation:
         if self.count >= 4:
             target, rows = reference.moments(metric.output), samples.store.rows(metric.output)
             half = frechet(moments_of(rows.in_order(self.count // 2), dim), target)
+            # The bias is about proportional to 1 / N (Chong & Forsyth 2020), so halving N adds about what N has.
             added = half - frechet(samples.moments(metric.output), target)
-            bias = f": half of the samples give {half:.6g}, which is {added:.3g} more, and all are about as far again"
-            bias += " above the limit of many"
+            bias = f": by about {added:.3g}, for half of the samples give {half:.6g}" if added > 0 else ""
         message = f"{self._called(metric)[0]} is of {fewest} images and {dim} features, and too high{bias}"
         warnings.warn(LatentDiffWarning(message), stacklevel=3)
 

