@@ -82,7 +82,7 @@ def _moments(path: Path, arrays: Mapping[str, Array]) -> dict[str, Moments]:
     for output, names in MOMENT_NAMES.items():
         if all(name in arrays for name in names):
             try:
-                mean, covariance = (np.asarray(arrays[name], np.float64) for name in names)
+                mean, covariance = (np.array(arrays[name], np.float64) for name in names)
             except (TypeError, ValueError) as error:
                 raise InputError(f"{path}: {' and '.join(names)} are no arrays of numbers ({error})") from None
             if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
