@@ -191,14 +191,9 @@ def test_networks_of_transformers_are_read_from_folders(tmp_path, kind):
         )  # fmt: skip
         network = transformers.CLIPModel(config).eval()
     else:
-        sizes = {
-            "hidden_size": 12,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": 28,
-            "patch_size": 14,
-        }
-        network = transformers.Dinov2Model(transformers.Dinov2Config(**sizes)).eval()
+        sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2}
+        config = transformers.Dinov2Config(**sizes, image_size=28, patch_size=14)
+        network = transformers.Dinov2Model(config).eval()
     network.save_pretrained(tmp_path / "net")
     found = load_extractor(f"{kind}:{tmp_path / 'net'}")
     features = found.of_block(images(3))["pool"]

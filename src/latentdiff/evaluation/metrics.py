@@ -11,7 +11,7 @@ from latentdiff.errors import InputError
 WINDOW, SIGMA = 11, 1.5  # the size and standard deviation of SSIM's Gaussian window, in pixels
 K1, K2 = 0.01, 0.03  # SSIM's constants for the luminance and for the contrast
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # MS-SSIM's exponents, fine to coarse
-MS_SSIM_SMALLEST = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
+MS_SSIM_SMALLEST = WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)  # so that a window fits at the coarsest scale
 
 
 def psnr(images: Tensor, targets: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def ms_ssim(images: Tensor, targets: Tensor) -> Tensor:
     0.
 
     Args:
-        images: Images (B, C, H, W) in [0, 1], with sides of at least 161 pixels.
+        images: Images (B, C, H, W) in [0, 1], with sides of at least 176 pixels.
         targets: The originals, of the same shape.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 from collections.abc import Sequence
@@ -40,9 +41,10 @@ def wait_for_others() -> None:
         return
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+    if not dist.is_initialized():  # a command may wait twice, and a launcher's store takes one group
+        dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+        atexit.register(dist.destroy_process_group)
     dist.barrier()
-    dist.destroy_process_group()
 
 
 def _variable(name: str, default: int) -> int:
