@@ -17,8 +17,6 @@ from latentdiff.types import Degradation, MaskGenerator
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from latentdiff.evaluation.features import FeatureExtractor
-
 Entry = TypeVar("Entry")
 MAX_LISTED = 20  # names in a message
 
@@ -141,7 +139,7 @@ METRICS: Registry[Callable[[Tensor, Tensor], Tensor]] = Registry(
 )
 """Metrics of images and targets, both (B, C, H, W) in [0, 1]; each returns a number for every image, (B,)."""
 
-FEATURE_EXTRACTORS: Registry[type[FeatureExtractor]] = Registry(
+FEATURE_EXTRACTORS: Registry[Any] = Registry(
     "feature extractor",
     {
         "clip": "latentdiff.evaluation.transformers_features:CLIPFeatures",
@@ -151,4 +149,4 @@ FEATURE_EXTRACTORS: Registry[type[FeatureExtractor]] = Registry(
         "vgg16": "latentdiff.evaluation.vgg:VGGFeatures",
     },
 )
-"""Networks whose features sets of images are compared by; what stands after a colon of a name is given to `load`."""
+"""Subclasses of `FeatureExtractor`; what stands after the colon of a name is given to `load`."""

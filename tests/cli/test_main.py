@@ -88,7 +88,7 @@ def test_help_lists_commands_and_schedulers(run):
     [
         ("required: COMMAND", []),
         ("did you mean 'generate' or 'convert'?", ["generat", "x"]),
-        ("known: class, convert, data, generate, img2img, info,", ["zzz"]),
+        ("known: class, convert, data, evaluate, generate, img2img, info,", ["zzz"]),
         ("did you mean '--seed'", ["generate", "x", "--sead", "3"]),
         ("unknown argument '--foo'", ["--foo", "info", "x"]),
         ("quotes", ["info", "a", "b"]),

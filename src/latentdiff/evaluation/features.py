@@ -91,7 +91,7 @@ def load_extractor(spec: str, device: torch.device | str = "cpu") -> FeatureExtr
         CheckpointError: If weights are missing or damaged.
     """
     name, _, place = spec.partition(":")
-    entry = FEATURE_EXTRACTORS.get(name)
+    entry: type[FeatureExtractor] = FEATURE_EXTRACTORS.get(name)
     return entry.load(place or None).requires_grad_(False).eval().to(device)
 
 
