@@ -74,7 +74,9 @@ class FeatureExtractor(nn.Module):
         """
         missing = self.block - len(images)
         whole = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
-        found = self(whole.to(self.device))
+        # TensorFloat-32, cuDNN's default for convolutions, has three digits; and kernels chosen by speed vary.
+        with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+            found = self(whole.to(self.device))
         return {name: found[name][: len(images)].float().cpu() for name in self.dims}
 
 
