@@ -1,7 +1,7 @@
 """Compare our numbers with torch-fidelity's, on the same images and the same Inception network of random weights.
 
 `scripts/check_fidelity.sh` makes the environment that this needs. Features must agree to 1e-5 of the largest, and
-metrics to 1e-6 with what torch-fidelity's functions give for the features in float64; as they are, they add in float32.
+metrics to 1e-6 with what torch-fidelity's functions give for our features in float64; as they are, they add in float32.
 """
 
 from __future__ import annotations
@@ -153,7 +153,8 @@ def compare_all(folder: Path, weights: Path, count: int) -> list[bool]:
     )
     pools = a.rows("pool"), b.rows("pool")
     few = [moments_of([rows.take(np.arange(count))[:, :subset]], subset) for rows in pools]
-    in_float64 = theirs | double_precision([torch.from_numpy(rows.take(np.arange(count))) for rows in pools], subset)
+    features = [torch.from_numpy(rows.take(np.arange(count))) for rows in (*pools, a.rows("logits"))]
+    in_float64 = theirs | double_precision(*features, subset)
     score, distance = inception_score(a.rows("logits")), kid(*pools, subsets=20, subset_size=subset)
     shares = precision_recall(*pools)
     rows = [
@@ -169,24 +170,25 @@ def compare_all(folder: Path, weights: Path, count: int) -> list[bool]:
     print("ours, torch-fidelity's as it is (its means and kernels are float32), torch-fidelity's in float64")
     for name, value, key in rows:
         fits.append(abs(value - in_float64[key]) <= METRICS * abs(in_float64[key]))
-        found = [other.get(key, float("nan")) for other in (theirs, in_float64)]
+        found = [other[key] for other in (theirs, in_float64) if key in other]
         away = [f"{other:.10g} ({abs(value - other) / abs(other):.1e} away)" for other in found]
         print(f"{name:28} {value:.10g}  {'  '.join(away)}  {'ok' if fits[-1] else 'DIFFERS'}")
     return fits
 
 
-def double_precision(pools: list[torch.Tensor], subset: int) -> dict[str, float]:
-    """What torch-fidelity's own functions give for the same features in float64; for low rank, ours by way of SVDs."""
+def double_precision(a: torch.Tensor, b: torch.Tensor, logits: torch.Tensor, subset: int) -> dict[str, float]:
+    """What torch-fidelity's functions give for our features in float64; for low rank, ours by way of SVDs."""
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_isc import isc_features_to_metric
     from torch_fidelity.metric_kid import kid_features_to_metric
 
-    a, b = (pool.double() for pool in pools)
+    a, b = a.double(), b.double()
     # Of more features than images, the eigenvalues that it takes the root of are exact to half of their digits.
     few = [fid_features_to_statistics(pool[:, :subset]) for pool in (a, b)]
     distance = {"frechet_of_few": fid_statistics_to_metric(*few, verbose=False)["frechet_inception_distance"]}
     distance["frechet_inception_distance"] = frechet_distance(a, b)
     options = {"kid_subset_size": subset, "kid_subsets": 20, "verbose": False}
-    found: dict[str, float] = distance | kid_features_to_metric(a, b, **options)
+    found: dict[str, float] = distance | kid_features_to_metric(a, b, **options) | isc_features_to_metric(logits)
     return found
 
 

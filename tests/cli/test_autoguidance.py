@@ -5,7 +5,7 @@ from tiny import tiny_class_to_image
 
 from latentdiff import AutoGuidance, Conditioning, DiffusionPipeline
 from latentdiff.cli import replay
-from latentdiff.io.png import read_parameters
+from latentdiff.io.generated import read_parameters
 
 pytestmark = pytest.mark.thorough
 

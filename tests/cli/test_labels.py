@@ -11,7 +11,7 @@ from tiny import tiny_class_to_image
 from latentdiff import DiffusionPipeline, InputError
 from latentdiff.cli.commands.labels import GivenLabel, all_labels, parse_labels, resolve_label
 from latentdiff.data.images import ImageFolder
-from latentdiff.io.png import read_parameters
+from latentdiff.io.generated import read_parameters
 from latentdiff.labels import sorted_names
 from latentdiff.models.class_embedder import ClassEmbedder
 

@@ -12,7 +12,9 @@ from torch import nn
 
 from latentdiff import CheckpointError, ConfigError
 from latentdiff.evaluation.features import bicubic, load_extractor
+from latentdiff.evaluation.image_sets import open_images
 from latentdiff.evaluation.inception import Inception2015, InceptionFeatures
+from latentdiff.evaluation.store import FeatureStore
 from latentdiff.evaluation.tf_resize import tf_resize
 
 
@@ -212,6 +214,25 @@ def test_networks_of_transformers_are_read_from_folders(tmp_path, kind):
     before = found.identity
     config_file.write_text(config_file.read_text() + " ")
     assert load_extractor(f"{kind}:{tmp_path / 'net'}").identity != before  # another folder, other statistics
+
+
+@pytest.mark.thorough
+def test_features_have_the_same_bits_for_any_number_of_threads(inception_file, tmp_path):
+    """Launchers give each process one thread, where a process alone takes all; convolutions are split by them."""
+    found, before = load_extractor(f"inception:{inception_file}"), torch.get_num_threads()
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 20, 20, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", pixels)
+    kept = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            store = FeatureStore(open_images(tmp_path / "images.npz"), found, 16, tmp_path / str(threads))
+            store.compute(store.parts())
+            kept.append(store.rows("pool").take(np.arange(16)))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(*kept)
 
 
 def test_the_block_is_filled_up():

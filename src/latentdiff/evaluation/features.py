@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentdiff.errors import InputError
+from latentdiff.evaluation.threads import one_thread
 from latentdiff.registry import FEATURE_EXTRACTORS
 
 CPU_BLOCK, ACCELERATOR_BLOCK = 8, 64
@@ -74,7 +75,10 @@ class FeatureExtractor(nn.Module):
         """
         missing = self.block - len(images)
         whole = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
-        found = self(whole.to(self.device))
+        # TensorFloat-32, cuDNN's default for convolutions, has three digits; and kernels chosen by speed vary.
+        exact = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
+        with exact, one_thread():
+            found = self(whole.to(self.device))
         return {name: found[name][: len(images)].float().cpu() for name in self.dims}
 
 

@@ -25,6 +25,7 @@ from latentdiff.evaluation.protocols import Report, Result
 from latentdiff.evaluation.references import Reference
 from latentdiff.evaluation.samples import DEFAULT_FEATURES, SamplesEvaluation
 from latentdiff.evaluation.set_metrics import check_names
+from latentdiff.evaluation.threads import side_by_side
 from latentdiff.hub.component_folder import CONFIG_FILES, ComponentFolder
 from latentdiff.hub.find import local_path
 from latentdiff.hub.index import INDEX, IndexEntry
@@ -127,9 +128,8 @@ class FirstStageEvaluation:
         self.output.mkdir(parents=True, exist_ok=True)
         with atomic_file(self.output / PLAN) as aside:
             aside.write_text(json.dumps(self._plan(), indent=2))
-        for block in list(self._blocks())[rank::processes]:
-            if not self._is_there(block):
-                self._write(block)
+        blocks = self._blocks()[rank::processes]
+        for block, _ in zip(blocks, side_by_side(self._write, blocks, self.device), strict=True):
             done(len(block))
 
     def missing(self) -> int:
@@ -179,7 +179,9 @@ class FirstStageEvaluation:
 
     @torch.no_grad()
     def _write(self, block: range) -> None:
-        """Write the reconstructions of a block, and how often each code is used in it."""
+        """Write the reconstructions of a block unless they are there, and how often each code is used in it."""
+        if self._is_there(block):
+            return
         pixels = np.stack([self.images.pixels(number) for number in block])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
         images = torch.cat([images, images[-1:].expand(BLOCK - len(block), -1, -1, -1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
 from pathlib import Path
 from typing import Protocol
@@ -123,8 +124,18 @@ class ArrayImages:
         return len(self.values)
 
     def pixels(self, number: int) -> Array:
-        """An image, uint8 (H, W, 3)."""
-        return np.array(self.values[number])
+        """An image, uint8 (H, W, 3).
+
+        It is read and not looked at in the map, whose pages would count as memory of this process.
+        """
+        if not isinstance(self.values, np.memmap) or not self.values.flags.c_contiguous:
+            return np.array(self.values[number])
+        shape = self.values.shape[1:]
+        size = math.prod(shape)
+        pixels = np.fromfile(self.path, np.uint8, size, offset=self.values.offset + number * size)
+        if pixels.size != size:
+            raise BadFileError(f"{self.path} has become shorter while it was read; fetch it again")
+        return pixels.reshape(shape)
 
     def fingerprint(self) -> str:
         """A text that changes with the file."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,12 +20,12 @@ from latentdiff.errors import InputError
 from latentdiff.evaluation.features import FeatureExtractor
 from latentdiff.evaluation.image_sets import ImageSet
 from latentdiff.evaluation.moments import Moments, moments_of
+from latentdiff.evaluation.threads import side_by_side
 from latentdiff.io.files import atomic_file
 from latentdiff.types import Array, Float32Array
 
 PART = 256
 VERSION = 1  # of the way in which features are computed and kept
-READERS = 4  # threads that decode images
 
 
 @dataclass(frozen=True)
@@ -94,21 +93,25 @@ class FeatureStore:
             InputError: If an image can't be read or has another size, or a feature isn't finite.
         """
         self._describe()
-        with ThreadPoolExecutor(READERS) as readers:
+        with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
             for part in parts:
                 numbers = range(part * PART, min((part + 1) * PART, self.count))
+                size = self.extractor.block
+                blocks = [numbers[start : start + size] for start in range(0, len(numbers), size)]
                 found: dict[str, list[torch.Tensor]] = {name: [] for name in self.extractor.dims}
-                for start in range(0, len(numbers), self.extractor.block):
-                    block = numbers[start : start + self.extractor.block]
-                    pixels = np.stack(list(readers.map(self.images.pixels, block)))
-                    features = self.extractor.of_block(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+                computed = side_by_side(self._of_block, blocks, self.extractor.device)
+                for block, features in zip(blocks, computed, strict=True):
                     for name, values in features.items():
                         self._check(values, block)
                         found[name].append(values)
                     done(len(block))
-                for name, blocks in found.items():
+                for name, outputs in found.items():
                     with atomic_file(self._path(name, part)) as aside:
-                        np.save(aside, torch.cat(blocks).numpy())
+                        np.save(aside, torch.cat(outputs).numpy())
+
+    def _of_block(self, numbers: range) -> dict[str, torch.Tensor]:
+        pixels = np.stack([self.images.pixels(number) for number in numbers])
+        return self.extractor.of_block(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
     def moments(self, output: str, count: int | None = None) -> Moments:
         """The moments of an output's features, of all images or the first `count`; all parts must be there.

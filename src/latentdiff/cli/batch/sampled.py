@@ -66,15 +66,16 @@ def sample_model(
         guidance=guidance,
         output=OutputOptions(output=samples_dir, quiet=True),
     )
-    if not path.exists():
-        with atomic_file(path) as aside:
-            aside.write_text(json.dumps(plan, indent=2))
+    with atomic_file(path) as aside:
+        aside.write_text(json.dumps(plan, indent=2))
     make_images(command)
     return samples_dir
 
 
 def _check_sampling(path: Path, plan: dict[str, object]) -> None:
-    """InputError if the folder has samples of other options, or images of which nobody knows how they were made."""
+    """InputError if the folder has samples of other options, or files of which nobody knows how they were made."""
+    if path.is_file() and not any(path.parent.glob("*.png")):
+        return  # a run that made nothing, such as of a model that can't be sampled
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
