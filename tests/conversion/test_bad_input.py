@@ -159,9 +159,9 @@ def test_configs_that_are_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "config.yaml").write_text("#" * 2**20 + "#")
     for name, message in (
-        ("pipe.yaml", "is a pipe or a device"),
+        ("pipe.yaml", "it is a pipe, and only files on a disk are read"),
         ("confg.yaml", "no such file: .*; did you mean 'config.yaml'"),
-        ("config.yaml", "has more than 1048576 bytes"),
+        ("config.yaml", "it has 1048577 characters; at most 1048576 are read"),
     ):
         with pytest.raises(ConfigError, match=message):
             load_original(CHECKPOINT, tmp_path / name)

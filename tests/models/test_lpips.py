@@ -116,7 +116,7 @@ def test_wrong_files_and_images_are_one_line(state, tmp_path, checkpoint):
     save_file({**trunk(state), "features.0.weight": torch.zeros(64, 1, 3, 3)}, tmp_path / "grey.safetensors")
     with pytest.raises(CheckpointError, match=r"features\.0\.weight"):
         PerceptualDistance.from_file(tmp_path / "grey.safetensors")
-    with pytest.raises(CheckpointError, match="not a file"):
+    with pytest.raises(CheckpointError, match="no such file"):
         LPIPS.from_files(tmp_path / "absent.pth")
     with pytest.raises(ConfigError, match="choose torchvision or caffe"):
         PerceptualDistance("imagenet")

@@ -191,8 +191,9 @@ def test_one_image_is_enough(vae, tmp_path):
 
 
 def test_small_images_are_enlarged_with_a_warning(data, tmp_path):
+    """Of the one that is cut off, the header tells the size."""
     Image.new("RGB", (toy.SIDE - 7, toy.SIDE)).save(data / "0red0.png")
-    message = f"1 of 23 images are smaller than resolution {toy.SIDE} and will be enlarged; the smallest has 9 pixels"
+    message = f"1 of 24 images are smaller than resolution {toy.SIDE} and will be enlarged; the smallest has 9 pixels"
     with pytest.warns(LatentDiffWarning, match=message):
         first_stage(data, tmp_path / "run", max_train_steps=1)
 

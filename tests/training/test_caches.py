@@ -11,7 +11,7 @@ import pytest
 import toy
 from tiny import tiny_text_to_image
 
-from latentdiff import ConfigError, InputError
+from latentdiff import InputError
 from latentdiff.training.data import open_images
 from latentdiff.training.diffusion.build import make_conditioner
 
@@ -84,10 +84,6 @@ def test_a_damaged_stamp_of_latents_is_none(data, vae, tmp_path, content):
     stamp, moments = output / "latents" / "meta.json", np.load(output / "latents" / "moments.npy")
     before = stamp.read_bytes()
     stamp.write_bytes(content)
-    if content == b'{"first_stage": 1}':
-        with pytest.raises(ConfigError, match="are of another first stage"):
-            toy.train("unconditional", data, vae, output, max_train_steps=2, resume_from_checkpoint="latest")
-        return
     toy.train("unconditional", data, vae, output, max_train_steps=2, resume_from_checkpoint="latest")
     assert stamp.read_bytes() == before
     assert np.array_equal(np.load(output / "latents" / "moments.npy"), moments)

@@ -8,7 +8,8 @@ from pathlib import Path
 import yaml
 
 from latentdiff.errors import ConfigError, one_line
-from latentdiff.reading import parse_yaml, read_text
+from latentdiff.io.file_kinds import near_names
+from latentdiff.reading import MAX_YAML_CHARACTERS, parse_yaml, read_text
 from latentdiff.registry import nearest
 from latentdiff.types import JSON
 
@@ -31,10 +32,14 @@ def read_config(config: str | Path | Mapping[str, object]) -> JSON:
     if not isinstance(config, Mapping):
         try:
             text = read_text(config)
-            values = parse_yaml(text)  # it bounds the text, which the next line goes through again
-            aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+            short = len(text) <= MAX_YAML_CHARACTERS
+            aliases = short and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+            values = None if aliases else parse_yaml(text)
+        except FileNotFoundError:
+            raise ConfigError(f"no such file: {config}; {near_names(Path(config))}") from None
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"config {config} cannot be read ({error}); give the model's YAML file") from None
+            reason = getattr(error, "strerror", None) or one_line(error)
+            raise ConfigError(f"config {config} cannot be read ({reason}); give the model's YAML file") from None
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"config {config} is not YAML: {one_line(error)}") from None
         if aliases:

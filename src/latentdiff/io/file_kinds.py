@@ -82,7 +82,7 @@ def check_regular_file(path: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "its name has a null character"
         if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            raise CheckpointError(f"no such file: {path}; {_near(path)}") from None
+            raise CheckpointError(f"no such file: {path}; {near_names(path)}") from None
         raise CheckpointError(f"{path} cannot be read ({reason}); check its permissions") from None
     if stat.S_ISDIR(found.st_mode):
         raise CheckpointError(f"{path} is a folder, not a file; {FETCH} in it")
@@ -122,7 +122,7 @@ def what_is(head: bytes) -> str | None:
     return found
 
 
-def _near(path: Path) -> str:
+def near_names(path: Path) -> str:
     """What to do about a path that leads nowhere: the nearest names in its folder."""
     try:
         names = os.listdir(path.parent)
