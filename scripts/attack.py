@@ -140,7 +140,7 @@ FOLDER_DOORS: dict[str, Door] = {
     "generate": generate,
 }
 CHECKPOINT_DOORS: dict[str, Door] = {
-    "read": fuzz.attempt,
+    "read": fuzz.DOORS["read"],
     "load": lambda path: load_original(path, path.with_name("config.yaml")),
     "info": lambda path: describe_checkpoint(str(path)),
     "convert": convert_checkpoint,

@@ -63,6 +63,7 @@ def test_a_save_that_is_killed_anywhere_leaves_the_old_model_or_the_new_one(save
         assert torch.equal(bias(DiffusionPipeline.from_pretrained(model)), bias(first))
         assert {path.name for path in tmp_path.iterdir()} == {"model", *mine}
         event += 1
+    print(f"{event - 1} kills of save_pretrained, one at each event of the file system: always a whole model")
     assert found == {False, True} and event > 30
     assert torch.equal(bias(DiffusionPipeline.from_pretrained(model)), bias(other))
     assert (tmp_path / ".notes.old-2024" / "a.txt").read_text() == (tmp_path / ".env.aside-mine").read_text() == "mine"
@@ -79,6 +80,7 @@ def test_a_conversion_that_is_killed_anywhere_can_be_made_again(saved, tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {"out"}
         shutil.rmtree(out)
         event += 1
+    print(f"{event - 1} kills of convert, one at each event of the file system: a whole model or none")
     assert event > 10 and whole(DiffusionPipeline.from_pretrained(out), DiffusionPipeline.from_pretrained(saved))
 
 

@@ -334,6 +334,7 @@ def test_a_disk_that_fails_at_any_call_of_a_save_costs_no_good_checkpoint(whole,
         assert log(output) == log(whole)
         assert all(torch.equal(value, weights(output)[name]) for name, value in weights(whole).items())
         if not faults.met:
+            print(f"a full or failing disk at each of the {call - 1} calls of a save: no good checkpoint lost")
             assert total >= 10 and [*found_at_8] == ["checkpoint-8"]
             return
         warned = [line for line in found if os.strerror(number) in line]
