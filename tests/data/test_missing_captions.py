@@ -13,8 +13,19 @@ from latentdiff import InputError
 from latentdiff.data.images import Images, read_records
 from latentdiff.data.options import DataOptions
 
-MISSING = [None, float("nan"), "", " \n", "nan", "None", "null", "<NA>", []]
-WRONG = [["a pear", None], ["a pear", " "], ["a pear", 3], {"en": "a pear"}, True, 3, 2.5, [["a pear"]], ["nan"]]
+MISSING = [None, float("nan"), "", " \n", "nan", "None", "null", "<NA>", "N/A", "#N/A", "\u200b", "\ufeff", []]
+WRONG = [
+    ["a pear", None],
+    ["a pear", " "],
+    ["a pear", 3],
+    {"en": "a pear"},
+    True,
+    3,
+    2.5,
+    [["a pear"]],
+    ["nan"],
+    "a\0 \0p\0",
+]
 
 
 def read(folder, **options):

@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import math
+import tokenize
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from pathlib import Path
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Size
 from latentdiff.errors import ConfigError, InputError, one_line
+from latentdiff.labels import integer_in
 from latentdiff.registry import nearest
 from latentdiff.types import JSON
 
@@ -86,9 +89,10 @@ def size_in(values: Mapping[str, object]) -> Size | None:
 def _read_integers(rows: Sequence[Row], name: str) -> None:
     """Make a column of CSV one of numbers if all of it is numbers; CSV itself knows texts alone."""
     texts = [row.values.get(name) for row in rows]
-    if all(isinstance(text, str) and text.isascii() and text.isdecimal() for text in texts):
-        for row in rows:
-            row.values[name] = int(row.values[name])
+    numbers = [integer_in(text) if isinstance(text, str) else None for text in texts]
+    if None not in numbers:
+        for row, number in zip(rows, numbers, strict=True):
+            row.values[name] = number
 
 
 def check_rows(rows: Sequence[Row], options: DataOptions) -> None:
@@ -144,11 +148,13 @@ def _read_jsonl(file: Path) -> Iterator[Row]:
 
 
 def _read_csv(file: Path) -> list[Row]:
-    """The rows of a CSV file with a header; an empty field is nothing."""
+    """The rows of a CSV file with a header; an empty field is nothing, and a blank after a comma is none of a field."""
     rows = []
-    reader = csv.DictReader(io.StringIO(_text_of(file), newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(_text_of(file), newline=""), strict=True, skipinitialspace=True)
     try:
-        header = reader.fieldnames or []
+        header = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+        if twice := [name for name, count in Counter(header).items() if name and count > 1]:
+            raise InputError(f"{file} has two columns {twice[0]!r}; give each its own name")
         if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
             raise InputError(f"{file} has the header {header[0]!r}; separate the columns by commas")
         for values in reader:
@@ -162,16 +168,30 @@ def _read_csv(file: Path) -> list[Row]:
 
 
 def _field(text: str) -> object:
-    """The value of a field of CSV: None for nothing, a list where it is written as one, as JSON or as Python does."""
+    """The value of a field of CSV: None for nothing, a list where it is written as JSON, Python or numpy writes one."""
     if not text.strip():
         return None
     if text[0] == "[" and text[-1] == "]":
-        for read in (json.loads, ast.literal_eval):
-            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+        for read in (json.loads, _texts_in, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError):
                 value = read(text)
                 if isinstance(value, list):
                     return value
     return text
+
+
+def _texts_in(text: str) -> list[str]:
+    """The texts of an array as numpy writes it, `['a' 'b']` without commas, which Python would read as one text.
+
+    Raises:
+        ValueError, SyntaxError: If it is anything else.
+    """
+    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    texts = [token.string for token in tokens if token.type == tokenize.STRING]
+    between = {token.string for token in tokens if token.type != tokenize.STRING} - {"[", "]", "\n", ""}
+    if between or not texts:
+        raise ValueError("it is no array of texts")
+    return [ast.literal_eval(item) for item in texts]
 
 
 def _read_parquet(file: Path) -> list[Row]:

@@ -124,8 +124,11 @@ VALUES = {
     "objects": "a list of {'class': ..., 'box': ...}",
     "label_map": "an image",
 }
-# What programs write for a caption that is missing: pandas' nan and <NA>, Python's None, the null of JSON, JavaScript.
-PLACEHOLDERS = frozenset({"nan", "NaN", "None", "null", "NULL", "<NA>", "undefined"})
+# What programs write for a value that is missing: pandas and spreadsheets. No class is called that, while one may be
+# called None. As a caption, that is none either, nor are the null of JSON, and what JavaScript and people write.
+NO_VALUE = frozenset({"nan", "NaN", "NAN", "<NA>", "#N/A"})
+PLACEHOLDERS = NO_VALUE | {"None", "null", "NULL", "undefined", "N/A", "n/a"}
+INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"  # marks of no width, which are no blanks to Python
 
 
 def check_columns(records: Records) -> Records:
@@ -161,14 +164,17 @@ def check_columns(records: Records) -> Records:
 def _is_missing(column: str, value: object) -> bool:
     """Whether a value is none, in any of its disguises; a caption without letters is none."""
     if isinstance(value, str):
-        return not value.strip() or (column == "text" and value.strip() in PLACEHOLDERS)
+        text = value.strip().strip(INVISIBLE)
+        return not text.strip() or text in (PLACEHOLDERS if column == "text" else NO_VALUE)
     return value is None or (isinstance(value, float) and math.isnan(value)) or (column == "text" and value == [])
 
 
 def _is_caption(value: object) -> bool:
-    """Whether a value is a caption, or a list of captions that isn't empty."""
+    """Whether a value is a caption, or a list of captions that isn't empty; null characters are those of UTF-16."""
     texts = value if isinstance(value, list) else [value]
-    return bool(texts) and all(isinstance(text, str) and not _is_missing("text", text) for text in texts)
+    return bool(texts) and all(
+        isinstance(text, str) and "\0" not in text and not _is_missing("text", text) for text in texts
+    )
 
 
 def _is_label(value: object) -> bool:

@@ -21,6 +21,7 @@ from latentdiff.data.walk import is_hidden
 from latentdiff.errors import InputError
 from latentdiff.io.files import atomic_file
 from latentdiff.io.stored import IMAGE_SUFFIXES, TarMember
+from latentdiff.labels import integer_in
 from latentdiff.registry import nearest
 from latentdiff.types import JSON
 
@@ -142,7 +143,8 @@ def _value(shard: Path, sample: ShardSample, row: JSON, known: str, options: Dat
     if known == "label_map":
         return _member(shard, sample, name) if name in sample["files"] else None
     value = row[name].strip() if isinstance(row[name], str) else row[name]
-    return int(value) if known == "label" and isinstance(value, str) and value.isdecimal() else value
+    number = integer_in(value) if known == "label" and isinstance(value, str) else None
+    return value if number is None else number
 
 
 def _index_of(shard: Path) -> ShardIndex:

@@ -13,7 +13,7 @@ from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, Rows
 from latentdiff.data.options import DataOptions
 from latentdiff.errors import InputError
-from latentdiff.labels import class_number, is_number
+from latentdiff.labels import class_number, value_of
 from latentdiff.models.class_embedder import ClassEmbedder
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
@@ -95,7 +95,7 @@ def labels_of(images: Images, class_names: list[str] | None, num_classes: int) -
         given = [images.class_names[label] for label in labels_known(images)]
     if images.class_names is not None and class_names is None:
         other = next(
-            (place for place, name in enumerate(images.class_names) if is_number(name) and int(name) != place), None
+            (place for place, name in enumerate(images.class_names) if value_of(name) not in (None, place)), None
         )
         if images.num_classes != num_classes:
             raise InputError(
