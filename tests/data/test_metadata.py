@@ -75,7 +75,6 @@ def test_names_of_classes_in_csv_stay_names(folder):
     assert read(folder).class_names == ["10", "x2"]
 
 
-@pytest.mark.parametrize("text", ["['a pear', 'a fruit']", '["a pear", "a fruit"]'])
 def write_csv(folder, *lines):
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
 
@@ -101,7 +100,7 @@ def test_what_is_no_whole_number_in_csv_is_a_name(folder, text):
     assert set(read(folder).class_names) == {text, "0"}
 
 
-@pytest.mark.parametrize("text", ["nan", "#N/A", ""])
+@pytest.mark.parametrize("text", ["nan", "#N/A", "<NA>"])
 def test_a_class_that_is_missing_in_csv_is_no_class(folder, text):
     write_csv(folder, "file_name,label", f"a.png,{text}", "b/1.png,pear")
     with pytest.raises(InputError, match=r"1 of 2 images have no label, the first is a\.png"):
@@ -140,6 +139,7 @@ def test_lists_in_csv_as_numpy_writes_them(folder, text, captions):
     assert read(folder).captions == [captions, "a quince"]
 
 
+@pytest.mark.parametrize("text", ["['a pear', 'a fruit']", '["a pear", "a fruit"]'])
 def test_lists_in_csv(folder, text):
     """As pandas writes them, and as JSON."""
     pandas.DataFrame([{"file_name": "a.png", "text": text}]).to_csv(folder / "metadata.csv", index=False)

@@ -13,6 +13,7 @@ from latentdiff import InputError
 from latentdiff.data.images import Images, read_records
 from latentdiff.data.options import DataOptions
 
+UTF16 = "a\0 \0p\0"  # read as UTF-8
 MISSING = [None, float("nan"), "", " \n", "nan", "None", "null", "<NA>", "N/A", "#N/A", "\u200b", "\ufeff", []]
 WRONG = [
     ["a pear", None],
