@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from latentdiff.data.coco import Annotations, clip_pixels, read_coco
 from latentdiff.data.names import match_names
 from latentdiff.data.options import DataOptions
 from latentdiff.data.records import Records, check_columns
+from latentdiff.data.texts import read_text_file
 from latentdiff.errors import BadFileError, InputError
 from latentdiff.io.arrays import size_of
 from latentdiff.io.boxes import WHOLE, Corners, clip
@@ -95,8 +97,7 @@ def _reading(path: Path, read: Callable[[], Parsed]) -> Parsed:
 
 def _rows(path: Path) -> list[list[str]]:
     """The rows of a CSV file."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        return list(csv.reader(file))
+    return list(csv.reader(io.StringIO(read_text_file(path), newline="")))
 
 
 def _read_names(paths: list[Path]) -> dict[str, str]:

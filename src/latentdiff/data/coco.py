@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from latentdiff.data.records import Size
+from latentdiff.data.texts import read_text_file
 from latentdiff.errors import InputError
 from latentdiff.io.boxes import clip
 from latentdiff.io.coco import box_in, id_text, is_crowd
@@ -49,7 +50,7 @@ def read_coco(path: Path) -> Annotations:
         InputError: If an image, a category or an annotation is not valid; the message names it.
         ValueError: If the file is no JSON, or no COCO file.
     """
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    content = json.loads(read_text_file(path))
     images, annotations = content["images"], content["annotations"]
     names: dict[str, str] = {}
     found = Annotations("text", {})

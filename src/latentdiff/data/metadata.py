@@ -16,6 +16,7 @@ from pathlib import Path
 
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Size
+from latentdiff.data.texts import read_text_file
 from latentdiff.errors import ConfigError, InputError, one_line
 from latentdiff.labels import integer_in
 from latentdiff.registry import nearest
@@ -122,19 +123,9 @@ def check_rows(rows: Sequence[Row], options: DataOptions) -> None:
             raise InputError(f"{rows[0].file} has no column {name!r}; {nearest(name, list(rows[0].values))}")
 
 
-def _text_of(file: Path) -> str:
-    try:
-        # With the line ends that the file has: a carriage return may be a part of a caption.
-        return file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{file} can't be read ({error.strerror}); replace it") from None
-
-
 def _read_jsonl(file: Path) -> Iterator[Row]:
     # str.splitlines would also split captions, at U+2028 for example.
-    for number, line in enumerate(_text_of(file).split("\n"), 1):
+    for number, line in enumerate(read_text_file(file).split("\n"), 1):
         if not line.strip():
             continue
         place = f"line {number}"
@@ -150,7 +141,7 @@ def _read_jsonl(file: Path) -> Iterator[Row]:
 def _read_csv(file: Path) -> list[Row]:
     """The rows of a CSV file with a header; an empty field is nothing, and a blank after a comma is none of a field."""
     rows = []
-    reader = csv.DictReader(io.StringIO(_text_of(file), newline=""), strict=True, skipinitialspace=True)
+    reader = csv.DictReader(io.StringIO(read_text_file(file), newline=""), strict=True, skipinitialspace=True)
     try:
         header = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
         if twice := [name for name, count in Counter(header).items() if name and count > 1]:

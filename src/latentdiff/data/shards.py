@@ -17,8 +17,9 @@ from typing import TypedDict
 from latentdiff.data.metadata import METADATA, size_in
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Records, check_columns
+from latentdiff.data.texts import decode_text
 from latentdiff.data.walk import is_hidden
-from latentdiff.errors import InputError
+from latentdiff.errors import InputError, one_line
 from latentdiff.io.files import atomic_file
 from latentdiff.io.stored import IMAGE_SUFFIXES, TarMember
 from latentdiff.labels import integer_in
@@ -35,7 +36,7 @@ DEFAULT_NAMES = {
 }
 DEFAULT_IMAGES = (*sorted(suffix[1:] for suffix in IMAGE_SUFFIXES), "npy")
 MAX_TEXT_BYTES = 2**20  # larger members are not read as texts
-INDEX_FORMAT = 2
+INDEX_FORMAT = 3
 
 
 class ShardSample(TypedDict):
@@ -44,7 +45,7 @@ class ShardSample(TypedDict):
     Attributes:
         key: The path and name of its members, without their suffixes.
         files: The offset and size of each member that is no text, by its suffix.
-        texts: The content of each member that is a text, by its suffix.
+        texts: The content of each member that is a text, by its suffix; bytes that are no UTF-8 as lone surrogates.
     """
 
     key: str
@@ -101,7 +102,7 @@ def read_shards(options: DataOptions) -> Records:
                 without += 1
                 continue
             files.append(_member(shard, sample, image))
-            row = _row(sample)
+            row = _row(shard, sample)
             metadata.append(row)
             for known in KNOWN:
                 records.columns[known].append(_value(shard, sample, row, known, options))
@@ -125,13 +126,22 @@ def _member(shard: Path, sample: ShardSample, suffix: str) -> TarMember:
     return TarMember(shard, f"{sample['key']}.{suffix}", offset, size)
 
 
-def _row(sample: ShardSample) -> JSON:
-    """All that a sample says: its texts by their suffixes, the content of its JSON, and None for each of its files."""
-    row: JSON = {**dict.fromkeys(sample["files"]), **sample["texts"]}
-    with suppress(ValueError):
-        described = json.loads(sample["texts"].get("json", "{}"))
-        row |= described if isinstance(described, dict) else {}
-    return row
+def _row(shard: Path, sample: ShardSample) -> JSON:
+    """All that a sample says: its texts by their suffixes, the content of its JSON, and None for each of its files.
+
+    Raises:
+        InputError: If a text is no UTF-8, or the JSON is none.
+    """
+    names = {suffix: f"{shard}/{sample['key']}.{suffix}" for suffix in sample["texts"]}
+    texts = {
+        suffix: decode_text(text.encode("utf-8", "surrogateescape"), names[suffix])
+        for suffix, text in sample["texts"].items()
+    }
+    try:
+        described = json.loads(texts.get("json") or "{}")
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{names['json']} is not JSON ({one_line(error)}); correct it") from None
+    return {**dict.fromkeys(sample["files"]), **texts, **(described if isinstance(described, dict) else {})}
 
 
 def _value(shard: Path, sample: ShardSample, row: JSON, known: str, options: DataOptions) -> object:
@@ -181,7 +191,7 @@ def _scan(shard: Path, length: int) -> tuple[list[ShardSample], str | None]:
                 if suffix in TEXT_SUFFIXES and member.size <= MAX_TEXT_BYTES:
                     stream = archive.extractfile(member)
                     assert stream is not None
-                    sample["texts"][suffix] = stream.read().decode("utf-8", "replace")
+                    sample["texts"][suffix] = stream.read().decode("utf-8", "surrogateescape")
                 else:
                     sample["files"][suffix] = (member.offset_data, member.size)
             if archive.offset + tarfile.BLOCKSIZE > length:
