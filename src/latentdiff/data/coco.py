@@ -63,7 +63,12 @@ def read_coco(path: Path) -> Annotations:
         own = _size(item)
         if name in found.values and found.frames[name] != own:
             raise InputError(f"annotations {path}: {name} is listed twice, in two sizes; leave one out")
-        names[id_text(item["id"])] = name
+        known = names.setdefault(id_text(item["id"]), name)
+        if known != name:
+            raise InputError(
+                f"annotations {path}: {known} and {name} have the id {item['id']!r}, so that it isn't clear which of "
+                "them annotations are of; number the images anew"
+            )
         found.values[name], found.frames[name] = [], own
     if any("caption" in item for item in annotations):
         _add_captions(path, found, names, annotations)
@@ -88,7 +93,15 @@ def _add_captions(path: Path, found: Annotations, names: Mapping[str, str], anno
 def _add_objects(
     path: Path, found: Annotations, names: Mapping[str, str], annotations: Iterable[JSON], categories: Iterable[JSON]
 ) -> None:
-    classes = {id_text(item["id"]): item.get("name") for item in categories}
+    classes: dict[str, object] = {}
+    for item in categories:
+        known = classes.setdefault(id_text(item["id"]), item.get("name"))
+        if known != item.get("name"):
+            raise InputError(
+                f"annotations {path}: the categories {known!r} and {item.get('name')!r} have the id {item['id']!r}; "
+                "number the categories anew"
+            )
+    largest = 0.0
     for item in annotations:
         annotation, image = f"annotation {item.get('id')}", names.get(id_text(item.get("image_id")))
         if image is None:
@@ -105,12 +118,18 @@ def _add_objects(
             )
         box = _box(path, item, f"{annotation} of {image}")
         size = found.frames[image]
+        largest = max(largest, *(box or ()), 0.0)
         if box is not None and size is not None:
             box = clip_pixels(box, size)
         if box is None:
             found.leave_out("empty", f"{annotation} of {image}")
         else:
             found.values[image].append({"class": label, "box": box})
+    if 0 < largest <= 1:
+        raise InputError(
+            f"annotations {path}: no box reaches beyond 1, so they seem to be relative to their images; COCO's are in "
+            "pixels, multiply them by width and height"
+        )
 
 
 def _size(item: JSON) -> Size | None:

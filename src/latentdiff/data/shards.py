@@ -18,7 +18,7 @@ from latentdiff.data.metadata import METADATA, size_in
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Records, check_columns
 from latentdiff.data.texts import decode_text
-from latentdiff.data.walk import is_hidden
+from latentdiff.data.walk import is_hidden, walk
 from latentdiff.errors import InputError, one_line
 from latentdiff.io.files import atomic_file
 from latentdiff.io.stored import IMAGE_SUFFIXES, TarMember
@@ -74,9 +74,27 @@ def is_shards(path: Path) -> bool:
     return path.suffix == ".tar"
 
 
+def _refuse_images_beside(folder: Path) -> None:
+    """InputError if a folder of shards has images, too, so that it isn't clear which are meant."""
+    images = walk(folder).images
+    if images:
+        raise InputError(
+            f"{folder} has shards and images, such as {images[0]}; for the shards give {folder / '*.tar'} as "
+            "train_data_dir, for the images move the .tar files elsewhere"
+        )
+
+
 def _shards_in(folder: Path, pattern: str) -> list[Path]:
     """The shards of a folder, without hidden files such as `._0.tar`, which macOS writes beside others."""
     return sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
+
+
+def _shards_of(source: Path) -> list[Path]:
+    """The shards that a folder, a file or a pattern means."""
+    if source.is_dir():
+        _refuse_images_beside(source)
+        return _shards_in(source, "*.tar")
+    return [source] if source.is_file() else _shards_in(source.parent, source.name)
 
 
 def read_shards(options: DataOptions) -> Records:
@@ -86,7 +104,7 @@ def read_shards(options: DataOptions) -> Records:
         InputError: If there are none, a shard is no tar file, or something is known of some samples only.
     """
     root = Path(str(options.train_data_dir))
-    shards = _shards_in(root, "*.tar") if root.is_dir() else _shards_in(root.parent, root.name)
+    shards = _shards_of(root)
     if not shards:
         raise InputError(f"{root} matches no tar file; give a folder of them, or a pattern such as shards/train-*.tar")
     records = Records(root, [], {name: [] for name in KNOWN}, watched=shards)
