@@ -12,7 +12,7 @@ from latentdiff.data.records import Size
 from latentdiff.data.texts import read_text_file
 from latentdiff.errors import InputError
 from latentdiff.io.boxes import clip
-from latentdiff.io.coco import box_in, id_text, is_crowd
+from latentdiff.io.coco import box_in, category_names, check_in_pixels, id_text, is_crowd
 from latentdiff.types import JSON
 
 
@@ -70,38 +70,33 @@ def read_coco(path: Path) -> Annotations:
                 "them annotations are of; number the images anew"
             )
         found.values[name], found.frames[name] = [], own
-    if any("caption" in item for item in annotations):
-        _add_captions(path, found, names, annotations)
-        found.frames = {}
-    else:
-        found.column, found.boxes = "objects", ("xywh", True)
-        _add_objects(path, found, names, annotations, content.get("categories") or [])
+    try:
+        if any("caption" in item for item in annotations):
+            _add_captions(found, names, annotations)
+            found.frames = {}
+        else:
+            found.column, found.boxes = "objects", ("xywh", True)
+            _add_objects(found, names, annotations, content.get("categories") or [])
+    except InputError as error:
+        raise InputError(f"annotations {path}: {error}") from None
     return found
 
 
-def _add_captions(path: Path, found: Annotations, names: Mapping[str, str], annotations: Iterable[JSON]) -> None:
+def _add_captions(found: Annotations, names: Mapping[str, str], annotations: Iterable[JSON]) -> None:
     for item in annotations:
         image, caption = names.get(id_text(item.get("image_id"))), item.get("caption")
         if image is None:
             found.leave_out("of images that the file does not list", f"annotation {item.get('id')}")
         elif not isinstance(caption, str):
-            raise InputError(f"annotations {path}: a caption of {image} is {caption!r}; give a text, or drop it")
+            raise InputError(f"a caption of {image} is {caption!r}; give a text, or drop it")
         elif caption.strip():
             found.values[image].append(" ".join(caption.split()))
 
 
 def _add_objects(
-    path: Path, found: Annotations, names: Mapping[str, str], annotations: Iterable[JSON], categories: Iterable[JSON]
+    found: Annotations, names: Mapping[str, str], annotations: Iterable[JSON], categories: Iterable[JSON]
 ) -> None:
-    classes: dict[str, object] = {}
-    for item in categories:
-        known = classes.setdefault(id_text(item["id"]), item.get("name"))
-        if known != item.get("name"):
-            raise InputError(
-                f"annotations {path}: the categories {known!r} and {item.get('name')!r} have the id {item['id']!r}; "
-                "number the categories anew"
-            )
-    largest = 0.0
+    classes, boxes = category_names(categories), list[list[float]]()
     for item in annotations:
         annotation, image = f"annotation {item.get('id')}", names.get(id_text(item.get("image_id")))
         if image is None:
@@ -113,23 +108,18 @@ def _add_objects(
         label = classes.get(id_text(category))
         if not isinstance(label, str) or not label.strip():
             raise InputError(
-                f"annotations {path}: {annotation} of {image} is of the category {category!r}, which has no name; "
-                "name it in categories"
+                f"{annotation} of {image} is of the category {category!r}, which has no name; name it in categories"
             )
-        box = _box(path, item, f"{annotation} of {image}")
+        box = _box(item, f"{annotation} of {image}")
         size = found.frames[image]
-        largest = max(largest, *(box or ()), 0.0)
+        boxes.append(box or [])
         if box is not None and size is not None:
             box = clip_pixels(box, size)
         if box is None:
             found.leave_out("empty", f"{annotation} of {image}")
         else:
             found.values[image].append({"class": label, "box": box})
-    if 0 < largest <= 1:
-        raise InputError(
-            f"annotations {path}: no box reaches beyond 1, so they seem to be relative to their images; COCO's are in "
-            "pixels, multiply them by width and height"
-        )
+    check_in_pixels(boxes)
 
 
 def _size(item: JSON) -> Size | None:
@@ -143,14 +133,12 @@ def _size(item: JSON) -> Size | None:
     )
 
 
-def _box(path: Path, item: JSON, name: str) -> list[float] | None:
+def _box(item: JSON, name: str) -> list[float] | None:
     """The box of an object; None if it is empty, an InputError that has `name` if it is none."""
     try:
         return box_in(item)
     except (TypeError, ValueError):
-        raise InputError(
-            f"annotations {path}: {name} has the bbox {item.get('bbox')!r}; give four numbers (x, y, width, height)"
-        ) from None
+        raise InputError(f"{name} has the bbox {item.get('bbox')!r}; give four numbers (x, y, width, height)") from None
 
 
 def clip_pixels(box: Sequence[float], size: Size) -> list[float] | None:

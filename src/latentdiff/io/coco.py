@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
+from latentdiff.errors import InputError
 from latentdiff.types import JSON
 
 
 def id_text(value: object) -> str:
     """An id as a text, alike for 1, 1.0 and "1"."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def category_names(categories: Iterable[JSON]) -> dict[str, object]:
+    """The names of categories by their ids as texts.
+
+    Raises:
+        InputError: If two names have one id, as where two files were put together.
+    """
+    names: dict[str, object] = {}
+    for item in categories:
+        name = item.get("name")
+        known = names.setdefault(id_text(item["id"]), name)
+        if known != name:
+            raise InputError(
+                f"the categories {known!r} and {name!r} have the id {item['id']!r}; number the categories anew"
+            )
+    return names
+
+
+def check_in_pixels(boxes: Iterable[Sequence[float]]) -> None:
+    """InputError if no number in boxes, those of one file, is above 1, so that they seem to be relative."""
+    if 0 < max((number for box in boxes for number in box), default=0) <= 1:
+        raise InputError(
+            "no box reaches beyond 1, so they seem to be relative to their images; COCO's are in pixels, multiply them "
+            "by width and height"
+        )
 
 
 def is_crowd(annotation: JSON) -> bool:

@@ -107,7 +107,13 @@ def labels_of(images: Images, class_names: list[str] | None, num_classes: int) -
                 f"{images.root} has a class called {images.class_names[other]!r}, which is number {other} of its "
                 "names, and this model has numbers alone; give 'label' as the model's numbers in metadata.jsonl"
             )
-    numbers = {label: class_number(label, num_classes, class_names) for label in dict.fromkeys(given)}
+    numbers: dict[int | str, int] = {}
+    for place, label in enumerate(given):
+        if label not in numbers:
+            try:
+                numbers[label] = class_number(label, num_classes, class_names)
+            except InputError as error:
+                raise InputError(f"{images.root}, {images.records.name_of(place)}: {error}") from None
     return torch.tensor([numbers[label] for label in given])
 
 
