@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
@@ -18,6 +19,11 @@ INTEGER = re.compile(r"[-+]?\d{1,18}(\.0*)?")
 def is_number(name: str) -> bool:
     """Whether a name is a number, such as "0" or "007"."""
     return name.isascii() and name.isdecimal()
+
+
+def plain_name(name: str) -> str:
+    """A name without blanks around it, and with accents in one form: macOS has another in the names of folders."""
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def integer_in(text: str) -> int | None:
@@ -70,7 +76,9 @@ def class_number(label: object, num_classes: int, class_names: Sequence[str] | N
     if isinstance(label, str):
         if class_names is None:
             raise InputError(f"class {label!r} is given, but this model has no class names; give {allowed}")
-        numbers = [number for number, name in enumerate(class_names) if name == label]
+        numbers = [number for number, name in enumerate(class_names) if name == label] or [
+            number for number, name in enumerate(class_names) if plain_name(name) == plain_name(label)
+        ]
         if not numbers:
             raise InputError(f"unknown class {label!r}; {nearest(label, class_names)}")
         if len(numbers) > 1:

@@ -118,6 +118,22 @@ def test_blanks_after_commas_in_csv(folder):
     assert images.captions == ["a pear, red", "a quince"] and images.labels == [1, 0]
 
 
+@pytest.mark.parametrize("content", ["", "file_name,text\n"])
+def test_metadata_without_a_line_is_called_that(folder, content):
+    (folder / "metadata.csv").write_text(content)
+    with pytest.raises(InputError, match=r"metadata\.csv names no image; add lines, or take it away"):
+        read(folder)
+
+
+def test_a_column_of_images_of_another_name_is_asked_for(folder):
+    write_csv(folder, "image,text", "a.png,a pear")
+    with pytest.raises(
+        InputError, match=r"line 2 has no 'file_name'; give the column as data\.image_column, known: image, text"
+    ):
+        read(folder)
+    assert read(folder, image_column="image").captions == ["a pear"]
+
+
 def test_two_columns_of_one_name_in_csv_are_refused(folder):
     write_csv(folder, "file_name,text,text", "a.png,a pear,a fruit", "b/1.png,a quince,a fruit")
     with pytest.raises(InputError, match=r"metadata\.csv has two columns 'text'; give each its own name"):
@@ -152,7 +168,10 @@ def test_lists_in_csv(folder, text):
         ("file_name;text\na.png;x\n", "has the header 'file_name;text'; separate the columns by commas"),
         ("file_name,text\na.png,x,y\n", "line 2 has not 2 fields as its header"),
         ("file_name,text\na.png\n", "line 2 has not 2 fields"),
-        ("name,text\na.png,x\n", "line 2 has no path as 'file_name'"),
+        (
+            "name,text\na.png,x\n",
+            "line 2 has no 'file_name'; give .* as data.image_column, did you mean .name.\?",
+        ),
         ('file_name,text\na.png,"x\n', "is not CSV"),
         ("file_name,text\na.png,x\nb/1.png,\n", r"1 of 2 images have no text, the first is b/1\.png"),
     ],

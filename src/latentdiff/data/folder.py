@@ -56,6 +56,8 @@ def read_folder(
         _note_others(records, images, described)
     else:
         records = _of_files(root, images, split.folders[0].count("/") + 1 if split.folders else 0)
+    if described and not records.files:
+        raise InputError(f"{described[0]} names no image; add lines, or take it away to read all images in {root}")
     if not records.files:
         raise InputError(_nothing(root, found))
     used = [*described]
@@ -115,7 +117,15 @@ def _of_files(root: Path, paths: list[Path], base: int) -> Records:
     """The records of images in a folder, with the first sub-folder as the class if all are in sub-folders."""
     parts = [_inside(path, root).split("/")[base:] for path in paths]
     classed = all(len(names) > 1 for names in parts)
-    return Records(root, paths, {"label": [first for first, *_ in parts]} if classed else {}, watched=paths)
+    records = Records(root, paths, {"label": [first for first, *_ in parts]} if classed else {}, watched=paths)
+    known: dict[Path, Path] = {}
+    twice = [(path, first) for path in paths if (first := known.setdefault(path.with_suffix(""), path)) != path]
+    if twice:
+        records.notes.append(
+            f"{len(twice)} images differ from others by their suffix alone, the first are {twice[0][1]} and "
+            f"{twice[0][0]}; if one of them is a label map or a mask, move it elsewhere"
+        )
+    return records
 
 
 def _of_rows(root: Path, rows: Sequence[tuple[Row, Path]], options: DataOptions) -> Records:

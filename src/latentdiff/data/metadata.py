@@ -46,10 +46,17 @@ class Row:
         Raises:
             InputError: If the column has no path, or there is no such file.
         """
-        name = self.values.get(column)
+        if column not in self.values:
+            option = "label_map_column" if column == "label_map" else "image_column"
+            raise InputError(
+                f"{self.file} {self.place} has no {column!r}; give the column as data.{option}, "
+                f"{nearest(column, list(self.values))}"
+            )
+        name = self.values[column]
         if not isinstance(name, str) or not name.strip():
-            given = f"has {name!r}, which is no path," if column in self.values else "has no path"
-            raise InputError(f"{self.file} {self.place} {given} as {column!r}; correct the line")
+            raise InputError(
+                f"{self.file} {self.place} has {name!r}, which is no path, as {column!r}; correct the line"
+            )
         try:
             for spelling in (name, name.replace("\\", "/")):  # as Windows writes paths
                 if (path := self.file.parent / spelling).is_file():

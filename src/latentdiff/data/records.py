@@ -14,6 +14,7 @@ from latentdiff.data.names import relative_name
 from latentdiff.data.walk import identity
 from latentdiff.errors import InputError
 from latentdiff.io.stored import Cell, Stored, TarMember
+from latentdiff.labels import plain_name
 from latentdiff.types import JSON
 
 OBJECT_KEYS = {"class": ("category", "categories", "label", "labels"), "box": ("bbox", "bboxes", "boxes")}
@@ -112,6 +113,7 @@ class Records:
         )
 
 
+MOST_CLASSES = 2**20  # a larger number is an id, for which a model would have an embedding of all numbers below
 ADVICE = {
     "text": "a text-conditional model needs a caption of each",
     "label": "give each image its class",
@@ -120,7 +122,7 @@ ADVICE = {
 }
 VALUES = {
     "text": "a caption, or a list of captions",
-    "label": "a name, or a number from 0, for all alike",
+    "label": f"a name, or a number from 0 to {MOST_CLASSES - 1}, for all alike",
     "objects": "a list of {'class': ..., 'box': ...}",
     "label_map": "an image",
 }
@@ -139,6 +141,9 @@ def check_columns(records: Records) -> Records:
             are neither all names nor all numbers from 0, or something is no such value at all (the message names the
             image).
     """
+    if "label" in records.columns:
+        labels = records.columns["label"]
+        records.columns["label"] = [plain_name(label) if isinstance(label, str) else label for label in labels]
     if "objects" in records.columns:
         records.columns["objects"] = list(map(as_objects, records.columns["objects"]))
     for name, column in list(records.columns.items()):
@@ -178,7 +183,7 @@ def _is_caption(value: object) -> bool:
 
 
 def _is_label(value: object) -> bool:
-    return type(value) is str or (type(value) is int and value >= 0)
+    return type(value) is str or (type(value) is int and 0 <= value < MOST_CLASSES)
 
 
 def as_objects(value: object) -> object:
