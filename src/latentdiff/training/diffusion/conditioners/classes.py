@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from diffusers.configuration_utils import FrozenDict
@@ -90,7 +90,7 @@ def labels_of(images: Images, class_names: list[str] | None, num_classes: int) -
     Raises:
         InputError: If the images have no classes, or some that the model doesn't know.
     """
-    given: list[int] | list[str] = labels_known(images)
+    given: Sequence[int | str] = labels_known(images)
     if images.class_names is not None and class_names is not None:
         given = [images.class_names[label] for label in labels_known(images)]
     if images.class_names is not None and class_names is None:
