@@ -82,7 +82,18 @@ def resolve_label(pipe: DiffusionPipeline, label: GivenLabel) -> Label:
             f"class {text!r} is given, but no class has this name, and class number {text} is called {called!r}; "
             "give the name of the class"
         )
+    other = next((name for place, name in enumerate(names) if place != number and _number_in(name) == number), None)
+    if other is not None and _number_in(called or "") != number:
+        raise InputError(
+            f"class {text!r} is given, which may be {other!r}, or class number {text}, called {called!r}; give the name"
+        )
     return number
+
+
+def _number_in(name: str) -> int | None:
+    """The number in a name such as "class 2"; None for a name without one, or with several."""
+    found = re.findall(r"\d{1,18}", name)
+    return int(found[0]) if len(found) == 1 else None
 
 
 def all_labels(pipe: DiffusionPipeline) -> list[Label]:
