@@ -118,8 +118,8 @@ def _of_files(root: Path, paths: list[Path], base: int) -> Records:
     parts = [_inside(path, root).split("/")[base:] for path in paths]
     classed = all(len(names) > 1 for names in parts)
     records = Records(root, paths, {"label": [first for first, *_ in parts]} if classed else {}, watched=paths)
-    known: dict[Path, Path] = {}
-    twice = [(path, first) for path in paths if (first := known.setdefault(path.with_suffix(""), path)) != path]
+    known: dict[str, Path] = {}
+    twice = [(p, first) for p in paths if (first := known.setdefault(os.path.splitext(str(p))[0], p)) is not p]
     if twice:
         records.notes.append(
             f"{len(twice)} images differ from others by their suffix alone, the first are {twice[0][1]} and "
