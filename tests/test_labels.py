@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from latentdiff.errors import ConfigError, InputError
-from latentdiff.labels import check_class_names, class_number
+from latentdiff.labels import check_class_names, class_number, sorted_names
 from latentdiff.registry import MAX_LISTED, nearest
 
 NAMES = ["cat", "dog", "crane", "Egyptian cat, Felis catus", "crane"]
@@ -58,3 +58,21 @@ def test_bad_class_names(names):
 def test_good_class_names():
     check_class_names(None, 3)
     check_class_names(("a", "b", "b"), 3)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["0", "2", "10"],
+        ["-1", "0", "1", "10"],
+        ["0.0", "1.0", "2.0", "10.0"],
+        ["5", "2e3", "1e4"],
+        ["\u0661", "\u0662", "\u0661\u0660"],  # Arabic digits: 1, 2, 10
+        ["01", "1", "2"],
+        ["1", "10", "2", "two"],  # a word among them: all are words
+        ["10 cats", "2 cats"],
+        ["10", "2", "nan"],
+    ],
+)
+def test_numbers_in_any_notation_are_sorted_by_value(names):
+    assert sorted_names(reversed(names)) == names

@@ -178,3 +178,17 @@ def test_a_file_that_is_larger_than_any_image_is_refused_before_it_is_read(tmp_p
         file.truncate(2**40)
     with pytest.raises(BadFileError, match="has 1099511627776 bytes; at most"):
         read_into_memory(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    "reader", ["image", "size", "mask", "label map", "recipe", "vocabulary", "an original's configuration"]
+)
+def test_a_pointer_of_git_lfs_is_called_that_by_every_reader(tmp_path, reader):
+    (tmp_path / "x.yaml").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n")
+    with pytest.raises(LatentDiffError, match=r"x\.yaml .*it is a pointer of Git LFS.* git lfs pull"):
+        READERS[reader](tmp_path / "x.yaml")
+
+
+def test_a_text_about_git_lfs_is_no_pointer(tmp_path):
+    (tmp_path / "x.txt").write_text("the version of https://git-lfs.github.com/spec/v1\n")
+    assert read_text(tmp_path / "x.txt").startswith("the version")

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import operator
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.registry import nearest
+
+# Numbers as programs write them, in the digits of any script: with a sign, a point or an exponent.
+NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d{1,3})?")
+INTEGER = re.compile(r"[-+]?\d{1,18}(\.0*)?")
 
 
 def is_number(name: str) -> bool:
@@ -14,12 +21,27 @@ def is_number(name: str) -> bool:
     return name.isascii() and name.isdecimal()
 
 
+def plain_name(name: str) -> str:
+    """A name without blanks around it, and with accents in one form: macOS has another in the names of folders."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def integer_in(text: str) -> int | None:
+    """The integer that a text is, such as "7", "-1" or, as pandas writes columns with gaps, "7.0"; None for others."""
+    return int(text.partition(".")[0]) if INTEGER.fullmatch(text) else None
+
+
+def value_of(name: str) -> Decimal | None:
+    """The number that a name is in any notation, such as "07", "-1", "2.0" or "1e3"; None for a word."""
+    return Decimal(name) if NUMBER.fullmatch(name) else None
+
+
 def sorted_names(names: Iterable[str]) -> list[str]:
     """The different names in order, by value if all are numbers: "2" comes before "10", so "2" is class 2 of 12."""
-    different = set(names)
-    if all(map(is_number, different)):
-        return sorted(different, key=lambda name: (int(name), name))
-    return sorted(different)
+    values = {name: value_of(name) for name in names}
+    if None in values.values():
+        return sorted(values)
+    return sorted(values, key=lambda name: (values[name], name))
 
 
 def check_class_names(class_names: Sequence[str] | None, count: int) -> None:
@@ -54,7 +76,9 @@ def class_number(label: object, num_classes: int, class_names: Sequence[str] | N
     if isinstance(label, str):
         if class_names is None:
             raise InputError(f"class {label!r} is given, but this model has no class names; give {allowed}")
-        numbers = [number for number, name in enumerate(class_names) if name == label]
+        numbers = [number for number, name in enumerate(class_names) if name == label] or [
+            number for number, name in enumerate(class_names) if plain_name(name) == plain_name(label)
+        ]
         if not numbers:
             raise InputError(f"unknown class {label!r}; {nearest(label, class_names)}")
         if len(numbers) > 1:

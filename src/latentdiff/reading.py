@@ -20,6 +20,7 @@ MAX_TEXT_BYTES = 2**30  # the annotations of COCO have half of that
 MAX_YAML_CHARACTERS = 2**20  # recipes and configurations have thousands
 MAX_YAML_VALUES = 100_000  # with what stands behind an alias counted wherever the alias stands
 MAX_YAML_DEPTH = 64
+LFS_POINTER = b"version https://git-lfs.github.com/spec"  # how a file begins that git has not fetched
 
 FILE_KINDS = {
     stat.S_IFDIR: "a folder",
@@ -72,14 +73,17 @@ def read_text(path: str | Path) -> str:
     """The text of a UTF-8 file, without a byte order mark.
 
     Raises:
-        OSError: As `open_file`, and if it is longer than any text that is read here.
+        OSError: As `open_file`, and if it is longer than any text that is read here, or a pointer of Git LFS.
         UnicodeDecodeError: If it is not UTF-8.
     """
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_TEXT_BYTES:
             raise OSError(errno.EFBIG, f"it has {size} bytes, and at most {MAX_TEXT_BYTES} are read", str(path))
-        return file.read().decode("utf-8-sig").replace("\r\n", "\n")
+        content = file.read()
+    if content.startswith(LFS_POINTER):
+        raise OSError(errno.EINVAL, "it is a pointer of Git LFS, fetch the file with git lfs pull", str(path))
+    return content.decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def parse_json(text: str) -> object:

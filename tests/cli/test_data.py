@@ -152,6 +152,19 @@ def test_options_are_those_of_recipes(run, data, tmp_path):
     assert report["captions"]["words"]["most"] == 1 and "does not have 7 of 8 images" in report["notes"][0]
 
 
+@pytest.mark.parametrize(
+    ("values", "message"), [({255}, "the value 255 alone"), ({0, 255}, "the values 0 and 255 alone"), ({1, 255}, None)]
+)
+def test_maps_that_would_end_a_run(run, tmp_path, values, message):
+    for folder in ("images", "maps"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images/0.png")
+    Image.fromarray(np.resize(np.array(sorted(values), np.uint8), (8, 8))).save(tmp_path / "maps/0.png")
+    code, report = check(run, tmp_path, tmp_path / "images", "--label-maps", tmp_path / "maps")
+    assert code == (message is not None) and len(report["errors"]) == code
+    assert message is None or message in report["errors"][0]
+
+
 def test_how_boxes_are_meant(run, tmp_path):
     (tmp_path / "images").mkdir()
     Image.new("RGB", (64, 64)).save(tmp_path / "images" / "1.png")

@@ -145,3 +145,27 @@ def test_each_command_makes_the_class_of_that_name(run, model, tmp_path):
     for command in (("class", "0"), ("sample", "--label", "0-1"), ("img2img", "a.png", "--label", "0")):
         code, _, err = run(*command, *options, "-o", "d.png")
         assert code == 2 and "class number 0 is called '1'" in err[-1]
+
+
+COUNTED = ["class 1", "class 2", "class 10"]  # in the order of words
+
+
+@pytest.mark.parametrize(("names", "text"), [(COUNTED, "1"), (COUNTED, "2"), (COUNTED, "0-2"), (["1.0", "2.0"], "1")])
+def test_a_number_in_the_name_of_another_class_is_refused(names, text):
+    with pytest.raises(InputError, match="give the name"):
+        meant(names, text)
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "expected"),
+    [
+        (COUNTED, "0", [0]),
+        (COUNTED, "class 2", ["class 2"]),
+        (["class 0", "class 1"], "1", [1]),
+        (["0.0", "1.0"], "1", [1]),
+        (["-1", "0", "1"], "1", ["1"]),
+        (["737-300", "A1 of 2", "cat"], "2", [2]),
+    ],
+)
+def test_a_number_that_no_other_name_has_is_a_number(names, text, expected):
+    assert meant(names, text) == expected

@@ -268,6 +268,19 @@ WRONG = {
 }
 
 
+def test_coco_annotations_that_can_be_taken_for_others_are_refused(fails, tmp_path):
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 200, "height": 100}],
+        "categories": [{"id": 2, "name": "dog"}, {"id": 2, "name": "star"}],
+        "annotations": [{"image_id": 1, "category_id": 2, "bbox": [0.1, 0.2, 0.5, 0.5]}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    fails("a.json: the categories 'dog' and 'star' have the id 2", "layout", "a.json", "--model", "x")
+    content["categories"].pop()
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    fails("a.json: no box reaches beyond 1", "layout", "a.json", "--model", "x")
+
+
 @pytest.mark.parametrize("message", WRONG)
 def test_what_is_wrong_whatever_the_model_is_one_line(fails, tmp_path, message):
     noise_image(tmp_path / "a.png")

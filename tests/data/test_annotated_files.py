@@ -334,3 +334,97 @@ def test_files_that_are_wrong_are_one_line(read, tmp_path, content, message):
     with pytest.raises(InputError, match=message) as caught:
         read(content)
     assert "\n" not in str(caught.value)
+
+
+# What can be taken for another
+
+
+def test_images_of_one_id_are_refused(read, tmp_path):
+    """Two exports that were put together without new numbers: all boxes would be those of the last image."""
+    for name in ("1.png", "2.png"):
+        picture(tmp_path / "d" / name)
+    entries = [{"id": 0, "file_name": name, "width": SIDE, "height": SIDE} for name in ("1.png", "2.png")]
+    with pytest.raises(InputError, match=r"1\.png and 2\.png have the id 0, .*; number the images anew"):
+        read(coco(entries, [{"bbox": [0, 0, 8, 8]}]))
+    assert len(read(coco([entries[0], entries[0]], [{"bbox": [0, 0, 8, 8]}])).objects[0]) == 1  # twice the same
+    entries[1]["id"] = 1
+    assert len(read(coco(entries, [{"bbox": [0, 0, 8, 8]}]))) == 2
+
+
+def test_categories_of_one_id_are_refused(read, tmp_path):
+    picture(tmp_path / "d/1.png")
+    categories = [{"id": 1, "name": "car"}, {"id": 1, "name": "bus"}]
+    with pytest.raises(InputError, match="the categories 'car' and 'bus' have the id 1; number the categories anew"):
+        read(coco(["1.png"], [{"bbox": [0, 0, 8, 8]}], categories=categories))
+    for second in ({"id": 1, "name": "car"}, {"id": 2, "name": "car"}):
+        images = read(coco(["1.png"], [{"bbox": [0, 0, 8, 8]}], categories=[categories[0], second]))
+        assert images.objects[0][0]["class"] == "car"
+
+
+@pytest.mark.parametrize("largest", [0.5, 1])
+def test_coco_boxes_that_look_relative_are_refused(read, tmp_path, largest):
+    picture(tmp_path / "d/1.png")
+    with pytest.raises(InputError, match=r"no box reaches beyond 1, .*; COCO's are in pixels"):
+        read(coco(["1.png"], [{"bbox": [0, 0.25, 0.5, largest]}]))
+    assert read(coco(["1.png"], [{"bbox": [0, 0.25, 0.5, 1]}, {"bbox": [0, 0, 2, 2]}])).objects[0]
+    assert read(coco(["1.png"], [])).objects == [[]]
+
+
+@pytest.mark.parametrize(("right", "refused"), [("16", True), ("1.6", True), ("1.2", False), ("0.5", False)])
+def test_boxes_of_open_images_in_pixels_are_refused(tmp_path, right, refused):
+    picture(tmp_path / "d/1.png")
+    (tmp_path / "a.csv").write_text(f"ImageID,LabelName,XMin,XMax,YMin,YMax\n1,car,0,{right},0,0.5\n")
+    options = DataOptions(train_data_dir=str(tmp_path / "d"), annotations=str(tmp_path / "a.csv"))
+    if refused:
+        with pytest.raises(InputError, match=rf"line 2 has a box that reaches to {right}; .* from 0 to 1"):
+            read_records(options)
+    else:
+        assert read_records(options).columns["objects"][0][0]["box"] == [0, 0, min(float(right), 1), 0.5]
+
+
+@pytest.mark.parametrize(
+    ("degrees", "box"),
+    [
+        (0, [8, 12, 16, 8]),
+        (180, [8, 12, 16, 8]),
+        (90, [12, 8, 8, 16]),
+        (-90, [12, 8, 8, 16]),
+        (45, [16 - 72**0.5, 16 - 72**0.5, 288**0.5, 288**0.5]),  # (16 + 8) / 2 ** 0.5 each way
+        (None, [8, 12, 16, 8]),
+    ],
+)
+def test_a_box_that_cvat_turned_is_the_box_around_it(read, tmp_path, degrees, box):
+    picture(tmp_path / "d/1.png")
+    images = read(coco(["1.png"], [{"bbox": [8, 12, 16, 8], "attributes": {"rotation": degrees}}]))
+    assert images.objects[0][0]["box"] == pytest.approx(box, abs=1e-3)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", range(4))
+def test_boxes_that_are_not_finite_are_refused(read, tmp_path, place, number):
+    picture(tmp_path / "d/1.png")
+    box = [0, 0, 8, 8]
+    box[place] = number
+    with pytest.raises(InputError, match=r"annotation 0 of 1\.png has the bbox .*; give four numbers"):
+        read(coco(["1.png"], [{"bbox": box}]))
+
+
+def test_two_files_of_objects_are_refused(read, tmp_path):
+    """The second would take the place of the first; one of captions beside one of objects is what COCO has."""
+    picture(tmp_path / "d/1.png")
+    paths = [str(tmp_path / name) for name in ("b.json", "c.json")]
+    (tmp_path / "b.json").write_text(json.dumps(coco(["1.png"], [{"bbox": [0, 0, 8, 8]}])))
+    with pytest.raises(InputError, match=r"a\.json and .*b\.json both have objects; make them one file"):
+        read(coco(["1.png"], [{"bbox": [8, 8, 8, 8]}]), annotations=[str(tmp_path / "a.json"), paths[0]])
+    captions = {"images": coco(["1.png"], [])["images"], "annotations": [{"id": 0, "image_id": 0, "caption": "a car"}]}
+    (tmp_path / "c.json").write_text(json.dumps(captions))
+    images = read("", annotations=paths)
+    assert images.captions == [["a car"]] and len(images.objects[0]) == 1 and not images.records.notes
+
+
+def test_captions_beside_images_give_way_to_annotations_and_that_is_said(read, tmp_path):
+    picture(tmp_path / "d/1.png")
+    (tmp_path / "d/1.txt").write_text("a bus")
+    content = {"images": coco(["1.png"], [])["images"], "annotations": [{"id": 0, "image_id": 0, "caption": "a car"}]}
+    images = read(content)
+    assert images.captions == [["a car"]] and "has captions of its own, left out" in images.records.notes[0]

@@ -85,6 +85,17 @@ def test_two_named_classes_and_maps_of_0_and_255(tmp_path):
     LabelMaps(folder_of(tmp_path, MASK // 255), 2, None)
 
 
+def test_maps_in_which_no_pixel_has_a_class(tmp_path):
+    nothing = np.full_like(MASK, 255)
+    with pytest.raises(InputError, match="have the value 255 alone, which stands for pixels of no class"):
+        LabelMaps(folder_of(tmp_path, nothing), 3, None)
+    with pytest.raises(InputError, match="have the value 255 alone"):
+        count_classes([save(nothing, tmp_path / "m.png")])
+    nothing[0, 0] = 1
+    assert count_classes([save(nothing, tmp_path / "m.png")]) == 2
+    LabelMaps(folder_of(tmp_path, nothing), 3, None)
+
+
 def test_a_photograph_is_no_label_map(path, tmp_path):
     noise = np.random.default_rng(0).integers(0, 250, (64, 64)).astype(np.uint8)
     with pytest.raises(InputError, match=r"m\.png has 250 different values, and most pixels differ"):

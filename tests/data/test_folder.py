@@ -9,6 +9,7 @@ from latentdiff import InputError
 from latentdiff.data.folder import read_folder
 from latentdiff.data.images import ImageFolder
 from latentdiff.data.options import DataOptions
+from latentdiff.labels import class_number
 
 NAMES = ("b/2.png", "a/1.png", "a/c/3.png")
 
@@ -91,7 +92,7 @@ def test_metadata_with_names_numbers_and_captions(folder):
         (rows(label=[0, -1, 1]), "line 2: the label is -1"),
         ([*rows(label=[0, 1, 1])[:2], {"file_name": NAMES[2]}], "'label' is in 2 of 3 lines, not in that of a/c/3.png"),
         ([{"file_name": NAMES[0]}, *rows(text=["x", "y", "z"])], "'text' is in 3 of 4 lines, not in that of b/2.png"),
-        ([{"text": "x"}], "line 1 has no path as 'file_name'"),
+        ([{"text": "x"}], "line 1 has no 'file_name'; give the column as data.image_column, known: text"),
         ([{"file_name": "absent.png"}], "names absent.png, which does not exist"),
     ],
 )
@@ -99,3 +100,46 @@ def test_lines_that_do_not_fit_are_named(folder, lines, message):
     describe(folder, lines)
     with pytest.raises(InputError, match=message):
         ImageFolder(folder, 8)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["caf\u00e9", "cafe\u0301"], ["caf\u00e9"]),  # of Linux, and of macOS
+        (["cat", "cat "], ["cat"]),
+        (["Cat", "cat"], ["Cat", "cat"]),
+        (["cafe", "caf\u00e9"], ["cafe", "caf\u00e9"]),
+    ],
+)
+def test_names_of_classes_that_look_alike_are_one_class(tmp_path, names, expected):
+    for name in names:
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    images = ImageFolder(tmp_path, 8)
+    assert images.class_names == expected and len(images) == 2
+    assert class_number(names[1], len(expected), images.class_names) == len(expected) - 1
+
+
+def test_numbers_of_classes_end_before_ids_begin(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    for label, message in (
+        (2**20 - 1, None),
+        (2**20, "1048576; give a name, or a number from 0 to 1048575"),
+        (10**20, ""),
+    ):
+        (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "label": label}))
+        if message is None:
+            assert ImageFolder(tmp_path, 8).labels == [label]
+        else:
+            with pytest.raises(InputError, match=rf"the label of 0\.png is .*{message}"):
+                ImageFolder(tmp_path, 8)
+
+
+@pytest.mark.parametrize(("others", "said"), [(["0.png"], True), (["1.png"], False), (["a/0.png"], False)])
+def test_images_that_differ_by_their_suffix_alone_are_said(tmp_path, others, said):
+    """Label maps and masks beside their images would be trained on."""
+    for name in ("0.jpg", *others):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    notes = ImageFolder(tmp_path, 8).records.notes
+    assert len(notes) == said and all("1 images differ from others by their suffix alone" in note for note in notes)

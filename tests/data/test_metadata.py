@@ -75,6 +75,86 @@ def test_names_of_classes_in_csv_stay_names(folder):
     assert read(folder).class_names == ["10", "x2"]
 
 
+def write_csv(folder, *lines):
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(("texts", "labels"), [("2 0", [2, 0]), ("2.0 0.0", [2, 0]), ("+2 00", [2, 0])])
+def test_numbers_of_classes_in_csv_in_every_notation(folder, texts, labels):
+    """pandas writes a column with gaps as floats."""
+    first, second = texts.split()
+    write_csv(folder, "file_name,label", f"a.png,{first}", f"b/1.png,{second}")
+    images = read(folder)
+    assert images.labels == labels and images.class_names is None
+
+
+def test_a_negative_class_in_csv_is_refused_as_elsewhere(folder):
+    write_csv(folder, "file_name,label", "a.png,-1", "b/1.png,0")
+    with pytest.raises(InputError, match="line 2: the label is -1; give a name, or a number from 0"):
+        read(folder)
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e3", "two", "9" * 5000])
+def test_what_is_no_whole_number_in_csv_is_a_name(folder, text):
+    write_csv(folder, "file_name,label", f"a.png,{text}", "b/1.png,0")
+    assert set(read(folder).class_names) == {text, "0"}
+
+
+@pytest.mark.parametrize("text", ["nan", "#N/A", "<NA>"])
+def test_a_class_that_is_missing_in_csv_is_no_class(folder, text):
+    write_csv(folder, "file_name,label", f"a.png,{text}", "b/1.png,pear")
+    with pytest.raises(InputError, match=r"1 of 2 images have no label, the first is a\.png"):
+        read(folder)
+
+
+def test_a_class_may_be_called_none(folder):
+    write_csv(folder, "file_name,label", "a.png,None", "b/1.png,scratch")
+    assert read(folder).class_names == ["None", "scratch"]
+
+
+def test_blanks_after_commas_in_csv(folder):
+    write_csv(folder, "file_name, text, label", 'a.png, "a pear, red", 1', "b/1.png, a quince, 0")
+    images = read(folder)
+    assert images.captions == ["a pear, red", "a quince"] and images.labels == [1, 0]
+
+
+@pytest.mark.parametrize("content", ["", "file_name,text\n"])
+def test_metadata_without_a_line_is_called_that(folder, content):
+    (folder / "metadata.csv").write_text(content)
+    with pytest.raises(InputError, match=r"metadata\.csv names no image; add lines, or take it away"):
+        read(folder)
+
+
+def test_a_column_of_images_of_another_name_is_asked_for(folder):
+    write_csv(folder, "image,text", "a.png,a pear")
+    with pytest.raises(
+        InputError, match=r"line 2 has no 'file_name'; give the column as data\.image_column, known: image, text"
+    ):
+        read(folder)
+    assert read(folder, image_column="image").captions == ["a pear"]
+
+
+def test_two_columns_of_one_name_in_csv_are_refused(folder):
+    write_csv(folder, "file_name,text,text", "a.png,a pear,a fruit", "b/1.png,a quince,a fruit")
+    with pytest.raises(InputError, match=r"metadata\.csv has two columns 'text'; give each its own name"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "captions"),
+    [
+        ("\"['a pear'\n 'a fruit']\"", ["a pear", "a fruit"]),
+        ('"[\'a pear\' ""it\'s red""]"', ["a pear", "it's red"]),
+        ("\"['a pear', 'a fruit']\"", ["a pear", "a fruit"]),
+        ("[a pear]", "[a pear]"),
+        ("\"['a pear' 'a\"", "['a pear' 'a"),
+    ],
+)
+def test_lists_in_csv_as_numpy_writes_them(folder, text, captions):
+    write_csv(folder, "file_name,text", f"a.png,{text}", "b/1.png,a quince")
+    assert read(folder).captions == [captions, "a quince"]
+
+
 @pytest.mark.parametrize("text", ["['a pear', 'a fruit']", '["a pear", "a fruit"]'])
 def test_lists_in_csv(folder, text):
     """As pandas writes them, and as JSON."""
@@ -88,7 +168,10 @@ def test_lists_in_csv(folder, text):
         ("file_name;text\na.png;x\n", "has the header 'file_name;text'; separate the columns by commas"),
         ("file_name,text\na.png,x,y\n", "line 2 has not 2 fields as its header"),
         ("file_name,text\na.png\n", "line 2 has not 2 fields"),
-        ("name,text\na.png,x\n", "line 2 has no path as 'file_name'"),
+        (
+            "name,text\na.png,x\n",
+            "line 2 has no 'file_name'; give .* as data.image_column, did you mean .name.\?",
+        ),
         ('file_name,text\na.png,"x\n', "is not CSV"),
         ("file_name,text\na.png,x\nb/1.png,\n", r"1 of 2 images have no text, the first is b/1\.png"),
     ],

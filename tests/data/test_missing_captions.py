@@ -13,8 +13,19 @@ from latentdiff import InputError
 from latentdiff.data.images import Images, read_records
 from latentdiff.data.options import DataOptions
 
-MISSING = [None, float("nan"), "", " \n", "nan", "None", "null", "<NA>", []]
-WRONG = [["a pear", None], ["a pear", " "], ["a pear", 3], {"en": "a pear"}, True, 3, 2.5, [["a pear"]], ["nan"]]
+MISSING = [None, float("nan"), "", " \n", "nan", "None", "null", "<NA>", "N/A", "#N/A", "\u200b", "\ufeff", []]
+WRONG = [
+    ["a pear", None],
+    ["a pear", " "],
+    ["a pear", 3],
+    {"en": "a pear"},
+    True,
+    3,
+    2.5,
+    [["a pear"]],
+    ["nan"],
+    "a\0 \0p\0",  # UTF-16 without a mark, read as UTF-8
+]
 
 
 def read(folder, **options):
@@ -171,3 +182,66 @@ def test_captions_that_are_no_utf8(tmp_path):
     (tmp_path / "1.txt").write_bytes("ein Apfel".encode("utf-16"))
     with pytest.raises(InputError, match=r"1\.txt is not UTF-8 .*; save it as UTF-8"):
         read(tmp_path)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+NO_TEXTS = {
+    "a pointer": (POINTER, "is a pointer of Git LFS, in place of the file itself; fetch the file with git lfs pull"),
+    "Latin-1": ("caf\u00e9".encode("latin-1"), "is not UTF-8"),
+    "UTF-16": ("a pear".encode("utf-16"), "is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", NO_TEXTS)
+def test_texts_that_are_none_name_their_file_in_every_source(tmp_path, name):
+    content, message = NO_TEXTS[name]
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "0.png").write_bytes(png())
+    for file in ("0.txt", "metadata.jsonl", "metadata.csv"):
+        (tmp_path / "d" / file).write_bytes(content)
+        with pytest.raises(InputError, match=f"{file} {message}"):
+            read(tmp_path / "d")
+        (tmp_path / "d" / file).unlink()
+    for file in ("a.json", "a.csv"):
+        (tmp_path / file).write_bytes(content)
+        with pytest.raises(InputError, match=f"{file} {message}"):
+            read(tmp_path / "d", annotations=str(tmp_path / file))
+
+
+def shard(folder, **members):
+    """A shard of an image and the members that are given by their suffixes."""
+    folder.mkdir(exist_ok=True)
+    with tarfile.open(folder / "0.tar", "w") as archive:
+        for suffix, content in {"png": png(), **members}.items():
+            member = tarfile.TarInfo(f"0.{suffix}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return folder
+
+
+@pytest.mark.parametrize("suffix", ["txt", "json"])
+@pytest.mark.parametrize("name", NO_TEXTS)
+def test_texts_that_are_none_name_their_member_of_a_shard(tmp_path, suffix, name):
+    content, message = NO_TEXTS[name]
+    with pytest.raises(InputError, match=rf"0\.tar/0\.{suffix} {message}"):
+        read(shard(tmp_path / "d", **{suffix: content}))
+
+
+@pytest.mark.parametrize("content", [b"{'text': 'a pear'}", b'{"text": "a pear",}', b'{"text": "a'])
+def test_json_in_shards_that_is_none_is_refused(tmp_path, content):
+    with pytest.raises(InputError, match=r"0\.tar/0\.json is not JSON .*; correct it"):
+        read(shard(tmp_path / "d", json=content))
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_mark_at_the_start_is_no_part_of_a_caption_in_a_shard(tmp_path, mark):
+    assert read(shard(tmp_path / "a", txt=mark + b"a pear\r\n")).captions == ["a pear"]
+    assert read(shard(tmp_path / "b", json=mark + b'{"text": "a pear"}')).captions == ["a pear"]
+
+
+@pytest.mark.parametrize("suffix", ["txt", "TXT", "Txt"])
+def test_captions_beside_the_images_in_any_case(tmp_path, suffix):
+    (tmp_path / "0.png").write_bytes(png())
+    (tmp_path / f"0.{suffix}").write_text("a pear")
+    images = read(tmp_path)
+    assert images.captions == ["a pear"] and not images.records.ignored

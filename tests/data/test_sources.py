@@ -7,6 +7,7 @@ import tarfile
 
 import datasets
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -122,6 +123,40 @@ def test_shards_are_indexed_once(shards, monkeypatch):
     os.utime(shards / "train-0.tar", ns=(1, 1))
     again = open_data(train_data_dir=str(shards))
     assert again.captions[0] == "another" and again.fingerprint() != before
+
+
+def test_what_img2dataset_writes_beside_shards_is_no_data_set(shards):
+    for i in range(2):
+        pandas.DataFrame({"url": ["u"], "key": ["0"]}).to_parquet(shards / f"train-{i}.parquet")
+        (shards / f"train-{i}_stats.json").write_text("{}")
+    assert_is_the_data(open_data(train_data_dir=str(shards)))
+
+
+def test_what_img2dataset_writes_beside_folders_is_no_data_set(tmp_path):
+    write_folder(tmp_path / "00000")
+    pandas.DataFrame({"url": ["u"], "key": ["0"]}).to_parquet(tmp_path / "00000.parquet")
+    assert len(open_data(train_data_dir=str(tmp_path))) == COUNT
+
+
+def test_a_table_of_captions_beside_images_is_told_its_name(tmp_path):
+    write_folder(tmp_path / "d")
+    pandas.DataFrame({"file_name": ["0.png"], "text": ["a"]}).to_parquet(tmp_path / "d" / "captions.parquet")
+    with pytest.raises(InputError, match=r"no column 'image'; .*; beside images, call it metadata\.parquet"):
+        open_data(train_data_dir=str(tmp_path / "d"))
+
+
+@pytest.mark.parametrize("name", ["0.png", "cat/0.png"])
+def test_shards_and_images_in_one_folder_are_refused(shards, name):
+    (shards / name).parent.mkdir(exist_ok=True)
+    (shards / name).write_bytes(png(picture(0)))
+    with pytest.raises(InputError, match=rf"has shards and images, such as .*{name}; for the shards give .*\*\.tar"):
+        open_data(train_data_dir=str(shards))
+    assert_is_the_data(open_data(train_data_dir=str(shards / "*.tar")))
+
+
+def test_a_shard_whose_name_reads_as_a_pattern(shards):
+    (shards / "train-0.tar").rename(shards / "a[1].tar")
+    assert len(open_data(train_data_dir=str(shards / "a[1].tar"))) == 3
 
 
 def test_damaged_shards_end_early(shards):

@@ -113,6 +113,27 @@ def test_splits_with_a_year(tmp_path):
     assert images.class_names == ["bullet_train", "test_tube"]
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("trainA", "testA"),  # of CycleGAN
+        ("train_images", "test_images"),  # of Kaggle
+        ("training_set", "test_set"),
+        ("images_train", "images_val"),
+        ("trainset", "testset"),
+    ],
+)
+def test_splits_whose_names_say_more(tmp_path, train, test):
+    images = read(fill(tmp_path, f"{train}/cat/0.png", f"{test}/cat/1.png"))
+    assert names(images) == [f"{train}/cat/0.png"] and images.class_names == ["cat"]
+    assert f"other splits, which are left out: {test}" in images.records.notes[0]
+
+
+@pytest.mark.parametrize("classes", [("trainer", "tester"), ("trains", "vals"), ("steam_train", "toy_train")])
+def test_classes_whose_names_only_begin_or_end_so(tmp_path, classes):
+    assert read(fill(tmp_path, *(f"{name}/0.png" for name in classes))).class_names == sorted(classes)
+
+
 def test_one_folder_of_images_is_no_split(tmp_path):
     images = read(fill(tmp_path, "images/cat/0.png", "images/dog/0.png"))
     assert images.class_names == ["images"] and len(images) == 2

@@ -41,6 +41,12 @@ def folder(tmp_path):
         ".thumbs/0.png",
         "cat/@eaDir/0.png",  # of Synology
         ".git/cat/0.png",
+        "#recycle/0.png",  # what was deleted, of Synology, QNAP, Windows, NetApp, Linux
+        "@Recycle/0.png",
+        "$Recycle.Bin/0.png",
+        "$RECYCLE.BIN/0.png",
+        "~snapshot/cat/0.png",
+        "lost+found/0.png",
     ],
 )
 def test_hidden_files_are_no_images_and_hidden_folders_no_classes(folder, hidden):
@@ -48,6 +54,12 @@ def test_hidden_files_are_no_images_and_hidden_folders_no_classes(folder, hidden
     images = ImageFolder(folder, 8)
     assert len(images) == 2 and images.class_names == ["cat", "dog"]
     assert "1 are hidden, the first is" in images.records.ignored[0] and images.records.notes == []
+
+
+@pytest.mark.parametrize("name", ["recycle", "#1", "snapshot"])
+def test_folders_with_names_like_those_of_systems_are_classes(folder, name):
+    picture(folder / name / "0.png")
+    assert set(ImageFolder(folder, 8).class_names) == {"cat", "dog", name}
 
 
 def test_the_folder_itself_may_be_hidden(tmp_path):

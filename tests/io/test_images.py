@@ -254,3 +254,26 @@ def test_texts_do_not_hide_damage(tmp_path):
     fails(path)
     path = png_with(tmp_path / "b.png", Image.new("F", (2, 2)).convert("L"), *LONG_CHUNKS["packed text"])
     assert pixels(path).shape == (2, 2, 3)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (POINTER, "a pointer of Git LFS, in place of the file itself; fetch the file with git lfs pull"),
+        (b"\0\0\0\x18ftypheic" + bytes(99), "a HEIC or AVIF image"),
+        (b"8BPS" + bytes(99), "a Photoshop image"),
+        (b"<!DOCTYPE html><html>", "a web page, such as a login or an error; fetch the file again"),
+    ],
+)
+def test_other_files_in_place_of_images_are_called_what_they_are(tmp_path, content, what):
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert f"; it is {what}" in fails(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("content", [b"", bytes(99), b"\x89PNG\r\n\x1a\n"])
+def test_what_is_unknown_or_damaged_is_called_nothing_else(tmp_path, content):
+    (tmp_path / "x.png").write_bytes(content)
+    assert "; it is" not in fails(tmp_path / "x.png")

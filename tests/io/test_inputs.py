@@ -45,12 +45,12 @@ def test_floats_of_a_unit_range(array, dtype):
 
 
 def test_an_input_is_never_changed():
-    given = torch.full((3, 2, 2), 0.25)
+    given = torch.full((3, 2, 2), 0.75)
     read_image(given), read_mask(given[:1])
-    assert (given == 0.25).all()
-    array = np.full((2, 2), 0.25, np.float32)
+    assert (given == 0.75).all()
+    array = np.full((2, 2), 0.75, np.float32)
     read_image(array), read_mask(array)
-    assert (array == 0.25).all()
+    assert (array == 0.75).all()
 
 
 def test_batches():
@@ -129,11 +129,11 @@ def test_bad_masks(tmp_path):
         read_mask(GREY, size=(6, 4))
     Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "ones.png")
     for ones in (np.eye(4, dtype=np.uint8), tmp_path / "ones.png"):
-        with pytest.raises(InputError, match="only the values 0 and 1 where 255 is white; multiply it by 255"):
+        with pytest.raises(InputError, match="no value above 1 where 255 is white, so it has no hole; make what is to"):
             read_mask(ones)
     Image.fromarray(np.eye(4, dtype=np.uint16)).save(tmp_path / "deep.png")
     for ones in (np.eye(4, dtype=np.uint16), tmp_path / "deep.png"):
-        with pytest.raises(InputError, match="only the values 0 and 1 where 65535 is white; multiply it by 65535"):
+        with pytest.raises(InputError, match="no value above 1 where 65535 is white"):
             read_mask(ones)
     assert read_mask(np.full((1, 1), 65535, np.uint16)).all() and not read_mask(np.zeros((2, 2), np.uint16)).any()
     assert not read_mask(np.zeros((2, 2), np.uint8)).any()
@@ -145,6 +145,41 @@ def test_bad_masks(tmp_path):
         read_mask(tmp_path / "missing.png")
     with pytest.raises(InputError, match="mask 1 is 3x4 pixels, the image 6x4"):
         read_masks([GREY, GREY[:, :3]], size=(4, 6))
+
+
+def in_colour(*colour):
+    """An indexed mask, as annotation tools save it: one object in a colour, on black."""
+    image = Image.fromarray(np.eye(4, dtype=np.uint8), "P")
+    image.putpalette([0, 0, 0, *colour])
+    return image
+
+
+DARK_MASKS = {
+    "red paint": (Image.fromarray(np.eye(4, dtype=np.uint8)[..., None] * np.array([255, 0, 0], np.uint8)), 76),
+    "the first colour of VOC": (in_colour(128, 0, 0), 38),
+    "the number of a class": (Image.fromarray(np.eye(4, dtype=np.uint8) * 2), 2),
+    "just below a half": (Image.fromarray(np.eye(4, dtype=np.uint8) * 127), 127),
+    "eight bits in sixteen": (Image.fromarray(np.eye(4, dtype=np.uint16) * 255), 255),
+    "floats": (np.eye(4, dtype=np.float32) * 0.25, 0.25),
+    "an array of sixteen bits": (np.eye(4, dtype=np.uint16) * 255, 255),
+}
+
+
+@pytest.mark.parametrize("name", DARK_MASKS)
+def test_a_mask_whose_paint_is_too_dark_for_a_hole_is_refused(tmp_path, name):
+    mask, most = DARK_MASKS[name]
+    forms = [mask]
+    if isinstance(mask, Image.Image):
+        mask.save(tmp_path / "mask.png")
+        forms.append(tmp_path / "mask.png")
+    for form in forms:
+        with pytest.raises(InputError, match=f"no value above {most} where .* is white"):
+            read_mask(form)
+
+
+@pytest.mark.parametrize("mask", [in_colour(255, 255, 255), in_colour(0, 255, 0), np.eye(4, dtype=np.uint8) * 128])
+def test_a_mask_of_bright_paint_is_read(mask):
+    assert torch.equal(read_mask(mask), torch.eye(4, dtype=torch.bool)[None])
 
 
 WHITE, BLACK, CLEAR = (255, 255, 255, 255), (0, 0, 0, 255), (0, 0, 0, 0)

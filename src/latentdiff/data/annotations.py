@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,14 @@ from latentdiff.data.coco import Annotations, clip_pixels, read_coco
 from latentdiff.data.names import match_names
 from latentdiff.data.options import DataOptions
 from latentdiff.data.records import Records, check_columns
+from latentdiff.data.texts import read_text_file
 from latentdiff.errors import BadFileError, InputError
 from latentdiff.io.arrays import size_of
 from latentdiff.io.boxes import WHOLE, Corners, clip
 
 OPEN_IMAGES_BOX = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
+MOST_RELATIVE = 1.5  # some reach out of the image a little; what is larger is in pixels
+WHAT = {"text": "captions", "objects": "objects"}
 Parsed = TypeVar("Parsed")
 
 
@@ -28,15 +32,24 @@ def annotate(records: Records, options: DataOptions) -> Records:
 
     Raises:
         InputError: If a file can't be read, is of no known kind, knows none of the images, or has a name that may be
-            several of them.
+            several of them; or if two files have the same kind of annotations.
     """
     given = options.annotations or []
     paths = [Path(path) for path in ([given] if isinstance(given, str) else given)]
     names = _read_names([path for path in paths if path.suffix.lower() == ".csv"])
+    own, sources = set(records.columns), dict[str, Path]()
     for path in paths:
         found = _read_csv(path, names) if path.suffix.lower() == ".csv" else _reading(path, partial(read_coco, path))
-        if found is not None:  # else it is the file of the classes' names
-            records = _add(records, found, path)
+        if found is None:  # the file of the classes' names
+            continue
+        if found.column in sources:
+            raise InputError(
+                f"annotations {sources[found.column]} and {path} both have {WHAT[found.column]}; make them one file"
+            )
+        sources[found.column] = path
+        records = _add(records, found, path)
+        if found.column in own:
+            records.notes.append(f"{records.root} has {WHAT[found.column]} of its own, left out for those of {path}")
     return check_columns(records)
 
 
@@ -95,8 +108,7 @@ def _reading(path: Path, read: Callable[[], Parsed]) -> Parsed:
 
 def _rows(path: Path) -> list[list[str]]:
     """The rows of a CSV file."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        return list(csv.reader(file))
+    return list(csv.reader(io.StringIO(read_text_file(path), newline="")))
 
 
 def _read_names(paths: list[Path]) -> dict[str, str]:
@@ -123,6 +135,11 @@ def _read_csv(path: Path, names: Mapping[str, str]) -> Annotations | None:
             if group is not None and row[group] == "1":
                 continue
             left, right, top, bottom = map(float, sides)
+            if max(right, bottom) > MOST_RELATIVE:
+                raise InputError(
+                    f"annotations {path} line {number} has a box that reaches to {max(right, bottom):g}; those of Open "
+                    "Images are relative, from 0 to 1, divide them by width and height"
+                )
             corners: Corners = (left, top, right, bottom)
             box = clip(corners, WHOLE) if left < right and top < bottom else None
             if box is None:

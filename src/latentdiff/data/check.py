@@ -17,6 +17,7 @@ from latentdiff.data.images import Images
 from latentdiff.data.label_maps import (
     BINARY,
     IGNORE_INDEX,
+    NO_CLASS,
     check_map_size,
     check_no_photograph,
     is_binary,
@@ -113,6 +114,8 @@ def check_data(images: Images, annotations: AnnotationFormat, workers: int) -> J
     if images.label_maps is not None:
         pixels = sum((check.classes for check in checks), Counter())
         report["label_maps"] = _maps(pixels)
+        if set(pixels) == {IGNORE_INDEX}:
+            errors.append(NO_CLASS)
         if is_binary(set(pixels)):
             errors.append(BINARY)
     return report

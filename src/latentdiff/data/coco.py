@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from latentdiff.data.records import Size
+from latentdiff.data.texts import read_text_file
 from latentdiff.errors import InputError
 from latentdiff.io.boxes import clip
-from latentdiff.io.coco import box_in, id_text, is_crowd
+from latentdiff.io.coco import box_in, category_names, check_in_pixels, id_text, is_crowd
 from latentdiff.types import JSON
 
 
@@ -49,7 +50,7 @@ def read_coco(path: Path) -> Annotations:
         InputError: If an image, a category or an annotation is not valid; the message names it.
         ValueError: If the file is no JSON, or no COCO file.
     """
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    content = json.loads(read_text_file(path))
     images, annotations = content["images"], content["annotations"]
     names: dict[str, str] = {}
     found = Annotations("text", {})
@@ -62,32 +63,40 @@ def read_coco(path: Path) -> Annotations:
         own = _size(item)
         if name in found.values and found.frames[name] != own:
             raise InputError(f"annotations {path}: {name} is listed twice, in two sizes; leave one out")
-        names[id_text(item["id"])] = name
+        known = names.setdefault(id_text(item["id"]), name)
+        if known != name:
+            raise InputError(
+                f"annotations {path}: {known} and {name} have the id {item['id']!r}, so that it isn't clear which of "
+                "them annotations are of; number the images anew"
+            )
         found.values[name], found.frames[name] = [], own
-    if any("caption" in item for item in annotations):
-        _add_captions(path, found, names, annotations)
-        found.frames = {}
-    else:
-        found.column, found.boxes = "objects", ("xywh", True)
-        _add_objects(path, found, names, annotations, content.get("categories") or [])
+    try:
+        if any("caption" in item for item in annotations):
+            _add_captions(found, names, annotations)
+            found.frames = {}
+        else:
+            found.column, found.boxes = "objects", ("xywh", True)
+            _add_objects(found, names, annotations, content.get("categories") or [])
+    except InputError as error:
+        raise InputError(f"annotations {path}: {error}") from None
     return found
 
 
-def _add_captions(path: Path, found: Annotations, names: Mapping[str, str], annotations: Iterable[JSON]) -> None:
+def _add_captions(found: Annotations, names: Mapping[str, str], annotations: Iterable[JSON]) -> None:
     for item in annotations:
         image, caption = names.get(id_text(item.get("image_id"))), item.get("caption")
         if image is None:
             found.leave_out("of images that the file does not list", f"annotation {item.get('id')}")
         elif not isinstance(caption, str):
-            raise InputError(f"annotations {path}: a caption of {image} is {caption!r}; give a text, or drop it")
+            raise InputError(f"a caption of {image} is {caption!r}; give a text, or drop it")
         elif caption.strip():
             found.values[image].append(" ".join(caption.split()))
 
 
 def _add_objects(
-    path: Path, found: Annotations, names: Mapping[str, str], annotations: Iterable[JSON], categories: Iterable[JSON]
+    found: Annotations, names: Mapping[str, str], annotations: Iterable[JSON], categories: Iterable[JSON]
 ) -> None:
-    classes = {id_text(item["id"]): item.get("name") for item in categories}
+    classes, boxes = category_names(categories), list[list[float]]()
     for item in annotations:
         annotation, image = f"annotation {item.get('id')}", names.get(id_text(item.get("image_id")))
         if image is None:
@@ -99,17 +108,18 @@ def _add_objects(
         label = classes.get(id_text(category))
         if not isinstance(label, str) or not label.strip():
             raise InputError(
-                f"annotations {path}: {annotation} of {image} is of the category {category!r}, which has no name; "
-                "name it in categories"
+                f"{annotation} of {image} is of the category {category!r}, which has no name; name it in categories"
             )
-        box = _box(path, item, f"{annotation} of {image}")
+        box = _box(item, f"{annotation} of {image}")
         size = found.frames[image]
+        boxes.append(box or [])
         if box is not None and size is not None:
             box = clip_pixels(box, size)
         if box is None:
             found.leave_out("empty", f"{annotation} of {image}")
         else:
             found.values[image].append({"class": label, "box": box})
+    check_in_pixels(boxes)
 
 
 def _size(item: JSON) -> Size | None:
@@ -123,14 +133,12 @@ def _size(item: JSON) -> Size | None:
     )
 
 
-def _box(path: Path, item: JSON, name: str) -> list[float] | None:
+def _box(item: JSON, name: str) -> list[float] | None:
     """The box of an object; None if it is empty, an InputError that has `name` if it is none."""
     try:
         return box_in(item)
     except (TypeError, ValueError):
-        raise InputError(
-            f"annotations {path}: {name} has the bbox {item.get('bbox')!r}; give four numbers (x, y, width, height)"
-        ) from None
+        raise InputError(f"{name} has the bbox {item.get('bbox')!r}; give four numbers (x, y, width, height)") from None
 
 
 def clip_pixels(box: Sequence[float], size: Size) -> list[float] | None:

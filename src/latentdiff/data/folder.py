@@ -12,6 +12,7 @@ from latentdiff.data.names import match_names, relative_name
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Column, Records, check_columns
 from latentdiff.data.splits import chosen_split, find_splits
+from latentdiff.data.texts import read_text_file
 from latentdiff.data.walk import DATA_SUFFIXES, Walked, identity, walk
 from latentdiff.errors import InputError
 from latentdiff.io.stored import IMAGE_SUFFIXES
@@ -55,6 +56,8 @@ def read_folder(
         _note_others(records, images, described)
     else:
         records = _of_files(root, images, split.folders[0].count("/") + 1 if split.folders else 0)
+    if described and not records.files:
+        raise InputError(f"{described[0]} names no image; add lines, or take it away to read all images in {root}")
     if not records.files:
         raise InputError(_nothing(root, found))
     used = [*described]
@@ -114,7 +117,15 @@ def _of_files(root: Path, paths: list[Path], base: int) -> Records:
     """The records of images in a folder, with the first sub-folder as the class if all are in sub-folders."""
     parts = [_inside(path, root).split("/")[base:] for path in paths]
     classed = all(len(names) > 1 for names in parts)
-    return Records(root, paths, {"label": [first for first, *_ in parts]} if classed else {}, watched=paths)
+    records = Records(root, paths, {"label": [first for first, *_ in parts]} if classed else {}, watched=paths)
+    known: dict[str, Path] = {}
+    twice = [(p, first) for p in paths if (first := known.setdefault(os.path.splitext(str(p))[0], p)) is not p]
+    if twice:
+        records.notes.append(
+            f"{len(twice)} images differ from others by their suffix alone, the first are {twice[0][1]} and "
+            f"{twice[0][0]}; if one of them is a label map or a mask, move it elsewhere"
+        )
+    return records
 
 
 def _of_rows(root: Path, rows: Sequence[tuple[Row, Path]], options: DataOptions) -> Records:
@@ -151,9 +162,13 @@ def _add_captions(records: Records, found: Walked, options: DataOptions, describ
         InputError: If one is no text, or the recipe names a suffix that no file has.
     """
     suffix = f".{(options.column('text') or 'txt').lstrip('.')}"
-    there = {str(path): path for path in found.others if path.suffix == suffix and path.name not in METADATA}
-    beside = [there.get(os.path.splitext(str(file))[0] + suffix) for file in records.files]
-    texts = {path: _read_caption(path) for path in dict.fromkeys(filter(None, beside))}
+    there = {
+        str(path.with_suffix("")): path
+        for path in sorted(found.others)
+        if path.suffix.lower() == suffix.lower() and path.name not in METADATA
+    }
+    beside = [there.get(os.path.splitext(str(file))[0]) for file in records.files]
+    texts = {path: read_text_file(path).strip() for path in dict.fromkeys(filter(None, beside))}
     boxes = [path for path, text in texts.items() if text and all(map(YOLO_LINE.fullmatch, text.splitlines()))]
     if boxes:
         records.notes.append(f"{boxes[0]} and {len(boxes) - 1} more hold boxes as YOLO writes them, no captions")
@@ -166,16 +181,6 @@ def _add_captions(records: Records, found: Walked, options: DataOptions, describ
             "leave it out, or add one"
         )
     return list(texts)
-
-
-def _read_caption(path: Path) -> str:
-    """The caption in a file: all of its text."""
-    try:
-        return path.read_bytes().decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}); replace it") from None
 
 
 def _maps_of(records: Records, maps: Path) -> list[Path]:

@@ -24,6 +24,7 @@ BINARY = (
     "the label maps have the values 0 and 255 alone, and 255 stands for pixels of no class, so they have one class; "
     "for two, give conditioning.segmentation_encoder the palette [[0, 0, 0], [255, 255, 255]], or save white as 1"
 )
+NO_CLASS = "the label maps have the value 255 alone, which stands for pixels of no class; number the classes from 0"
 # A map of more values whose pixels mostly differ from their left neighbours is no map of classes.
 MOST_VALUES, MOST_BORDERS = 64, 0.5
 
@@ -52,6 +53,8 @@ class LabelMaps:
             with suppress(BadFileError):  # in training, another sample takes its place
                 check_map_size(path, image)
                 values.update(values_in(read_training_map(path, num_classes, palette)))
+        if values == {IGNORE_INDEX}:
+            raise InputError(NO_CLASS)
         if is_binary(values):
             if num_classes <= 2:
                 raise InputError(BINARY)
@@ -129,8 +132,8 @@ def count_classes(paths: Sequence[Stored]) -> int:
         values |= values_in(numbers)
     if not values and bad is not None:
         raise InputError(f"no label map can be read, the last: {bad}")
-    if not values - {IGNORE_INDEX}:
-        raise InputError(f"the label maps beside {paths[0]} have no class at any pixel; number the classes from 0")
+    if values <= {IGNORE_INDEX}:
+        raise InputError(NO_CLASS)
     if is_binary(values):
         raise InputError(BINARY)
     return max(values - {IGNORE_INDEX}) + 1

@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import math
+import tokenize
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ from pathlib import Path
 
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Size
+from latentdiff.data.texts import read_text_file
 from latentdiff.errors import ConfigError, InputError, one_line
+from latentdiff.labels import integer_in
 from latentdiff.registry import nearest
 from latentdiff.types import JSON
 
@@ -42,10 +46,17 @@ class Row:
         Raises:
             InputError: If the column has no path, or there is no such file.
         """
-        name = self.values.get(column)
+        if column not in self.values:
+            option = "label_map_column" if column == "label_map" else "image_column"
+            raise InputError(
+                f"{self.file} {self.place} has no {column!r}; give the column as data.{option}, "
+                f"{nearest(column, list(self.values))}"
+            )
+        name = self.values[column]
         if not isinstance(name, str) or not name.strip():
-            given = f"has {name!r}, which is no path," if column in self.values else "has no path"
-            raise InputError(f"{self.file} {self.place} {given} as {column!r}; correct the line")
+            raise InputError(
+                f"{self.file} {self.place} has {name!r}, which is no path, as {column!r}; correct the line"
+            )
         try:
             for spelling in (name, name.replace("\\", "/")):  # as Windows writes paths
                 if (path := self.file.parent / spelling).is_file():
@@ -86,9 +97,10 @@ def size_in(values: Mapping[str, object]) -> Size | None:
 def _read_integers(rows: Sequence[Row], name: str) -> None:
     """Make a column of CSV one of numbers if all of it is numbers; CSV itself knows texts alone."""
     texts = [row.values.get(name) for row in rows]
-    if all(isinstance(text, str) and text.isascii() and text.isdecimal() for text in texts):
-        for row in rows:
-            row.values[name] = int(row.values[name])
+    numbers = [integer_in(text) if isinstance(text, str) else None for text in texts]
+    if None not in numbers:
+        for row, number in zip(rows, numbers, strict=True):
+            row.values[name] = number
 
 
 def check_rows(rows: Sequence[Row], options: DataOptions) -> None:
@@ -118,19 +130,9 @@ def check_rows(rows: Sequence[Row], options: DataOptions) -> None:
             raise InputError(f"{rows[0].file} has no column {name!r}; {nearest(name, list(rows[0].values))}")
 
 
-def _text_of(file: Path) -> str:
-    try:
-        # With the line ends that the file has: a carriage return may be a part of a caption.
-        return file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{file} can't be read ({error.strerror}); replace it") from None
-
-
 def _read_jsonl(file: Path) -> Iterator[Row]:
     # str.splitlines would also split captions, at U+2028 for example.
-    for number, line in enumerate(_text_of(file).split("\n"), 1):
+    for number, line in enumerate(read_text_file(file).split("\n"), 1):
         if not line.strip():
             continue
         place = f"line {number}"
@@ -144,11 +146,13 @@ def _read_jsonl(file: Path) -> Iterator[Row]:
 
 
 def _read_csv(file: Path) -> list[Row]:
-    """The rows of a CSV file with a header; an empty field is nothing."""
+    """The rows of a CSV file with a header; an empty field is nothing, and a blank after a comma is none of a field."""
     rows = []
-    reader = csv.DictReader(io.StringIO(_text_of(file), newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(read_text_file(file), newline=""), strict=True, skipinitialspace=True)
     try:
-        header = reader.fieldnames or []
+        header = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+        if twice := [name for name, count in Counter(header).items() if name and count > 1]:
+            raise InputError(f"{file} has two columns {twice[0]!r}; give each its own name")
         if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
             raise InputError(f"{file} has the header {header[0]!r}; separate the columns by commas")
         for values in reader:
@@ -162,16 +166,30 @@ def _read_csv(file: Path) -> list[Row]:
 
 
 def _field(text: str) -> object:
-    """The value of a field of CSV: None for nothing, a list where it is written as one, as JSON or as Python does."""
+    """The value of a field of CSV: None for nothing, a list where it is written as JSON, Python or numpy writes one."""
     if not text.strip():
         return None
     if text[0] == "[" and text[-1] == "]":
-        for read in (json.loads, ast.literal_eval):
-            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+        for read in (json.loads, _texts_in, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError):
                 value = read(text)
                 if isinstance(value, list):
                     return value
     return text
+
+
+def _texts_in(text: str) -> list[str]:
+    """The texts of an array as numpy writes it, `['a' 'b']` without commas, which Python would read as one text.
+
+    Raises:
+        ValueError, SyntaxError: If it is anything else.
+    """
+    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    texts = [token.string for token in tokens if token.type == tokenize.STRING]
+    between = {token.string for token in tokens if token.type != tokenize.STRING} - {"[", "]", "\n", ""}
+    if between or not texts:
+        raise ValueError("it is no array of texts")
+    return [ast.literal_eval(item) for item in texts]
 
 
 def _read_parquet(file: Path) -> list[Row]:

@@ -14,6 +14,7 @@ from latentdiff.data.names import relative_name
 from latentdiff.data.walk import identity
 from latentdiff.errors import InputError
 from latentdiff.io.stored import Cell, Stored, TarMember
+from latentdiff.labels import plain_name
 from latentdiff.types import JSON
 
 OBJECT_KEYS = {"class": ("category", "categories", "label", "labels"), "box": ("bbox", "bboxes", "boxes")}
@@ -112,6 +113,7 @@ class Records:
         )
 
 
+MOST_CLASSES = 2**20  # a larger number is an id, for which a model would have an embedding of all numbers below
 ADVICE = {
     "text": "a text-conditional model needs a caption of each",
     "label": "give each image its class",
@@ -120,12 +122,15 @@ ADVICE = {
 }
 VALUES = {
     "text": "a caption, or a list of captions",
-    "label": "a name, or a number from 0, for all alike",
+    "label": f"a name, or a number from 0 to {MOST_CLASSES - 1}, for all alike",
     "objects": "a list of {'class': ..., 'box': ...}",
     "label_map": "an image",
 }
-# What programs write for a caption that is missing: pandas' nan and <NA>, Python's None, the null of JSON, JavaScript.
-PLACEHOLDERS = frozenset({"nan", "NaN", "None", "null", "NULL", "<NA>", "undefined"})
+# What programs write for a value that is missing: pandas and spreadsheets. No class is called that, while one may be
+# called None. As a caption, that is none either, nor are the null of JSON, and what JavaScript and people write.
+NO_VALUE = frozenset({"nan", "NaN", "NAN", "<NA>", "#N/A"})
+PLACEHOLDERS = NO_VALUE | {"None", "null", "NULL", "undefined", "N/A", "n/a"}
+INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"  # marks of no width, which are no blanks to Python
 
 
 def check_columns(records: Records) -> Records:
@@ -136,6 +141,9 @@ def check_columns(records: Records) -> Records:
             are neither all names nor all numbers from 0, or something is no such value at all (the message names the
             image).
     """
+    if "label" in records.columns:
+        labels = records.columns["label"]
+        records.columns["label"] = [plain_name(label) if isinstance(label, str) else label for label in labels]
     if "objects" in records.columns:
         records.columns["objects"] = list(map(as_objects, records.columns["objects"]))
     for name, column in list(records.columns.items()):
@@ -161,18 +169,21 @@ def check_columns(records: Records) -> Records:
 def _is_missing(column: str, value: object) -> bool:
     """Whether a value is none, in any of its disguises; a caption without letters is none."""
     if isinstance(value, str):
-        return not value.strip() or (column == "text" and value.strip() in PLACEHOLDERS)
+        text = value.strip().strip(INVISIBLE)
+        return not text.strip() or text in (PLACEHOLDERS if column == "text" else NO_VALUE)
     return value is None or (isinstance(value, float) and math.isnan(value)) or (column == "text" and value == [])
 
 
 def _is_caption(value: object) -> bool:
-    """Whether a value is a caption, or a list of captions that isn't empty."""
+    """Whether a value is a caption, or a list of captions that isn't empty; null characters are those of UTF-16."""
     texts = value if isinstance(value, list) else [value]
-    return bool(texts) and all(isinstance(text, str) and not _is_missing("text", text) for text in texts)
+    return bool(texts) and all(
+        isinstance(text, str) and "\0" not in text and not _is_missing("text", text) for text in texts
+    )
 
 
 def _is_label(value: object) -> bool:
-    return type(value) is str or (type(value) is int and value >= 0)
+    return type(value) is str or (type(value) is int and 0 <= value < MOST_CLASSES)
 
 
 def as_objects(value: object) -> object:

@@ -17,10 +17,12 @@ from typing import TypedDict
 from latentdiff.data.metadata import METADATA, size_in
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Records, check_columns
-from latentdiff.data.walk import is_hidden
-from latentdiff.errors import InputError
+from latentdiff.data.texts import decode_text
+from latentdiff.data.walk import is_hidden, walk
+from latentdiff.errors import InputError, one_line
 from latentdiff.io.files import atomic_file
 from latentdiff.io.stored import IMAGE_SUFFIXES, TarMember
+from latentdiff.labels import integer_in
 from latentdiff.registry import nearest
 from latentdiff.types import JSON
 
@@ -34,7 +36,7 @@ DEFAULT_NAMES = {
 }
 DEFAULT_IMAGES = (*sorted(suffix[1:] for suffix in IMAGE_SUFFIXES), "npy")
 MAX_TEXT_BYTES = 2**20  # larger members are not read as texts
-INDEX_FORMAT = 2
+INDEX_FORMAT = 3
 
 
 class ShardSample(TypedDict):
@@ -43,7 +45,7 @@ class ShardSample(TypedDict):
     Attributes:
         key: The path and name of its members, without their suffixes.
         files: The offset and size of each member that is no text, by its suffix.
-        texts: The content of each member that is a text, by its suffix.
+        texts: The content of each member that is a text, by its suffix; bytes that are no UTF-8 as lone surrogates.
     """
 
     key: str
@@ -72,9 +74,27 @@ def is_shards(path: Path) -> bool:
     return path.suffix == ".tar"
 
 
+def _refuse_images_beside(folder: Path) -> None:
+    """InputError if a folder of shards has images, too, so that it isn't clear which are meant."""
+    images = walk(folder).images
+    if images:
+        raise InputError(
+            f"{folder} has shards and images, such as {images[0]}; for the shards give {folder / '*.tar'} as "
+            "train_data_dir, for the images move the .tar files elsewhere"
+        )
+
+
 def _shards_in(folder: Path, pattern: str) -> list[Path]:
     """The shards of a folder, without hidden files such as `._0.tar`, which macOS writes beside others."""
     return sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
+
+
+def _shards_of(source: Path) -> list[Path]:
+    """The shards that a folder, a file or a pattern means."""
+    if source.is_dir():
+        _refuse_images_beside(source)
+        return _shards_in(source, "*.tar")
+    return [source] if source.is_file() else _shards_in(source.parent, source.name)
 
 
 def read_shards(options: DataOptions) -> Records:
@@ -84,7 +104,7 @@ def read_shards(options: DataOptions) -> Records:
         InputError: If there are none, a shard is no tar file, or something is known of some samples only.
     """
     root = Path(str(options.train_data_dir))
-    shards = _shards_in(root, "*.tar") if root.is_dir() else _shards_in(root.parent, root.name)
+    shards = _shards_of(root)
     if not shards:
         raise InputError(f"{root} matches no tar file; give a folder of them, or a pattern such as shards/train-*.tar")
     records = Records(root, [], {name: [] for name in KNOWN}, watched=shards)
@@ -100,7 +120,7 @@ def read_shards(options: DataOptions) -> Records:
                 without += 1
                 continue
             files.append(_member(shard, sample, image))
-            row = _row(sample)
+            row = _row(shard, sample)
             metadata.append(row)
             for known in KNOWN:
                 records.columns[known].append(_value(shard, sample, row, known, options))
@@ -124,13 +144,22 @@ def _member(shard: Path, sample: ShardSample, suffix: str) -> TarMember:
     return TarMember(shard, f"{sample['key']}.{suffix}", offset, size)
 
 
-def _row(sample: ShardSample) -> JSON:
-    """All that a sample says: its texts by their suffixes, the content of its JSON, and None for each of its files."""
-    row: JSON = {**dict.fromkeys(sample["files"]), **sample["texts"]}
-    with suppress(ValueError):
-        described = json.loads(sample["texts"].get("json", "{}"))
-        row |= described if isinstance(described, dict) else {}
-    return row
+def _row(shard: Path, sample: ShardSample) -> JSON:
+    """All that a sample says: its texts by their suffixes, the content of its JSON, and None for each of its files.
+
+    Raises:
+        InputError: If a text is no UTF-8, or the JSON is none.
+    """
+    names = {suffix: f"{shard}/{sample['key']}.{suffix}" for suffix in sample["texts"]}
+    texts = {
+        suffix: decode_text(text.encode("utf-8", "surrogateescape"), names[suffix])
+        for suffix, text in sample["texts"].items()
+    }
+    try:
+        described = json.loads(texts.get("json") or "{}")
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{names['json']} is not JSON ({one_line(error)}); correct it") from None
+    return {**dict.fromkeys(sample["files"]), **texts, **(described if isinstance(described, dict) else {})}
 
 
 def _value(shard: Path, sample: ShardSample, row: JSON, known: str, options: DataOptions) -> object:
@@ -142,7 +171,8 @@ def _value(shard: Path, sample: ShardSample, row: JSON, known: str, options: Dat
     if known == "label_map":
         return _member(shard, sample, name) if name in sample["files"] else None
     value = row[name].strip() if isinstance(row[name], str) else row[name]
-    return int(value) if known == "label" and isinstance(value, str) and value.isdecimal() else value
+    number = integer_in(value) if known == "label" and isinstance(value, str) else None
+    return value if number is None else number
 
 
 def _index_of(shard: Path) -> ShardIndex:
@@ -179,7 +209,7 @@ def _scan(shard: Path, length: int) -> tuple[list[ShardSample], str | None]:
                 if suffix in TEXT_SUFFIXES and member.size <= MAX_TEXT_BYTES:
                     stream = archive.extractfile(member)
                     assert stream is not None
-                    sample["texts"][suffix] = stream.read().decode("utf-8", "replace")
+                    sample["texts"][suffix] = stream.read().decode("utf-8", "surrogateescape")
                 else:
                     sample["files"][suffix] = (member.offset_data, member.size)
             if archive.offset + tarfile.BLOCKSIZE > length:

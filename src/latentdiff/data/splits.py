@@ -16,7 +16,9 @@ SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
-_NAME = re.compile(rf"({'|'.join(_SPLIT_OF)})[-_]?[0-9]*", re.IGNORECASE)  # with a year, as in train2017
+# With a year, as in train2017, a domain, as in trainA, or its content, as in test_images and images_val.
+_WHAT = "set|split|data|images?|imgs?"
+_NAME = re.compile(rf"(?:(?:{_WHAT})[-_])?({'|'.join(_SPLIT_OF)})(?:[-_]?(?:[0-9]+|[ab]|{_WHAT}))?", re.IGNORECASE)
 
 
 def split_name(name: str) -> str | None:

@@ -28,8 +28,17 @@ def is_table(path: Path) -> bool:
 
 
 def _parquet_in(folder: Path) -> list[Path]:
-    """The Parquet files of a folder, without hidden ones and the metadata of a folder of images."""
-    return sorted(path for path in folder.glob("*.parquet") if not is_hidden(path.name) and path.name not in METADATA)
+    """The Parquet files of a folder, without hidden ones and those that are beside the images which they are of.
+
+    Those are the metadata of a folder of images, and what img2dataset writes of each shard or sub-folder, such as
+    `00000.parquet` beside `00000.tar` or `00000`.
+    """
+    return sorted(
+        path
+        for path in folder.glob("*.parquet")
+        if not (is_hidden(path.name) or path.name in METADATA)
+        and not (path.with_suffix(".tar").exists() or path.with_suffix("").is_dir())
+    )
 
 
 def read_table(options: DataOptions, held_out: str | Path | None = None) -> Records:
@@ -51,7 +60,8 @@ def read_table(options: DataOptions, held_out: str | Path | None = None) -> Reco
     asked = [options.column(known) for known in KNOWN if options.column(known)]
     for name in (image, *asked):
         if name not in features:
-            raise InputError(f"{root} has no column {name!r}; {nearest(str(name), list(features))}")
+            paths = "; beside images, call it metadata.parquet" if "file_name" in features else ""
+            raise InputError(f"{root} has no column {name!r}; {nearest(str(name), list(features))}{paths}")
     known = {name: _column(table, column, root, name) for name, column in columns.items() if column in features}
     files = _image_cells(table, image, root)
     if not files:

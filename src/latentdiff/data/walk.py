@@ -49,8 +49,27 @@ OTHER_PICTURES = frozenset(
         ".tga",
     ]
 )
-# Folders that systems and network drives make beside the user's own, with thumbnails or copies in them.
-SYSTEM_FOLDERS = frozenset({"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
+# Folders that systems and network drives make beside the user's own, for thumbnails, copies, or what was deleted; in
+# lower case, since Windows has more than one spelling.
+SYSTEM_FOLDERS = frozenset(
+    [
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "@eadir",
+        "@recently-snapshot",
+        "@recycle",
+        "@tmp",
+        "__macosx",
+        "__pycache__",
+        "lost+found",
+        "network trash folder",
+        "recycler",
+        "system volume information",
+        "temporary items",
+        "~snapshot",
+    ]
+)
 
 Identity = tuple[int, int] | str
 """What is the same for all names of a file: its device and number, or its path if there is no such file."""
@@ -105,7 +124,7 @@ def _listed(counts: Counter[str]) -> str:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is none of the user's data: `._x.png`, `.ipynb_checkpoints`, `@eaDir`."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 def identity(path: str | Path) -> Identity:

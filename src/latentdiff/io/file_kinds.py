@@ -104,8 +104,24 @@ def refuse_other_formats(path: Path, head: bytes) -> None:
     """
     what = what_is(head)
     if what is not None:
-        advice = next((advice for word, advice in ADVICE.items() if word in what), FETCH)
-        raise CheckpointError(f"{path} is {what}, not a checkpoint; {advice}")
+        raise CheckpointError(f"{path} is {what}, not a checkpoint; {_advice(what) or FETCH}")
+
+
+def other_file(head: bytes, *kinds: str) -> str | None:
+    """What a file is that begins with `head`, with what to do about it, if that is one of the kinds; else None.
+
+    Args:
+        head: The first `HEAD_BYTES` bytes.
+        kinds: Words of what is looked for, such as "pointer"; none of them for anything that is known.
+    """
+    what = what_is(head)
+    if what is None or (kinds and not any(kind in what for kind in kinds)):
+        return None
+    return "; ".join(filter(None, [what, _advice(what)]))
+
+
+def _advice(what: str) -> str | None:
+    return next((advice for word, advice in ADVICE.items() if word in what), None)
 
 
 def what_is(head: bytes) -> str | None:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from latentdiff.errors import BadFileError, LatentDiffError
+from latentdiff.io.file_kinds import HEAD_BYTES, other_file
 from latentdiff.io.png import may_be_turned, without_texts
 from latentdiff.io.stored import MAX_FILE_BYTES, Stored, open_stored
 from latentdiff.types import Array
@@ -70,6 +71,10 @@ def read_pixels(source: ImageSource, convert: Callable[[Image.Image], Converted]
             return _opened(stream, lambda image: convert(_upright(image, name)))
 
 
+class _OtherKind(UnidentifiedImageError):
+    """A file is of a known kind that is not read as an image; the text says which, and what to do."""
+
+
 @contextlib.contextmanager
 def _errors_named(name: str, unknown: str = "is not an image of a known kind") -> Iterator[None]:
     """Turn whatever goes wrong with an image into a BadFileError of its name."""
@@ -79,8 +84,9 @@ def _errors_named(name: str, unknown: str = "is not an image of a known kind") -
             yield
         except LatentDiffError:
             raise
-        except UnidentifiedImageError:
-            raise BadFileError(f"{name} {unknown}; known: {', '.join(IMAGE_FORMATS)}") from None
+        except UnidentifiedImageError as error:
+            what = f"; it is {error}" if isinstance(error, _OtherKind) else ""
+            raise BadFileError(f"{name} {unknown}; known: {', '.join(IMAGE_FORMATS)}{what}") from None
         except Image.DecompressionBombError:
             raise BadFileError(f"{name} has too many pixels; at most {MAX_PIXELS} are read") from None
         except Exception as error:  # Pillow's decoders may raise anything for a damaged file
@@ -95,6 +101,12 @@ def _opened(stream: IO[bytes], use: Callable[[Image.Image], Converted]) -> Conve
             return use(image)
     except LatentDiffError:
         raise
+    except UnidentifiedImageError:
+        stream.seek(0)
+        what = other_file(stream.read(HEAD_BYTES))
+        if what is None or what.upper().endswith(tuple(f"{kind} IMAGE" for kind in IMAGE_FORMATS)):  # a damaged one
+            raise
+        raise _OtherKind(what) from None
     except ValueError:  # of a text or colour profile that is too long for Pillow, though the picture is sound
         picture = without_texts(stream)
         if picture is None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from latentdiff.errors import InputError
 from latentdiff.io.arrays import read_values, values_of
-from latentdiff.io.images import as_rgb, load_image, read_pixels, to_tensor
+from latentdiff.io.images import LARGEST_VALUE, as_rgb, is_negative, load_image, read_pixels, to_tensor
 from latentdiff.types import Array
 
 HALF = 128  # of 8 bits, from which on there is a hole, or paint
@@ -72,7 +72,7 @@ def read_mask(mask: object, *, size: tuple[int, int] | None = None, name: str = 
         name: The name of the argument in errors.
 
     Raises:
-        InputError: If it is none of these, can't be read, has another size, is uint8 or uint16 with no value above 1,
+        InputError: If it is none of these, can't be read, has another size, is painted but nowhere as bright as a half,
             or has a transparency of more than one reading.
     """
     if isinstance(mask, (str, Path)):
@@ -81,28 +81,30 @@ def read_mask(mask: object, *, size: tuple[int, int] | None = None, name: str = 
         values = torch.from_numpy(read_pixels(mask, lambda image: _brightness(image, name), name))[None]
     else:
         if isinstance(mask, np.ndarray) and mask.dtype == np.uint16 and mask.size:
-            _check_white(int(mask.max()), 65535, name)
+            _check_painted(int(mask.max()), 65535, name)
         values = _channels_first(mask, (1,), name)
-    if values.dtype == torch.uint8:
-        _check_white(int(values.max()), 255, name)
+    if values.dtype != torch.bool:
+        white = 255 if values.dtype == torch.uint8 else 1
+        _check_painted(values.max().item(), white, name)
     if size is not None and tuple(values.shape[1:]) != tuple(size):
         given, needed = f"{values.shape[2]}x{values.shape[1]}", f"{size[1]}x{size[0]}"
         raise InputError(f"{name} is {given} pixels, the image {needed}; give a mask of the image's size")
     return values if values.dtype == torch.bool else _zero_to_one(values, name) >= 0.5
 
 
-def _check_white(most: int, white: int, name: str) -> None:
-    """InputError for a mask of zeros and ones, which would have no hole."""
-    if most == 1:
+def _check_painted(most: float, white: int, name: str) -> None:
+    """InputError for a mask that is painted in too dark a colour, such as red or the number 1, to have a hole."""
+    if 0 < most < white / 2:
         raise InputError(
-            f"{name} has only the values 0 and 1 where {white} is white; multiply it by {white}, or give bool"
+            f"{name} has no value above {most:g} where {white} is white, so it has no hole; make what is to be filled "
+            "white"
         )
 
 
 def _brightness(image: Image.Image, name: str) -> Array:
     """The brightness of a mask, uint8 (H, W), in which transparency is black; see `read_mask`."""
-    if image.mode.startswith("I"):
-        _check_white(int(np.asarray(image).max()), 65535, name)
+    if image.mode.startswith("I") and not is_negative(image):
+        _check_painted(int(np.asarray(image).max()), image.info.get(LARGEST_VALUE, 65535), name)
     if not image.has_transparency_data:
         return np.array(as_rgb(image).convert("L"))
     if image.mode.startswith("I"):  # 16 bits of grey, of which one value stands for full transparency

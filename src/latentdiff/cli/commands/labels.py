@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from latentdiff.cli.batch.plan import MAX_IMAGES
 from latentdiff.errors import InputError
-from latentdiff.labels import class_number, is_number
+from latentdiff.labels import class_number, is_number, value_of
 
 if TYPE_CHECKING:
     from latentdiff.pipelines.base import DiffusionPipeline
@@ -76,13 +76,24 @@ def resolve_label(pipe: DiffusionPipeline, label: GivenLabel) -> Label:
             f"class range {label.range!r} is given, but {text!r} is the name of class number {names.index(text)}, and "
             f"class number {text} is called {called!r}; give names one by one"
         )
-    agrees = called is None or (is_number(called) and int(called) == number)
-    if any(map(is_number, names)) and not agrees:
+    numbered = any(value_of(name) is not None for name in names)
+    if numbered and called is not None and value_of(called) != number:
         raise InputError(
             f"class {text!r} is given, but no class has this name, and class number {text} is called {called!r}; "
             "give the name of the class"
         )
+    other = next((name for place, name in enumerate(names) if place != number and _number_in(name) == number), None)
+    if other is not None and _number_in(called or "") != number:
+        raise InputError(
+            f"class {text!r} is given, which may be {other!r}, or class number {text}, called {called!r}; give the name"
+        )
     return number
+
+
+def _number_in(name: str) -> int | None:
+    """The number in a name such as "class 2"; None for a name without one, or with several."""
+    found = re.findall(r"\d{1,18}", name)
+    return int(found[0]) if len(found) == 1 else None
 
 
 def all_labels(pipe: DiffusionPipeline) -> list[Label]:
@@ -90,6 +101,6 @@ def all_labels(pipe: DiffusionPipeline) -> list[Label]:
     config = pipe.class_embedder.config
     names: Sequence[str] = config.class_names or ()
     numbers = [number for number in range(config.num_classes) if number != config.null_class]
-    if any(map(is_number, names)):
+    if any(value_of(name) is not None for name in names):
         return [names[number] if number < len(names) else number for number in numbers]
     return list(numbers)

@@ -19,7 +19,7 @@ from latentdiff.cli.options import (
     Size,
 )
 from latentdiff.errors import InputError
-from latentdiff.io.coco import box_in, id_text, is_crowd
+from latentdiff.io.coco import box_in, category_names, check_in_pixels, id_text, is_crowd
 from latentdiff.types import JSON
 
 if TYPE_CHECKING:
@@ -113,16 +113,21 @@ def _coco(item: Item, content: JSON) -> list[Item]:
     polygon.
     """
     try:
-        classes = {id_text(entry["id"]): entry["name"] for entry in content["categories"]}
+        classes, boxes = category_names(content["categories"]), list[list[float]]()
         layouts: dict[str, JSON] = {}
         names: list[str] = []
         for entry in content["images"]:
             layouts[id_text(entry["id"])] = {"width": entry["width"], "height": entry["height"], "objects": []}
             names.append(PureWindowsPath(str(entry.get("file_name", entry["id"]))).stem)
         for entry in content["annotations"]:
-            shown = {"class": classes[id_text(entry["category_id"])], "box": box_in(entry) or entry.get("bbox")}
+            box = box_in(entry)
+            boxes.append(box or [])
+            shown = {"class": classes[id_text(entry["category_id"])], "box": box or entry.get("bbox")}
             crowd = {"group": True} if is_crowd(entry) else {}
             layouts[id_text(entry["image_id"])]["objects"].append({**shown, **crowd})
+        check_in_pixels(boxes)
+    except InputError as error:
+        raise InputError(f"{item.path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{item.path} is no COCO file ({type(error).__name__} {error}); it must hold {LAYOUT_FORMS}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from diffusers.configuration_utils import FrozenDict
@@ -13,7 +13,7 @@ from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, Rows
 from latentdiff.data.options import DataOptions
 from latentdiff.errors import InputError
-from latentdiff.labels import class_number, is_number
+from latentdiff.labels import class_number, value_of
 from latentdiff.models.class_embedder import ClassEmbedder
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
@@ -90,12 +90,12 @@ def labels_of(images: Images, class_names: list[str] | None, num_classes: int) -
     Raises:
         InputError: If the images have no classes, or some that the model doesn't know.
     """
-    given: list[int] | list[str] = labels_known(images)
+    given: Sequence[int | str] = labels_known(images)
     if images.class_names is not None and class_names is not None:
         given = [images.class_names[label] for label in labels_known(images)]
     if images.class_names is not None and class_names is None:
         other = next(
-            (place for place, name in enumerate(images.class_names) if is_number(name) and int(name) != place), None
+            (place for place, name in enumerate(images.class_names) if value_of(name) not in (None, place)), None
         )
         if images.num_classes != num_classes:
             raise InputError(
@@ -107,7 +107,13 @@ def labels_of(images: Images, class_names: list[str] | None, num_classes: int) -
                 f"{images.root} has a class called {images.class_names[other]!r}, which is number {other} of its "
                 "names, and this model has numbers alone; give 'label' as the model's numbers in metadata.jsonl"
             )
-    numbers = {label: class_number(label, num_classes, class_names) for label in dict.fromkeys(given)}
+    numbers: dict[int | str, int] = {}
+    for place, label in enumerate(given):
+        if label not in numbers:
+            try:
+                numbers[label] = class_number(label, num_classes, class_names)
+            except InputError as error:
+                raise InputError(f"{images.root}, {images.records.name_of(place)}: {error}") from None
     return torch.tensor([numbers[label] for label in given])
 
 
