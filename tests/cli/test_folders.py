@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from latentdiff.cli.batch import processes
+from latentdiff.cli.batch.sampler import Sampler
 from latentdiff.io.generated import read_parameters
 
 OPTIONS = ("--steps", 2, "--seed", 0, "--batch-size", 2)
@@ -67,10 +69,11 @@ def test_what_exists_is_kept_and_the_rest_is_the_same(run, models, photos, tmp_p
     assert files(photos / "out") == whole
 
 
-def test_no_model_is_loaded_when_all_is_made(run, models, photos, tmp_path):
+def test_no_model_is_loaded_when_all_is_made(run, models, photos, monkeypatch):
     command = ("upscale", "photos", "-o", "out", *OPTIONS)
     assert run(*command, "--model", models["upscale"])[0] == 0
-    assert run(*command, "--model", "nothing") == (0, ["out: 0 made, 5 existed already"], [])
+    monkeypatch.setattr(Sampler, "__init__", None)
+    assert run(*command, "--model", models["upscale"]) == (0, ["out: 0 made, 5 existed already"], [])
 
 
 def test_several_seeds_have_files_of_their_own(run, models, photos, tmp_path):
@@ -262,3 +265,42 @@ def test_a_mask_painted_on_a_transparent_layer(run, models, tmp_path):
     code, out, err = run("inpaint", "a.png", "--mask", "erased.png", "-o", "c.png", *options)
     assert (code, out, len(err)) == (2, [], 1)
     assert "mask erased.png is transparent in part, and it isn't clear what is to be filled" in err[0]
+
+
+OTHERS = (["--scheduler", "euler"], ["--steps", 3], ["--dtype", "bfloat16"], ["--model", "m2", "--eta", 0.5])
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_images_of_other_options_are_not_counted_as_made(run, models, tmp_path, other):
+    """Neither are those of the default where another was given; how much is computed at once makes no difference."""
+    shutil.copytree(models["sample"], tmp_path / "m2")
+    command = ["sample", "--model", models["sample"], "--steps", 2, "-n", 2, "-o", "out"]
+    for first, second in ((command, [*command, *other]), ([*command, *other], command)):
+        assert run(*first)[0] == 0
+        before = files(tmp_path / "out")
+        code, out, err = run(*second)
+        assert (code, out, len(err)) == (2, [], 1)
+        assert "out/000000.png was made of another model, input or options" in err[0]
+        assert files(tmp_path / "out") == before
+        assert run(*first, "--batch-size", 1, "--device", "cpu") == (0, ["out: 0 made, 2 existed already"], [])
+        assert run(*second, "--overwrite")[0] == 0
+        assert files(tmp_path / "out") != before
+        shutil.rmtree(tmp_path / "out")
+
+
+def test_more_images_of_the_same_options_join_those_that_exist(run, models, tmp_path):
+    command = ["sample", "--model", models["sample"], "--steps", 2, "-o", "out", "-n"]
+    assert run(*command, 2)[0] == 0
+    (tmp_path / "out" / "000002.png").write_text("a user's own")
+    assert run(*command, 4)[1] == ["out/000003.png\tseed 3", "out: 1 made, 3 existed already"]
+
+
+def test_classes_and_prompts_are_told_apart(run, models, tmp_path):
+    command = ["sample", "--model", models["class"], "--steps", 1, "-n", 2, "-o", "out"]
+    assert run(*command, "--label", "dog")[0] == 0
+    assert run(*command, "--label", "cat")[0] == 2 and run(*command)[0] == 2
+    long = "a red apple and a big green pear and a small blue star"
+    command = ["generate", "--model", models["generate"], "--steps", 1, "--seed", "0-1", "-o", "texts"]
+    assert run(*command, long)[0] == 0
+    assert run(*command, long, "a dog")[1][-1] == "texts: 2 made, 2 existed already"
+    assert run(*command, f"{long} of the dog")[0] == 2  # the names of files end before

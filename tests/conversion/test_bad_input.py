@@ -173,3 +173,32 @@ def test_an_output_folder_that_is_there(capsys, tmp_path, to):
     (tmp_path / "out" / "mine").write_text("kept")
     err = refused(capsys, tmp_path, "convert", CHECKPOINT, tmp_path / "out", "--config", CONFIG, "--to", to)
     assert "out exists; choose another output folder, or delete it first" in err
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_forward_module.", "module._orig_mod."])
+def test_names_that_a_wrapper_of_several_devices_left(state, tmp_path, wrapper):
+    path = tmp_path / "model.ckpt"
+    torch.save({"state_dict": {wrapper + name: tensor for name, tensor in state.items()}}, path)
+    wrapped, plain = load_original(path, CONFIG).components["unet"], load_original(state, CONFIG).components["unet"]
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, wrapped.state_dict()[name])
+    first, *others = state
+    torch.save({first: state[first], **{wrapper + name: state[name] for name in others}}, path)
+    with pytest.raises(CheckpointError, match=r"does not fit its config"):
+        load_original(path, CONFIG)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.uint8])
+def test_weights_of_whole_numbers(state, dtype):
+    name = "model.diffusion_model.out.2.bias"
+    with pytest.raises(CheckpointError, match=rf"out\.2\.bias is of {dtype}, as quantised weights are"):
+        load_original({**state, name: state[name].to(dtype)}, CONFIG)
+    assert load_original({**state, name: state[name].half()}, CONFIG)
+
+
+def test_an_output_that_is_a_link_to_nowhere(capsys, tmp_path):
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    assert "out exists; choose another output folder" in refused(
+        capsys, tmp_path, "convert", CHECKPOINT, tmp_path / "out"
+    )
+    assert (tmp_path / "out").is_symlink()

@@ -3,13 +3,15 @@
 import json
 
 import pytest
+import tiny
 import torch
 from fake_hub import OWNER
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from latentdiff import DiffusionPipeline, HubError, InputError
+from latentdiff import CheckpointError, DiffusionPipeline, HubError, InputError
 from latentdiff.hub.card import model_card
+from latentdiff.hub.folder import ModelFolder
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -143,3 +145,38 @@ def test_no_path_of_this_machine_is_saved(pipe, tmp_path):
     for path in files_of(tmp_path / "again"):
         assert str(tmp_path).encode() not in (tmp_path / "again" / path).read_bytes()
     assert "_name_or_path" not in json.loads((tmp_path / "again" / "unet" / "config.json").read_text())
+
+
+@pytest.mark.parametrize("at", ["check", "load_own"])
+def test_a_model_that_is_saved_anew_while_it_is_loaded_is_of_one_save(tmp_path, monkeypatch, at):
+    """Its folder is replaced when some of it has been read."""
+    model = tiny.tiny_unconditional(tmp_path)
+    other = DiffusionPipeline.from_pretrained(model)
+    with torch.no_grad():
+        other.unet.conv_in.bias.add_(1)
+        other.vae.decoder.conv_in.bias.add_(1)
+    step, saves = getattr(ModelFolder, at), [lambda: other.save_pretrained(model)]
+
+    def save_first(*arguments, **options):
+        result = step(*arguments, **options)
+        if saves:
+            saves.pop()()
+        return result
+
+    monkeypatch.setattr(ModelFolder, at, save_first)
+    loaded = DiffusionPipeline.from_pretrained(model)
+    assert torch.equal(loaded.unet.conv_in.bias, other.unet.conv_in.bias)
+    assert torch.equal(loaded.vae.decoder.conv_in.bias, other.vae.decoder.conv_in.bias)
+
+
+def test_a_model_that_is_saved_again_and_again_is_refused(tmp_path, monkeypatch):
+    model = tiny.tiny_unconditional(tmp_path)
+    other, step = DiffusionPipeline.from_pretrained(model), ModelFolder.load_own
+
+    def save_first(*arguments):
+        other.save_pretrained(model)
+        return step(*arguments)
+
+    monkeypatch.setattr(ModelFolder, "load_own", save_first)
+    with pytest.raises(CheckpointError, match="is saved anew again and again while it is loaded"):
+        DiffusionPipeline.from_pretrained(model)

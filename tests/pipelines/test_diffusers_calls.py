@@ -296,3 +296,16 @@ def test_a_notebook_shows_a_table(pipe):
     assert html.startswith("<table>") and html.endswith("</table>") and html.count("<tr>") == html.count("</tr>") == 6
     for part in ("TextToImagePipeline", "LDMTextEncoder", "DDIMScheduler", "float32", "cpu"):
         assert part in html
+
+
+@pytest.mark.parametrize("name", ["prompt_embeds", "negative_prompt_embeds", "latent"])
+def test_a_callback_that_returns_what_a_run_does_not_take(pipe, name):
+    """It would have changed nothing."""
+    with pytest.raises(InputError, match=f"returned {name}, which a run does not take; return of latents"):
+        make(pipe, callback_on_step_end=lambda _, __, ___, tensors: {**tensors, name: tensors["latents"]})
+
+
+@pytest.mark.parametrize("latents", [None, [1.0], np.zeros((1, 4, 8, 8), np.float32)])
+def test_a_callback_whose_latents_are_no_tensor(pipe, latents):
+    with pytest.raises(InputError, match=f"returned {type(latents).__name__} as latents; return a tensor"):
+        make(pipe, callback_on_step_end=lambda *_: {"latents": latents})

@@ -9,6 +9,7 @@ from latentdiff import (
     AutoPipeline,
     ConfigError,
     DiffusionPipeline,
+    EulerScheduler,
     ImageToImagePipeline,
     InpaintPipeline,
     InputError,
@@ -119,3 +120,35 @@ def test_images_of_a_pipeline_loaded_by_name_are_those_of_the_class(tmp_path):
         pipe.set_progress_bar_config(disable=True)
         images.append(pipe("a cat", num_inference_steps=2, seed=0, output_type="np").images)
     assert np.array_equal(images[0], images[1]) and np.array_equal(images[0], images[2])
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"unet": None}, "unet is None, but a UnconditionalPipeline needs one"),
+        ({"vae": "runs/vae"}, "vae is 'runs/vae', which is no component; give a loaded one, or leave it out"),
+        ({"scheduler": "ddim"}, "scheduler is 'ddim', .* call set_scheduler afterwards"),
+        ({"scheduler": EulerScheduler}, "scheduler is <class .*, which is no component"),
+        ({"dtype": torch.int8}, "dtype is torch.int8; networks compute in floating-point numbers"),
+        ({"dtype": {"unett": "fp16"}}, "dtype is given for 'unett'; did you mean 'unet'"),
+        ({"safety_checker": object()}, "safety_checker is given, but the pipelines here have none"),
+    ],
+)
+def test_what_is_given_in_place_of_a_component(tmp_path, given, line):
+    with pytest.raises(InputError, match=line):
+        DiffusionPipeline.from_pretrained(tiny.tiny_unconditional(tmp_path), **given)
+
+
+def test_what_users_of_diffusers_leave_out_is_left_out(tmp_path):
+    absent = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    model = tiny.tiny_unconditional(tmp_path)
+    assert type(DiffusionPipeline.from_pretrained(model, **absent)) is UnconditionalPipeline
+    scheduler = EulerScheduler()
+    assert DiffusionPipeline.from_pretrained(model, scheduler=scheduler).scheduler is scheduler
+
+
+def test_from_pipe_of_the_base_class_is_refused(tmp_path):
+    pipe = tiny.unconditional(tmp_path)
+    with pytest.raises(ConfigError, match=r"call from_pipe of that of a task, or AutoPipeline\.from_pipe"):
+        DiffusionPipeline.from_pipe(pipe)
+    assert UnconditionalPipeline.from_pipe(pipe).unet is pipe.unet

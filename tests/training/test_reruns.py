@@ -491,3 +491,40 @@ def test_every_run_ends_with_a_checkpoint(tmp_path):
     run(tmp_path, max_train_steps=12, resume_from_checkpoint="latest", **{"checkpoint.steps": 1000})
     assert [path.name for path in checkpoint.existing(tmp_path)] == ["checkpoint-10", "checkpoint-12"]
     assert [line["step"] for line in log(tmp_path)] == [3, 6, 9, 12]
+
+
+def test_a_run_does_not_remove_the_run_that_it_begins_with(data, out):
+    """The folder of a run stands for the pipeline in it."""
+    before = contents(out)
+    for name in (str(out), f"{out}/"):
+        options = {"pretrained_model_name_or_path": name, "overwrite_output_dir": True}
+        with pytest.raises(ConfigError, match=r"name_or_path is .*, which overwrite_output_dir would remove"):
+            toy.train("unconditional", data, None, out, unet={}, noise_schedule={}, **options)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("place", ["", "runs/x"])
+def test_a_run_among_the_images_is_refused(data, vae, tmp_path, place):
+    """Its sheets of samples would be trained on when it goes on; beside them all is well."""
+    images = shutil.copytree(data, tmp_path / "images")
+    before = contents(images)
+    (tmp_path / "link").symlink_to(images)
+    for folder in (images, tmp_path / "link"):
+        with pytest.raises(InputError, match=r"output_dir .* lies in data\.train_data_dir .*give another output_dir"):
+            toy.train("unconditional", images, vae, folder / place, max_train_steps=1)
+    with pytest.raises(InputError, match=r"lies in validation\.data_dir"):
+        options = {"validation.data_dir": str(images), "validation.steps": 1, "max_train_steps": 1}
+        toy.train("unconditional", data, vae, images / place, **options)
+    assert contents(images) == before
+    toy.train("unconditional", images, vae, tmp_path / "images-run", max_train_steps=1, report_to="none")
+
+
+@pytest.mark.parametrize("start", ["pipeline", "vae"])
+def test_a_run_in_the_folder_of_a_model_is_refused(data, vae, out, tmp_path, start):
+    """Its name would stand for the old one."""
+    model = out / "pipeline" if start == "pipeline" else shutil.copytree(vae, tmp_path / "vae")
+    before = contents(model)
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"has (model_index|config)\.json, so its name stands for the model there"):
+            toy.train("unconditional", data, vae, model, max_train_steps=1, overwrite_output_dir=overwrite)
+    assert contents(model) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from latentdiff.types import JSON, Components, Float64Array, Tokenizer
 
 def check_output_is_new(out: Path) -> None:
     """InputError if there is anything at `out` that a conversion would replace."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):  # a link may lead nowhere
         raise InputError(f"{out} exists; choose another output folder, or delete it first")
 
 

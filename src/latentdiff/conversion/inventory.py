@@ -62,6 +62,7 @@ def account_for(plan: ConversionPlan, shapes: Shapes, *, ema: bool) -> Inventory
     averaged = {key for key in left if key.startswith(EMA_PREFIX)}
     left -= averaged
     if averaged and not ema:
+        _check_raw(left)
         notes.append("The averaged weights of the UNet were left out.")
     elif sources:
         notes.append("The UNet has the averaged weights; its raw weights were left out.")
@@ -94,6 +95,11 @@ def account_for(plan: ConversionPlan, shapes: Shapes, *, ema: bool) -> Inventory
     if left:
         compare("the checkpoint", {}, shapes, left)
     return Inventory(sources, buffers, training, notes)
+
+
+def _check_raw(names: set[str]) -> None:
+    if not any(name.startswith(UNET_PREFIX) for name in names):
+        raise CheckpointError("the checkpoint has the averaged weights of the UNet only; take them, with ema=True")
 
 
 def ema_sources(plan: ConversionPlan, shapes: Shapes) -> dict[str, str]:

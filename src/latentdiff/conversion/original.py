@@ -96,6 +96,14 @@ def open_original(
         node = read_config(config)
     plan = make_conversion_plan(node)
     inventory = account_for(plan, shapes, ema=ema)
+    for part in plan.parts.values():
+        for key in part.map.original_shapes:
+            name = inventory.sources.get(key, key)
+            if not file.info(name).dtype.is_floating_point:
+                raise CheckpointError(
+                    f"{name} is of {file.info(name).dtype}, as quantised weights are; give a checkpoint of "
+                    "floating-point weights"
+                )
     return OpenedCheckpoint(node, plan, file, inventory, notes + inventory.notes)
 
 

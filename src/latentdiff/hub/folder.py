@@ -37,6 +37,7 @@ class ModelFolder:
         index: What its `model_index.json` says.
         components: The folders of the components, by the names that components have in this package.
         variant: The variant of the weights that was asked for, such as "fp16".
+        stamp: What told the folder, when it was opened, from one that has replaced it since.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ModelFolder:
     index: Index
     components: Mapping[str, ComponentFolder]
     variant: str | None
+    stamp: tuple[int, ...] = ()
 
     @classmethod
     def open(
@@ -69,6 +71,7 @@ class ModelFolder:
             InputError: If the subfolder leads out of the model.
         """
         path, root = find_model(name, subfolder, variant, hub)
+        stamp = _stamp(path)
         check_own_code(path, list_names(path))
         for file in (INDEX, CARD):
             check_link(root, path / file)
@@ -76,7 +79,11 @@ class ModelFolder:
         parts = {
             part: ComponentFolder.open(path / entry.folder, variant, root) for part, entry in index.components.items()
         }
-        return cls(str(name), path, index, parts, variant)
+        return cls(str(name), path, index, parts, variant, stamp)
+
+    def is_replaced(self) -> bool:
+        """Whether the folder has been replaced since it was opened, as a save of a pipeline there does."""
+        return _stamp(self.path) != self.stamp
 
     def pipeline_class(self, asked: type[Any]) -> type[Any]:
         """The class of the pipeline: `asked` itself if it is a task's, else the one that the index names.
@@ -172,6 +179,15 @@ class ModelFolder:
 
         for name, part in self.components.items():
             check_loaded_component(part, components.get(name))
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What tells a folder from the next one at its path: numbers of files alone are given again."""
+    try:
+        found = path.stat()
+    except OSError:  # it is being replaced just now
+        return ()
+    return (found.st_dev, found.st_ino, found.st_mtime_ns)
 
 
 def check_load_options(options: Mapping[str, object]) -> None:

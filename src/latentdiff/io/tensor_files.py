@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ class TensorInfo:
 
     dtype: torch.dtype
     shape: tuple[int, ...]
+
+
+# What names begin with that were saved from DistributedDataParallel, DeepSpeed or torch.compile.
+WRAPPER = re.compile(r"((module|_forward_module|_orig_mod)\.)+")
 
 
 class TensorFile:
@@ -173,10 +178,17 @@ def open_tensors(source: str | Path | Mapping[str, Tensor]) -> TensorFile:
         return SafetensorsFile(path)
     refuse_other_formats(path, head)
     state, metadata = find_state_dict(path, load_pickle(path))
-    tensors = check_tensors(str(path), state)
+    tensors = _without_wrappers(check_tensors(str(path), state))
     if any(tensor.device.type == "meta" for tensor in tensors.values()):
         return ZipFile(path, tensors, metadata)
     return TensorFile(tensors, metadata)
+
+
+def _without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by their names in the model itself, if it was saved inside of what runs it on several devices."""
+    found = {match[0] if (match := WRAPPER.match(key)) else "" for key in tensors}
+    start = found.pop() if len(found) == 1 else ""
+    return {key.removeprefix(start): tensor for key, tensor in tensors.items()}
 
 
 def check_tensors(where: str, state: Mapping[Key, object]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline as StockPipeline
 
 from latentdiff.compat import progress_bar_config, register_component_bases
-from latentdiff.errors import ConfigError
+from latentdiff.errors import CheckpointError, ConfigError, LatentDiffError
 from latentdiff.hub.component_folder import library_errors
 from latentdiff.hub.components import BASES
 from latentdiff.hub.construction import bounded
@@ -21,7 +21,7 @@ from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.codec import check_scaling
 from latentdiff.pipelines.display import pipeline_html
 from latentdiff.pipelines.generation import Generation
-from latentdiff.pipelines.load_options import as_dtype, complete_load_options, take_dtype
+from latentdiff.pipelines.load_options import as_dtype, check_given_components, complete_load_options, take_dtype
 from latentdiff.pipelines.lora import LoraMixin
 from latentdiff.pipelines.outputs import ImagePipelineOutput
 from latentdiff.pipelines.publishing import PublishingMixin
@@ -32,6 +32,8 @@ from latentdiff.tasks import TASKS, task_of_pipeline
 from latentdiff.types import Scheduler, Tokenizer
 
 register_component_bases(BASES["latentdiff"])
+
+MOST_LOADS = 5  # of one call, where another process saves the model while it is loaded
 
 
 class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
@@ -85,17 +87,28 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
         own = inspect.signature(DiffusionPipeline.from_pretrained).parameters
         kwargs = complete_load_options(kwargs, own)  # before anything is downloaded
         check_load_options(kwargs)
-        folder = ModelFolder.open(
-            pretrained_model_name_or_path,
-            subfolder=subfolder,
-            variant=variant,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
+        for _ in range(MOST_LOADS):
+            folder = ModelFolder.open(
+                pretrained_model_name_or_path,
+                subfolder=subfolder,
+                variant=variant,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                force_download=force_download,
+            )
+            try:
+                pipe = cls.from_model_folder(folder, **kwargs)
+            except LatentDiffError:
+                if not folder.is_replaced():
+                    raise
+                continue
+            if not folder.is_replaced():  # else its parts may be of two models
+                return pipe
+        raise CheckpointError(
+            f"{folder.path} is saved anew again and again while it is loaded; load it when that has ended"
         )
-        return cls.from_model_folder(folder, **kwargs)
 
     @classmethod
     def from_model_folder(cls, folder: ModelFolder, **kwargs: Any) -> Self:
@@ -114,6 +127,7 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
         kwargs = take_dtype(kwargs)
         check_load_options(kwargs)
         pipeline_class = folder.pipeline_class(cls)
+        check_given_components(pipeline_class, kwargs)
         loaded = folder.check(pipeline_class, given=kwargs)
         with library_errors(folder.path), bounded(loaded.components.values()):
             own = loaded.load_own(kwargs)
@@ -202,12 +216,18 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
             **components: Components to use in place of the other's.
 
         Raises:
-            ConfigError: If the other pipeline lacks a component that this one needs, or an unknown one is given.
+            ConfigError: If the other pipeline lacks a component that this one needs, an unknown one is given, or this
+                is the base class, which is of no task.
             InputError: If a data type is not valid.
         """
         if not isinstance(pipeline, StockPipeline):
             given = type(pipeline).__name__
             raise ConfigError(f"from_pipe was given a {given}; give a pipeline, or load a model with from_pretrained")
+        if cls is DiffusionPipeline:
+            raise ConfigError(
+                "DiffusionPipeline is the base of the pipelines; call from_pipe of that of a task, or "
+                "AutoPipeline.from_pipe"
+            )
         casts = take_dtype({"dtype": dtype, "torch_dtype": torch_dtype})
         known = inspect.signature(cls).parameters
         for name in components:

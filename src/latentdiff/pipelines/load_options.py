@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +29,9 @@ DIFFUSERS_OPTIONS = (
     "output_loading_info",
 )
 """Options of diffusers' `DiffusionPipeline.from_pretrained` that are handed on to it."""
+
+ABSENT = {"safety_checker": None, "requires_safety_checker": False, "feature_extractor": None, "image_encoder": None}
+"""Options by which diffusers' users leave out what the pipelines here have not got, and the value that says so."""
 
 DTYPES = {
     "float32": torch.float32,
@@ -56,10 +60,38 @@ def complete_load_options(options: Mapping[str, Any], own: Mapping[str, object])
     """
     components = {name for task in PIPELINES.names() for name in inspect.signature(PIPELINES.get(task)).parameters}
     known = {*own, *DIFFUSERS_OPTIONS, *REFUSED_OPTIONS, *components} - {"cls", "kwargs"}
-    for name in options:
-        if name not in known:
+    absent = ABSENT.keys() - known
+    for name, value in options.items():
+        if name in absent and value is not ABSENT[name]:
+            raise InputError(f"{name} is given, but the pipelines here have none; leave it out")
+        if name not in known | absent:
             raise InputError(f"from_pretrained takes no {name!r}; {nearest(name, known)}")
-    return take_dtype(options)
+    return take_dtype({name: value for name, value in options.items() if name not in absent})
+
+
+def check_given_components(pipeline_class: type, options: Mapping[str, object]) -> None:
+    """Check the components that are given to `from_pretrained` in place of the folder's.
+
+    Args:
+        pipeline_class: The pipeline that is loaded.
+        options: The keywords, components and others.
+
+    Raises:
+        InputError: If one is text, a class or a configuration, or None where the pipeline needs one; or if there is no
+            such component to have a data type of its own.
+    """
+    dtypes = options.get("dtype")
+    known = {*inspect.signature(pipeline_class).parameters, "default"}
+    for name in dtypes if isinstance(dtypes, Mapping) else ():
+        if name not in known:
+            raise InputError(f"dtype is given for {name!r}; {nearest(name, known)}")
+    for name, parameter in inspect.signature(pipeline_class).parameters.items():
+        value = options.get(name, parameter)
+        if value is None and parameter.default is parameter.empty:
+            raise InputError(f"{name} is None, but a {pipeline_class.__name__} needs one; leave it out, or give one")
+        if isinstance(value, (str, Path, Mapping, type)):
+            advice = "or call set_scheduler afterwards" if name == "scheduler" else "or leave it out"
+            raise InputError(f"{name} is {value!r}, which is no component; give a loaded one, {advice}")
 
 
 def take_dtype(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,9 +116,11 @@ def as_dtype(value: object) -> torch.dtype:
     """Return the data type that `value` is or, as "float16", "torch.float16" or "fp16", names.
 
     Raises:
-        InputError: If it is neither.
+        InputError: If it is neither, or not of floating-point numbers.
     """
     if isinstance(value, torch.dtype):
+        if not value.is_floating_point:
+            raise InputError(f"dtype is {value}; networks compute in floating-point numbers, such as torch.float16")
         return value
     found = DTYPES.get(value.removeprefix("torch.")) if isinstance(value, str) else None
     if found is None:

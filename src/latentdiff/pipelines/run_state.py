@@ -130,9 +130,18 @@ class RunStateMixin:
                     f"callback_on_step_end returned {type(returned).__name__}; return the dict of tensors to go on "
                     "with, or None"
                 )
+            unknown = {*(returned or ())} - {*shown, "latents"}
+            if unknown:
+                raise InputError(
+                    f"callback_on_step_end returned {', '.join(sorted(map(str, unknown)))}, which a run does not take; "
+                    f"return of {', '.join(sorted({*shown, 'latents'}))} those that are to change"
+                )
             if self._guidance_scale != before:
                 self._change_scale(guidance)
-            return (shown if returned is None else returned).get("latents", current)
+            latents = (shown if returned is None else returned).get("latents", current)
+            if not isinstance(latents, torch.Tensor):
+                raise InputError(f"callback_on_step_end returned {type(latents).__name__} as latents; return a tensor")
+            return latents
 
         return observe_x0 if "pred_original_sample" in inputs else None, callback
 

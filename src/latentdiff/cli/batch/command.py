@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from cyclopts import Parameter
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 Arguments = dict[str, object]
 """Arguments of a pipeline for one image, by their names."""
+
+NOT_OF_IMAGES = {"sampling", "guidance", "output", "grid", "prompts", "seed", "num_images", "batch_size", "device"}
+"""Fields and options that are parts, or on which an image of one input and one seed doesn't depend."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -61,11 +66,23 @@ class ImageCommand:
         return make_batch_plan(self.sampling, self.output, self.items(), self.file_name, self.grid, self.array)
 
     def asked(self, plan: BatchPlan) -> dict[str, object]:
-        """All that images depend on and that is known before the model is loaded, as JSON values."""
-        options = (self.model, self.sampling, self.guidance)
-        values = {name: value for part in options if part is not None for name, value in vars(part).items()}
-        others = {"seed": plan.seed_text, "size": self.size, "num_images": None, "batch_size": None, "device": None}
-        return dict(json.loads(json.dumps({**values, **others})))
+        """All that the images of a plan depend on and that is known before the model is loaded, as JSON values."""
+        return {**self._options(), "seed": plan.seed_text}
+
+    def fingerprint(self, job: Job) -> str:
+        """What tells an image of other options, or of another input or seed, before the model is loaded."""
+        source = job.item.file if job.item.path else job.item.source
+        text = json.dumps([self._options(), job.seed, source], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _options(self) -> dict[str, object]:
+        """The options that all images depend on, as JSON values; inputs are none, nor what changes no image."""
+        parts = (self.model, self.sampling, self.guidance)
+        values = {name: value for part in parts if part is not None for name, value in vars(part).items()}
+        values |= {part.name: getattr(self, part.name) for part in fields(self) if part.kw_only}
+        kept = {name: value for name, value in values.items() if name not in NOT_OF_IMAGES}
+        kept["model"] = os.path.normpath(self.model.model)
+        return dict(json.loads(json.dumps(kept, default=str)))
 
     def items(self) -> Sequence[Item]:
         """The inputs; every one is used with every seed."""

@@ -13,11 +13,12 @@ from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import BatchPlan, Item, Job
 from latentdiff.cli.batch.sampler import Sampler, shapes
 from latentdiff.errors import InputError, LatentDiffError, TooLargeError
-from latentdiff.io.generated import write_image
+from latentdiff.io.generated import read_parameters, write_image
 from latentdiff.io.staging import recover_all
 from latentdiff.viz.grid import image_grid
 
 Inputs = dict[Job, Arguments]
+FINGERPRINT = "fingerprint"  # the parameter by which an image of other options is told
 
 
 class Runner:
@@ -45,12 +46,15 @@ class Runner:
         """Do it; yields a line for each file written, and how many were kept.
 
         Raises:
-            InputError: If an option or the only input is not valid; at the end, if some inputs were not.
+            InputError: If an option or the only input is not valid, or images of other options are there; at the end,
+                if some inputs were not valid.
         """
         batches = processes.share(self.plan.batches(self.command.sampling.batch_size))
         for folder in {job.path.parent for jobs in batches for job in jobs if job.path is not None}:
             with suppress(OSError):  # where it matters, the write that fails will say so
                 recover_all(folder)
+        for job in (job for jobs in batches for job in jobs):
+            self._check_kept(job)
         for jobs in batches:
             yield from self._batch(jobs)
         if self.plan.grid is not None:
@@ -81,6 +85,20 @@ class Runner:
         if self.array is not None:
             return not self.array.has(self.places[job])
         return job.path is None or self.command.output.overwrite or not job.path.exists()
+
+    def _check_kept(self, job: Job) -> None:
+        """Refuse to count an image of other options as made. Files that are none of ours are a user's, and kept."""
+        if job.path is None or self._is_wanted(job):
+            return
+        try:
+            made = (read_parameters(job.path) or {}).get(FINGERPRINT)
+        except InputError:
+            return
+        if made is not None and made != self.command.fingerprint(job):
+            raise InputError(
+                f"{job.path} was made of another model, input or options; give those, choose another --output, or "
+                "replace what is there with --overwrite"
+            )
 
     def _read(self, job: Job) -> Arguments:
         if isinstance(job.item.source, InputError):
@@ -127,6 +145,8 @@ class Runner:
                 self.cells.append(image)
             elif job in wanted:
                 parameters = sampler.parameters(image, self.command.record(job), job.seed)
+                if self.plan.folder is not None:  # where the next run meets it
+                    parameters[FINGERPRINT] = self.command.fingerprint(job)
                 write_image(self.command.finish(job, image), job.path, parameters)
                 self.made += 1
                 yield f"{job.path}\tseed {job.seed}"

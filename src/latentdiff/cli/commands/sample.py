@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.make import image_command
-from latentdiff.cli.batch.plan import BatchPlan, Item, Job
+from latentdiff.cli.batch.plan import Item, Job
 from latentdiff.cli.commands.labels import Label, all_labels, parse_labels, resolve_label
 from latentdiff.cli.options import (
     FirstSeedOptions,
@@ -75,10 +75,6 @@ class Sample(ImageCommand):
     def record(self, job: Job) -> dict[str, object]:
         """The seed's class."""
         return {"label": self._label(job)} if self.labels else {}
-
-    def asked(self, plan: BatchPlan) -> dict[str, object]:
-        """All that images depend on, the classes among it."""
-        return {**super().asked(plan), "label": self.label}
 
     def class_number(self, job: Job) -> int | None:
         """The number of the seed's class."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from latentdiff.config import check, flat
 from latentdiff.errors import CheckpointError, InputError
 from latentdiff.hub.component_folder import CONFIG_FILES, TOKENIZER
+from latentdiff.hub.find import model_of_run
 from latentdiff.hub.index import INDEX
 from latentdiff.hub.weight_files import ADAPTER, parse
 from latentdiff.io.files import check_writable
@@ -44,6 +45,7 @@ def check_start(recipe: Recipe) -> Path | None:
         _check_place(folder / name, marker)
     if recipe.resume_from_checkpoint is not None:
         return _to_go_on_from(recipe, has)
+    _check_own_folder(recipe)
     if recipe.overwrite_output_dir:
         _check_removable(recipe)
     elif has:
@@ -92,6 +94,21 @@ def _to_go_on_from(recipe: Recipe, has: list[str]) -> Path:
     return found
 
 
+def _check_own_folder(recipe: Recipe) -> None:
+    """Refuse a folder that stands for a model itself, or lies among the images, where pictures of the run would be."""
+    folder = Path(recipe.output_dir)
+    marker = next((name for name in (INDEX, *CONFIG_FILES) if (folder / name).is_file()), None)
+    if marker is not None:
+        raise InputError(f"{folder} has {marker}, so its name stands for the model there; give another output_dir")
+    sources = {"data.train_data_dir": recipe.data.train_data_dir, "validation.data_dir": recipe.validation.data_dir}
+    for name, images in sources.items():
+        if images is not None and folder.resolve().is_relative_to(Path(images).resolve()):
+            raise InputError(
+                f"output_dir {folder} lies in {name} {images}, whose images would be joined by the run's own pictures; "
+                "give another output_dir"
+            )
+
+
 def _check_place(path: Path, marker: str) -> None:
     """Refuse a place for a result in which a file would be replaced that is of no result."""
     check_writable(path.resolve() / marker if path.exists() else path)
@@ -110,8 +127,9 @@ def _check_removable(recipe: Recipe) -> None:
             not path.is_symlink(),
             f"{path} is a link, which overwrite_output_dir does not remove; remove it, or give another output_dir",
         )
-    for name, value in flat(recipe.model_dump()).items():
-        used = Path(value).resolve() if isinstance(value, str) and Path(value).exists() else None
+    inputs = {name: value for name, value in flat(recipe.model_dump()).items() if name != "output_dir"}
+    for name, value in inputs.items():
+        used = Path(model_of_run(value)).resolve() if isinstance(value, str) and Path(value).exists() else None
         inside = [path for path in own if used is not None and used.is_relative_to(path.resolve())]
         check(
             not inside,

@@ -137,7 +137,7 @@ def resolve(output_dir: Path, choice: str) -> Path:
     if path is None or not holds_checkpoint(path):
         names = ", ".join(found.name for found in existing(output_dir))
         raise CheckpointError(
-            f"{choice} is not a checkpoint; this run has {names or 'none'}; give one of them or 'latest'"
+            f"{choice!r} is not a checkpoint; this run has {names or 'none'}; give one of them or 'latest'"
         )
     reason = damage(path)
     if reason is not None:
