@@ -180,3 +180,18 @@ def test_a_model_that_is_saved_again_and_again_is_refused(tmp_path, monkeypatch)
     monkeypatch.setattr(ModelFolder, "load_own", save_first)
     with pytest.raises(CheckpointError, match="is saved anew again and again while it is loaded"):
         DiffusionPipeline.from_pretrained(model)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [(POINTER, "a pointer of Git LFS"), ("<!doctype html>\n<html>", "a web page"), ("Not Found", "text")],
+)
+@pytest.mark.parametrize("file", ["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"])
+def test_a_file_of_a_model_that_was_not_fetched_is_named_as_what_it_is(tmp_path, file, text, what):
+    model = tiny.tiny_unconditional(tmp_path)
+    (model / file).write_text(text)
+    with pytest.raises(CheckpointError, match=rf"{file}.* is {what}.*; (fetch|give)"):
+        DiffusionPipeline.from_pretrained(model)

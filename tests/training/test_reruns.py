@@ -528,3 +528,15 @@ def test_a_run_in_the_folder_of_a_model_is_refused(data, vae, out, tmp_path, sta
         with pytest.raises(InputError, match=r"has (model_index|config)\.json, so its name stands for the model there"):
             toy.train("unconditional", data, vae, model, max_train_steps=1, overwrite_output_dir=overwrite)
     assert contents(model) == before
+
+
+@pytest.mark.parametrize("changed", ["images", "seed", "task"])
+def test_a_resume_that_is_refused_leaves_the_caches_as_they_are(data, vae, out, tmp_path, changed):
+    before = contents(out)
+    options = {"resume_from_checkpoint": "latest", "max_train_steps": 6, "report_to": "none"}
+    fewer = toy.write(tmp_path / "fewer", range(1))
+    task, images = ("class-to-image", data) if changed == "task" else ("unconditional", data)
+    with pytest.raises(ConfigError, match=r"checkpoint-4 was made with another recipe: .*; use its recipe"):
+        toy.train(task, fewer if changed == "images" else images, vae, out, seed=int(changed == "seed"), **options)
+    assert contents(out) == before
+    toy.train("unconditional", data, vae, out, **options)

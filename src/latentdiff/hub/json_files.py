@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from latentdiff.errors import CheckpointError, one_line
+from latentdiff.io.file_kinds import HEAD_BYTES, what_is
 from latentdiff.types import JSON
 
 Value = TypeVar("Value")
@@ -53,7 +54,9 @@ def parse_object(source: object, text: str, *, strict: bool = True) -> JSON:
     try:
         values = json.loads(text, object_pairs_hook=_object, parse_constant=_constant) if strict else json.loads(text)
     except (ValueError, RecursionError, MemoryError) as error:
-        raise CheckpointError(f"{source} cannot be read ({one_line(error)}); fetch the model again") from None
+        what = None if text.lstrip().startswith(("{", "[")) else what_is(text[:HEAD_BYTES].encode(errors="replace"))
+        reason = f"it is {what}" if what else one_line(error)
+        raise CheckpointError(f"{source} cannot be read ({reason}); fetch the model again") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{source} holds no JSON object; fetch the model again")
     return values

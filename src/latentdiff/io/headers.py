@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from latentdiff.errors import CheckpointError, one_line
-from latentdiff.io.file_kinds import check_regular_file
+from latentdiff.io.file_kinds import HEAD_BYTES, check_regular_file, refuse_other_formats
 
 MAX_HEADER_BYTES = 100_000_000  # the limit that the format has
 MAX_HEADER_TOKENS = 600_000  # enough for 60,000 tensors; parsed JSON may take fifty times the memory of its text
@@ -65,7 +65,11 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            head = file.read(HEAD_BYTES)
+            if head[8:9] != b"{":
+                refuse_other_formats(path, head)
+            file.seek(8)
+            length = int.from_bytes(head[:8], "little")
             if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
                 raise ValueError("the header is longer than the file")
             text = file.read(length)
@@ -76,6 +80,8 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         if not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("its metadata is not text")
         _check_entries(header, size - 8 - length)
+    except CheckpointError:  # which is an OSError, too
+        raise
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); fetch or save the model again") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -21,7 +21,7 @@ from latentdiff.training.diffusion.conditioners.classes import labels_of
 from latentdiff.training.diffusion.losses import draw_noisy
 from latentdiff.training.engine.export import export_folder
 from latentdiff.training.engine.loop import Run, train
-from latentdiff.training.engine.resume_check import FIRST_STAGE
+from latentdiff.training.engine.resume_check import FIRST_STAGE, check_before_caches
 from latentdiff.training.engine.session import Session, open_session
 from latentdiff.training.engine.task import Task
 from latentdiff.training.recipes import ClassifierRecipe
@@ -118,6 +118,7 @@ def _prepared(
     pipeline = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
     images = open_images(recipe, pipeline.vae.config.in_channels)
     classifier = make_classifier(recipe, pipeline, images)
+    check_before_caches(session.checkpoint, recipe, len(images))
     bad_files = open_bad_files(recipe, images, session.accelerator)
     held_out = None
     if unseen := open_held_out(recipe, images.channels):

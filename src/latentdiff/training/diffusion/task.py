@@ -32,7 +32,7 @@ from latentdiff.training.diffusion.publish import publish
 from latentdiff.training.diffusion.samples import SampleSheet, make_samples
 from latentdiff.training.engine.export import export_folder
 from latentdiff.training.engine.loop import Run, train
-from latentdiff.training.engine.resume_check import FIRST_STAGE
+from latentdiff.training.engine.resume_check import FIRST_STAGE, check_before_caches
 from latentdiff.training.engine.session import Session, open_session
 from latentdiff.training.engine.task import Task
 from latentdiff.training.recipes import DiffusionRecipe
@@ -177,6 +177,7 @@ def _prepared(
     held_out = open_held_out(recipe, images.channels)
     rows, held_out_rows = conditioner.rows(images), conditioner.rows(held_out) if held_out else None
     samples = make_samples(conditioner, held_out or images, held_out_rows or rows, recipe)
+    check_before_caches(session.checkpoint, recipe, len(images))
     bad_files = open_bad_files(recipe, images, accelerator)
     latents = encode_latents(session, pipeline.vae, images, bad_files, limit)
     unseen = None

@@ -14,8 +14,10 @@ from latentdiff.config import Part, flat, trait
 from latentdiff.errors import ConfigError, LatentDiffWarning
 from latentdiff.training.engine.checkpoint import NUMBERS_FILE
 from latentdiff.training.engine.options import Recipe
+from latentdiff.types import JSON
 
 FIRST_STAGE = "weights of the first stage"
+IMAGES_IN_STEP = "images in a step (train_batch_size x gradient_accumulation_steps x processes)"
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,13 @@ def identity(recipe: Recipe, images_in_step: int, images: int) -> dict[str, obje
     """
     kept = {said.name: said.value for said in _options(recipe) if said.resume != "free"}
     kept |= {"kind": type(recipe).__name__, "images in the data": images}
-    kept["images in a step (train_batch_size x gradient_accumulation_steps x processes)"] = images_in_step
+    kept[IMAGES_IN_STEP] = images_in_step
     return _plain(kept)
 
 
-def check_same(folder: Path, theirs: Mapping[str, object], ours: Mapping[str, object], recipe: Recipe) -> None:
+def check_same(
+    folder: Path, theirs: Mapping[str, object], ours: Mapping[str, object], recipe: Recipe, *, quiet: bool = False
+) -> None:
     """A ConfigError where a run would go on with another recipe; what may help a run that diverges is but said.
 
     Args:
@@ -60,6 +64,7 @@ def check_same(folder: Path, theirs: Mapping[str, object], ours: Mapping[str, ob
         theirs: The identity of the run that made it, which may be older than an option, and then had its default.
         ours: The identity of this run.
         recipe: The recipe of this run.
+        quiet: Whether to leave out the warning of what may differ.
     """
     options = [said for said in _options(recipe) if said.resume != "free"]
     newer = [said for said in options if said.default is not PydanticUndefined and not _has(theirs, said.name)]
@@ -75,19 +80,38 @@ def check_same(folder: Path, theirs: Mapping[str, object], ours: Mapping[str, ob
     other = [text for name, text in changed.items() if name not in remedies]
     if other:
         raise ConfigError(f"{folder} was made with another recipe: {'; '.join(other)}; use its recipe, or start anew")
-    if changed:
+    if changed and not quiet:
         line = f"going on from {folder.name}, but {'; '.join(changed.values())}"
         warnings.warn(LatentDiffWarning(line), stacklevel=2)
 
 
+def check_before_caches(folder: Path | None, recipe: Recipe, images: int) -> None:
+    """The same before the caches are made, which a run that is refused leaves as they are.
+
+    Raises:
+        ConfigError: If the checkpoint to go on from, if there is one, was made with another recipe or on more or fewer
+            images.
+    """
+    theirs = _recorded(folder)
+    if folder is None or not theirs:
+        return
+    later = {name: theirs[name] for name in (FIRST_STAGE, IMAGES_IN_STEP) if name in theirs}  # not known yet
+    check_same(folder, theirs, {**identity(recipe, 0, images), **later}, recipe, quiet=True)
+
+
 def recorded_first_stage(folder: Path | None) -> str | None:
     """What tells the first stage of a checkpoint's run from others, if the checkpoint says it."""
+    found: str | None = _recorded(folder).get(FIRST_STAGE)
+    return found
+
+
+def _recorded(folder: Path | None) -> JSON:
+    """What a checkpoint says of its run's recipe; nothing if it is damaged, of which `read_checkpoint` will tell."""
     try:
         said = json.loads((folder / NUMBERS_FILE).read_text(encoding="utf-8"))["recipe"] if folder else {}
-        found: str | None = said.get(FIRST_STAGE)
-        return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # `read_checkpoint` will say what is wrong with it
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _has(identity: Mapping[str, object], option: str) -> bool:
