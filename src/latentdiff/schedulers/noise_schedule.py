@@ -232,6 +232,6 @@ def original_ddim_timesteps(num_inference_steps: int, num_train_timesteps: int =
     if timesteps[0] >= num_train_timesteps:
         raise ConfigError(
             f"{num_inference_steps} original DDIM steps begin at timestep {timesteps[0]}, past the last one; "
-            f"choose a number of steps that divides {num_train_timesteps}"
+            f"choose a number of steps that divides {num_train_timesteps}, and is smaller"
         )
     return timesteps
