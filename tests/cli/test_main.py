@@ -110,6 +110,13 @@ def test_a_command_shows_its_whole_text(run):
         ("quotes", ["info", "a", "b"]),
         ("did you mean 'diffusion'?", ["train", "difusion", "r.yaml"]),
         ("required: TARGET", ["info"]),
+        (
+            "--unet takes the whole mapping as JSON: --unet '{\"sample_size\": ...}' (",
+            ["train", "diffusion", "--unet.sample_size", "8"],
+        ),
+        ('as JSON: --model \'{"a": {"b": ...}}\' (', ["train", "first-stage", "--model.a.b=8"]),
+        ("did you mean '--seed'", ["train", "diffusion", "--seed.a", "8"]),
+        ("did you mean '--conditioning.dropout'", ["train", "diffusion", "--conditioning.dropou", "8"]),
     ],
 )
 def test_a_wrong_command_line_is_one_line(fails, message, argv):
