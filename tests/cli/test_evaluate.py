@@ -64,7 +64,7 @@ def test_a_model_is_sampled_first_and_goes_on_where_it_stopped(run, fails, tmp_p
     fails("has other files; choose another --samples-dir", *command, "--count", 4, "--samples-dir", "real")
     fails("--count is missing", *command)
     code, _, err = run("evaluate", "samples", "builtin:emoji", "real", *FEATURES, "--count", 4, "--samples-dir", "new")
-    assert code == 2 and "builtin:emoji is a TextToImagePipeline" in err[0]
+    assert code == 2 and "builtin:emoji has TextToImagePipeline, which latentdiff generate uses" in err[0]
     assert run(*command, "--count", 4, "--samples-dir", "new")[1] == out
     fails("--num-images is given; here --count", *command, "--count", 4, "-n", 5)
 
