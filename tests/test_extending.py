@@ -24,7 +24,7 @@ def test_examples_run(tmp_path, monkeypatch):
     for number, colour in enumerate(("red", "green", "blue", "orange")):
         Image.new("RGB", (16, 16), colour).save(f"photos/{number}.png")
     torch.manual_seed(0)
-    toy.write_vae(tmp_path / "first-stage" / "vae")
+    toy.write_vae(tmp_path / "runs" / "first-stage" / "vae")
     fences = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     exec("\n".join(fences), {"__name__": "example"})
     assert (tmp_path / "colourise" / "pipeline" / "model_index.json").exists()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,9 +64,26 @@ def test_a_model_is_sampled_first_and_goes_on_where_it_stopped(run, fails, tmp_p
     fails("has other files; choose another --samples-dir", *command, "--count", 4, "--samples-dir", "real")
     fails("--count is missing", *command)
     code, _, err = run("evaluate", "samples", "builtin:emoji", "real", *FEATURES, "--count", 4, "--samples-dir", "new")
-    assert code == 2 and "builtin:emoji is a TextToImagePipeline" in err[0]
+    assert code == 2 and "builtin:emoji has TextToImagePipeline, which latentdiff generate uses" in err[0]
     assert run(*command, "--count", 4, "--samples-dir", "new")[1] == out
     fails("--num-images is given; here --count", *command, "--count", 4, "-n", 5)
+
+
+@pytest.mark.thorough
+def test_the_folder_of_a_run_is_sampled_as_the_model_that_it_made(run, fails, tmp_path, unconditional_model):
+    make(tmp_path / "real", 5, 2), (tmp_path / "runs").mkdir()
+    shutil.copytree(unconditional_model, tmp_path / "runs" / "x" / "pipeline")
+    (tmp_path / "runs" / "x" / "log.jsonl").write_text("{}\n")
+    make(tmp_path / "runs" / "x" / "validation", 6, 3)  # pictures of the run, no samples
+    command = ("real", *FEATURES, "--metrics", "frechet")
+    model = ("--steps", 2, "--count", 4, "--samples-dir")
+    expected = run("evaluate", "samples", unconditional_model, *command, *model, "a")[:2]
+    assert run("evaluate", "samples", "runs/x", *command, *model, "b")[:2] == expected and expected[0] == 0
+    fails("--count is missing", "evaluate", "samples", "runs/x", *command)
+    code, out, _ = run("evaluate", "first-stage", "runs/x", "real", "--metrics", "psnr")
+    assert code == 0 and out[0].startswith("psnr[5, real]")
+    shutil.rmtree(tmp_path / "runs" / "x" / "pipeline")
+    fails("runs/x is a training run without pipeline/; give one that has it", "evaluate", "samples", "runs/x", *command)
 
 
 @pytest.mark.thorough

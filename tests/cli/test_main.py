@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from latentdiff import __version__
-from latentdiff.cli.commands import IMAGE_COMMANDS
+from latentdiff.cli.commands import DATA_COMMANDS, EVALUATE_COMMANDS, IMAGE_COMMANDS, MODEL_COMMANDS
 from latentdiff.cli.main import make_app
-from latentdiff.cli.messages import FLAGS, with_flags
+from latentdiff.cli.messages import FLAGS, commands_of, with_flags
 from latentdiff.io.generated import write_image
 from latentdiff.tasks import TASKS
 
@@ -83,6 +83,22 @@ def test_help_lists_commands_and_schedulers(run):
     assert "dpmpp_2m" in "\n".join(run("generate", "--help")[1])
 
 
+@pytest.mark.parametrize("group", [[], ["data"], ["evaluate"]], ids=str)
+def test_the_list_of_commands_says_what_each_does(run, group):
+    listed, whole = make_app(), make_app({*IMAGE_COMMANDS, *MODEL_COMMANDS, *DATA_COMMANDS, *EVALUATE_COMMANDS})
+    for word in group:
+        listed, whole = listed[word], whole[word]
+    names = commands_of(listed)
+    assert names and all(whole[name].help for name in names)
+    assert [listed[name].help for name in names] == [whole[name].help.partition("\n")[0] for name in names]
+    lines = [line.strip("│ ").split(maxsplit=1) for line in run(*group, "--help")[1]]
+    assert set(names) <= {line[0] for line in lines if len(line) == 2 and line[1]}
+
+
+def test_a_command_shows_its_whole_text(run):
+    assert "Each image depends on its prompt" in " ".join(run("generate", "--help")[1])
+
+
 @pytest.mark.parametrize(
     ("message", "argv"),
     [
@@ -94,6 +110,13 @@ def test_help_lists_commands_and_schedulers(run):
         ("quotes", ["info", "a", "b"]),
         ("did you mean 'diffusion'?", ["train", "difusion", "r.yaml"]),
         ("required: TARGET", ["info"]),
+        (
+            "--unet takes the whole mapping as JSON: --unet '{\"sample_size\": ...}' (",
+            ["train", "diffusion", "--unet.sample_size", "8"],
+        ),
+        ('as JSON: --model \'{"a": {"b": ...}}\' (', ["train", "first-stage", "--model.a.b=8"]),
+        ("did you mean '--seed'", ["train", "diffusion", "--seed.a", "8"]),
+        ("did you mean '--conditioning.dropout'", ["train", "diffusion", "--conditioning.dropou", "8"]),
     ],
 )
 def test_a_wrong_command_line_is_one_line(fails, message, argv):

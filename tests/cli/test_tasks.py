@@ -297,8 +297,16 @@ def test_what_is_wrong_whatever_the_model_is_one_line(fails, tmp_path, message):
 
 
 UNFIT = {
-    "is a UnconditionalPipeline, latentdiff upscale needs a SuperResolutionPipeline": ["upscale", "sample", "a.png"],
-    "is a InpaintPipeline, latentdiff img2img needs a TextToImage": ["img2img", "inpaint", "a.png"],
+    "has UnconditionalPipeline, which latentdiff sample uses; latentdiff upscale needs SuperResolutionPipeline": [
+        "upscale",
+        "sample",
+        "a.png",
+    ],
+    "has InpaintPipeline, which latentdiff inpaint uses; latentdiff img2img needs TextToImage": [
+        "img2img",
+        "inpaint",
+        "a.png",
+    ],
     "unknown class 'dgo'; did you mean 'dog'": ["class", "class", "dog", "dgo"],
     "class 6 is given": ["class", "class", "0-9"],
     "unknown class 'ape'": ["layout", "layout", "ape.json"],

@@ -124,9 +124,13 @@ def test_the_folder_of_a_run_names_its_pipeline(run, finished_run):
     assert run("sample", "--model", f"{finished_run}/pipeline", "-n", 1, "--steps", 1, "-o", "b")[0] == 0
 
 
-def test_the_folder_of_a_first_stages_run_names_that(run, models, tmp_path):
+@pytest.mark.parametrize("file", ["log.jsonl", "checkpoint-4/manifest.json"])  # a short run has no line to log
+def test_the_folder_of_a_first_stages_run_names_that(run, models, tmp_path, file):
     shutil.copytree(f"{models['sample']}/vae", tmp_path / "runs" / "first" / "vae")
-    (tmp_path / "runs" / "first" / "log.jsonl").write_text("{}\n")
+    code, _, err = run("info", "runs/first")
+    assert code == 2 and "runs/first holds no model_index.json" in err[0]  # it may be a damaged pipeline
+    (tmp_path / "runs" / "first" / file).parent.mkdir(exist_ok=True)
+    (tmp_path / "runs" / "first" / file).write_text("{}\n")
     assert run("info", "runs/first")[1][0] == "class: AutoencoderKL"
     code, _, err = run("sample", "--model", "runs/first")
     assert code == 2 and "runs/first/vae holds no model_index.json" in err[0]

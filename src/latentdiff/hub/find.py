@@ -17,7 +17,7 @@ from latentdiff.registry import nearest
 if TYPE_CHECKING:
     from latentdiff.hub.download import HubOptions
 
-LOG = "log.jsonl"  # of every training run
+RUN_FILES = "log.jsonl", "checkpoint-*/manifest.json"  # of a training run; one that is short has no line to log
 WINDOWS = ("\\", ":")  # in paths of Windows, and in no name of the hub
 
 
@@ -37,7 +37,12 @@ def model_of_run(name: str) -> str:
         return name
     if (run / "pipeline" / INDEX).is_file():
         return str(run / "pipeline")
-    return str(run / "vae") if (run / LOG).is_file() and (run / "vae" / "config.json").is_file() else name
+    return str(run / "vae") if (run / "vae" / "config.json").is_file() and is_run(run) else name
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the folder is that of a training run."""
+    return any(any(folder.glob(pattern)) for pattern in RUN_FILES)
 
 
 def is_hub_id(name: str | Path) -> bool:

@@ -25,12 +25,20 @@ class SampledModelOptions(ModelOptions):
 
 
 def is_model(source: str) -> bool:
-    """Whether SAMPLES is a model to sample, and no images."""
-    from latentdiff.hub.find import is_hub_id
+    """Whether SAMPLES is a model to sample, and no images.
+
+    Raises:
+        InputError: If it is a training run that has made no pipeline: the pictures in it are no samples.
+    """
+    from latentdiff.hub.find import is_hub_id, is_run, model_of_run
     from latentdiff.hub.index import INDEX
 
     path = Path(source)
-    return source.startswith("builtin:") or (path / INDEX).is_file() or (not path.exists() and is_hub_id(source))
+    if (Path(model_of_run(source)) / INDEX).is_file():
+        return True
+    if is_run(path):
+        raise InputError(f"{source} is a training run without pipeline/; give one that has it, or a folder of samples")
+    return source.startswith("builtin:") or (not path.exists() and is_hub_id(source))
 
 
 def sample_model(
@@ -45,8 +53,10 @@ def sample_model(
     """Make the samples of a model, as far as they aren't there, and return their folder."""
     from latentdiff.cli.batch.make import make_images
     from latentdiff.cli.commands.sample import Sample
+    from latentdiff.hub.find import model_of_run
     from latentdiff.io.files import atomic_file
 
+    source = model_of_run(source)
     if count is None:
         raise InputError(f"--count is missing; say how many samples of {source} are made, such as 50000")
     if sampling.num_images is not None:

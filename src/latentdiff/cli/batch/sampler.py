@@ -24,7 +24,7 @@ from latentdiff.hub.find import model_of_run
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.class_conditioning import ClassConditioningMixin
 from latentdiff.registry import PIPELINES, SCHEDULERS
-from latentdiff.tasks import AUTOGUIDANCE_SCALE, CLASS_GUIDANCE_SCALE, TEXT_GUIDANCE_SCALE
+from latentdiff.tasks import AUTOGUIDANCE_SCALE, CLASS_GUIDANCE_SCALE, TASKS, TEXT_GUIDANCE_SCALE
 from latentdiff.types import Labels
 from latentdiff.windows import Windows
 
@@ -56,7 +56,8 @@ class Sampler:
         classes = [PIPELINES.get(task) for task in self.command.takes or (self.command.task,)]
         if not isinstance(loaded, tuple(classes)):
             name, known = type(loaded).__name__, " or ".join(cls.__name__ for cls in classes)
-            raise InputError(f"{self.name} is a {name}, latentdiff {self.command.name} needs a {known}")
+            use = [f", which latentdiff {spec.command} uses" for spec in TASKS.values() if spec.pipeline_class == name]
+            raise InputError(f"{self.name} has {name}{''.join(use)}; latentdiff {self.command.name} needs {known}")
 
     def _check_guidance(self, loaded: DiffusionPipeline) -> None:
         given = self.command.guidance.given() if self.command.guidance else []

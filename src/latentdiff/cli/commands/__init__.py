@@ -1,21 +1,25 @@
 """The table of commands, one a file: a command's name to "module:attribute", which is imported when it is called for.
 
-Each is a function, whose parameters are the command's flags and whose docstring is the text of its --help.
+Each is a function, whose parameters are the command's flags and whose docstring is the text of its --help. Its first
+line stands here too, since the list of commands is shown without importing them.
 """
 
 IMAGE_COMMANDS = {
-    "generate": "latentdiff.cli.commands.generate:generate",
-    "sample": "latentdiff.cli.commands.sample:sample_many",
-    "class": "latentdiff.cli.commands.class_:class_",
-    "layout": "latentdiff.cli.commands.layout:layout",
-    "semantic": "latentdiff.cli.commands.semantic:semantic",
-    "upscale": "latentdiff.cli.commands.upscale:upscale",
-    "inpaint": "latentdiff.cli.commands.inpaint:inpaint",
-    "img2img": "latentdiff.cli.commands.img2img:img2img",
+    "generate": ("latentdiff.cli.commands.generate:generate", "Make images of prompts."),
+    "sample": ("latentdiff.cli.commands.sample:sample_many", "Make many images by seed, such as 50000 for FID."),
+    "class": ("latentdiff.cli.commands.class_:class_", "Make images of classes."),
+    "layout": ("latentdiff.cli.commands.layout:layout", "Make images of objects in boxes."),
+    "semantic": (
+        "latentdiff.cli.commands.semantic:semantic",
+        "Make images of label maps, which have a class at every pixel.",
+    ),
+    "upscale": ("latentdiff.cli.commands.upscale:upscale", "Enlarge images with a super-resolution model."),
+    "inpaint": ("latentdiff.cli.commands.inpaint:inpaint", "Fill holes in images."),
+    "img2img": ("latentdiff.cli.commands.img2img:img2img", "Change images, all of each or under a mask."),
 }
 MODEL_COMMANDS = {
-    "convert": "latentdiff.cli.commands.convert:convert",
-    "info": "latentdiff.cli.commands.info:info",
+    "convert": ("latentdiff.cli.commands.convert:convert", "Convert between checkpoint forms."),
+    "info": ("latentdiff.cli.commands.info:info", "Show what a model or an image is."),
 }
 TRAIN_COMMANDS = {  # with what each trains, since importing the recipes takes a while
     "first-stage": ("latentdiff.cli.commands.train:first_stage", "the autoencoder that makes the latent space"),
@@ -23,9 +27,25 @@ TRAIN_COMMANDS = {  # with what each trains, since importing the recipes takes a
     "classifier": ("latentdiff.cli.commands.train:classifier", "the classifier of noisy latents that guides the model"),
 }
 SCHEMA_COMMAND = "latentdiff.cli.commands.train:schema"
-DATA_COMMANDS = {"check": "latentdiff.cli.commands.data:check"}
+DATA_COMMANDS = {
+    "check": (
+        "latentdiff.cli.commands.data:check",
+        "Read every image, label map and box of a recipe's data, or of a folder, once.",
+    ),
+}
 EVALUATE_COMMANDS = {
-    "samples": "latentdiff.cli.commands.evaluate:samples",
-    "first-stage": "latentdiff.cli.commands.evaluate:first_stage",
-    "pairs": "latentdiff.cli.commands.evaluate:pairs",
+    "samples": (
+        "latentdiff.cli.commands.evaluate:samples",
+        "Compare samples with a reference: FID, sFID, KID, Inception score, precision and recall, "
+        "density and coverage.",
+    ),
+    "first-stage": (
+        "latentdiff.cli.commands.evaluate:first_stage",
+        "Reconstruct images with a model's first stage, and compare them: rFID, PSNR, SSIM, MS-SSIM, LPIPS, PSIM, "
+        "codes.",
+    ),
+    "pairs": (
+        "latentdiff.cli.commands.evaluate:pairs",
+        "Compare images with their originals, one by one: PSNR, SSIM, MS-SSIM, LPIPS, PSIM.",
+    ),
 }
