@@ -144,7 +144,7 @@ def test_a_damaged_model_is_one_line(fails, copied):
     (copied / "vae" / "config.json").unlink()
     (copied / "unet" / "config.json").write_text('{"sample_size": {}, "block_out_channels": 3}')
     (copied / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"x" * 100)
-    fails("is damaged", "info", copied)
+    fails("is text, not a checkpoint", "info", copied)
     shutil.rmtree(copied / "unet")
     fails("lacks the component 'unet'", "info", copied)
 

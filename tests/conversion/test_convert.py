@@ -210,7 +210,7 @@ def test_folders_of_first_stages(tmp_path, capsys):
     capsys.readouterr()
     (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"x" * 100)
     for options, message in (
-        ([], "is damaged"),
+        ([], "is text, not a checkpoint"),
         (["--no-ema"], "--no-ema is given"),
         (["--config", "x"], "--config is"),
     ):

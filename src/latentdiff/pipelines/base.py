@@ -127,7 +127,7 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
         kwargs = take_dtype(kwargs)
         check_load_options(kwargs)
         pipeline_class = folder.pipeline_class(cls)
-        check_given_components(pipeline_class, kwargs)
+        check_given_components(pipeline_class, folder.components, kwargs)
         loaded = folder.check(pipeline_class, given=kwargs)
         with library_errors(folder.path), bounded(loaded.components.values()):
             own = loaded.load_own(kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +69,17 @@ def complete_load_options(options: Mapping[str, Any], own: Mapping[str, object])
     return take_dtype({name: value for name, value in options.items() if name not in absent})
 
 
-def check_given_components(pipeline_class: type, options: Mapping[str, object]) -> None:
+def check_given_components(pipeline_class: type, folder: Collection[str], options: Mapping[str, object]) -> None:
     """Check the components that are given to `from_pretrained` in place of the folder's.
 
     Args:
         pipeline_class: The pipeline that is loaded.
+        folder: The names of the folder's components.
         options: The keywords, components and others.
 
     Raises:
-        InputError: If one is text, a class or a configuration, or None where the pipeline needs one; or if there is no
-            such component to have a data type of its own.
+        InputError: If one is text, a class or a configuration, or None in place of one that the pipeline needs and the
+            folder has; or if there is no such component to have a data type of its own.
     """
     dtypes = options.get("dtype")
     known = {*inspect.signature(pipeline_class).parameters, "default"}
@@ -87,7 +88,7 @@ def check_given_components(pipeline_class: type, options: Mapping[str, object]) 
             raise InputError(f"dtype is given for {name!r}; {nearest(name, known)}")
     for name, parameter in inspect.signature(pipeline_class).parameters.items():
         value = options.get(name, parameter)
-        if value is None and parameter.default is parameter.empty:
+        if value is None and parameter.default is parameter.empty and name in folder:
             raise InputError(f"{name} is None, but a {pipeline_class.__name__} needs one; leave it out, or give one")
         if isinstance(value, (str, Path, Mapping, type)):
             advice = "or call set_scheduler afterwards" if name == "scheduler" else "or leave it out"

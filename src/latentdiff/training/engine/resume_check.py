@@ -17,6 +17,7 @@ from latentdiff.training.engine.options import Recipe
 from latentdiff.types import JSON
 
 FIRST_STAGE = "weights of the first stage"
+IMAGES = "images in the data"
 IMAGES_IN_STEP = "images in a step (train_batch_size x gradient_accumulation_steps x processes)"
 
 
@@ -49,7 +50,7 @@ def identity(recipe: Recipe, images_in_step: int, images: int) -> dict[str, obje
         images: Their number in the data, whose place may change.
     """
     kept = {said.name: said.value for said in _options(recipe) if said.resume != "free"}
-    kept |= {"kind": type(recipe).__name__, "images in the data": images}
+    kept |= {"kind": type(recipe).__name__, IMAGES: images}
     kept[IMAGES_IN_STEP] = images_in_step
     return _plain(kept)
 
@@ -95,6 +96,8 @@ def check_before_caches(folder: Path | None, recipe: Recipe, images: int) -> Non
     theirs = _recorded(folder)
     if folder is None or not theirs:
         return
+    if recipe.data.random_flip and theirs.get(IMAGES) == 2 * images:
+        images *= 2  # a cache has the mirrored ones, too
     later = {name: theirs[name] for name in (FIRST_STAGE, IMAGES_IN_STEP) if name in theirs}  # not known yet
     check_same(folder, theirs, {**identity(recipe, 0, images), **later}, recipe, quiet=True)
 
