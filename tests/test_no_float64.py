@@ -14,6 +14,8 @@ from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.task import train_diffusion
 from latentdiff.training.engine.task import to_device
 
+pytestmark = pytest.mark.thorough
+
 
 def test_float64_is_noticed():
     with NoFloat64(), pytest.raises(TypeError, match="float64"):

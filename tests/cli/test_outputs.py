@@ -20,6 +20,8 @@ from latentdiff.cli.options import TimestepSpacing
 from latentdiff.io.generated import read_parameters
 from latentdiff.schedulers.noise_schedule import SPACINGS
 
+pytestmark = pytest.mark.thorough
+
 
 def pixels(path):
     with Image.open(path) as image:

@@ -15,6 +15,8 @@ from latentdiff import DiffusionPipeline
 from latentdiff.inspection.folder import describe_folder, load_folder
 from latentdiff.inspection.model import describe_pipeline
 
+pytestmark = pytest.mark.thorough
+
 CASES = {**TEXT_ENCODER, **NETWORKS, **INDEX, **STORED, **LINKS, **TOKENIZERS}
 
 # What is right, though it looks like a way out; all other cases have to be refused by from_pretrained.

@@ -13,6 +13,8 @@ from latentdiff import ImageToImagePipeline, InputError, TextToImagePipeline
 from latentdiff.pipelines.call_state import copy_for_call
 from latentdiff.registry import SCHEDULERS
 
+pytestmark = pytest.mark.thorough
+
 STEPS = 6
 JOBS = [("a red apple", 0), ("a blue dog", 1), ("a big cat", 2), ("a green pear", 3)]
 STOCK = [

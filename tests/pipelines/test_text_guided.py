@@ -18,6 +18,8 @@ from latentdiff.cli.main import main
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.pipelines import codec
 
+pytestmark = pytest.mark.thorough
+
 OPTIONS = {"num_inference_steps": 3, "seed": 0, "output_type": "np"}
 
 
