@@ -5,6 +5,7 @@ import multiprocessing.reduction
 import os
 import resource
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -18,12 +19,15 @@ from latentdiff.training.diffusion.build import make_conditioner
 pytestmark = pytest.mark.thorough
 
 
-@pytest.fixture
-def file_limit():
-    """Sets the largest size of a file, beyond which writing fails as on a full disk."""
+@contextmanager
+def file_limit(size):
+    """The largest size of a file, beyond which writing fails as on a full disk; pytest's own output may be a file."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +47,10 @@ def frozen(start, data, output):
     return toy.recipe("text-to-image", data, None, output, **options)
 
 
-def test_no_space_for_latents_is_one_line(data, vae, tmp_path, file_limit):
+def test_no_space_for_latents_is_one_line(data, vae, tmp_path):
     moments = toy.train("unconditional", data, vae, tmp_path / "a", max_train_steps=1) / "latents" / "moments.npy"
-    file_limit(moments.stat().st_size - 1)
-    with pytest.raises(InputError, match=r"^cannot write .*b/latents: .*; free some space or choose another output$"):
+    message = r"^cannot write .*b/latents: .*; free some space or choose another output$"
+    with file_limit(moments.stat().st_size - 1), pytest.raises(InputError, match=message):
         toy.train("unconditional", data, vae, tmp_path / "b", max_train_steps=1)
     assert not list((tmp_path / "b").glob("*latents*")) and not list((tmp_path / "b").glob(".latents*"))
 
@@ -56,11 +60,11 @@ def rows_of(recipe):
     return make_conditioner(recipe, images).rows(images)
 
 
-def test_no_space_for_captions_is_one_line(start, data, tmp_path, file_limit):
+def test_no_space_for_captions_is_one_line(start, data, tmp_path):
     rows_of(frozen(start, data, tmp_path / "a"))
     (cache,) = (tmp_path / "a" / "captions").iterdir()
-    file_limit(cache.stat().st_size - 1)
-    with pytest.raises(InputError, match=r"^cannot write .*captions.*; free some space or choose another output$"):
+    message = r"^cannot write .*captions.*; free some space or choose another output$"
+    with file_limit(cache.stat().st_size - 1), pytest.raises(InputError, match=message):
         rows_of(frozen(start, data, tmp_path / "b"))
     assert list((tmp_path / "b" / "captions").iterdir()) == []
 

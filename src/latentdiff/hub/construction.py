@@ -58,16 +58,16 @@ register_module_parameter_registration_hook(_count)
 
 
 @contextmanager
-def bounded(parts: Iterable[ComponentFolder]) -> Iterator[None]:
+def bounded(parts: Iterable[ComponentFolder] | None) -> Iterator[None]:
     """Bound what this thread makes of networks by what the files of some components hold.
 
     Args:
-        parts: The folders of the components.
+        parts: The folders of the components; None for no bound, where networks that there are get their tensors.
 
     Raises:
         CheckpointError: If networks with many times as many parameters, or elements of them, are made.
     """
-    token = _budget.set(Budget(parts))
+    token = _budget.set(None if parts is None else Budget(parts))
     try:
         yield
     finally:

@@ -101,7 +101,8 @@ def _assign(part: ComponentFolder, network: nn.Module, dtype: torch.dtype | None
         state |= load_file(path)
     if dtype is not None:
         state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    network.load_state_dict({name: state[name] for name in needed}, assign=True)
+    with bounded(None):
+        network.load_state_dict({name: state[name] for name in needed}, assign=True)
 
 
 def load_alone(part: ComponentFolder, entry: IndexEntry, dtype: torch.dtype | None) -> Any:
