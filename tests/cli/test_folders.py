@@ -15,6 +15,8 @@ from latentdiff.cli.batch import processes
 from latentdiff.cli.batch.sampler import Sampler
 from latentdiff.io.generated import read_parameters
 
+pytestmark = pytest.mark.thorough
+
 OPTIONS = ("--steps", 2, "--seed", 0, "--batch-size", 2)
 
 

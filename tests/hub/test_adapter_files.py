@@ -12,6 +12,8 @@ from watch import outcome
 
 from latentdiff import CheckpointError, DiffusionPipeline, InputError, UnsafeCheckpointError
 
+pytestmark = pytest.mark.thorough
+
 FILE = "pytorch_lora_weights.safetensors"
 HUGE = 10**12
 ENDLESS = "(" * 30 + "a+" + ")+" * 30 + "$"

@@ -19,6 +19,8 @@ from latentdiff import (
 )
 from latentdiff.errors import LatentDiffWarning
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def pipe(tmp_path):
