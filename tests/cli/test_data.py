@@ -8,6 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
+pytestmark = pytest.mark.thorough
+
 SIDE, COUNT = 32, 8
 
 

@@ -12,6 +12,8 @@ from latentdiff import DiffusionPipeline, ImageToImagePipeline, Windows
 from latentdiff.cli.commands import IMAGE_COMMANDS
 from latentdiff.io.generated import read_parameters
 
+pytestmark = pytest.mark.thorough
+
 SIZE = (18, 13)
 OBJECTS = [{"class": "dog", "box": [0.1, 0.2, 0.5, 0.5]}, {"class": "star", "box": [0.5, 0.0, 0.5, 1.0]}]
 CALL = {"num_inference_steps": 2, "seed": [3]}

@@ -18,6 +18,8 @@ from latentdiff import (
     UnconditionalPipeline,
 )
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize(
     ("option", "neighbour"),
