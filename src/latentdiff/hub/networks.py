@@ -1,8 +1,8 @@
 """Networks of this package and of diffusers, loaded from their folders.
 
 A network is made without memory of its own and takes all tensors of its files, by their names: it has none from
-elsewhere, none is left out, and nothing has to be compared afterwards. It also takes a fraction of the time of
-diffusers' loader, which serves what needs more: devices to spread over, quantization, or names of 2022.
+elsewhere, none is left out, and nothing has to be compared afterwards. diffusers' loader serves what needs more:
+devices to spread over, quantization, or names of 2022.
 """
 
 from __future__ import annotations
