@@ -128,6 +128,7 @@ def test_the_fingerprint_of_a_data_set_changes_with_its_content():
     assert compat.dataset_fingerprint(one) != compat.dataset_fingerprint(other)
 
 
+@pytest.mark.thorough
 def test_no_other_module_uses_private_names_of_other_libraries():
     trees = [ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py") if path.name != "compat.py"]
     own = {name for tree in trees for name in defined(tree)}

@@ -52,6 +52,7 @@ def test_the_package_itself_is_light(tmp_path):
     assert imported("import latentdiff; latentdiff.__version__", VERY_LIGHT, tmp_path) == "[]"
 
 
+@pytest.mark.thorough
 def test_info_needs_no_torch(tmp_path, text_model):
     write_image(Image.new("RGB", (4, 4)), tmp_path / "a.png", {"prompt": "x"})
     for target in (text_model, "a.png"):

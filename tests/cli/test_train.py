@@ -32,6 +32,7 @@ def recipe(data, tmp_path):
     return write
 
 
+@pytest.mark.thorough
 def test_both_stages(run, recipe, text_model, tmp_path):
     path = recipe(model={"pretrained_model_name_or_path": f"{text_model}/vae"})
     code, out, err = run("train", "first-stage", path, "--max_train_steps", "2", "--output_dir", tmp_path / "first")
@@ -44,6 +45,7 @@ def test_both_stages(run, recipe, text_model, tmp_path):
     assert (code, err) == (0, [])
 
 
+@pytest.mark.thorough
 def test_progress_is_lines_where_no_terminal_shows_a_bar(run, recipe, text_model):
     path = recipe(pretrained_model_name_or_path=text_model, max_train_steps=2, logging_steps=1)
     code, _, err = run("train", "diffusion", path, "--report_to", "none")

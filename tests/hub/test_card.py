@@ -77,6 +77,7 @@ def test_prompt_and_place_are_quoted(tmp_path):
     assert 'from_pretrained("owner/name", subfolder="small")' in card.text
 
 
+@pytest.mark.thorough
 def test_card_on_the_hub_stays_unless_one_is_given(hub, tmp_path):
     pipe = text_to_image(tmp_path)
     pipe.push_to_hub("tester/tiny")

@@ -129,6 +129,7 @@ def test_broken_download_goes_on_in_the_next_call(model, folder, monkeypatch):
     assert stored.stat().st_size == full and stored.read_bytes() == (folder / "unet" / UNET).read_bytes()
 
 
+@pytest.mark.thorough
 def test_repository_that_changes_during_a_call(model, folder, tmp_path):
     """The index and all weights are of the commit that the call found first."""
     pipe = DiffusionPipeline.from_pretrained(folder)
@@ -151,6 +152,7 @@ def test_repository_that_changes_during_a_call(model, folder, tmp_path):
     assert torch.equal(new.vae.encoder.conv_in.bias, first[1] + 1)
 
 
+@pytest.mark.thorough
 def test_offline(model, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     utils.close_session()
@@ -193,6 +195,7 @@ def test_by_environment(model):
         assert bool(model.requests) == ("HF_HUB_OFFLINE" not in options)
 
 
+@pytest.mark.thorough
 def test_no_network(model, monkeypatch):
     """What is in the cache is used; what isn't is one line."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)

@@ -126,6 +126,7 @@ def test_a_first_stage_that_is_another_component(tmp_path):
         load_first_stage(str(model / "model_index.json"))
 
 
+@pytest.mark.thorough
 def test_tokenizers_by_themselves(here, tmp_path):
     clip_tokenizer().save_pretrained(tmp_path / "clip")
     here.add(f"{OWNER}/clip", tmp_path / "clip")

@@ -25,6 +25,7 @@ def files_of(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.thorough
 def test_path_and_hub_in_one_call(hub, pipe, tmp_path):
     """diffusers' own method splits the folder as a string, which a Path doesn't let it do."""
     pipe.save_pretrained(tmp_path / "apples", push_to_hub=True, private=True, commit_message="first")

@@ -137,6 +137,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.thorough
 def test_sigterm_ends_a_process_after_a_while():
     done = subprocess.run([sys.executable, "-c", DELAYED], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGALRM, "goes on\n")

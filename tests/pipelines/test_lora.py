@@ -51,6 +51,7 @@ def test_an_adapter_of_unet_and_text_encoder(tmp_path):
     assert np.allclose(image(), before, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_the_scale_is_that_of_the_call(tmp_path):
     """Threads on one pipeline have each its own, and a call in a callback has none of the call around it."""
     pipe = text_to_image(tmp_path)

@@ -78,6 +78,7 @@ def prepared(monkeypatch, tmp_path, emoji_bodies):
     return run
 
 
+@pytest.mark.thorough
 def test_data_set_does_not_depend_on_the_number_of_processes(prepared):
     first, second = prepared("a", 1), prepared("b", 2)
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
