@@ -5,6 +5,7 @@
 #   ./check.sh tests/schedulers -k ddim arguments go to pytest
 set -euo pipefail
 cd "$(dirname "$0")"
+unset PYTHONDONTWRITEBYTECODE # else every process of the tests compiles all of them anew, which takes seconds
 
 installed() { # what .venv was made from, as far as it is here to be compared
     pwd
