@@ -7,13 +7,14 @@ devices to spread over, quantization, or names of 2022.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from diffusers import ModelMixin
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from latentdiff.errors import CheckpointError, ConfigError
 from latentdiff.hub.component_folder import ComponentFolder, library_errors
@@ -26,6 +27,23 @@ from latentdiff.hub.weight_files import check_variant
 DTypes = torch.dtype | Mapping[str, torch.dtype] | None
 
 STOCK_UNETS = ("UNet2DConditionModel", "UNet2DModel")
+
+
+class SkipInitialization(TorchFunctionMode):
+    """Leaves the functions of `torch.nn.init` out, whose values the weights of a file would replace at once."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        """Give the tensor back where it would be initialized; anything else is as without this mode."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def needs_own(name: str, entry: IndexEntry) -> bool:
@@ -77,7 +95,7 @@ def load_network(part: ComponentFolder, network_class: type[Any], dtype: torch.d
         return _cast(network, dtype or network.dtype)
     # Models of 2022 mean latents as they are; diffusers' default has been another one since.
     defaults = {"scaling_factor": 1.0} if network_class.__name__ == "VQModel" else {}
-    with torch.device("meta"):
+    with torch.device("meta"), SkipInitialization():
         network = network_class.from_config({**defaults, **part.config})
     _assign(part, network, dtype)
     network.register_to_config(_name_or_path=str(part.path))
