@@ -79,14 +79,14 @@ def test_our_configs_in_memory_make_other_solvers(name, other):
     assert made.config.beta_start == 0.001
 
 
-@pytest.mark.parametrize("wrong", [0.0, -0.1, 1.0, 1.5, float("nan")])
+@pytest.mark.parametrize("wrong", [0.0, -0.1, 1e-300, 1e-17, 1.0, 1.5, float("nan")])
 def test_betas_outside_of_0_and_1(wrong):
     for options in (
         {"beta_start": wrong},
         {"beta_end": wrong},
         {"num_train_timesteps": 3, "trained_betas": [0.1, wrong, 0.2]},
     ):
-        with pytest.raises(ConfigError, match="each must lie above 0 and below 1"):
+        with pytest.raises(ConfigError, match="each must lie above 1e-16 and below 1"):
             DDIMScheduler(**options)
     assert len(DDIMScheduler(beta_start=1e-9, beta_end=1 - 1e-9)) == 1000
 

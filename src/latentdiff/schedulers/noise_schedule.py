@@ -108,9 +108,10 @@ class NoiseSchedule:
                 f"trained_betas has {len(betas)} values for num_train_timesteps {config['num_train_timesteps']}; "
                 "give one per timestep"
             )
-        if not ((betas > 0) & (betas < 1)).all():
-            wrong = betas[~((betas > 0) & (betas < 1))][0]
-            raise ConfigError(f"the betas have a {wrong:g}; each must lie above 0 and below 1, choose other betas")
+        kept = 1 - betas  # of the signal's variance by each step; a beta that rounds away would add no noise at all
+        if not ((kept > 0) & (kept < 1)).all():
+            wrong = betas[~((kept > 0) & (kept < 1))][0]
+            raise ConfigError(f"the betas have a {wrong:g}; each must lie above 1e-16 and below 1, choose other betas")
         return cls(rescale_zero_snr(betas) if config.get("rescale_betas_zero_snr") else betas, floor)
 
     def __len__(self) -> int:
