@@ -88,7 +88,19 @@ def test_betas_outside_of_0_and_1(wrong):
     ):
         with pytest.raises(ConfigError, match="each must lie above 1e-16 and below 1"):
             DDIMScheduler(**options)
-    assert len(DDIMScheduler(beta_start=1e-9, beta_end=1 - 1e-9)) == 1000
+    assert len(DDIMScheduler(num_train_timesteps=3, beta_start=1e-9, beta_end=1 - 1e-9)) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_betas_that_leave_nothing_of_the_signal(name):
+    with pytest.raises(ConfigError, match="betas leave 0 of the signal's variance"):
+        SCHEDULERS.get(name)(beta_start=1 - 1e-9, beta_end=1 - 1e-9)
+    with pytest.raises(ConfigError, match="at least 1e-18 must be left"):
+        SCHEDULERS.get(name)(num_train_timesteps=62, trained_betas=[0.5] * 62)
+    strongest = SCHEDULERS.get(name)(num_train_timesteps=59, trained_betas=[0.5] * 59)
+    for steps in (1, 2, 10, 50):
+        strongest.set_timesteps(steps)
+        assert len(strongest.timesteps) >= steps
 
 
 @pytest.mark.parametrize("name", NAMES)

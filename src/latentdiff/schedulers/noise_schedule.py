@@ -31,6 +31,7 @@ NOISE_FIELDS = (
 
 MAX_BETA = 0.999
 TINY_ALPHA_BAR = 2.0**-24
+MIN_ALPHA_BAR = 1e-18  # float32, of 24 bits, can't tell such an image from the noise on it
 
 
 def _cosine(t: float) -> float:
@@ -112,6 +113,12 @@ class NoiseSchedule:
         if not ((kept > 0) & (kept < 1)).all():
             wrong = betas[~((kept > 0) & (kept < 1))][0]
             raise ConfigError(f"the betas have a {wrong:g}; each must lie above 1e-16 and below 1, choose other betas")
+        left = kept.prod()
+        if left < MIN_ALPHA_BAR:
+            raise ConfigError(
+                f"the betas leave {left:g} of the signal's variance at the last timestep; at least "
+                f"{MIN_ALPHA_BAR:g} must be left for the solvers, choose smaller betas"
+            )
         return cls(rescale_zero_snr(betas) if config.get("rescale_betas_zero_snr") else betas, floor)
 
     def __len__(self) -> int:
