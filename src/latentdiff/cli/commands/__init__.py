@@ -18,6 +18,10 @@ IMAGE_COMMANDS = {
     "img2img": ("latentdiff.cli.commands.img2img:img2img", "Change images, all of each or under a mask."),
 }
 MODEL_COMMANDS = {
+    "bench": (
+        "latentdiff.cli.commands.bench:bench",
+        "Measure a model: samples and steps a second, the first image, memory, FLOPs, and its quality against time.",
+    ),
     "convert": ("latentdiff.cli.commands.convert:convert", "Convert between checkpoint forms."),
     "info": ("latentdiff.cli.commands.info:info", "Show what a model or an image is."),
 }

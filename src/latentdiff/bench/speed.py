@@ -1,0 +1,138 @@
+"""How fast a model is: loading, the first image, samples and steps a second, memory, and its share of the peak."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from latentdiff.bench.flops import Flops, Peak, count_flops, measure_peak
+from latentdiff.bench.inputs import Arguments, example_inputs
+from latentdiff.bench.timing import Phases, most_memory, synchronise, timed_call
+from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.types import Component
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured of one solver and number of steps.
+
+    Attributes:
+        load_seconds: From the call of `from_pretrained` until the model is on its device; None if it came loaded.
+        first_image_seconds: The first image that the model made: kernels are chosen and memory is taken meanwhile.
+        image_seconds: One image later on, the median of the rounds.
+        batch_size: How many images the rest is of.
+        rounds: How many calls the medians are of.
+        samples_per_second: Images of a batch a second, by the median seconds of a call.
+        steps_per_second: Calls of the network for a whole batch a second, by the median seconds of a step.
+        phases: The median seconds of the parts of a call, each by itself.
+        peak_memory: The most memory that was held while a batch was made, in bytes.
+        memory_source: What that is the size of.
+        weights: The size of the weights, in bytes.
+        flops: Floating-point operations of one image.
+        peak: What the machine does.
+    """
+
+    load_seconds: float | None
+    first_image_seconds: float
+    image_seconds: float
+    batch_size: int
+    rounds: int
+    samples_per_second: float
+    steps_per_second: float
+    phases: Phases
+    peak_memory: int
+    memory_source: str
+    weights: int
+    flops: Flops
+    peak: Peak
+
+    def shares(self) -> dict[str, float]:
+        """The share of the machine's peak that each part of a call reaches, by the names of `Flops`."""
+        parts = ("condition", "step", "decode")
+        seconds = {part: getattr(self.phases, part) for part in parts}
+        rates = {part: self.batch_size * getattr(self.flops, part) / seconds[part] for part in parts if seconds[part]}
+        return {part: rate / self.peak.best for part, rate in rates.items()}
+
+
+def load_timed(
+    model: str, device: torch.device, dtype: torch.dtype, revision: str | None = None
+) -> tuple[DiffusionPipeline, float]:
+    """Load a model and put it on a device; the pipeline, without progress bars, and the seconds that it took.
+
+    Raises:
+        LatentDiffError: As `DiffusionPipeline.from_pretrained`.
+    """
+    start = time.perf_counter()
+    pipe: DiffusionPipeline = DiffusionPipeline.from_pretrained(model, revision=revision, dtype=dtype)
+    pipe.to(device)
+    synchronise(device)
+    seconds = time.perf_counter() - start
+    pipe.set_progress_bar_config(disable=True)  # bars would be timed, too
+    return pipe, seconds
+
+
+def measure_speed(
+    pipe: DiffusionPipeline,
+    steps: int,
+    *,
+    batch_size: int = 8,
+    rounds: int = 5,
+    options: Mapping[str, object] | None = None,
+    load_seconds: float | None = None,
+    done: Callable[[str], None] = lambda what: None,
+) -> Speed:
+    """Measure a model with the solver that it has. The first image that it makes should be the one that is made here.
+
+    Args:
+        pipe: The model, on its device.
+        steps: Steps of the solver, at least 2.
+        batch_size: Images that are made at once.
+        rounds: How many calls the medians are of.
+        options: Further arguments of the calls, such as the guidance scale.
+        load_seconds: What loading it took.
+        done: Hears what has been measured.
+
+    Raises:
+        InputError: If an option doesn't fit the model.
+    """
+    given: Arguments = {**(options or {}), "seed": 0}
+    one, many = ({**example_inputs(pipe, count), **given} for count in (1, batch_size))
+    first = timed_call(pipe, steps, one).total
+    done("first image")
+    single = [timed_call(pipe, steps, one).total for _ in range(rounds)]
+    done("one image")
+    with most_memory(pipe.device) as memory:  # a call of its own, since watching takes time; it warms up, too
+        pipe(**many, num_inference_steps=steps)
+    calls = [timed_call(pipe, steps, many) for _ in range(rounds)]
+    done("batches")
+    names = ("condition", "step", "decode", "total")
+    phases = Phases(*(statistics.median(getattr(call, name) for call in calls) for name in names))
+    flops = count_flops(pipe, dict(options or {}))
+    done("operations")
+    peak = measure_peak(pipe.device, pipe.unet.dtype)
+    done("peak")
+    return Speed(
+        load_seconds=load_seconds,
+        first_image_seconds=first,
+        image_seconds=statistics.median(single),
+        batch_size=batch_size,
+        rounds=rounds,
+        samples_per_second=batch_size / phases.total,
+        steps_per_second=1 / phases.step,
+        phases=phases,
+        peak_memory=memory.peak,
+        memory_source=memory.source,
+        weights=weight_bytes(pipe),
+        flops=flops,
+        peak=peak,
+    )
+
+
+def weight_bytes(pipe: DiffusionPipeline) -> int:
+    """The size of a model's weights."""
+    networks = [part for part in pipe.components.values() if isinstance(part, Component)]
+    return sum(weight.numel() * weight.element_size() for network in networks for weight in network.parameters())
