@@ -25,6 +25,11 @@ COLOURS: Sequence[Colour] = (
     (31, 119, 180), (214, 96, 22), (44, 140, 60), (190, 40, 50), (120, 80, 170),
     (130, 85, 70), (210, 90, 170), (20, 160, 170), (150, 150, 20), (90, 90, 90),
 )  # fmt: skip
+TENTHS = [number / 10 for number in range(10, 100)]
+ROUND: Sequence[Sequence[float]] = (
+    TENTHS, TENTHS[::2], TENTHS[::5], (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,),
+)  # fmt: skip
+"""The numbers in a decade that may stand at an axis, from the finest to the roundest."""
 Scale = Callable[[float], float]
 
 
@@ -56,7 +61,7 @@ class Canvas:
 
     def finished(self) -> Image.Image:
         """The picture in its own size."""
-        return self.image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS).quantize(128)
+        return self.image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS).quantize(256, dither=Image.Dither.NONE)
 
 
 def quality_plot(quality: Quality) -> Image.Image:
@@ -108,9 +113,9 @@ def _scale(values: Sequence[float], first: float, last: float) -> Scale:
 
 
 def _ticks(scale: Scale, first: float, last: float, least: float) -> list[float]:
-    """Round numbers on a scale between two pixels, the roundest that leave `least` pixels from one to the next."""
+    """Round numbers on a scale between two pixels, as many as leave `least` pixels from one to the next."""
     low, high = sorted((first, last))
-    for steps in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+    for steps in ROUND:
         found = [step * 10.0**power for power in range(-9, 10) for step in steps]
         found = [value for value in found if low <= scale(value) <= high]
         places = [scale(value) for value in found]

@@ -34,6 +34,8 @@ from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.types import JSON, Array, Component
 
 PLAN = "bench.json"
+DIFFERENCES = {"weights": "other weights", "conditions": "other captions or classes"}
+"""What is said where hashes differ."""
 
 
 @dataclass(frozen=True)
@@ -258,9 +260,9 @@ class QualityTable:
             raise InputError(f"{path} is damaged; choose another --samples-dir")
         for name, value in self.plan.items():
             if found.get(name) != value:
-                detail = f": {name.replace('_', ' ')} {found.get(name)!r}, and here {value!r}"
+                detail = f"{name.replace('_', ' ')} {found.get(name)!r}, and here {value!r}"
                 raise InputError(
-                    f"{self.folder} has samples of another run{detail if name != 'weights' else ', of other weights'}; "
+                    f"{self.folder} has samples of another run: {DIFFERENCES.get(name, detail)}; "
                     "choose another --samples-dir, or the same options"
                 )
 

@@ -13,11 +13,13 @@ from latentdiff.types import JSON
 
 Row = Sequence[str]
 
-PARTS = {
-    "condition": "text encoder and the context's keys, or what else makes the condition; once a call",
-    "step": "UNet, one step",
-    "decode": "decoder",
+PARTS = {"step": "UNet, one step", "decode": "decoder", "total": "a whole call"}
+CONDITIONS = {
+    "text-to-image": "text encoder, keys of the context",
+    "layout-to-image": "layout encoder, keys of the context",
+    "class-to-image": "class embedder, keys of the context",
 }
+"""What is computed once a call, by task."""
 
 
 def as_json(report: BenchReport) -> JSON:
@@ -58,7 +60,7 @@ def as_markdown(report: BenchReport) -> str:
 def _tables(report: BenchReport) -> Iterator[list[Row]]:
     """The tables, each with its head."""
     yield _speed_rows(report)
-    yield _flops_rows(report.speed)
+    yield _flops_rows(report.speed, CONDITIONS.get(str(report.facts["task"]), "condition"))
     if report.against is not None:
         yield _against_rows(report.against)
     if report.quality is not None:
@@ -81,8 +83,8 @@ def _speed_rows(report: BenchReport) -> list[Row]:
     ]
 
 
-def _flops_rows(speed: Speed) -> list[Row]:
-    shares, flops, seconds = speed.shares(), asdict(speed.flops), asdict(speed.phases)
+def _flops_rows(speed: Speed, condition: str) -> list[Row]:
+    shares, flops, seconds = speed.shares(), speed.operations(), asdict(speed.phases)
     head = ("component", "GFLOP an image", f"ms, {speed.batch_size} at once", "share of the peak")
     return [
         head,
@@ -93,7 +95,7 @@ def _flops_rows(speed: Speed) -> list[Row]:
                 f"{1000 * seconds[part]:.3g}",
                 f"{100 * shares[part]:.1f} %" if part in shares else "too short",
             )
-            for part, words in PARTS.items()
+            for part, words in {"condition": condition, **PARTS}.items()
         ),
     ]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
 from latentdiff.bench.flops import Flops, Peak, count_flops, measure_peak
 from latentdiff.bench.inputs import Arguments, example_inputs
-from latentdiff.bench.timing import Phases, most_memory, synchronise, timed_call
+from latentdiff.bench.timing import Phases, most_memory, network_calls, synchronise, timed_call
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.types import Component
 
@@ -26,6 +26,7 @@ class Speed:
         image_seconds: One image later on, the median of the rounds.
         batch_size: How many images the rest is of.
         rounds: How many calls the medians are of.
+        network_calls: How often a call calls the denoising network.
         samples_per_second: Images of a batch a second, by the median seconds of a call.
         steps_per_second: Calls of the network for a whole batch a second, by the median seconds of a step.
         phases: The median seconds of the parts of a call, each by itself.
@@ -41,6 +42,7 @@ class Speed:
     image_seconds: float
     batch_size: int
     rounds: int
+    network_calls: int
     samples_per_second: float
     steps_per_second: float
     phases: Phases
@@ -50,12 +52,17 @@ class Speed:
     flops: Flops
     peak: Peak
 
+    def operations(self) -> dict[str, int]:
+        """Floating-point operations of an image by the names of `Phases`: `total` is those of a whole call."""
+        flops = self.flops
+        total = flops.condition + self.network_calls * flops.step + flops.decode
+        return {"condition": flops.condition, "step": flops.step, "decode": flops.decode, "total": total}
+
     def shares(self) -> dict[str, float]:
-        """The share of the machine's peak that each part of a call reaches, by the names of `Flops`."""
-        parts = ("condition", "step", "decode")
-        seconds = {part: getattr(self.phases, part) for part in parts}
-        rates = {part: self.batch_size * getattr(self.flops, part) / seconds[part] for part in parts if seconds[part]}
-        return {part: rate / self.peak.best for part, rate in rates.items()}
+        """The share of the machine's peak that each part of a call reaches; of one that takes no time there is none."""
+        seconds: dict[str, float] = asdict(self.phases)
+        operations = {part: self.batch_size * count for part, count in self.operations().items() if seconds[part]}
+        return {part: count / seconds[part] / self.peak.best for part, count in operations.items()}
 
 
 def load_timed(
@@ -121,6 +128,7 @@ def measure_speed(
         image_seconds=statistics.median(single),
         batch_size=batch_size,
         rounds=rounds,
+        network_calls=network_calls(pipe, steps),
         samples_per_second=batch_size / phases.total,
         steps_per_second=1 / phases.step,
         phases=phases,

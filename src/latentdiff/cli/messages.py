@@ -31,7 +31,10 @@ FLAGS = {  # arguments of pipelines, and what gives them on the command line
         name: f"--{name.replace('_', '-')}"
         for name in ("seed", "eta", "strength", "batch_size", "negative_prompt", "temperature", "quantize_denoised")
     },
-    **{name: f"--{name}" for name in ("against", "count", "reference", "rounds", "solvers", "steps", "target")},
+    **{
+        name: f"--{name}"
+        for name in ("against", "count", "reference", "rounds", "solvers", "steps", "target", "revision")
+    },
     **{f"guidance_{name}": f"--guidance-{name}" for name in ("scale", "interval", "rescale")},
 }
 SOURCES = {  # what is said of a flag that is missing: where its value comes from
