@@ -147,7 +147,7 @@ def test_messages_name_flags(message, told):
 
 def test_the_flags_in_messages_exist():
     known = set()
-    for name in IMAGE_COMMANDS:
+    for name in (*IMAGE_COMMANDS, "bench"):
         known |= {flag for argument in make_app()[name].assemble_argument_collection() for flag in argument.names}
     assert {flag.rpartition(" ")[2] for flag in FLAGS.values()} <= known
 

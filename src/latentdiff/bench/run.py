@@ -16,6 +16,7 @@ from latentdiff.bench.inputs import own_size, task_name
 from latentdiff.bench.quality import Quality, QualityTable
 from latentdiff.bench.speed import Speed, load_timed, measure_speed
 from latentdiff.bench.timing import network_calls
+from latentdiff.compat import progress_bar_config
 from latentdiff.errors import InputError
 from latentdiff.evaluation.references import Reference
 from latentdiff.evaluation.samples import DEFAULT_FEATURES
@@ -63,9 +64,9 @@ class Bench:
         against: "diffusers", to take turns with its pipeline of the same weights; None for no comparison.
         samples_dir: As for `QualityTable`.
         cache: As for `QualityTable`.
-        device: Where the model is put.
-        dtype: The data type of its weights.
-        revision: A branch, tag or commit on the hub.
+        device: Where the model is put; None leaves a loaded pipeline where it is, and others on the CPU.
+        dtype: The data type of the weights of a model that is loaded here; None is float32.
+        revision: A branch, tag or commit on the hub, likewise.
 
     Raises:
         LatentDiffError: If the model can't be loaded, or an argument isn't valid.
@@ -90,8 +91,8 @@ class Bench:
         against: str | None = None,
         samples_dir: str | Path = "bench",
         cache: str | Path | None = None,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         revision: str | None = None,
     ) -> None:
         check_arguments(solvers, steps, reference, count, target)
@@ -101,12 +102,18 @@ class Bench:
             raise InputError(f"against is {against!r}; known: diffusers")
         self.load_seconds: float | None = None
         if isinstance(model, DiffusionPipeline):
+            for name, option in (("dtype", dtype), ("revision", revision)):
+                if option is not None:
+                    raise InputError(f"{name} is {option}, but the model is loaded already; leave it out")
             self.pipe, self.name = model, str(model.config.get("_name_or_path") or type(model).__name__)
-            self.pipe.to(device)
+            if device is not None:
+                self.pipe.to(device)
         else:
             if revision is not None and (model.startswith("builtin:") or Path(model).is_dir()):
                 raise InputError(f"revision is {revision!r}, but {model} is not on the hub; leave it out")
-            self.pipe, self.load_seconds = load_timed(model, torch.device(device), dtype, revision)
+            self.pipe, self.load_seconds = load_timed(
+                model, torch.device(device or "cpu"), dtype or torch.float32, revision
+            )
             self.name = model
         self.batch_size, self.rounds = batch_size, rounds
         self.stock = stock_pipeline(self.pipe) if against else None
@@ -156,6 +163,14 @@ class Bench:
         Raises:
             LatentDiffError: If an image of the reference can't be read, or the model's samples aren't finite.
         """
+        bars = progress_bar_config(self.pipe)
+        self.pipe.set_progress_bar_config(disable=True)  # bars would be timed, too
+        try:
+            return self._measure(said, done)
+        finally:
+            self.pipe.set_progress_bar_config(**bars)
+
+    def _measure(self, said: Callable[[str], None], done: Callable[[int], None]) -> BenchReport:
         said("speed")
         with solver_of(self.pipe, self.solver):
             speed = measure_speed(
