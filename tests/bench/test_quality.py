@@ -143,8 +143,11 @@ def test_a_folder_of_another_model_or_of_other_files_is_refused(table, text_pipe
     text_pipe.unet.conv_out.bias.data += 1
     with pytest.raises(InputError, match="has samples of another run: other weights; choose another"):
         table()
-    with pytest.raises(InputError, match="train has other files; choose another --samples-dir"):
-        table(samples_dir=tmp_path / "train")
+    for taken in ("train", "train/0.png"):
+        with pytest.raises(InputError, match=f"{taken} is no folder, or has other files; choose another --samples-dir"):
+            table(samples_dir=tmp_path / taken)
+    (tmp_path / "empty").mkdir()
+    assert table(samples_dir=tmp_path / "empty").images_left() == 16
     (tmp_path / "cells" / "bench.json").write_text("{")
     with pytest.raises(InputError, match=r"bench.json is damaged; choose another --samples-dir"):
         table()

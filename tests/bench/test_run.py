@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from diffusers import PNDMScheduler
 from tiny import tiny_text_super_resolution
 
 from latentdiff import ClassEmbedder, DiffusionPipeline, InputError
+from latentdiff.bench.inputs import solver_name, solver_of
 from latentdiff.bench.run import Bench, guidance_of
 
 
@@ -41,6 +43,20 @@ def test_a_loaded_pipeline_is_left_as_it_was(plain_pipe):
 def test_what_is_not_valid_is_refused(plain_pipe, options, message):
     with pytest.raises(InputError, match=message):
         Bench(plain_pipe, **options)
+
+
+def test_the_models_own_solver_keeps_its_options(plain_pipe):
+    plain_pipe.set_scheduler("dpmpp_2m", use_karras_sigmas=True)
+    before = plain_pipe.scheduler
+    for solver in (None, "dpmpp_2m"):
+        with solver_of(plain_pipe, solver):
+            assert plain_pipe.scheduler is before
+    with solver_of(plain_pipe, "unipc"):
+        assert solver_name(plain_pipe) == "unipc"
+    assert plain_pipe.scheduler is before
+    plain_pipe.set_scheduler(PNDMScheduler)
+    with solver_of(plain_pipe, solver_name(plain_pipe)):
+        assert type(plain_pipe.scheduler) is PNDMScheduler
 
 
 def test_guidance_scales(text_pipe, class_folder, plain_pipe, tmp_path):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from latentdiff.bench.inputs import Arguments, example_inputs
+from latentdiff.bench.inputs import Arguments, example_inputs, solver_of
 from latentdiff.bench.timing import seconds_of
 from latentdiff.pipelines.base import DiffusionPipeline
 
@@ -61,18 +60,6 @@ def count_flops(pipe: DiffusionPipeline, options: Arguments) -> Flops:
     with solver_of(pipe, "ddim"):
         one, two, decoded = counted(1, "latent"), counted(2, "latent"), counted(1, "pt")
     return Flops(condition=2 * one - two, step=two - one, decode=decoded - one)
-
-
-@contextmanager
-def solver_of(pipe: DiffusionPipeline, solver: str | None) -> Iterator[None]:
-    """Have a model another solver while the block runs; None leaves it its own."""
-    before = pipe.scheduler
-    if solver is not None:
-        pipe.set_scheduler(solver)
-    try:
-        yield
-    finally:
-        pipe.register_modules(scheduler=before)
 
 
 @dataclass(frozen=True)

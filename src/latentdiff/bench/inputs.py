@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from latentdiff.pipelines.class_to_image import ClassToImagePipeline
 from latentdiff.pipelines.prompts import tokenize
 from latentdiff.pipelines.text_to_image import TextToImagePipeline
 from latentdiff.pipelines.unconditional import UnconditionalPipeline
+from latentdiff.registry import SCHEDULERS
 from latentdiff.tasks import task_of_pipeline
 
 Arguments = dict[str, object]
@@ -47,6 +49,28 @@ def own_size(pipe: DiffusionPipeline) -> tuple[int, int]:
     if not isinstance(height, int) or not isinstance(width, int):
         raise InputError(f"this model's UNet has sample_size {sides!r}; give a model that says how large images are")
     return height * pipe.vae_scale_factor, width * pipe.vae_scale_factor
+
+
+def solver_name(pipe: DiffusionPipeline) -> str:
+    """The name in the registry of a model's solver; for others, their class's."""
+    known = [name for name in SCHEDULERS.names() if type(pipe.scheduler) is SCHEDULERS.get(name)]
+    return known[0] if known else type(pipe.scheduler).__name__
+
+
+@contextmanager
+def solver_of(pipe: DiffusionPipeline, solver: str | None) -> Iterator[None]:
+    """Have a model another solver while the block runs; its own, of that name or for None, keeps its options.
+
+    Raises:
+        ConfigError: If there is no such solver.
+    """
+    before = pipe.scheduler
+    if solver not in (None, solver_name(pipe)):
+        pipe.set_scheduler(solver)
+    try:
+        yield
+    finally:
+        pipe.register_modules(scheduler=before)
 
 
 def example_inputs(pipe: DiffusionPipeline, count: int) -> Arguments:

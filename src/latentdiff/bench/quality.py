@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from latentdiff.bench.flops import solver_of
-from latentdiff.bench.inputs import conditions_of, own_size
+from latentdiff import __version__
+from latentdiff.bench.inputs import conditions_of, own_size, solver_of
 from latentdiff.bench.timing import network_calls, synchronise
 from latentdiff.data.latent_cache import weights_fingerprint
 from latentdiff.errors import InputError, LatentDiffWarning
@@ -165,7 +165,7 @@ class QualityTable:
         cells = [CellName(solver, number) for solver in solvers for number in steps]
         self.table = list(dict.fromkeys(cells))
         self.names = list(dict.fromkeys([*self.table, *([self.target] if self.target else [])]))
-        if not self.names:
+        if not self.table:
             raise InputError("no solvers or no steps are given; give one or more of both")
         self.calls = {name: self._network_calls(name) for name in self.names}
         opened = open_reference(reference, resolution) if isinstance(reference, (str, Path)) else reference
@@ -240,6 +240,8 @@ class QualityTable:
             "dtype": str(pipe.unet.dtype),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "threads": torch.get_num_threads(),
+            "latentdiff": __version__,
+            "torch": torch.__version__,
             "options": self.options,
             "count": self.count,
             "seed": self.seed,
@@ -252,8 +254,8 @@ class QualityTable:
         """InputError if the folder has cells of another model or of other options, or other files."""
         path = self.folder / PLAN
         if not path.exists():
-            if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise InputError(f"{self.folder} has other files; choose another --samples-dir")
+            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+                raise InputError(f"{self.folder} is no folder, or has other files; choose another --samples-dir")
             return
         found = _read(path)
         if found is None:

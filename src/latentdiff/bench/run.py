@@ -11,8 +11,7 @@ import torch
 
 from latentdiff import __version__
 from latentdiff.bench.against import Against, compare, stock_pipeline
-from latentdiff.bench.flops import solver_of
-from latentdiff.bench.inputs import own_size, task_name
+from latentdiff.bench.inputs import own_size, solver_name, solver_of, task_name
 from latentdiff.bench.quality import Quality, QualityTable
 from latentdiff.bench.speed import Speed, load_timed, measure_speed
 from latentdiff.bench.timing import network_calls
@@ -23,7 +22,6 @@ from latentdiff.evaluation.samples import DEFAULT_FEATURES
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.class_to_image import ClassToImagePipeline
 from latentdiff.pipelines.options import check_count
-from latentdiff.registry import SCHEDULERS
 from latentdiff.tasks import NUM_INFERENCE_STEPS, TASKS
 
 
@@ -49,7 +47,7 @@ class Bench:
 
     Args:
         model: A model, as `DiffusionPipeline.from_pretrained` takes it, or a loaded pipeline.
-        solvers: Names of solvers; None takes the model's own. The speed is that of the first.
+        solvers: Names of solvers; None takes the model's own, which has its options. The speed is that of the first.
         steps: Numbers of steps. The speed is that at the most.
         reference: As for `QualityTable`; None makes no table of quality, and then one solver and number is given.
         count: Images of a cell of the table.
@@ -264,9 +262,3 @@ def guidance_of(pipe: DiffusionPipeline, given: float | None) -> float | None:
     if default is None and given is not None:
         raise InputError(f"guidance_scale is {given:g}, but this model has no condition to drop; leave it out")
     return default if given is None else given
-
-
-def solver_name(pipe: DiffusionPipeline) -> str:
-    """The name in the registry of a model's solver; for others, their class's."""
-    known = [name for name in SCHEDULERS.names() if type(pipe.scheduler) is SCHEDULERS.get(name)]
-    return known[0] if known else type(pipe.scheduler).__name__
