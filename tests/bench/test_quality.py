@@ -134,7 +134,7 @@ def test_other_features_measure_the_images_that_are_there(table, text_pipe):
 )
 def test_a_folder_of_other_options_is_refused(table, changes, message):
     table(steps=[2]).compute()
-    with pytest.raises(InputError, match=f"cells has samples of another run: {message}; choose another --samples-dir"):
+    with pytest.raises(InputError, match=f"cells has samples of another run: {message}; choose another samples_dir"):
         table(**changes)
 
 
@@ -144,12 +144,12 @@ def test_a_folder_of_another_model_or_of_other_files_is_refused(table, text_pipe
     with pytest.raises(InputError, match="has samples of another run: other weights; choose another"):
         table()
     for taken in ("train", "train/0.png"):
-        with pytest.raises(InputError, match=f"{taken} is no folder, or has other files; choose another --samples-dir"):
+        with pytest.raises(InputError, match=f"{taken} is no folder, or has other files; choose another samples_dir"):
             table(samples_dir=tmp_path / taken)
     (tmp_path / "empty").mkdir()
     assert table(samples_dir=tmp_path / "empty").images_left() == 16
     (tmp_path / "cells" / "bench.json").write_text("{")
-    with pytest.raises(InputError, match=r"bench.json is damaged; choose another --samples-dir"):
+    with pytest.raises(InputError, match=r"bench.json is damaged; choose another samples_dir"):
         table()
 
 

@@ -106,6 +106,12 @@ def test_what_does_not_go_together_is_one_line(fails, unconditional_model, words
     fails(message, "bench", unconditional_model, *words)
 
 
+def test_a_folder_with_other_files_is_no_place_for_samples(fails, text_model, reference):
+    table = ("--reference", reference, "--features", "small", "--count", 4)
+    fails("train is no folder, or has other files; choose another --samples-dir", "bench", text_model, *table,
+          "--samples-dir", "train")  # fmt: skip
+
+
 def test_a_model_that_is_not_there(fails):
     fails("unknown model 'nowhere'", "bench", "nowhere")
 

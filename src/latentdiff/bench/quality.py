@@ -255,17 +255,17 @@ class QualityTable:
         path = self.folder / PLAN
         if not path.exists():
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-                raise InputError(f"{self.folder} is no folder, or has other files; choose another --samples-dir")
+                raise InputError(f"{self.folder} is no folder, or has other files; choose another samples_dir")
             return
         found = _read(path)
         if found is None:
-            raise InputError(f"{path} is damaged; choose another --samples-dir")
+            raise InputError(f"{path} is damaged; choose another samples_dir")
         for name, value in self.plan.items():
             if found.get(name) != value:
                 detail = f"{name.replace('_', ' ')} {found.get(name)!r}, and here {value!r}"
                 raise InputError(
                     f"{self.folder} has samples of another run: {DIFFERENCES.get(name, detail)}; "
-                    "choose another --samples-dir, or the same options"
+                    "choose another samples_dir, or the same options"
                 )
 
     def _batches(self) -> list[range]:

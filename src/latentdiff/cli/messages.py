@@ -31,9 +31,9 @@ FLAGS = {  # arguments of pipelines, and what gives them on the command line
         name: f"--{name.replace('_', '-')}"
         for name in ("seed", "eta", "strength", "batch_size", "negative_prompt", "temperature", "quantize_denoised")
     },
-    **{
-        name: f"--{name}"
-        for name in ("against", "count", "reference", "rounds", "solvers", "steps", "target", "revision")
+    **{  # of latentdiff bench
+        name: f"--{name.replace('_', '-')}"
+        for name in ("against", "count", "reference", "revision", "rounds", "samples_dir", "solvers", "steps", "target")
     },
     **{f"guidance_{name}": f"--guidance-{name}" for name in ("scale", "interval", "rescale")},
 }
