@@ -61,7 +61,9 @@ class Canvas:
 
     def finished(self) -> Image.Image:
         """The picture in its own size."""
-        return self.image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS).quantize(256, dither=Image.Dither.NONE)
+        return self.image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS).quantize(
+            256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
 
 
 def quality_plot(quality: Quality) -> Image.Image:
@@ -79,7 +81,7 @@ def quality_plot(quality: Quality) -> Image.Image:
     if quality.target is not None:
         y, label = up(quality.target.distance), f"{quality.target.solver} {quality.target.steps}"
         canvas.dashes(LEFT, WIDTH - RIGHT, y, INK)
-        canvas.text(WIDTH - RIGHT + 8, y, label)
+        canvas.text(LEFT + 8, y - 9, label)
     for number, solver in enumerate(solvers):
         colour = COLOURS[number % len(COLOURS)]
         own = sorted((cell for cell in cells if cell.solver == solver), key=lambda cell: cell.steps)
