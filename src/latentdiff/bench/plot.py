@@ -81,7 +81,7 @@ def quality_plot(quality: Quality) -> Image.Image:
     if quality.target is not None:
         y, label = up(quality.target.distance), f"{quality.target.solver} {quality.target.steps}"
         canvas.dashes(LEFT, WIDTH - RIGHT, y, INK)
-        canvas.text(LEFT + 8, y - 9, label)
+        canvas.text(WIDTH - RIGHT - 4, y - 9, label, INK, "rm")
     for number, solver in enumerate(solvers):
         colour = COLOURS[number % len(COLOURS)]
         own = sorted((cell for cell in cells if cell.solver == solver), key=lambda cell: cell.steps)
