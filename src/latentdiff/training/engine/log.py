@@ -69,6 +69,12 @@ class Progress(tqdm):  # type: ignore[type-arg]
             with suppress(OSError):
                 print(f"step {step} of {self.total}: {text}", file=self.stream, flush=True)
 
+    def say(self, line: str) -> None:
+        """Print a line, above the bar where there is one."""
+        if not self.disable:
+            with suppress(OSError):
+                self.write(line, file=self.stream)
+
     def close(self) -> None:
         """Show the bar for the last time, if possible."""
         with suppress(OSError):
@@ -170,12 +176,14 @@ class Log:
             self.size, self.waiting = self.size + len(self.waiting), b""
         track_values(self.accelerator, values, step)
 
-    def lowest(self, name: str, until: int) -> float:
-        """The lowest value of `name` in the lines up to step `until`, infinity where there is none."""
+    def lowest(self, name: str, until: int) -> tuple[float, int] | None:
+        """The lowest value of `name` in the lines up to step `until`, and its step; None where there is none."""
         if not until or not self.path.exists():
-            return math.inf
+            return None
         lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
-        return min((line[name] for line in lines if name in line and line["step"] <= until), default=math.inf)
+        return min(
+            ((line[name], line["step"]) for line in lines if name in line and line["step"] <= until), default=None
+        )
 
 
 def rounded(value: float) -> float:

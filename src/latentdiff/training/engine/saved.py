@@ -37,6 +37,15 @@ class LogState(_Strict):
     waiting: str = ""
 
 
+class BestState(_Strict):
+    """The best validation so far, as `Best.state` says it."""
+
+    name: str
+    value: float | None
+    step: int = Field(ge=0)
+    without_gain: int = Field(ge=0)
+
+
 class Numbers(_Strict):
     """The file `state.json` of a checkpoint.
 
@@ -45,6 +54,7 @@ class Numbers(_Strict):
         ema_updates: The updates of the averaged weights.
         scaler: The state of fp16's scaler; empty without.
         log: The log's line that is not full yet.
+        best: The best validation so far; None in checkpoints that are older than this.
         recipe: What has to stay; see `resume_check`.
     """
 
@@ -52,6 +62,7 @@ class Numbers(_Strict):
     ema_updates: int = Field(ge=0)
     scaler: dict[str, int | float]
     log: LogState
+    best: BestState | None = None
     recipe: dict[str, object]
 
 

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic
 
@@ -18,6 +18,7 @@ from torch import nn
 
 from latentdiff.errors import LatentDiffError, LatentDiffWarning
 from latentdiff.training.engine import checkpoint
+from latentdiff.training.engine.best import Best
 from latentdiff.training.engine.checkpoint import AVERAGES_FILE, MOMENTS_FILE, NUMBERS_FILE, WEIGHTS_FILE
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
@@ -51,6 +52,7 @@ class State(Generic[Batch]):
         recipe: The run's recipe.
         accelerator: The run's processes and precision.
         items: The number of items in the data set.
+        best: The best validation so far.
         step: The number of steps that were made or skipped.
         skipped: The number of the last of them that were skipped in a row.
     """
@@ -62,6 +64,7 @@ class State(Generic[Batch]):
     recipe: Recipe
     accelerator: Accelerator
     items: int
+    best: Best = field(default_factory=Best)
     step: int = 0
     skipped: int = 0
 
@@ -119,6 +122,7 @@ class State(Generic[Batch]):
         if self.accelerator.scaler and saved.numbers.scaler:
             self.accelerator.scaler.load_state_dict(saved.numbers.scaler)
         self.log.load(saved.numbers.log.model_dump())
+        self.best.load(saved.numbers.best)
         self.step = saved.numbers.step
 
     def save(self) -> None:
@@ -182,6 +186,7 @@ class State(Generic[Batch]):
             "ema_updates": self.ema.num_updates if self.ema else 0,
             "scaler": scaler.state_dict() if scaler else {},
             "log": self.log.state(),
+            "best": self.best.state(),
             "recipe": self._identity(),
         }
 
