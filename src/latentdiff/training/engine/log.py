@@ -40,7 +40,7 @@ class Progress(tqdm):  # type: ignore[type-arg]
     def __init__(self, steps: range, *, shown: bool) -> None:
         self.stream = getattr(sys.stderr, "behind", sys.stderr)
         self.in_lines = not self.stream.isatty()
-        self.smoothed = SmoothedMeans()
+        self.smoothed, self.shown = SmoothedMeans(), shown
         super().__init__(steps, initial=steps.start, total=len(steps) + steps.start, disable=not shown)
 
     def display(self, *args: object, **options: object) -> None:
@@ -70,8 +70,8 @@ class Progress(tqdm):  # type: ignore[type-arg]
                 print(f"step {step} of {self.total}: {text}", file=self.stream, flush=True)
 
     def say(self, line: str) -> None:
-        """Print a line, above the bar where there is one."""
-        if not self.disable:
+        """Print a line, above the bar where there is one; also when the steps are over."""
+        if self.shown:
             with suppress(OSError):
                 self.write(line, file=self.stream)
 

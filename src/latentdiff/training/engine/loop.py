@@ -122,7 +122,7 @@ def train(
                 state.save()
             if stop:
                 accelerator.wait_for_everyone()  # until the checkpoint is there
-            if stop or last:
+            if stop or validation.ends_run:
                 break
         if best.ends_run and not stop:
             progress.say(best.why_it_ends(state.step))

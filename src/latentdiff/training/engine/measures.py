@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -186,18 +186,23 @@ class Measures:
         """
         sides = [side for evaluation in self.planned.values() for side in evaluation.sides.values()]
         stores = [reference.store for _, reference in sides if reference.store is not None]
-        main, processes = self.accelerator.is_main_process, self.accelerator.num_processes
+        main, rank, processes = (
+            self.accelerator.is_main_process,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
 
         def share() -> None:
-            for store in stores:
-                own = [part for part in store.parts() if part % processes == self.accelerator.process_index]
-                missing = store.missing(own)
-                with tqdm(total=store.count // processes, desc="features", disable=not (main and missing)) as bar:
+            own = [(store, [part for part in store.parts() if part % processes == rank]) for store in stores]
+            missing = [(store, store.missing(parts)) for store, parts in own]
+            total = sum(store.count // processes for store, parts in missing if parts)
+            with tqdm(total=total, desc="features of the reference", disable=not (main and total)) as bar:
 
-                    def done(images: int, bar: tqdm[NoReturn] = bar) -> None:
-                        bar.update(images)
+                def done(images: int) -> None:
+                    bar.update(images)
 
-                    store.compute(missing, done)
+                for store, parts in missing:
+                    store.compute(parts, done)
 
         if main:
             for evaluation in self.planned.values():
