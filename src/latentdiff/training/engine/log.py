@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from accelerate import Accelerator
 from tqdm.auto import tqdm
@@ -176,19 +177,17 @@ class Log:
             self.size, self.waiting = self.size + len(self.waiting), b""
         track_values(self.accelerator, values, step)
 
-    def lowest(self, name: str, until: int) -> tuple[float, int] | None:
-        """The lowest value of `name` in the lines up to step `until`, and its step; None where there is none."""
-        if not until or not self.path.exists():
-            return None
-        lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
-        return min(
-            ((line[name], line["step"]) for line in lines if name in line and line["step"] <= until), default=None
-        )
-
 
 def rounded(value: float) -> float:
     """A value as a line of the log has it."""
     return float(f"{value:.6g}")
+
+
+def lowest(path: Path, name: str, until: int) -> tuple[float, int] | None:
+    """The lowest value of `name` in the lines of a log up to step `until`, and its step; None where there is none."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    whole = [json.loads(line) for line in lines if _step_of(line) <= until]
+    return min(((line[name], int(line["step"])) for line in whole if name in line), default=None)
 
 
 def _step_of(line: bytes) -> float:

@@ -102,7 +102,7 @@ def train(
         agreed(accelerator, lambda: log.begin(state.step))
         start_trackers(accelerator, recipe, state.step)
         progress = Progress(steps, shown=accelerator.is_main_process)
-        validation = Validation(task, ema, held_out, recipe, log, best, progress, state.step)
+        validation = Validation(task, ema, held_out, recipe, log, best, progress)
         for step in progress:
             task.step = step
             for group in optimizer.param_groups:

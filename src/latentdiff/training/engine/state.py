@@ -18,11 +18,12 @@ from torch import nn
 
 from latentdiff.errors import LatentDiffError, LatentDiffWarning
 from latentdiff.training.engine import checkpoint
-from latentdiff.training.engine.best import Best
+from latentdiff.training.engine.belongings import LOG
+from latentdiff.training.engine.best import LOSS, Best
 from latentdiff.training.engine.checkpoint import AVERAGES_FILE, MOMENTS_FILE, NUMBERS_FILE, WEIGHTS_FILE
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
-from latentdiff.training.engine.log import Log
+from latentdiff.training.engine.log import Log, lowest
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.resume_check import check_same, identity
 from latentdiff.training.engine.saved import check_weights, explained, fitting_moments, read_checkpoint
@@ -121,9 +122,11 @@ class State(Generic[Batch]):
         load_optimizer_state(self.accelerator, self.optimizer, self._trained(), moments)
         if self.accelerator.scaler and saved.numbers.scaler:
             self.accelerator.scaler.load_state_dict(saved.numbers.scaler)
+        self.step = saved.numbers.step
         self.log.load(saved.numbers.log.model_dump())
         self.best.load(saved.numbers.best)
-        self.step = saved.numbers.step
+        if saved.numbers.best is None and self.best.name == LOSS:  # it is older than `Best`, and left this to the log
+            self.best.value, self.best.step = lowest(folder.parent / LOG, "validation/loss", self.step) or (None, 0)
 
     def save(self) -> None:
         """Write `checkpoint-STEP`; where the disk doesn't allow it, a warning says so and the last one stays.

@@ -38,7 +38,6 @@ class Validation(Generic[Batch]):
         log: Gets the values.
         best: The best validation so far.
         progress: Shows the metrics, and what chooses the best weights.
-        first: The number of steps before a resume.
 
     Attributes:
         ends_run: Whether the last look was one too many without gain, as all processes know.
@@ -53,15 +52,12 @@ class Validation(Generic[Batch]):
         log: Log,
         best: Best,
         progress: Progress,
-        first: int,
     ) -> None:
         self.task: Task[Batch] = task
         self.held_out: Dataset[Batch] | None = held_out
         self.ema, self.recipe, self.log, self.best, self.progress = ema, recipe, log, best, progress
         self.folder = Path(recipe.output_dir)
         self.ends_run = False
-        if best.value is None and best.name == LOSS:  # checkpoints that are older than `Best` left it to the log
-            best.value, best.step = log.lowest("validation/loss", until=first) or (None, 0)
 
     @torch.no_grad()
     def __call__(self, step: int) -> None:
