@@ -109,6 +109,8 @@ def read_checkpoint(folder: Path) -> Saved:
             raise ValueError(f"{NUMBERS_FILE} has a line of the log that is damaged")
         if not all(0 < value < math.inf for value in numbers.scaler.values() if value):
             raise ValueError(f"{NUMBERS_FILE} has a scale that is no number above 0")
+        if numbers.best is not None and math.isnan(numbers.best.value or 0.0):
+            raise ValueError(f"{NUMBERS_FILE} has a best value that is not a number")
         weights, averages = load_file(folder / WEIGHTS_FILE), load_file(folder / AVERAGES_FILE)
         moments = torch.load(folder / MOMENTS_FILE, weights_only=True, map_location="cpu")
         return Saved(numbers, weights, averages, moments)
