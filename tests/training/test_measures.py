@@ -91,6 +91,8 @@ def test_the_number_is_that_of_the_pipelines_samples(data, vae, tmp_path):
         name = result.name.replace("images", "train")
         assert found(output, name)[-1] == pytest.approx(result.value, rel=1e-5)
     assert not [path.name for path in output.iterdir() if path.name.startswith(".")]  # samples are gone
+    unwatched = toy.train("unconditional", data, vae, tmp_path / "unwatched", max_train_steps=4)
+    assert same(output / UNET, unwatched / UNET)
 
 
 def test_samples_have_the_conditions_of_the_held_out_images(data, vae, tmp_path):
