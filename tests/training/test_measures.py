@@ -392,3 +392,17 @@ def test_samples_that_are_not_finite_end_no_run(data, vae, tmp_path, monkeypatch
         output = toy.train("unconditional", data, vae, tmp_path, **options)
     assert any("no metrics at step 1: the images hold values" in str(warning.message) for warning in caught)
     assert (output / "pipeline").is_dir() and not (output / "best").exists()
+
+
+def test_images_that_cannot_be_decoded_are_in_no_reference(data, vae, tmp_path, small_features):
+    """Neither in a diffusion model's, even if it is the first one, nor in a first stage's."""
+    folder = toy.rewritten(data, tmp_path / "data")
+    (folder / toy.lines(folder)[0]["file_name"]).write_bytes(b"no image")
+    options = {**SMALL, "validation.metrics": ["frechet[small]"], "max_train_steps": 1}
+    output = toy.train("unconditional", folder, vae, tmp_path / "diffusion", **options)
+    assert len(found(output, "frechet[small, none, 12, train]")) == 1
+    (computed,) = [json.loads(path.read_text()) for path in small_features.glob("*/computation.json")]
+    assert computed["count"] == 23
+    options = {"validation.share": 0.0, "validation.data_dir": str(folder), "max_train_steps": 1}
+    output = first_stage(toy.write(tmp_path / "other"), tmp_path / "vae", **{"validation.metrics": ["psnr"]}, **options)
+    assert len(found(output, "psnr[23, held-out]")) == 1
