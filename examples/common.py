@@ -87,11 +87,11 @@ def overrides(output: Path, options: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def trained(task: str, data: Path, vae: Path, options: argparse.Namespace) -> Any:
-    """The pipeline that the recipe `task`.yaml trains on `data`, or has trained there before."""
+def trained(task: str, data: Path, vae: Path, options: argparse.Namespace, **recipe: Any) -> Any:
+    """The pipeline that `task`.yaml, with options in place of its own, trains on `data` or has trained there before."""
     output = options.work / "runs" / task
     if not (output / "pipeline").exists():
-        given = {"data.train_data_dir": str(data), "vae": str(vae), **overrides(output, options)}
+        given = {"data.train_data_dir": str(data), "vae": str(vae), **overrides(output, options), **recipe}
         train_diffusion(load_recipe(DiffusionRecipe, HERE / f"{task}.yaml", given))
     pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
     pipe.set_progress_bar_config(disable=True)

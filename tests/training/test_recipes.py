@@ -54,9 +54,10 @@ def test_what_may_change_when_a_run_goes_on():
     }
     free |= {"max_train_steps", "gradient_checkpointing", "logging_steps", "max_skipped_steps"}
     free |= {f"data.{name}" for name in OF_DATA} | {"checkpoint.steps", "checkpoint.total_limit"}
-    free |= {"validation.steps", "validation.data_dir"}
+    free |= {f"validation.{name}" for name in ("steps", "data_dir", "best", "stop_after")}
     assert of(Recipe, "resume", "free") == free
     own = {"validation.samples", "validation.prompts", "validation.inference_steps", "validation.guidance_scale"}
+    own |= {f"validation.{name}" for name in ("metrics", "count", "reference", "reference_count")}
     assert of(DiffusionRecipe, "resume", "free") == free | own | {"vae", "push_to_hub"}
     remedies = {f"optimizer.{name}" for name in ("learning_rate", "lr_scheduler", "lr_warmup_steps", "max_grad_norm")}
     assert of(Recipe, "resume", "remedy") == remedies | {"mixed_precision"}

@@ -453,9 +453,9 @@ def test_a_disk_that_is_full_at_validation_and_trackers_ends_no_run(data, vae, t
 
     with disk_of(size) as fill:
 
-        def look(self, pictures, step):
+        def look(self, step, measured):
             fill()
-            looked(self, pictures, step)
+            looked(self, step, measured)
 
         monkeypatch.setattr(Validation, "_look", look)
         monkeypatch.setattr(DiffusionTask, "export", lambda self, folder: None)  # that is the test above

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 
 import pytest
 import tiny_run
@@ -14,6 +15,7 @@ from torch import nn
 from latentdiff import ConfigError
 from latentdiff.config import load_recipe
 from latentdiff.errors import LatentDiffWarning
+from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.loop import train
 from latentdiff.training.engine.session import open_session
 from latentdiff.training.engine.task import Task
@@ -99,8 +101,17 @@ def test_held_out_loss_and_the_best_weights(tmp_path):
     best = load_file(tmp_path / "whole" / "best" / "line.safetensors")["slope"]
     assert float(best) == pytest.approx(lowest["validation/slope"], rel=1e-5)
     go(tmp_path / "parts", max_train_steps=6)
+    shutil.copytree(tmp_path / "parts", tmp_path / "older")
     assert go(tmp_path / "parts", resume_from_checkpoint="latest")[-1] == lines[-1]
     assert torch.equal(load_file(tmp_path / "parts" / "best" / "line.safetensors")["slope"], best)
+    folder = tmp_path / "older" / "checkpoint-6"  # of a version that left the best to the log
+    state, manifest = (json.loads((folder / name).read_text()) for name in ("state.json", "manifest.json"))
+    del state["best"]
+    (folder / "state.json").write_text(json.dumps(state))
+    manifest["files"]["state.json"] = checkpoint._fingerprint(folder / "state.json")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert go(tmp_path / "older", resume_from_checkpoint="latest")[-1]["validation/best_step"] == lowest["step"]
+    assert torch.equal(load_file(tmp_path / "older" / "best" / "line.safetensors")["slope"], best)
 
 
 def test_validation_is_turned_off_by_its_steps(tmp_path):

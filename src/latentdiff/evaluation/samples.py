@@ -20,6 +20,8 @@ from latentdiff.evaluation.set_metrics import SET_METRICS, WHY_NOT_FID, SetMetri
 from latentdiff.evaluation.store import FeatureStore, default_cache
 
 DEFAULT_FEATURES = "inception"
+FID_NAMES = {"frechet": "fid", "frechet_spatial": "sfid"}
+"""FID is a Fréchet distance, and may be asked for as one."""
 
 
 def evaluate_samples(
@@ -77,7 +79,8 @@ def evaluate_samples(
 class SamplesEvaluation:
     """An evaluation in two steps, so that processes can share the first: `compute` the features, then `report`.
 
-    Everything that can be checked is checked when it is made. Its arguments are those of `evaluate_samples`.
+    Everything that can be checked is checked when it is made. Its arguments are those of `evaluate_samples`, and
+    `samples_cache`, where features of the samples are kept if they are not worth keeping beside the reference's.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class SamplesEvaluation:
         resolution: int | None = None,
         device: torch.device | str = "cpu",
         cache: str | Path | None = None,
+        samples_cache: str | Path | None = None,
     ) -> None:
         if metrics is not None:
             check_names(metrics)
@@ -103,6 +107,7 @@ class SamplesEvaluation:
         self.reference_count = None if known is None else _counted(known, reference_count)
         _check_sizes(self.samples, known)
         self.resolution, self.cache = resolution, Path(cache) if cache else default_cache()
+        self.samples_cache = Path(samples_cache) if samples_cache else self.cache
         self.extractor = load_extractor(features, device) if isinstance(features, str) else features
         self.clip = load_extractor(f"clip:{clip}", device) if clip else None
         self.notes: list[str] = []
@@ -134,12 +139,23 @@ class SamplesEvaluation:
             first += len(store.parts())
             store.compute(store.missing(own), done)
 
-    def report(self) -> Report:
-        """Compute the metrics from the features, all of which must be there."""
+    def names(self) -> list[str]:
+        """What the numbers of `report` will be called, protocols included."""
+        named = [(name, self._protocol(metric)) for metric in self.metrics for name in self._called(metric)]
+        return [Result(name, of, 0.0).name for name, of in named if self._wanted is None or name in self._wanted]
+
+    def report(self, *, estimate_bias: bool = True) -> Report:
+        """Compute the metrics from the features, all of which must be there.
+
+        Args:
+            estimate_bias: Whether to warn of Fréchet distances of fewer images than features, with an estimate of how
+                much too high they are, which takes as long as the distance.
+        """
         results = []
         for metric in self.metrics:
             samples, reference = self.sides[metric.of_clip]
-            self._warn_of_bias(metric)
+            if estimate_bias:
+                self._warn_of_bias(metric)
             for name, found in zip(self._called(metric), metric.compute(samples, reference), strict=True):
                 if self._wanted is None or name in self._wanted:
                     value, std = found if isinstance(found, Spread) else (found, None)
@@ -149,9 +165,8 @@ class SamplesEvaluation:
     def _choose(self, names: Sequence[str] | None) -> list[SetMetric]:
         """The metrics that are asked for, or all that can be computed; a note says why others can't."""
         self._wanted = None if names is None else set(names)
-        if self._wanted is not None and self.extractor.is_fid:  # FID is a Fréchet distance, and may be asked for as one
-            renamed = {"frechet": "fid", "frechet_spatial": "sfid"}
-            self._wanted = {renamed.get(name, name) for name in self._wanted}
+        if self._wanted is not None and self.extractor.is_fid:
+            self._wanted = {FID_NAMES.get(name, name) for name in self._wanted}
         elif self._wanted is not None and self._wanted & {"fid", "sfid"}:
             raise InputError(f"the features are {self.extractor.name}; {WHY_NOT_FID}")
         chosen = []
@@ -210,7 +225,7 @@ class SamplesEvaluation:
         extractor = self.clip if of_clip else self.extractor
         assert extractor is not None
         own = [metric for metric in self.metrics if metric.of_clip == of_clip]
-        samples = Side(self.samples, FeatureStore(self.samples, extractor, self.count, self.cache), {})
+        samples = Side(self.samples, FeatureStore(self.samples, extractor, self.count, self.samples_cache), {})
         known, store = self.reference.images, None
         needed = any(metric.needs != "nothing" and not self._given(metric, extractor) for metric in own)
         if known is not None and self.reference_count is not None and needed:

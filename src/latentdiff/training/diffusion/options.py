@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from latentdiff.config import Part, check, option
 from latentdiff.tasks import NUM_INFERENCE_STEPS
-from latentdiff.training.engine.options import ValidationOptions
+from latentdiff.training.engine.options import MeasuredValidationOptions
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
@@ -59,7 +59,7 @@ class DiffusionLossOptions(Part):
         return self
 
 
-class DiffusionValidationOptions(ValidationOptions):
+class DiffusionValidationOptions(MeasuredValidationOptions):
     """Looks at samples, and at the loss of images that are not trained on."""
 
     samples: int = option(4, ge=0)
@@ -70,3 +70,25 @@ class DiffusionValidationOptions(ValidationOptions):
     """Steps of the solver."""
     guidance_scale: float | None = None
     """Scale of classifier-free guidance at validation; by default 3 where conditions are dropped, else 1."""
+    count: int = option(1000, ge=2)
+    """Number of samples that `metrics` are of, beside the few that are shown."""
+    reference: Literal["held-out", "train"] | None = None
+    """What they are compared with, and whose conditions they have: the images of `data_dir`, or those that are trained
+    on; by default the former, if there are any."""
+    reference_count: int | None = option(None, ge=2)
+    """Number of images of the reference, from the first on; null for all."""
+
+    @property
+    def compared_with(self) -> str:
+        """The reference, as numbers call it."""
+        return self.reference or ("held-out" if self.data_dir else "train")
+
+    @model_validator(mode="after")
+    def _check_reference(self) -> Self:
+        check(
+            self.reference != "held-out" or self.data_dir is not None,
+            "reference is 'held-out', but no image is held out; give data_dir, or 'train'",
+        )
+        for name in ("count", "reference", "reference_count"):
+            check(not self.given(name) or bool(self.metrics), f"{name} is given without metrics; give both, or neither")
+        return self

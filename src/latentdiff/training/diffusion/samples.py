@@ -1,4 +1,4 @@
-"""A sheet of what a diffusion model makes while it trains."""
+"""What a diffusion model makes while it trains: a sheet to look at, and samples to measure."""
 
 from __future__ import annotations
 
@@ -23,6 +23,56 @@ from latentdiff.viz.grid import image_grid
 GUIDANCE_SCALE = 3.0  # where conditions are dropped and the recipe says nothing; the pipelines' own default
 
 
+class Sampler:
+    """Images of the pipeline that is trained, as the pipeline itself makes them.
+
+    Args:
+        conditioner: Its pipeline is what is trained.
+        recipe: Gives the solver's steps, the strength of guidance and the seed.
+
+    Raises:
+        ConfigError: If guidance is wanted of a model that can't have it, or more steps than it knows.
+    """
+
+    def __init__(self, conditioner: Conditioner[ConditionOptions], recipe: DiffusionRecipe) -> None:
+        self.conditioner, self.recipe = conditioner, recipe
+        options, most = recipe.validation, conditioner.pipeline.scheduler.config.num_train_timesteps
+        scale = options.guidance_scale
+        check(
+            scale in (None, 1.0) or conditioner.knows_null or conditioner.dropout > 0,
+            f"validation.guidance_scale is {scale}, but this model knows no null condition; leave it out",
+        )
+        check(
+            options.inference_steps <= most,
+            f"validation.inference_steps is {options.inference_steps}; it must be 1 to {most}, which this model knows",
+        )
+        self.scale = scale if scale is not None else GUIDANCE_SCALE if conditioner.dropout else 1.0
+
+    @torch.no_grad()
+    def __call__(self, batch: dict[str, torch.Tensor], numbers: range) -> torch.Tensor:
+        """Images (B, C, H, W) in [0, 1] of a batch of conditions; number n is drawn by the run's seed and n alone."""
+        pipeline, recipe, count = self.conditioner.pipeline, self.recipe, len(numbers)
+        device = pipeline.unet.device
+        batch, kept = to_device(batch, device), torch.zeros(count, dtype=torch.bool, device=device)
+        conditioning = self.conditioner(batch, kept, SampleGenerators(recipe.seed, numbers))
+        guidance = []
+        if self.scale != 1:
+            null = self.conditioner(batch, ~kept, SampleGenerators(recipe.seed, numbers))
+            guidance = [ClassifierFreeGuidance(null, self.scale)]
+        pipeline.to(device).set_progress_bar_config(disable=True)  # with what isn't trained
+        images: torch.Tensor = pipeline.generate_from(
+            conditioning,
+            recipe.data.resolution,
+            recipe.data.resolution,
+            batch_size=count,
+            guidance=guidance,
+            seed=recipe.seed + numbers.start,
+            num_inference_steps=recipe.validation.inference_steps,
+            output_type="pt",
+        ).images
+        return images
+
+
 class SampleSheet:
     """A sheet of samples under the same conditions and seeds every time, made by the pipeline itself.
 
@@ -38,18 +88,8 @@ class SampleSheet:
     def __init__(
         self, conditioner: Conditioner[ConditionOptions], images: Images, rows: Rows, recipe: DiffusionRecipe
     ) -> None:
-        self.conditioner, self.recipe, self.originals = conditioner, recipe, list[Image.Image]()
-        options, most = recipe.validation, conditioner.pipeline.scheduler.config.num_train_timesteps
-        scale = options.guidance_scale
-        check(
-            scale in (None, 1.0) or conditioner.knows_null or conditioner.dropout > 0,
-            f"validation.guidance_scale is {scale}, but this model knows no null condition; leave it out",
-        )
-        check(
-            options.inference_steps <= most,
-            f"validation.inference_steps is {options.inference_steps}; it must be 1 to {most}, which this model knows",
-        )
-        self.scale = scale if scale is not None else GUIDANCE_SCALE if conditioner.dropout else 1.0
+        self.sampler, self.originals = Sampler(conditioner, recipe), list[Image.Image]()
+        options = recipe.validation
         self.captions: list[str] = list(options.prompts)
         text = text_part(conditioner)
         check(not self.captions or text is not None, "validation.prompts is given, but the model takes no captions")
@@ -68,29 +108,9 @@ class SampleSheet:
             captions = [images.captions[i] for i, _, _ in chosen]
             self.captions = [caption[0] if isinstance(caption, list) else caption for caption in captions]
 
-    @torch.no_grad()
     def __call__(self) -> Image.Image:
         """Draw the sheet."""
-        pipeline, recipe = self.conditioner.pipeline, self.recipe
-        device = pipeline.unet.device
-        batch, kept = to_device(self.batch, device), torch.zeros(self.count, dtype=torch.bool, device=device)
-        conditioning = self.conditioner(batch, kept, SampleGenerators(recipe.seed, range(self.count)))
-        guidance = []
-        if self.scale != 1:
-            null = self.conditioner(batch, ~kept, SampleGenerators(recipe.seed, range(self.count)))
-            guidance = [ClassifierFreeGuidance(null, self.scale)]
-        pipeline.to(device).set_progress_bar_config(disable=True)  # with what isn't trained
-        images = pipeline.generate_from(
-            conditioning,
-            recipe.data.resolution,
-            recipe.data.resolution,
-            batch_size=self.count,
-            guidance=guidance,
-            seed=recipe.seed,
-            num_inference_steps=recipe.validation.inference_steps,
-            output_type="pt",
-        ).images
-        samples = [to_picture(image * 2 - 1) for image in images]
+        samples = [to_picture(image * 2 - 1) for image in self.sampler(self.batch, range(self.count))]
         captions = [""] * len(self.originals) + (self.captions or [""] * self.count)
         return image_grid([*self.originals, *samples], columns=self.count, captions=captions)
 

@@ -28,6 +28,7 @@ from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.conditioners.base import Conditioner
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions
 from latentdiff.training.diffusion.losses import by_variance, diffusion_loss, draw_noisy, huber_widths, timestep_weights
+from latentdiff.training.diffusion.measured import make_measures
 from latentdiff.training.diffusion.publish import publish
 from latentdiff.training.diffusion.samples import SampleSheet, make_samples
 from latentdiff.training.engine.export import export_folder
@@ -177,12 +178,17 @@ def _prepared(
     held_out = open_held_out(recipe, images.channels)
     rows, held_out_rows = conditioner.rows(images), conditioner.rows(held_out) if held_out else None
     samples = make_samples(conditioner, held_out or images, held_out_rows or rows, recipe)
+    reference = images, rows
+    if held_out and held_out_rows and recipe.validation.compared_with == "held-out":
+        reference = held_out, held_out_rows
+    measures = make_measures(conditioner, *reference, recipe, accelerator)
     check_before_caches(session.checkpoint, recipe, len(images))
     bad_files = open_bad_files(recipe, images, accelerator)
     latents = encode_latents(session, pipeline.vae, images, bad_files, limit)
-    unseen = None
+    unseen, reference_latents = None, latents
     if held_out and held_out_rows:
         unseen_latents = encode_latents(session, pipeline.vae, held_out, bad_files, limit, held_out=True)
+        reference_latents = unseen_latents if reference[0] is held_out else latents
         unseen_rows = LatentRows(unseen_latents, held_out_rows, recipe.seed)
         unseen = SkipBadFiles(unseen_rows, held_out.files, bad_files, recipe.seed)
     if recipe.pretrained_model_name_or_path is None:
@@ -192,5 +198,7 @@ def _prepared(
         )
         pipeline.vae.register_to_config(scaling_factor=scale)
     task = DiffusionTask(conditioner, recipe, samples, latents.first_stage)
+    if measures is not None:
+        task.measures = make_measures(conditioner, *reference, recipe, accelerator, reference_latents, measures)
     items = SkipBadFiles(LatentRows(latents, rows, recipe.seed), images.files, bad_files, recipe.seed)
     return task, items, recipe, session, unseen

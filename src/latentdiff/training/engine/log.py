@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from accelerate import Accelerator
 from tqdm.auto import tqdm
@@ -40,7 +41,7 @@ class Progress(tqdm):  # type: ignore[type-arg]
     def __init__(self, steps: range, *, shown: bool) -> None:
         self.stream = getattr(sys.stderr, "behind", sys.stderr)
         self.in_lines = not self.stream.isatty()
-        self.smoothed = SmoothedMeans()
+        self.smoothed, self.shown = SmoothedMeans(), shown
         super().__init__(steps, initial=steps.start, total=len(steps) + steps.start, disable=not shown)
 
     def display(self, *args: object, **options: object) -> None:
@@ -68,6 +69,12 @@ class Progress(tqdm):  # type: ignore[type-arg]
             text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             with suppress(OSError):
                 print(f"step {step} of {self.total}: {text}", file=self.stream, flush=True)
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar where there is one; also when the steps are over."""
+        if self.shown:
+            with suppress(OSError):
+                self.write(line, file=self.stream)
 
     def close(self) -> None:
         """Show the bar for the last time, if possible."""
@@ -170,17 +177,17 @@ class Log:
             self.size, self.waiting = self.size + len(self.waiting), b""
         track_values(self.accelerator, values, step)
 
-    def lowest(self, name: str, until: int) -> float:
-        """The lowest value of `name` in the lines up to step `until`, infinity where there is none."""
-        if not until or not self.path.exists():
-            return math.inf
-        lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
-        return min((line[name] for line in lines if name in line and line["step"] <= until), default=math.inf)
-
 
 def rounded(value: float) -> float:
     """A value as a line of the log has it."""
     return float(f"{value:.6g}")
+
+
+def lowest(path: Path, name: str, until: int) -> tuple[float, int] | None:
+    """The lowest value of `name` in the lines of a log up to step `until`, and its step; None where there is none."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    whole = [json.loads(line) for line in lines if _step_of(line) <= until]
+    return min(((line[name], int(line["step"])) for line in whole if name in line), default=None)
 
 
 def _step_of(line: bytes) -> float:

@@ -26,7 +26,7 @@ from latentdiff.training.engine.sharding import check_sharding
 from latentdiff.training.engine.state import State
 from latentdiff.training.engine.task import Batch, Task, recompute_activations
 from latentdiff.training.engine.trackers import end_trackers, silent_threads, start_trackers
-from latentdiff.training.engine.validation import Validation
+from latentdiff.training.engine.validation import Validation, choose_by
 
 
 class Run(Protocol):
@@ -84,11 +84,13 @@ def train(
     accelerator = session.accelerator
     model, optimizer, learning_rate = prepare(task, recipe, accelerator)
     ema = EMA(task, recipe.ema.decay) if recipe.ema.decay else None
-    log = Log(session)
-    state = State(task, ema, optimizer, log, recipe, accelerator, items=len(items))  # type: ignore[arg-type]
+    log, best = Log(session), choose_by(task.measures, recipe.validation)
+    state = State(task, ema, optimizer, log, recipe, accelerator, len(items), best)  # type: ignore[arg-type]
     if session.checkpoint is not None:
         state.load(session.checkpoint)
-    steps = range(state.step, recipe.max_train_steps)
+    steps = range(state.step, state.step if best.ends_run else recipe.max_train_steps)
+    if task.measures is not None:
+        task.measures.prepare()
     stop = False
     with (
         explain_out_of_memory(recipe),
@@ -99,8 +101,8 @@ def train(
         session.clear()  # all is checked, and the first batch is there
         agreed(accelerator, lambda: log.begin(state.step))
         start_trackers(accelerator, recipe, state.step)
-        validation = Validation(task, ema, held_out, recipe, log, state.step)
         progress = Progress(steps, shown=accelerator.is_main_process)
+        validation = Validation(task, ema, held_out, recipe, log, best, progress)
         for step in progress:
             task.step = step
             for group in optimizer.param_groups:
@@ -113,13 +115,17 @@ def train(
             log.add(values if finite else None, state.step, learning_rate(step), progress)
             state.check_progress()
             looks = recipe.validation.steps and state.step % recipe.validation.steps == 0
-            if looks and accelerator.is_main_process:
+            if looks:
                 validation(state.step)
-            if stop or state.step % recipe.checkpoint.steps == 0 or state.step == steps.stop:
+            last = state.step == steps.stop or validation.ends_run
+            if stop or last or state.step % recipe.checkpoint.steps == 0:
                 state.save()
             if stop:
                 accelerator.wait_for_everyone()  # until the checkpoint is there
+            if stop or validation.ends_run:
                 break
+        if best.ends_run and not stop:
+            progress.say(best.why_it_ends(state.step))
     number = signal.Signals(interrupts.number or signal.SIGTERM) if stop else None
     if number is None:
         state.export()

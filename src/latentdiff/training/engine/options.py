@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from latentdiff.config import Part, check, option
 from latentdiff.data.options import DataOptions
+from latentdiff.registry import nearest
 from latentdiff.types import JSON
 
 
@@ -62,13 +63,62 @@ class ValidationOptions(Part):
     steps: int = option(0, ge=0, note="0 is never")
     """Steps between validations, 0 for none."""
     data_dir: str | None = None
-    """Folder of images that are not trained on, whose loss is measured at the same draws every time; the weights of the
-    lowest loss are kept in `best/`."""
+    """Folder of images that are not trained on, whose loss is measured at the same draws every time."""
+    best: str | None = None
+    """What chooses the weights that are kept in `best/`: one of `metrics`, or "loss"; by default the first metric, else
+    the loss. Whether lower or higher is better is the metric's own."""
+    stop_after: int | None = option(None, ge=1)
+    """Number of validations in a row without a better value of `best` after which the run ends; null for never."""
+
+    @property
+    def choices(self) -> list[str]:
+        """What can choose the best weights, the default first."""
+        return ["loss"] if self.data_dir else []
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> Self:
+        known = self.choices
+        if not self.steps:
+            return self
+        check(
+            self.best is None or self.best in known,
+            f"best is {self.best!r}, which is not measured; {nearest(self.best, known)}",
+        )
+        check(
+            self.stop_after is None or bool(known),
+            f"stop_after is {self.stop_after}, but nothing is measured that could gain; give data_dir"
+            + (", or metrics" if "metrics" in type(self).model_fields else ""),
+        )
+        return self
 
     def unused(self) -> Iterator[str]:
         """The options that are given and of no use, as validation is turned off."""
         if not self.steps:
             yield from sorted(self.model_fields_set - {"steps"})
+
+
+class MeasuredValidationOptions(ValidationOptions):
+    """Looks that measure images as `latentdiff evaluate` does."""
+
+    metrics: list[str] = option([])
+    """Metrics of `latentdiff evaluate`, such as `frechet[efficientnet_lite0]`, with the features in brackets; without
+    them those are Inception's."""
+
+    @property
+    def choices(self) -> list[str]:
+        """What can choose the best weights, the default first."""
+        return [*self.metrics, *super().choices]
+
+    @property
+    def measures(self) -> bool:
+        """Whether there is something to measure."""
+        return bool(self.steps and self.metrics)
+
+    @model_validator(mode="after")
+    def _check_metrics(self) -> Self:
+        twice = sorted({name for name in self.metrics if self.metrics.count(name) > 1})
+        check(not twice, f"metrics has {', '.join(twice)} twice; name each once")
+        return self
 
 
 class Recipe(Part):

@@ -37,6 +37,15 @@ class LogState(_Strict):
     waiting: str = ""
 
 
+class BestState(_Strict):
+    """The best validation so far, as `Best.state` says it."""
+
+    name: str
+    value: float | None
+    step: int = Field(ge=0)
+    without_gain: int = Field(ge=0)
+
+
 class Numbers(_Strict):
     """The file `state.json` of a checkpoint.
 
@@ -45,6 +54,7 @@ class Numbers(_Strict):
         ema_updates: The updates of the averaged weights.
         scaler: The state of fp16's scaler; empty without.
         log: The log's line that is not full yet.
+        best: The best validation so far; None in checkpoints that are older than this.
         recipe: What has to stay; see `resume_check`.
     """
 
@@ -52,6 +62,7 @@ class Numbers(_Strict):
     ema_updates: int = Field(ge=0)
     scaler: dict[str, int | float]
     log: LogState
+    best: BestState | None = None
     recipe: dict[str, object]
 
 
@@ -98,6 +109,8 @@ def read_checkpoint(folder: Path) -> Saved:
             raise ValueError(f"{NUMBERS_FILE} has a line of the log that is damaged")
         if not all(0 < value < math.inf for value in numbers.scaler.values() if value):
             raise ValueError(f"{NUMBERS_FILE} has a scale that is no number above 0")
+        if numbers.best is not None and math.isnan(numbers.best.value or 0.0):
+            raise ValueError(f"{NUMBERS_FILE} has a best value that is not a number")
         weights, averages = load_file(folder / WEIGHTS_FILE), load_file(folder / AVERAGES_FILE)
         moments = torch.load(folder / MOMENTS_FILE, weights_only=True, map_location="cpu")
         return Saved(numbers, weights, averages, moments)

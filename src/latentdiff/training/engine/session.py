@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 
 from latentdiff.compat import forget_accelerate_settings
 from latentdiff.config import check
@@ -141,6 +141,24 @@ def agreed(accelerator: Accelerator, function: Callable[[], Found]) -> Found:
     if isinstance(outcome, LatentDiffError):
         raise outcome
     return outcome
+
+
+def together(accelerator: Accelerator, function: Callable[[], None]) -> None:
+    """Call a function on every process, each of which does its share; all raise the first error that one has.
+
+    Raises:
+        LatentDiffError: That of the function.
+        OSError: Likewise.
+    """
+    error: Exception | None = None
+    try:
+        function()
+    except (LatentDiffError, OSError) as found:
+        error = found
+    errors: list[Exception | None] = gather_object([error])
+    first = next(filter(None, errors), None)
+    if first is not None:
+        raise first
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic
 
@@ -18,10 +18,12 @@ from torch import nn
 
 from latentdiff.errors import LatentDiffError, LatentDiffWarning
 from latentdiff.training.engine import checkpoint
+from latentdiff.training.engine.belongings import LOG
+from latentdiff.training.engine.best import LOSS, Best
 from latentdiff.training.engine.checkpoint import AVERAGES_FILE, MOMENTS_FILE, NUMBERS_FILE, WEIGHTS_FILE
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
-from latentdiff.training.engine.log import Log
+from latentdiff.training.engine.log import Log, lowest
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.resume_check import check_same, identity
 from latentdiff.training.engine.saved import check_weights, explained, fitting_moments, read_checkpoint
@@ -51,6 +53,7 @@ class State(Generic[Batch]):
         recipe: The run's recipe.
         accelerator: The run's processes and precision.
         items: The number of items in the data set.
+        best: The best validation so far.
         step: The number of steps that were made or skipped.
         skipped: The number of the last of them that were skipped in a row.
     """
@@ -62,6 +65,7 @@ class State(Generic[Batch]):
     recipe: Recipe
     accelerator: Accelerator
     items: int
+    best: Best = field(default_factory=Best)
     step: int = 0
     skipped: int = 0
 
@@ -118,8 +122,11 @@ class State(Generic[Batch]):
         load_optimizer_state(self.accelerator, self.optimizer, self._trained(), moments)
         if self.accelerator.scaler and saved.numbers.scaler:
             self.accelerator.scaler.load_state_dict(saved.numbers.scaler)
-        self.log.load(saved.numbers.log.model_dump())
         self.step = saved.numbers.step
+        self.log.load(saved.numbers.log.model_dump())
+        self.best.load(saved.numbers.best)
+        if saved.numbers.best is None and self.best.name == LOSS:  # it is older than `Best`, and left this to the log
+            self.best.value, self.best.step = lowest(folder.parent / LOG, "validation/loss", self.step) or (None, 0)
 
     def save(self) -> None:
         """Write `checkpoint-STEP`; where the disk doesn't allow it, a warning says so and the last one stays.
@@ -182,6 +189,7 @@ class State(Generic[Batch]):
             "ema_updates": self.ema.num_updates if self.ema else 0,
             "scaler": scaler.state_dict() if scaler else {},
             "log": self.log.state(),
+            "best": self.best.state(),
             "recipe": self._identity(),
         }
 

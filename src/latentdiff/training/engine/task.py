@@ -12,6 +12,7 @@ from torch import nn
 
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.engine.ema import EMA
+from latentdiff.training.engine.measures import Measures
 
 Batch = TypeVar("Batch", torch.Tensor, dict[str, torch.Tensor])
 """What a task is trained on: tensors whose first dimension is the sample's."""
@@ -30,9 +31,11 @@ class Task(nn.Module, ABC, Generic[Batch]):
 
     Attributes:
         step: Optimiser steps before this one, those before a resume included.
+        measures: Metrics of what the weights make, which validation computes.
     """
 
     step: int = 0
+    measures: Measures | None = None
 
     @abstractmethod
     def forward(self, batch: Batch, draws: SampleGenerators) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -67,7 +70,8 @@ class Task(nn.Module, ABC, Generic[Batch]):
             step: The number to name them by.
 
         Returns:
-            Values to log, which get the prefix `validation/`; the lowest "loss" so far makes these weights the best.
+            Values to log, which get the prefix `validation/`; where no metric chooses the best weights, the lowest
+            "loss" does.
         """
         return {}
 

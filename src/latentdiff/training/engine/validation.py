@@ -1,24 +1,28 @@
-"""A look at a run while it trains: values on held-out data, what the task finds, and the best weights so far."""
+"""A look at a run while it trains: values on held-out data, metrics, what the task finds, the best weights so far."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Generic
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.utils.data import Dataset, default_collate
 
 from latentdiff.data.stream import VisitedDataset
+from latentdiff.errors import LatentDiffError, LatentDiffWarning, one_line
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.engine.belongings import BEST, PICTURES
+from latentdiff.training.engine.best import LOSS, Best
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
-from latentdiff.training.engine.log import Log, rounded
-from latentdiff.training.engine.options import Recipe
+from latentdiff.training.engine.log import Log, Progress
+from latentdiff.training.engine.measures import Measures
+from latentdiff.training.engine.options import Recipe, ValidationOptions
 from latentdiff.training.engine.task import Batch, Task, to_device
 from latentdiff.training.engine.trackers import track_pictures
 
@@ -31,41 +35,76 @@ class Validation(Generic[Batch]):
         ema: The averaged weights, if EMA is on.
         held_out: Data for the loss that is not trained on, if there is any.
         recipe: The run's recipe.
-        log: Gets the values, and tells the best loss before a resume.
-        first: The number of steps before a resume.
+        log: Gets the values.
+        best: The best validation so far.
+        progress: Shows the metrics, and what chooses the best weights.
+
+    Attributes:
+        ends_run: Whether the last look was one too many without gain, as all processes know.
     """
 
     def __init__(
-        self, task: Task[Batch], ema: EMA | None, held_out: Dataset[Batch] | None, recipe: Recipe, log: Log, first: int
+        self,
+        task: Task[Batch],
+        ema: EMA | None,
+        held_out: Dataset[Batch] | None,
+        recipe: Recipe,
+        log: Log,
+        best: Best,
+        progress: Progress,
     ) -> None:
         self.task: Task[Batch] = task
         self.held_out: Dataset[Batch] | None = held_out
-        self.ema, self.recipe, self.log = ema, recipe, log
+        self.ema, self.recipe, self.log, self.best, self.progress = ema, recipe, log, best, progress
         self.folder = Path(recipe.output_dir)
-        self.best = log.lowest("validation/loss", until=first)
+        self.ends_run = False
 
     @torch.no_grad()
     def __call__(self, step: int) -> None:
-        """Look, after `step` steps."""
-        pictures = self.folder / PICTURES
-        with (
-            tolerate_os_errors(f"writing what validation found at step {step}", lambda: "the run goes on"),
-            _evaluated(self.task),
-            self.ema.applied() if self.ema else nullcontext(),
-        ):
-            self._look(pictures, step)
-        track_pictures(self.log.accelerator, pictures.glob(f"*-{step}.png"), step)
+        """Look, after `step` steps; all processes have to call it, though the main one does most."""
+        accelerator = self.log.accelerator
+        with _evaluated(self.task), self.ema.applied() if self.ema else nullcontext():
+            measured = self._measured(step)
+            if accelerator.is_main_process:
+                with tolerate_os_errors(f"writing what validation found at step {step}", lambda: "the run goes on"):
+                    self._look(step, measured)
+        if accelerator.is_main_process:
+            track_pictures(accelerator, (self.folder / PICTURES).glob(f"*-{step}.png"), step)
+        if self.best.stop_after is not None:
+            (self.ends_run,) = broadcast_object_list([self.best.ends_run])
 
-    def _look(self, pictures: Path, step: int) -> None:
+    def _measured(self, step: int) -> dict[str, float]:
+        """The task's metrics; where they can't be computed, all processes know it, and a warning says so."""
+        if self.task.measures is None:
+            return {}
+        try:
+            return self.task.measures(self.folder)
+        except (LatentDiffError, OSError) as error:  # the run is worth more than a number
+            if self.log.accelerator.is_main_process:
+                line = f"no metrics at step {step}: {one_line(error)}; the run goes on"
+                warnings.warn(LatentDiffWarning(line), stacklevel=2)
+            return {}
+
+    def _look(self, step: int, measured: Mapping[str, float]) -> None:
+        pictures = self.folder / PICTURES
         pictures.mkdir(exist_ok=True)
-        values = {**self._held_out(), **self.task.validate(pictures, step)}
-        loss = rounded(values.get("loss", math.inf))  # as a resumed run reads the best from the log
-        if loss < self.best:
-            (self.folder / BEST).mkdir(exist_ok=True)
-            self.task.export(self.folder / BEST)
-            self.best = loss
-        if values:
-            self.log.write(step, {f"validation/{name}": value for name, value in values.items()})
+        values = {**self._held_out(), **self.task.validate(pictures, step), **measured}
+        if not values:
+            return
+        try:
+            if self.best.gains(values):
+                (self.folder / BEST).mkdir(exist_ok=True)
+                self.task.export(self.folder / BEST)
+            self.best.add(values, step)
+        finally:  # what was measured is known, whether or not the disk took the weights
+            self.log.write(step, {f"validation/{name}": value for name, value in {**values, **self.best.facts}.items()})
+            self.progress.say(f"validation at step {step}: {self._line(values)}")
+
+    def _line(self, values: Mapping[str, float]) -> str:
+        """What a terminal shows: the metrics, and what chooses the best weights."""
+        metrics: list[str] = [] if self.task.measures is None else list(self.task.measures.names.values())
+        shown: list[str] = [name for name in dict.fromkeys([*metrics, self.best.name]) if name in values]
+        return ", ".join([*(f"{name} {values[name]:.4g}" for name in shown), *self.best.words])
 
     def _held_out(self) -> dict[str, float]:
         """Means of the loss and the task's values, at draws that are the same every time."""
@@ -96,3 +135,15 @@ def _evaluated(task: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def choose_by(measures: Measures | None, options: ValidationOptions) -> Best:
+    """What a run's validations are compared by: the recipe's choice, its first metric, or the loss.
+
+    Raises:
+        ConfigError: If it is a metric of the user's own that doesn't say whether higher is better.
+    """
+    chosen = options.best or next(iter(options.choices), LOSS)
+    if measures is None or chosen == LOSS:
+        return Best(stop_after=options.stop_after)
+    return Best(measures.names[chosen], measures.higher_is_better(chosen), options.stop_after)

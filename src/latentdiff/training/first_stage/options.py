@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from latentdiff.config import Part, check, option
 from latentdiff.data.options import DataOptions
-from latentdiff.training.engine.options import ValidationOptions
+from latentdiff.training.engine.options import MeasuredValidationOptions
 
 
 class FirstStageDataOptions(DataOptions):
@@ -105,11 +105,18 @@ class FirstStageLossOptions(Part):
         return self
 
 
-class FirstStageValidationOptions(ValidationOptions):
+class FirstStageValidationOptions(MeasuredValidationOptions):
     """Looks at the reconstructions of images that are not trained on."""
 
     share: float = option(0.0, ge=0, lt=1)
     """Share of the training images that is held out for validation, in place of data_dir."""
+    count: int | None = option(None, ge=2)
+    """Number of held-out images whose reconstructions `metrics` are of, from the first on; null for all."""
+
+    @property
+    def choices(self) -> list[str]:
+        """What can choose the best weights, the default first."""
+        return [*self.metrics, "loss"]
 
     @model_validator(mode="after")
     def _check_images(self) -> Self:
@@ -119,4 +126,5 @@ class FirstStageValidationOptions(ValidationOptions):
             bool(sources) or not self.steps,
             f"steps is {self.steps}, but no image is held out; give data_dir or share, or set steps to 0",
         )
+        check(not self.given("count") or bool(self.metrics), "count is given without metrics; give both, or neither")
         return self

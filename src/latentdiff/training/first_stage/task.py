@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Subset
 from latentdiff.config import check
 from latentdiff.data.bad_files import BadFiles, SkipBadFiles
 from latentdiff.data.images import Images
+from latentdiff.data.records import Records
 from latentdiff.io.stored import Stored
 from latentdiff.models.lpips import PerceptualDistance
 from latentdiff.seeding import SampleGenerators, generator
@@ -26,6 +27,7 @@ from latentdiff.training.first_stage.autoencoder import Autoencoder, make_first_
 from latentdiff.training.first_stage.bottlenecks import KLBottleneck, VQBottleneck, make_bottleneck
 from latentdiff.training.first_stage.discriminator import PatchDiscriminator
 from latentdiff.training.first_stage.held_out import HeldOut, Tensors, check_held_out
+from latentdiff.training.first_stage.measured import make_measures
 from latentdiff.training.first_stage.options import FirstStageLossOptions
 from latentdiff.training.first_stage.reconstruction import Reconstruction, load_perceptual
 from latentdiff.training.recipes import FirstStageRecipe
@@ -148,26 +150,32 @@ def _prepared(
     )
     torch.manual_seed(recipe.seed)
     images = open_images(recipe, recipe.data.channels)
-    trained, held_out = _parts(recipe, images, open_bad_files(recipe, images, accelerator))
+    bad_files = open_bad_files(recipe, images, accelerator)
+    trained, held_out, records = _parts(recipe, images, bad_files)
     perceptual = None
     if loss.lpips is not None:
         perceptual = load_perceptual(loss.lpips, images.channels, images.resolution).to(accelerator.device)
     vae = make_first_stage(recipe.model, images.channels, images.resolution)
-    return FirstStageTask(vae, recipe, perceptual, held_out), trained, recipe, session
+    task = FirstStageTask(vae, recipe, perceptual, held_out)
+    if recipe.validation.measures:
+        task.measures = make_measures(task.vae, records, images.channels, recipe, bad_files, accelerator)
+    return task, trained, recipe, session
 
 
-def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tuple[SkipBadFiles[torch.Tensor], Tensors]:
-    """The images to train on, and those held out: of a folder of their own, or a share of the same."""
+def _parts(
+    recipe: FirstStageRecipe, images: Images, bad_files: BadFiles
+) -> tuple[SkipBadFiles[torch.Tensor], Tensors, Records]:
+    """The images to train on, those held out (of a folder of their own, or a share of the same), and their records."""
 
     def readable(items: Dataset[torch.Tensor], files: Sequence[Stored]) -> SkipBadFiles[torch.Tensor]:
         return SkipBadFiles(items, files, bad_files, recipe.seed)
 
     trained, unseen = readable(images, images.files), open_held_out(recipe, images.channels)
     if not recipe.validation.steps:
-        return trained, ()
+        return trained, (), images.records.subset([])
     held_out: SkipBadFiles[torch.Tensor]
     if unseen is not None:
-        held_out = readable(unseen, unseen.files)
+        held_out, records = readable(unseen, unseen.files), unseen.records
     else:
         order = torch.randperm(len(images), generator=generator(recipe.seed)).tolist()
         cut, keys = round(recipe.validation.share * len(images)), images.records.keys()
@@ -176,7 +184,8 @@ def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tup
             readable(Subset(images, part), [images.files[place] for place in part])
             for part in (sorted(order[:cut]), sorted(place for place in order[cut:] if keys[place] not in seen))
         )
+        records = images.records.subset(sorted(order[:cut]))
     check_held_out(held_out, images.resolution)
     share = recipe.validation.share
     check(len(trained) > 0, f"validation.share is {share}, which leaves no image to train on; lower it")
-    return trained, held_out
+    return trained, held_out, records

@@ -1,0 +1,78 @@
+"""The best validation of a run so far, and how long it has been ago."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from latentdiff.training.engine.log import rounded
+from latentdiff.training.engine.saved import BestState
+
+LOSS = "loss"
+
+
+@dataclass
+class Best:
+    """The best value that validations have found, which a checkpoint holds.
+
+    Attributes:
+        name: What is compared: the loss, or a metric by its whole name, since numbers of two protocols can't be.
+        higher_is_better: Whether a higher value is the better one.
+        stop_after: The number of validations in a row without gain after which the run ends; None for never.
+        value: The best value; None before the first.
+        step: The number of steps after which it was found.
+        without_gain: The number of validations since then.
+    """
+
+    name: str = LOSS
+    higher_is_better: bool = False
+    stop_after: int | None = None
+    value: float | None = None
+    step: int = 0
+    without_gain: int = 0
+
+    @property
+    def ends_run(self) -> bool:
+        """Whether it has been so long ago that the run ends."""
+        return self.stop_after is not None and self.without_gain >= self.stop_after
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """What the log says of it."""
+        return {} if self.value is None else {"best_step": self.step, "without_gain": self.without_gain}
+
+    @property
+    def words(self) -> list[str]:
+        """What a terminal says of it, if there is one."""
+        if self.value is None:
+            return []
+        return ["the best so far" if not self.without_gain else f"the best was {self.value:.4g} at step {self.step}"]
+
+    def gains(self, values: Mapping[str, float]) -> bool:
+        """Whether a validation found a better value than all before."""
+        value = rounded(values.get(self.name, math.nan))  # as the log has it
+        if self.value is None or math.isnan(value):
+            return not math.isnan(value)
+        return value > self.value if self.higher_is_better else value < self.value
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """Count a validation after `step` steps; one that could not measure the value counts for nothing."""
+        if self.gains(values):
+            self.value, self.step, self.without_gain = rounded(values[self.name]), step, 0
+        elif self.name in values:
+            self.without_gain += 1
+
+    def state(self) -> dict[str, object]:
+        """What a checkpoint holds of it."""
+        return {"name": self.name, "value": self.value, "step": self.step, "without_gain": self.without_gain}
+
+    def load(self, state: BestState | None) -> None:
+        """Go on from a checkpoint, unless its best is that of another number."""
+        if state is not None and state.name == self.name:
+            self.value, self.step, self.without_gain = state.value, state.step, state.without_gain
+
+    def why_it_ends(self, step: int) -> str:
+        """The line about a run that ends after `step` steps since there was no gain."""
+        best = "there was none" if self.value is None else f"best/ has that of step {self.step}, {self.value:g}"
+        return f"ended after step {step}, as {self.name} has not gained in {self.without_gain} validations; {best}"
