@@ -9,6 +9,7 @@ from small_features import SmallFeatures
 from test_pairs import found, make
 
 from latentdiff import CheckpointError, InputError, VQModel
+from latentdiff.evaluation import store
 from latentdiff.evaluation.first_stage import FirstStageEvaluation, codebook_use, load_first_stage
 from latentdiff.pipelines.codec import decode, encode
 
@@ -35,6 +36,8 @@ def evaluate(*args, processes=1, **options):
     evaluation = FirstStageEvaluation(*args, features=SmallFeatures(), **options)
     for rank in range(processes):
         evaluation.reconstruct(rank, processes)
+    for rank in range(processes):
+        evaluation.sets().compute(rank, processes)
     return evaluation.report()
 
 
@@ -87,6 +90,33 @@ def test_reconstructions_are_kept_and_those_of_other_options_are_not_mixed(stage
         evaluate(stages["vq"], data, tmp_path / "out", cache=tmp_path / "c")
     with pytest.raises(InputError, match="has other files"):
         evaluate(stages["kl"], data, tmp_path / "data", cache=tmp_path / "c")
+
+
+def test_processes_share_the_features_too(stages, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "PART", 4)
+    data = make(tmp_path / "data", 9, size=(16, 16))
+    whole = evaluate(stages["kl"], data, tmp_path / "out", cache=tmp_path / "whole")
+    evaluation = FirstStageEvaluation(
+        stages["kl"], data, tmp_path / "out", features=SmallFeatures(), cache=tmp_path / "shared"
+    )
+    sets = evaluation.sets()
+    assert len(sets.missing()) == 6 and sets.size() == 18
+    sets.compute(1, 2)
+    assert len(sets.missing()) == 3
+    sets.compute(0, 2)
+    assert evaluation.report().results == whole.results
+    alone = FirstStageEvaluation(stages["kl"], data, tmp_path / "out", metrics=["psnr"], cache=tmp_path / "alone")
+    assert alone.sets() is None  # and nothing was loaded for it
+
+
+def test_missing_weights_are_told_before_anything_is_reconstructed(stages, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    data = make(tmp_path / "data", 2, size=(16, 16))
+    with pytest.raises(CheckpointError, match=r"SHA-256 begins with 397923af; put it into .*checkpoints"):
+        FirstStageEvaluation(stages["kl"], data, tmp_path / "out", metrics=["psim"])
+    with pytest.raises(CheckpointError, match=r"cannot be read"):
+        FirstStageEvaluation(stages["kl"], data, tmp_path / "out", features=f"inception:{tmp_path / 'none.pth'}")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_does_not_fit_is_one_line(stages, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -143,6 +144,31 @@ class ArrayImages:
         return hashlib.sha256(f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
 
 
+class ChosenImages:
+    """Some images of a set, by their numbers."""
+
+    def __init__(self, images: ImageSet, places: Sequence[int]) -> None:
+        self.images, self.places, self.name = images, places, images.name
+        self.captions = None if images.captions is None else [images.captions[place] for place in places]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def pixels(self, number: int) -> Array:
+        """An image, uint8 (H, W, 3)."""
+        return self.images.pixels(self.places[number])
+
+    def fingerprint(self) -> str:
+        """A text that changes with the images, their choice and their order.
+
+        The first images of a set have that of the whole set, beside which their count is kept.
+        """
+        whole = self.images.fingerprint()
+        if list(self.places) == list(range(len(self.places))):
+            return whole
+        return hashlib.sha256(f"{whole} {list(self.places)}".encode()).hexdigest()
+
+
 def open_images(source: str | Path, resolution: int | None = None) -> ImageSet:
     """Open a set of images.
 
@@ -163,6 +189,30 @@ def open_images(source: str | Path, resolution: int | None = None) -> ImageSet:
         return FileImages(read_records(options), resolution or options.resolution)
     options = load_recipe(DataOptions, None, {"train_data_dir": str(source)})
     return FileImages(read_records(options), resolution)
+
+
+def image_name(images: ImageSet, number: int) -> str:
+    """What pictures and messages call an image: its path in its folder, else its number."""
+    return images.records.name_of(number) if isinstance(images, FileImages) else str(number)
+
+
+def counted(images: ImageSet, count: int | None) -> int:
+    """How many images are taken, all for None; InputError if there are not so many."""
+    if count is not None and not 1 <= count <= len(images):
+        raise InputError(f"{count} images of {images.name} are asked for; it has {len(images)}")
+    return count or len(images)
+
+
+def check_sizes(samples: ImageSet, reference: ImageSet | None) -> None:
+    """InputError unless the first images of both are of one size."""
+    if reference is None:
+        return
+    (height, width, _), (other, wide, _) = (images.pixels(0).shape for images in (samples, reference))
+    if (height, width) != (other, wide):
+        raise InputError(
+            f"{samples.name} has images of {width}x{height}, the reference {reference.name} of {wide}x{other}; give a "
+            "resolution to crop and resize both to, as in training, or a reference of the samples' size"
+        )
 
 
 def _data_of_recipe(path: Path) -> DataOptions:
