@@ -131,7 +131,7 @@ def test_what_cannot_be_compared_is_one_line(sides, tmp_path):
     network = SmallFeatures()
     with torch.no_grad():
         network.convolution.bias.fill_(torch.nan)
-    with pytest.raises(InputError, match="the features small of image 0 of .*samples are infinite or not a number"):
+    with pytest.raises(InputError, match=r"the features small of image 0 of .*samples are infinite or not a number"):
         evaluate_neighbours(*sides, features=network, cache=tmp_path / "c")
 
 

@@ -59,10 +59,11 @@ class FileImages:
         records: The records, from any source.
         resolution: The side of the squares that images are cropped and resized to, as in training; None takes images as
             they are, which must then be of one size.
+        options: By which the records were read; None for files that no source of data brought.
     """
 
-    def __init__(self, records: Records, resolution: int | None) -> None:
-        self.records, self.resolution = records, resolution
+    def __init__(self, records: Records, resolution: int | None, options: DataOptions | None = None) -> None:
+        self.records, self.resolution, self.options = records, resolution, options
         self.name = str(records.root)
         texts = records.columns.get("text")
         self.captions = [text[0] if isinstance(text, list) else text for text in texts] if texts else None
@@ -186,9 +187,9 @@ def open_images(source: str | Path, resolution: int | None = None) -> ImageSet:
         return ArrayImages(map_array(path, "arr_0"), path, resolution)
     if path.suffix in (".yaml", ".yml"):
         options = _data_of_recipe(path)
-        return FileImages(read_records(options), resolution or options.resolution)
+        return FileImages(read_records(options), resolution or options.resolution, options)
     options = load_recipe(DataOptions, None, {"train_data_dir": str(source)})
-    return FileImages(read_records(options), resolution)
+    return FileImages(read_records(options), resolution, options)
 
 
 def image_name(images: ImageSet, number: int) -> str:

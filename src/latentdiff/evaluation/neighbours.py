@@ -24,6 +24,8 @@ from latentdiff.evaluation.protocols import Report, Result
 from latentdiff.evaluation.samples import DEFAULT_FEATURES
 from latentdiff.evaluation.store import FeatureStore, SharedFeatures, default_cache
 from latentdiff.evaluation.threads import side_by_side
+from latentdiff.io.files import atomic_file, check_writable
+from latentdiff.io.stored import WRITTEN_KINDS
 from latentdiff.viz.grid import image_grid
 
 NEIGHBOURS = 10
@@ -78,7 +80,8 @@ def evaluate_neighbours(
     Args:
         samples: Images, as `open_images` takes them.
         training: The images that the model was trained on.
-        output: A picture to write, as `NeighboursEvaluation.picture` makes it; None writes none.
+        output: A picture to write or replace, as `NeighboursEvaluation.picture` makes it: a .png, .jpg or .webp file;
+            None writes none.
         neighbours: How many training images are shown of each sample.
         rows: How many samples are shown.
         order: Which ones: "nearest" shows those that are most like a copy, "given" the first.
@@ -98,6 +101,8 @@ def evaluate_neighbours(
         CheckpointError: If weights are missing or damaged.
         ConfigError: If a name is unknown, or a package is missing.
     """
+    if output is not None:
+        check_picture(output)
     evaluation = NeighboursEvaluation(
         samples,
         training,
@@ -114,7 +119,7 @@ def evaluate_neighbours(
     evaluation.compute()
     found = evaluation.find()
     if output is not None:
-        evaluation.picture(found).save(output)
+        write_picture(output, evaluation.picture(found))
     return evaluation.report(found)
 
 
@@ -214,6 +219,23 @@ class NeighboursEvaluation(SharedFeatures):
         return image_grid(images, columns=self.neighbours + 1, captions=captions, margin=MARGIN)
 
 
+def check_picture(path: str | Path) -> None:
+    """InputError unless a picture can be written to a path."""
+    path = Path(path)
+    if path.suffix.lower() not in WRITTEN_KINDS:
+        raise InputError(f"the picture is to be {path}; give a name that ends in {', '.join(WRITTEN_KINDS)}")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; choose another output path")
+    check_writable(path)
+
+
+def write_picture(path: str | Path, picture: Image.Image) -> None:
+    """Write a picture, completely or not at all; raises as `check_picture`."""
+    check_picture(path)
+    with atomic_file(path) as aside:
+        picture.save(aside, WRITTEN_KINDS[Path(path).suffix.lower()])
+
+
 def find_neighbours(samples: Rows, training: Rows, neighbours: int) -> Neighbours:
     """The training images that are nearest to each sample.
 
@@ -228,8 +250,8 @@ def find_neighbours(samples: Rows, training: Rows, neighbours: int) -> Neighbour
     if len(training) < neighbours:
         raise InputError(f"{len(training)} training images are given; {neighbours} neighbours need as many")
     squares, places = _nearest(samples, training, neighbours, copies=True)
-    seen, own = places[:, 0].unique(return_inverse=True)
-    apart = _nearest(ChosenRows(training, seen.numpy()), training, 1, copies=False)[0][:, 0]
+    seen, own = np.unique(places[:, 0].numpy(), return_inverse=True)
+    apart = _nearest(ChosenRows(training, seen), training, 1, copies=False)[0][:, 0]
     if apart.isinf().any():
         raise InputError("all training images have equal features; memorisation needs at least two that differ")
     return Neighbours(places, squares.sqrt(), apart[own].sqrt())

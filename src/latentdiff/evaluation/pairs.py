@@ -102,7 +102,8 @@ def evaluate_pairs(
     masked = None if masks is None else _mask_files(first, Path(masks))
     of_sets = [name for name in metrics or () if name in SET_NAMES]
     of_pairs = None if metrics is None else [name for name in metrics if name not in of_sets]
-    compare, notes = dict[str, Compare](), list[str]()
+    compare: Mapping[str, Compare] = {}
+    notes: list[str] = []
     if of_pairs or not of_sets:
         compare, notes = choose(of_pairs, perceptual, min(first.pixels(0).shape[:2]), torch.device(device))
     sets = None

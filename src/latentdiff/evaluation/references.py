@@ -21,7 +21,10 @@ from latentdiff.types import Array
 MOMENT_NAMES = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 """Outputs of Inception, and the arrays that ADM's and EDM's files have of them."""
 
-FORMATS = "ADM's .npz (arr_0, mu, sigma, mu_s, sigma_s), EDM's .npz or .pkl (mu, sigma), or torch-fidelity's .pt (mu, sigma; or features)"
+FORMATS = (
+    "ADM's .npz (arr_0, mu, sigma, mu_s, sigma_s), EDM's .npz or .pkl (mu, sigma), or torch-fidelity's .pt (mu, sigma; "
+    "or features)"
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ def open_reference(source: str | Path, resolution: int | None = None, name: str 
 
     Args:
         source: Images, as `open_images` takes them; or a file of moments: ADM's `.npz`, which may have images too,
-            EDM's `.npz` or `.pkl`, torch-fidelity's `.pt` of statistics or of pooled features. Pickles are read without running what they bring.
+            EDM's `.npz` or `.pkl`, torch-fidelity's `.pt` of statistics or of pooled features. Pickles are read without
+            running what they bring.
         resolution: As for `open_images`.
         name: What numbers call it; by default the name of the file or folder.
 
