@@ -7,8 +7,8 @@ The map says where models and data are, both by the names in `ROWS`; rows of whi
     options: {cin256-v2: [--steps, 100]}  # more words for the command that makes a model's images
     paper: {celeba256: {fid: NUMBER}}  # what stands beside our numbers, as you read it in the paper
 
-Each row runs the commands that stand in `ROWS`, under --output, and is continued there if it was interrupted. Printed is
-a table in Markdown with the names of our numbers, which say their protocols; "-" is what the map does not have.
+Each row runs the commands that stand in `ROWS`, under --output, and is continued there if it was interrupted. Printed
+is a table in Markdown with the names of our numbers, which say their protocols; "-" is what the map does not have.
 Table 4 (people's preferences) and table 6 (speed of training) are none of images. `--count` and `--features` are for
 trials, whose numbers are others and are named so.
 """

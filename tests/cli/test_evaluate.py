@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tiny import WORDS
 
 from latentdiff.cli.commands import EVALUATE_COMMANDS
 from latentdiff.evaluation.image_sets import open_images
@@ -115,6 +116,50 @@ def test_the_last_job_of_an_array_gives_the_numbers(run, tmp_path, monkeypatch):
     assert code == 0 and "1 parts of the features are still missing" in out[0]
     monkeypatch.setenv("RANK", "0")
     assert run(*command)[1][0].startswith("frechet[efficientnet_lite0")
+
+
+@pytest.mark.thorough
+def test_the_last_job_of_an_array_goes_on_with_samples_and_reconstructions(
+    run, tmp_path, monkeypatch, unconditional_model
+):
+    make(tmp_path / "real", 9, 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    samples = ("evaluate", "samples", unconditional_model, "real", *FEATURES, "--metrics", "frechet", "--steps", 1)
+    stage = ("evaluate", "first-stage", unconditional_model, "real", *FEATURES, "--metrics", "rfrechet")
+    for command, told, name in (
+        ((*samples, "--count", 4, "--batch-size", 2), "2 samples are still missing", "frechet["),
+        (stage, "8 reconstructions are still missing", "rfrechet["),
+    ):
+        monkeypatch.setenv("RANK", "1")
+        code, out, _ = run(*command)
+        assert code == 0 and told in out[0]
+        monkeypatch.setenv("RANK", "0")
+        assert run(*command)[1][0].startswith(name)
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_share_captions_reconstructions_and_neighbours(run, tmp_path, text_model):
+    make(tmp_path / "real", 12, 2)
+    lines = [{"file_name": f"{number:03d}.png", "text": f"a {word}"} for number, word in enumerate(3 * WORDS[-4:])]
+    (tmp_path / "real" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    shared = ("--features", "efficientnet_lite0", "--device", "cpu")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for words, folder in (
+        (("neighbours", text_model, "real", "--steps", "1", "--batch-size", "2", "-k", "2"), "--samples-dir"),
+        (("first-stage", text_model, "real", "--metrics", "rfrechet", "psnr"), "--output"),
+    ):
+        command = ("evaluate", *words, *shared)
+        single = ("--cache", "one", folder, f"one{folder}", "--json", "one.json")
+        several = ["--cache", "two", folder, f"two{folder}", "--json", "two.json"]
+        pictures = [["-o", name] if words[0] == "neighbours" else [] for name in ("one.png", "two.png")]
+        assert run(*command, *single, *pictures[0])[0] == 0
+        ran = subprocess.run([*launcher, "-m", "latentdiff", *command, *several, *pictures[1]], cwd=tmp_path,
+                             env=environment, capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
+        assert one["results"] == two["results"]
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
 @pytest.mark.thorough

@@ -87,6 +87,18 @@ def test_images_that_are_no_pairs_are_one_line(tmp_path):
         with pytest.raises(InputError, match=match) as caught:
             evaluate_pairs(a, tmp_path / originals)
         assert "\n" not in str(caught.value)
+    one, broken = make(tmp_path / "one", 1), make(tmp_path / "broken", 3)
+    (broken / "001.png").write_bytes(b"no image")
+    options = {"features": SmallFeatures(is_fid=True), "cache": tmp_path / "c"}
+    for images, metrics, match in (
+        (one, ["fid"], "fid can't be computed: 1 samples are given, and it needs 2"),
+        (broken, ["psnr"], "001.png is not an image of a known kind"),
+        (broken, ["fid"], "001.png is not an image of a known kind"),
+    ):
+        with pytest.raises(InputError, match=match) as caught:
+            evaluate_pairs(images, images, metrics=metrics, **options)
+        assert "\n" not in str(caught.value)
+    assert found(evaluate_pairs(one, one, metrics=["psnr"])) == {"psnr[1, one]": (np.inf, None)}
     with pytest.raises(InputError, match="did you mean 'psnr'"):
         evaluate_pairs(a, a, metrics=["pnsr"])
     with pytest.raises(InputError, match="ms_ssim needs sides of at least 176 pixels, the images have 20"):

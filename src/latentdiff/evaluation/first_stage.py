@@ -117,6 +117,10 @@ class FirstStageEvaluation:
         self._sets: SamplesEvaluation | None = None
         self._check_size()
         self._check_plan()
+        if self.count < 2:
+            if asked := [name for name in metrics or () if name in OF_SETS]:
+                raise InputError(f"{asked[0]} compares sets of images, and {self.count} is given; give at least 2")
+            self.features = None
         if isinstance(self.features, str) and self._of_sets() != []:
             self.features = load_extractor(self.features, self.device)
         if of_pairs := self._of_pairs():
@@ -170,6 +174,8 @@ class FirstStageEvaluation:
         results: list[Result] = []
         notes: list[str] = []
         sets = self.sets()
+        if self.count < 2 and self.metrics is None:
+            notes.append("the distance of the sets left out: 1 image is given, and it needs 2")
         if sets is not None:
             results += [Result(f"r{r.metric}", r.protocol, r.value, r.std) for r in sets.report().results]
         if of_pairs != []:

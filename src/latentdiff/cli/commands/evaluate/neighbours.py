@@ -83,7 +83,7 @@ def neighbours(
             resolution=resolution,
             cache=report.cache,
         )
-        if compute_features(evaluation, report.quiet):
+        if compute_features(evaluation, report.quiet, after_others=made != source):
             found = evaluation.find()
             write_picture(output, evaluation.picture(found))
             report.write(evaluation.report(found))

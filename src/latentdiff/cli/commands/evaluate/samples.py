@@ -87,5 +87,5 @@ def samples(
             device=extractor.device,
             cache=report.cache,
         )
-        if compute_features(evaluation, report.quiet):
+        if compute_features(evaluation, report.quiet, after_others=made != source):
             report.write(with_preset(evaluation.report(), preset))
