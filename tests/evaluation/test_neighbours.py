@@ -62,6 +62,12 @@ def test_new_samples_of_the_same_distribution_score_as_mutual_neighbours_do():
     assert found.memorisation == pytest.approx(0.6215, abs=0.03)
 
 
+def test_new_samples_of_many_dimensions_score_less_since_few_training_images_are_near_to_all():
+    rng = np.random.default_rng(0)
+    samples, training = rng.normal(size=(500, 200)), rng.normal(size=(500, 200))
+    assert 0.02 < find_neighbours(ArrayRows(samples), ArrayRows(training), 1).memorisation < 0.4
+
+
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
