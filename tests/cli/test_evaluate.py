@@ -68,6 +68,9 @@ def test_a_model_is_sampled_first_and_goes_on_where_it_stopped(run, fails, tmp_p
     fails("--count is missing", *command)
     text = ("evaluate", "samples", "builtin:emoji", "real", *FEATURES, "--count", 4, "--samples-dir", "new")
     fails("builtin:emoji shows captions, of which real has none; give --conditions DATA that has some", *text)
+    lacking = ("evaluate", "samples", unconditional_model, "real", "--features", "inception:none.pth", "--count", 4)
+    fails("none.pth cannot be read (No such file or directory); give a file of weights", *lacking)
+    fails("absent is not a folder", *lacking[:3], "absent", *FEATURES, "--count", 4)  # and nothing was sampled for it
     fails("is unconditional and has no use for --conditions", *command, "--count", 4, "--conditions", "real")
     fails("--num-images is given; here --count", *command, "--count", 4, "-n", 5)
 
@@ -246,12 +249,13 @@ def test_neighbours_of_a_folder_and_of_a_model(run, fails, tmp_path, uncondition
     command = ("train", *FEATURES, "-k", 3, "--rows", 2)
     code, out, err = run("evaluate", "neighbours", "fake", *command, "--json", "o.json", "--markdown", "o.md")
     assert (code, err) == (0, [])
-    assert [line.split("[")[0] for line in out] == ["memorisation", "distance_ratio_median", "copies"]
+    assert [line.split("[")[0] for line in out[:3]] == ["memorisation", "distance_ratio_median", "copies"]
+    assert out[3] == "note: 002.png has the ratio 0 to 004.png" and len(out) == 5
     assert out[2].split() == ["copies[efficientnet_lite0,", "bicubic-antialias,", "4,", "train]", "1"]
     report = json.loads((tmp_path / "o.json").read_text())
     assert report["facts"]["training_count"] == 6 and report["results"][0]["value"] >= 0.25
     assert "| copies[" in (tmp_path / "o.md").read_text()
-    assert Image.open(tmp_path / "neighbours.png").width == 4 + 4 * 20
+    assert Image.open(tmp_path / "neighbours.png").width == 4 + 4 * 132
     fails("neighbours.png exists already; choose another --output", "evaluate", "neighbours", "fake", *command)
     fails("ends in .png", "evaluate", "neighbours", "fake", *command, "-o", "a.gif")
     fails("--count is missing", "evaluate", "neighbours", unconditional_model, *command, "-o", "b.png")

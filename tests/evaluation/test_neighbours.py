@@ -95,6 +95,7 @@ def test_a_copy_is_found_and_numbers_have_the_same_bits_for_any_number_of_proces
         f"{metric}[small, none, 6, training]" for metric in ("memorisation", "distance_ratio_median", "copies")
     ]
     assert once.value("copies") == 1 and once.value("memorisation") >= 1 / 6
+    assert once.notes[0] == "0003.png has the ratio 0 to 0009.png" and len(once.notes) == 6
 
 
 @pytest.mark.parametrize(("order", "first"), [("nearest", 3), ("given", 0)])
@@ -106,9 +107,9 @@ def test_the_picture_has_a_row_for_each_sample_with_its_neighbours(sides, tmp_pa
     picture = np.asarray(evaluation.picture(found))
     images = [evaluation.samples.pixels(first), *(evaluation.training.pixels(int(n)) for n in found.places[first])]
     for column, pixels in enumerate(images):
-        left = 4 + column * 16
-        assert np.array_equal(picture[4:16, left : left + 12], pixels)
-    assert picture.shape[1] == 4 + 3 * 16
+        left = 4 + column * 136  # each pixel is enlarged to 11, so that images have at least 128
+        assert np.array_equal(picture[4:136, left : left + 132], pixels.repeat(11, axis=0).repeat(11, axis=1))
+    assert picture.shape[1] == 4 + 3 * 136
 
 
 def test_what_cannot_be_compared_is_one_line(sides, tmp_path):

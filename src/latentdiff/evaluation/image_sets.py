@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import yaml
 
-from latentdiff.config import from_mapping, load_recipe
+from latentdiff.config import from_mapping
 from latentdiff.data.images import read_records
 from latentdiff.data.options import DataOptions
 from latentdiff.data.records import Records
@@ -188,7 +188,7 @@ def open_images(source: str | Path, resolution: int | None = None) -> ImageSet:
     if path.suffix in (".yaml", ".yml"):
         options = _data_of_recipe(path)
         return FileImages(read_records(options), resolution or options.resolution, options)
-    options = load_recipe(DataOptions, None, {"train_data_dir": str(source)})
+    options = from_mapping(DataOptions, {"train_data_dir": str(source)})
     return FileImages(read_records(options), resolution, options)
 
 

@@ -31,7 +31,7 @@ from latentdiff.viz.grid import image_grid
 NEIGHBOURS = 10
 ROWS = 8
 ORDERS = ("nearest", "given")
-MARGIN = 4  # pixels around each image of the picture
+MARGIN, LEAST_SIDE = 4, 128  # pixels around each image of the picture; smaller images are enlarged, to be named below
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class NeighboursEvaluation(SharedFeatures):
         return find_neighbours(samples, training, self.neighbours)
 
     def report(self, found: Neighbours) -> Report:
-        """The numbers."""
+        """The numbers, with a note on each sample of the picture that says which training image is nearest."""
         training = Path(self.training.name).stem
         protocol = (self.extractor.name, self.extractor.resize, str(self.count), training)
         results = [
@@ -200,23 +200,34 @@ class NeighboursEvaluation(SharedFeatures):
             "latentdiff": __version__,
             "torch": torch.__version__,
         }
-        return Report(results, facts)
+        notes = [
+            f"{image_name(self.samples, sample)} has the ratio {float(found.ratios[sample]):.3g} to "
+            f"{image_name(self.training, int(found.places[sample, 0]))}"
+            for sample in self.shown(found)
+        ]
+        return Report(results, facts, notes)
+
+    def shown(self, found: Neighbours) -> list[int]:
+        """The numbers of the samples that the picture shows."""
+        order = found.ratios.argsort(stable=True) if self.order == "nearest" else torch.arange(self.count)
+        numbers: list[int] = order[: self.rows].tolist()
+        return numbers
 
     def picture(self, found: Neighbours) -> Image.Image:
         """A row for each shown sample: the sample, and its nearest training images, the nearest first.
 
-        Below the sample stands its name and the ratio of distances, below the others their names.
+        Below the sample stand the ratio of distances and its name, below the others their names, all without suffix.
         """
-        order = found.ratios.argsort(stable=True) if self.order == "nearest" else torch.arange(self.count)
         cells, captions = [], []
-        for sample in order[: self.rows].tolist():
+        for sample in self.shown(found):
             cells.append(self.samples.pixels(sample))
-            captions.append(f"{Path(image_name(self.samples, sample)).name} {float(found.ratios[sample]):.2f}")
+            captions.append(f"{float(found.ratios[sample]):.2f} {Path(image_name(self.samples, sample)).stem}")
             for place in found.places[sample].tolist():
                 cells.append(self.training.pixels(place))
-                captions.append(Path(image_name(self.training, place)).name)
+                captions.append(Path(image_name(self.training, place)).stem)
         images = [Image.fromarray(pixels) for pixels in cells]
-        return image_grid(images, columns=self.neighbours + 1, captions=captions, margin=MARGIN)
+        scale = max(1, -(-LEAST_SIDE // min(images[0].size)))
+        return image_grid(images, columns=self.neighbours + 1, captions=captions, scale=scale, margin=MARGIN)
 
 
 def check_picture(path: str | Path) -> None:
