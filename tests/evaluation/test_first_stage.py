@@ -1,5 +1,7 @@
 """What a first stage makes of images: files, numbers, the codebook, interruptions."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from small_features import SmallFeatures
 from test_pairs import found, make
 
 from latentdiff import CheckpointError, InputError, VQModel
+from latentdiff.evaluation import store
 from latentdiff.evaluation.first_stage import FirstStageEvaluation, codebook_use, load_first_stage
 from latentdiff.pipelines.codec import decode, encode
 
@@ -35,6 +38,8 @@ def evaluate(*args, processes=1, **options):
     evaluation = FirstStageEvaluation(*args, features=SmallFeatures(), **options)
     for rank in range(processes):
         evaluation.reconstruct(rank, processes)
+    for rank in range(processes):
+        evaluation.sets().compute(rank, processes)
     return evaluation.report()
 
 
@@ -89,6 +94,33 @@ def test_reconstructions_are_kept_and_those_of_other_options_are_not_mixed(stage
         evaluate(stages["kl"], data, tmp_path / "data", cache=tmp_path / "c")
 
 
+def test_processes_share_the_features_too(stages, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "PART", 4)
+    data = make(tmp_path / "data", 9, size=(16, 16))
+    whole = evaluate(stages["kl"], data, tmp_path / "out", cache=tmp_path / "whole")
+    evaluation = FirstStageEvaluation(
+        stages["kl"], data, tmp_path / "out", features=SmallFeatures(), cache=tmp_path / "shared"
+    )
+    sets = evaluation.sets()
+    assert len(sets.missing()) == 6 and sets.size() == 18
+    sets.compute(1, 2)
+    assert len(sets.missing()) == 3
+    sets.compute(0, 2)
+    assert evaluation.report().results == whole.results
+    alone = FirstStageEvaluation(stages["kl"], data, tmp_path / "out", metrics=["psnr"], cache=tmp_path / "alone")
+    assert alone.sets() is None  # and nothing was loaded for it
+
+
+def test_missing_weights_are_told_before_anything_is_reconstructed(stages, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    data = make(tmp_path / "data", 2, size=(16, 16))
+    with pytest.raises(CheckpointError, match=r"SHA-256 begins with 397923af; put it into .*checkpoints"):
+        FirstStageEvaluation(stages["kl"], data, tmp_path / "out", metrics=["psim"])
+    with pytest.raises(CheckpointError, match=r"cannot be read"):
+        FirstStageEvaluation(stages["kl"], data, tmp_path / "out", features=f"inception:{tmp_path / 'none.pth'}")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_does_not_fit_is_one_line(stages, tmp_path):
     data = make(tmp_path / "data", 2, size=(15, 16))
     for options, match in (
@@ -98,6 +130,43 @@ def test_what_does_not_fit_is_one_line(stages, tmp_path):
     ):
         with pytest.raises(InputError, match=match):
             evaluate(stages["kl"], data, tmp_path / "out", cache=tmp_path / "c", **options)
+
+
+def test_images_that_cannot_be_reconstructed_are_one_line_and_the_others_are_kept(stages, tmp_path):
+    for name, file in (("broken", b"no image"), ("mixed", None)):
+        data = make(tmp_path / name, 10, size=(16, 16))
+        path = data / "009.png"
+        Image.new("RGB", (16, 8)).save(path) if file is None else path.write_bytes(file)
+        with pytest.raises(
+            InputError, match=r"009.png is (not an image of a known kind|16x8, another image of)"
+        ) as told:
+            evaluate(stages["kl"], data, tmp_path / f"out-{name}", cache=tmp_path / "c")
+        assert "\n" not in str(told.value)
+        assert len(list((tmp_path / f"out-{name}").glob("*.png"))) == 8  # those of the first block
+    network = copy.deepcopy(stages["kl"])
+    with torch.no_grad():
+        network.decoder.conv_out.bias.fill_(torch.nan)
+    data = make(tmp_path / "data", 2, size=(16, 16))
+    with pytest.raises(InputError, match=r"the decoded images are not finite, .* check its weights"):
+        evaluate(network, data, tmp_path / "nan", cache=tmp_path / "c")
+    assert not list((tmp_path / "nan").glob("*.png"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_one_image_has_no_distance_but_the_other_numbers(stages, tmp_path, count):
+    data = make(tmp_path / "data", count, size=(16, 16))
+    options = {"features": SmallFeatures(), "cache": tmp_path / "c"}
+    evaluation = FirstStageEvaluation(stages["kl"], data, tmp_path / "out", **options)
+    evaluation.reconstruct()
+    if count > 1:
+        evaluation.sets().compute()
+    report = evaluation.report()
+    names = list(found(report))
+    assert ("the distance of the sets left out: 1 image is given, and it needs 2" in report.notes) == (count == 1)
+    assert f"psnr[{count}, data]" in names and (f"rfrechet[small, none, {count}, data]" in names) == (count > 1)
+    if count == 1:
+        with pytest.raises(InputError, match="rfrechet compares sets of images, and 1 is given; give at least 2"):
+            FirstStageEvaluation(stages["kl"], data, tmp_path / "out", metrics=["rfrechet"], **options)
 
 
 def test_a_first_stage_is_loaded_alone_or_out_of_a_model(stages, tmp_path):

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_features import SmallFeatures
 
 from latentdiff import CheckpointError, InputError
 from latentdiff.evaluation.metrics import ms_ssim
 from latentdiff.evaluation.pairs import Perceptual, evaluate_pairs
+from latentdiff.evaluation.samples import evaluate_samples
 from latentdiff.models.lpips import PerceptualDistance
 
 
@@ -85,6 +87,18 @@ def test_images_that_are_no_pairs_are_one_line(tmp_path):
         with pytest.raises(InputError, match=match) as caught:
             evaluate_pairs(a, tmp_path / originals)
         assert "\n" not in str(caught.value)
+    one, broken = make(tmp_path / "one", 1), make(tmp_path / "broken", 3)
+    (broken / "001.png").write_bytes(b"no image")
+    options = {"features": SmallFeatures(is_fid=True), "cache": tmp_path / "c"}
+    for images, metrics, match in (
+        (one, ["fid"], "fid can't be computed: 1 samples are given, and it needs 2"),
+        (broken, ["psnr"], "001.png is not an image of a known kind"),
+        (broken, ["fid"], "001.png is not an image of a known kind"),
+    ):
+        with pytest.raises(InputError, match=match) as caught:
+            evaluate_pairs(images, images, metrics=metrics, **options)
+        assert "\n" not in str(caught.value)
+    assert found(evaluate_pairs(one, one, metrics=["psnr"])) == {"psnr[1, one]": (np.inf, None)}
     with pytest.raises(InputError, match="did you mean 'psnr'"):
         evaluate_pairs(a, a, metrics=["pnsr"])
     with pytest.raises(InputError, match="ms_ssim needs sides of at least 176 pixels, the images have 20"):
@@ -110,6 +124,44 @@ def test_numbers_by_the_share_that_is_masked(tmp_path):
         folder = tmp_path / f"one{number}"
         each.append(evaluate_pairs(folder / "a", folder / "b", metrics=["psnr"]).results[0].value)
     assert values["psnr[2, b, 40-50 % masked]"][0] == pytest.approx(np.mean(each))
+
+
+def test_numbers_of_sets_by_the_share_that_is_masked_are_those_of_the_images_alone(tmp_path):
+    a, b = make(tmp_path / "a", 14, noise=5), make(tmp_path / "b", 14)
+    (tmp_path / "masks").mkdir()
+    held = [4, 5, 6, 9, 10, 11, 12, 13]
+    for number in range(14):
+        mask = np.zeros((24, 20), np.uint8)
+        mask[: 11 if number in held else 2] = 255  # of 24: 46 or 8 %
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{number:03d}.png")
+    options = {"metrics": ["fid", "psnr", "is"], "features": SmallFeatures(is_fid=True), "cache": tmp_path / "c"}
+    values = found(evaluate_pairs(a, b, masks=tmp_path / "masks", **options))
+    assert list(values) == [
+        "psnr[14, b, all]",
+        "fid[small, none, 14, b, all]",
+        "is[small, none, 14, 10 splits, all]",
+        "psnr[8, b, 40-50 % masked]",
+        "fid[small, none, 8, b, 40-50 % masked]",
+    ]
+    whole = evaluate_samples(a, b, **{**options, "metrics": ["fid", "is"]})
+    assert values["fid[small, none, 14, b, all]"][0] == whole.value("fid")
+    assert values["is[small, none, 14, 10 splits, all]"][0] == whole.value("is")
+    for side in (a, b):
+        (tmp_path / "some" / side.name).mkdir(parents=True)
+        for number in held:
+            Image.open(side / f"{number:03d}.png").save(tmp_path / "some" / side.name / f"{number:03d}.png")
+    some = evaluate_samples(tmp_path / "some" / "a", tmp_path / "some" / "b", **{**options, "metrics": ["fid"]})
+    assert values["fid[small, none, 8, b, 40-50 % masked]"][0] == pytest.approx(some.value("fid"), rel=1e-4)
+    notes = evaluate_pairs(a, b, masks=tmp_path / "masks", **options).notes
+    assert notes == ["is of 40-50 % masked left out: 8 are too few"]
+
+
+def test_numbers_of_sets_need_the_features_that_they_are_named_after(tmp_path):
+    a = make(tmp_path / "a", 3)
+    with pytest.raises(InputError, match="the features are small; fid and sfid are of the published Inception's"):
+        evaluate_pairs(a, a, metrics=["fid"], features=SmallFeatures(), cache=tmp_path)
+    with pytest.raises(InputError, match="unknown metric 'fdi' of pairs; did you mean 'fid'"):
+        evaluate_pairs(a, a, metrics=["fdi"])
 
 
 def test_masks_that_do_not_belong_are_one_line(tmp_path):

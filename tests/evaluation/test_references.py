@@ -73,6 +73,56 @@ def test_edms_npz_and_torch_fidelitys_cache_give_the_same_fid(measured, tmp_path
         assert any("precision and recall left out: the reference" in note for note in report.notes)
 
 
+def test_features_of_torch_fidelitys_cache_give_the_numbers_of_their_images(measured, tmp_path):
+    fake, found, _, pixels = measured
+    with torch.no_grad():
+        pool = SmallFeatures()(torch.from_numpy(pixels).permute(0, 3, 1, 2))["pool"]
+    file = tmp_path / "real-inception-v3-compat-features-2048.pt"
+    torch.save(pool, file)
+    options = {"features": SmallFeatures(is_fid=True), "cache": tmp_path / "c"}
+    report = evaluate_samples(fake, file, **options)
+    of_pool = {name: found[name] for name in ("fid", "is", "precision", "recall", "density", "coverage")}
+    assert values(report) == pytest.approx(of_pool, rel=1e-4)
+    assert any("sfid left out: the reference" in note for note in report.notes)
+    assert report.facts["reference_count"] == 30
+    assert evaluate_samples(fake, file, reference_count=29, **options).facts["reference_count"] == 29
+    for options, match in (
+        ({"reference_count": 31}, "31 images of real-.* are asked for; it has features of 30"),
+        ({"features": SmallFeatures(), "metrics": ["precision"]}, "has no images, and moments of small come from no"),
+    ):
+        with pytest.raises(InputError, match=match):
+            evaluate_samples(fake, file, **{"features": SmallFeatures(is_fid=True), "cache": tmp_path / "c", **options})
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "match"),
+    [
+        (torch.zeros(3), InputError, r"holds torch.float32 \(3,\); features are float32 \(N, D\)"),
+        (torch.zeros(3, 6).double(), InputError, r"holds torch.float64 \(3, 6\)"),
+        ({"pool": torch.zeros(3, 6)}, InputError, "holds no tensor"),
+        (torch.full((3, 6), torch.nan), CheckpointError, "values that are not finite"),
+    ],
+    ids=["flat", "double", "mapping", "nan"],
+)
+def test_tensors_that_are_no_features_are_one_line(tmp_path, content, error, match):
+    torch.save(content, tmp_path / "features.pt")
+    with pytest.raises(error, match=match):
+        open_reference(tmp_path / "features.pt")
+
+
+def test_features_of_another_network_are_refused(measured, tmp_path):
+    torch.save(torch.zeros(9, 7), tmp_path / "seven.pt")
+    with pytest.raises(InputError, match="the reference seven has 7 features, small has 6; it was made by another pro"):
+        SamplesEvaluation(measured[0], tmp_path / "seven.pt", features=SmallFeatures(is_fid=True), cache=tmp_path)
+
+
+def test_pickles_that_run_code_are_no_features(tmp_path, capsys):
+    torch.save({"mu": Harm()}, tmp_path / "harm.pt")
+    with pytest.raises(UnsafeCheckpointError):
+        open_reference(tmp_path / "harm.pt")
+    assert capsys.readouterr().out == ""
+
+
 class Harm:
     """Runs code where a pickle is trusted."""
 

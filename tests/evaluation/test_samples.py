@@ -14,6 +14,7 @@ from latentdiff.errors import LatentDiffWarning
 from latentdiff.evaluation import store
 from latentdiff.evaluation.distributions import ArrayRows, kid
 from latentdiff.evaluation.features import load_extractor
+from latentdiff.evaluation.image_sets import open_images
 from latentdiff.evaluation.manifold import precision_recall
 from latentdiff.evaluation.moments import frechet, moments_of
 from latentdiff.evaluation.samples import SamplesEvaluation, evaluate_samples
@@ -180,6 +181,13 @@ def test_a_resolution_crops_and_resizes_both_sides_as_training_does(sides, tmp_p
     large = make(tmp_path / "large", 8, size=(16, 20))
     report = evaluate_samples(large, sides[1], features=SmallFeatures(), resolution=8, cache=tmp_path / "c")
     assert report.facts["resolution"] == 8 and report.value("frechet") > 0
+
+
+@pytest.mark.parametrize("name", ["2024", "true", "1e3", "~", "a,b"])
+def test_folders_may_have_names_that_are_values_elsewhere(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / name, 2)
+    assert len(open_images(name)) == 2
 
 
 @pytest.mark.parametrize(("count", "ok"), [(0, False), (1, False), (2, True), (40, True), (41, False)])

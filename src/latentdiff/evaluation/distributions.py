@@ -69,6 +69,20 @@ class ArrayRows:
         return rows
 
 
+class ChosenRows:
+    """Some rows of others, by their places."""
+
+    def __init__(self, rows: Rows, places: Array) -> None:
+        self.rows, self.places, self.dim = rows, places, rows.dim
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, places: Array) -> Array:
+        """The features of some images."""
+        return self.rows.take(self.places[places])
+
+
 def blocks(rows: Rows, size: int = BLOCK) -> Iterator[Tensor]:
     """All features in float64, `size` images at a time."""
     for start in range(0, len(rows), size):

@@ -18,9 +18,9 @@ from PIL import Image
 from latentdiff import __version__
 from latentdiff.data.records import Records
 from latentdiff.errors import CheckpointError, InputError
-from latentdiff.evaluation.features import FeatureExtractor
-from latentdiff.evaluation.image_sets import FileImages, ImageSet, open_images
-from latentdiff.evaluation.pairs import USUAL_FILES, Perceptual, evaluate_pairs
+from latentdiff.evaluation.features import FeatureExtractor, load_extractor
+from latentdiff.evaluation.image_sets import ChosenImages, FileImages, ImageSet, counted, open_images
+from latentdiff.evaluation.pairs import USUAL_FILES, Perceptual, choose, evaluate_pairs
 from latentdiff.evaluation.protocols import Report, Result
 from latentdiff.evaluation.references import Reference
 from latentdiff.evaluation.samples import DEFAULT_FEATURES, SamplesEvaluation
@@ -67,7 +67,8 @@ def load_first_stage(model: str) -> FirstStage:
 
 
 class FirstStageEvaluation:
-    """An evaluation in two steps, so that processes can share the first: `reconstruct` images, then `report`.
+    """An evaluation in three steps, of which processes can share the first two: `reconstruct` images, compute the
+    features of `sets`, then `report`.
 
     Args:
         model: A model or first stage, as `load_first_stage` takes it, or a loaded one.
@@ -83,6 +84,7 @@ class FirstStageEvaluation:
 
     Raises:
         InputError: If images don't fit the first stage, or the folder has reconstructions of something else.
+        CheckpointError: If weights that are asked for are missing or damaged.
     """
 
     def __init__(
@@ -100,9 +102,7 @@ class FirstStageEvaluation:
         cache: str | Path | None = None,
     ) -> None:
         self.images = open_images(data, resolution) if isinstance(data, (str, Path)) else data
-        if count is not None and not 1 <= count <= len(self.images):
-            raise InputError(f"{count} images of {self.images.name} are asked for; it has {len(self.images)}")
-        self.count = count or len(self.images)
+        self.count = counted(self.images, count)
         self.output, self.metrics, self.features = Path(output), metrics, features
         self.perceptual, self.device, self.cache = perceptual, torch.device(device), cache
         self.vae = load_first_stage(model) if isinstance(model, str) else model
@@ -114,8 +114,17 @@ class FirstStageEvaluation:
             check_names([OF_SETS[name] for name in metrics if name in OF_SETS] or ["fid"])
             if "codebook" in metrics and self.codes is None:
                 raise InputError(f"codebook is asked for, but {self.name} is no VQ first stage; leave it out")
+        self._sets: SamplesEvaluation | None = None
         self._check_size()
         self._check_plan()
+        if self.count < 2:
+            if asked := [name for name in metrics or () if name in OF_SETS]:
+                raise InputError(f"{asked[0]} compares sets of images, and {self.count} is given; give at least 2")
+            self.features = None
+        if isinstance(self.features, str) and self._of_sets() != []:
+            self.features = load_extractor(self.features, self.device)
+        if of_pairs := self._of_pairs():
+            choose(of_pairs, perceptual, min(self.images.pixels(0).shape[:2]), self.device)
 
     def reconstruct(self, rank: int = 0, processes: int = 1, done: Callable[[int], None] = lambda images: None) -> None:
         """Write one process's share of the reconstructions.
@@ -136,36 +145,62 @@ class FirstStageEvaluation:
         """How many images have no reconstruction yet."""
         return sum(len(block) for block in self._blocks() if not self._is_there(block))
 
-    def report(self, done: Callable[[int], None] = lambda images: None) -> Report:
-        """Compare the reconstructions, all of which must be there, with the images."""
-        files = [self.output / f"{number:06d}.png" for number in range(self.count)]
-        made = FileImages(Records(self.output, files, watched=files), None)
-        originals = FirstImages(self.images, self.count)
-        of_sets = None if self.metrics is None else [OF_SETS[name] for name in self.metrics if name in OF_SETS]
-        of_pairs = None if self.metrics is None else [n for n in self.metrics if n not in OF_SETS and n != "codebook"]
-        results: list[Result] = []
-        notes: list[str] = []
-        if of_sets != [] and self.features is not None:
-            wanted = of_sets if of_sets is not None else ["frechet"]
-            evaluation = SamplesEvaluation(
-                made,
-                Reference(Path(self.images.name).stem, originals),
-                metrics=wanted,
+    def sets(self) -> SamplesEvaluation | None:
+        """The comparison of the reconstructions, all of which must be there, with the images as sets, if one is due.
+
+        Processes share its features as those of samples.
+        """
+        of_sets = self._of_sets()
+        if of_sets == [] or self.features is None:
+            return None
+        if self._sets is None:
+            self._sets = SamplesEvaluation(
+                self._made(),
+                Reference(Path(self.images.name).stem, ChosenImages(self.images, range(self.count))),
+                metrics=["frechet"] if of_sets is None else of_sets,
                 features=self.features,
                 device=self.device,
                 cache=self.cache,
             )
-            evaluation.compute(done=done)
-            results += [Result(f"r{r.metric}", r.protocol, r.value, r.std) for r in evaluation.report().results]
+        return self._sets
+
+    def report(self, done: Callable[[int], None] = lambda images: None) -> Report:
+        """Compare the reconstructions with the images; all of them, and the features of `sets`, must be there.
+
+        Args:
+            done: Hears how many images each step of a comparison one by one had.
+        """
+        of_pairs = self._of_pairs()
+        results: list[Result] = []
+        notes: list[str] = []
+        sets = self.sets()
+        if self.count < 2 and self.metrics is None:
+            notes.append("the distance of the sets left out: 1 image is given, and it needs 2")
+        if sets is not None:
+            results += [Result(f"r{r.metric}", r.protocol, r.value, r.std) for r in sets.report().results]
         if of_pairs != []:
+            originals = ChosenImages(self.images, range(self.count))
             pairs = evaluate_pairs(
-                made, originals, metrics=of_pairs, perceptual=self.perceptual, device=self.device, done=done
+                self._made(), originals, metrics=of_pairs, perceptual=self.perceptual, device=self.device, done=done
             )
             results, notes = [*results, *pairs.results], [*notes, *pairs.notes]
         if self.codes is not None and (self.metrics is None or "codebook" in self.metrics):
             results += codebook_use(self._counts(), str(self.count))
         facts = {"first_stage": self.name, "downsampling": factor(self.vae), **self._plan(), "torch": torch.__version__}
         return Report(results, facts, notes)
+
+    def _of_sets(self) -> list[str] | None:
+        """The metrics of sets that are asked for, by what they are called of samples; None for all that can be."""
+        return None if self.metrics is None else [OF_SETS[name] for name in self.metrics if name in OF_SETS]
+
+    def _of_pairs(self) -> list[str] | None:
+        """Likewise of images one by one."""
+        return None if self.metrics is None else [n for n in self.metrics if n not in OF_SETS and n != "codebook"]
+
+    def _made(self) -> FileImages:
+        """The reconstructions."""
+        files = [self.output / f"{number:06d}.png" for number in range(self.count)]
+        return FileImages(Records(self.output, files, watched=files), None)
 
     def _blocks(self) -> list[range]:
         return [range(start, min(start + BLOCK, self.count)) for start in range(0, self.count, BLOCK)]
@@ -232,24 +267,6 @@ class FirstStageEvaluation:
                     f"{self.output} has reconstructions with {name} {found.get(name)!r}, but this run has {value!r}; "
                     "choose another output folder"
                 )
-
-
-class FirstImages:
-    """The first `count` images of a set."""
-
-    def __init__(self, images: ImageSet, count: int) -> None:
-        self.images, self.count, self.name, self.captions = images, count, images.name, images.captions
-
-    def __len__(self) -> int:
-        return self.count
-
-    def pixels(self, number: int) -> Array:
-        """An image, uint8 (H, W, 3)."""
-        return self.images.pixels(number)
-
-    def fingerprint(self) -> str:
-        """That of the whole set, beside which the count is kept."""
-        return self.images.fingerprint()
 
 
 def codebook_use(counts: Array, images: str) -> list[Result]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 import yaml
 
-from latentdiff.config import from_mapping, load_recipe
+from latentdiff.config import from_mapping
 from latentdiff.data.images import read_records
 from latentdiff.data.options import DataOptions
 from latentdiff.data.records import Records
@@ -58,10 +59,11 @@ class FileImages:
         records: The records, from any source.
         resolution: The side of the squares that images are cropped and resized to, as in training; None takes images as
             they are, which must then be of one size.
+        options: By which the records were read; None for files that no source of data brought.
     """
 
-    def __init__(self, records: Records, resolution: int | None) -> None:
-        self.records, self.resolution = records, resolution
+    def __init__(self, records: Records, resolution: int | None, options: DataOptions | None = None) -> None:
+        self.records, self.resolution, self.options = records, resolution, options
         self.name = str(records.root)
         texts = records.columns.get("text")
         self.captions = [text[0] if isinstance(text, list) else text for text in texts] if texts else None
@@ -143,6 +145,31 @@ class ArrayImages:
         return hashlib.sha256(f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
 
 
+class ChosenImages:
+    """Some images of a set, by their numbers."""
+
+    def __init__(self, images: ImageSet, places: Sequence[int]) -> None:
+        self.images, self.places, self.name = images, places, images.name
+        self.captions = None if images.captions is None else [images.captions[place] for place in places]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def pixels(self, number: int) -> Array:
+        """An image, uint8 (H, W, 3)."""
+        return self.images.pixels(self.places[number])
+
+    def fingerprint(self) -> str:
+        """A text that changes with the images, their choice and their order.
+
+        The first images of a set have that of the whole set, beside which their count is kept.
+        """
+        whole = self.images.fingerprint()
+        if list(self.places) == list(range(len(self.places))):
+            return whole
+        return hashlib.sha256(f"{whole} {list(self.places)}".encode()).hexdigest()
+
+
 def open_images(source: str | Path, resolution: int | None = None) -> ImageSet:
     """Open a set of images.
 
@@ -160,9 +187,33 @@ def open_images(source: str | Path, resolution: int | None = None) -> ImageSet:
         return ArrayImages(map_array(path, "arr_0"), path, resolution)
     if path.suffix in (".yaml", ".yml"):
         options = _data_of_recipe(path)
-        return FileImages(read_records(options), resolution or options.resolution)
-    options = load_recipe(DataOptions, None, {"train_data_dir": str(source)})
-    return FileImages(read_records(options), resolution)
+        return FileImages(read_records(options), resolution or options.resolution, options)
+    options = from_mapping(DataOptions, {"train_data_dir": str(source)})
+    return FileImages(read_records(options), resolution, options)
+
+
+def image_name(images: ImageSet, number: int) -> str:
+    """What pictures and messages call an image: its path in its folder, else its number."""
+    return images.records.name_of(number) if isinstance(images, FileImages) else str(number)
+
+
+def counted(images: ImageSet, count: int | None) -> int:
+    """How many images are taken, all for None; InputError if there are not so many."""
+    if count is not None and not 1 <= count <= len(images):
+        raise InputError(f"{count} images of {images.name} are asked for; it has {len(images)}")
+    return count or len(images)
+
+
+def check_sizes(samples: ImageSet, reference: ImageSet | None) -> None:
+    """InputError unless the first images of both are of one size."""
+    if reference is None:
+        return
+    (height, width, _), (other, wide, _) = (images.pixels(0).shape for images in (samples, reference))
+    if (height, width) != (other, wide):
+        raise InputError(
+            f"{samples.name} has images of {width}x{height}, the reference {reference.name} of {wide}x{other}; give a "
+            "resolution to crop and resize both to, as in training, or a reference of the samples' size"
+        )
 
 
 def _data_of_recipe(path: Path) -> DataOptions:

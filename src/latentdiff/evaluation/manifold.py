@@ -74,14 +74,14 @@ def density_coverage(samples: Rows, reference: Rows, neighbours: int = DENSITY_N
         for x in blocks(samples):
             start = 0
             for y in blocks(reference):
-                within = _squares(x, y) < radii[start : start + len(y)]
+                within = squares_between(x, y) < radii[start : start + len(y)]
                 inside += int(within.sum())
                 covered[start : start + len(y)] |= within.any(dim=0)
                 start += len(y)
     return Fidelity(inside / (neighbours * len(samples)), float(covered.double().mean()))
 
 
-def _squares(x: Tensor, y: Tensor) -> Tensor:
+def squares_between(x: Tensor, y: Tensor) -> Tensor:
     """Squared distances (N, M) of rows (N, D) and (M, D)."""
     lengths = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)
     squares = lengths - 2 * x @ y.T
@@ -96,7 +96,7 @@ def _radii(rows: Rows, neighbours: int) -> Tensor:
     for x in blocks(rows):
         nearest = torch.empty(len(x), 0, dtype=x.dtype)
         for y in blocks(rows):
-            both = torch.cat([nearest, _squares(x, y)], dim=1)
+            both = torch.cat([nearest, squares_between(x, y)], dim=1)
             nearest = both.topk(min(neighbours + 1, both.shape[1]), dim=1, largest=False).values
         radii.append(nearest[:, neighbours])  # the nearest is the row itself
     return torch.cat(radii)
@@ -108,7 +108,7 @@ def _balls(points: Rows, centres: Rows, radii: Tensor) -> Tensor:
     for x in blocks(points):
         found, start = torch.zeros(len(x), dtype=torch.long), 0
         for y in blocks(centres):
-            found += (_squares(x, y) <= radii[start : start + len(y)]).sum(dim=1)
+            found += (squares_between(x, y) <= radii[start : start + len(y)]).sum(dim=1)
             start += len(y)
         counts.append(found)
     return torch.cat(counts)

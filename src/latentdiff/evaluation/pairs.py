@@ -12,10 +12,14 @@ from torch import Tensor
 
 from latentdiff import __version__
 from latentdiff.errors import InputError, LatentDiffError
-from latentdiff.evaluation.image_sets import FileImages, ImageSet, open_images
+from latentdiff.evaluation.features import FeatureExtractor
+from latentdiff.evaluation.image_sets import ChosenImages, FileImages, ImageSet, open_images
 from latentdiff.evaluation.metrics import MS_SSIM_SMALLEST, WINDOW, ms_ssim
 from latentdiff.evaluation.perceptual import load_lpips, load_psim
 from latentdiff.evaluation.protocols import MASK_SHARES, Report, Result
+from latentdiff.evaluation.references import Reference
+from latentdiff.evaluation.samples import DEFAULT_FEATURES, SamplesEvaluation
+from latentdiff.evaluation.set_metrics import SET_METRICS
 from latentdiff.evaluation.threads import one_thread
 from latentdiff.io.inputs import read_mask
 from latentdiff.models.lpips import SMALLEST, PerceptualDistance
@@ -26,6 +30,11 @@ Compare = Callable[[Tensor, Tensor], Tensor]
 """From images and originals (1, 3, H, W) in [0, 1] to a number for each."""
 
 PERCEPTUAL = {"lpips": load_lpips, "psim": load_psim}
+SET_NAMES = [
+    name for metric in SET_METRICS if not metric.of_clip for name in (*metric.names, *(metric.otherwise or ()))
+]
+"""Metrics that compare the images with the originals as sets."""
+
 SIDES = {"ssim": WINDOW, "ms_ssim": MS_SSIM_SMALLEST, **dict.fromkeys(PERCEPTUAL, SMALLEST)}
 """The shortest side in pixels of images that a metric takes."""
 
@@ -57,6 +66,8 @@ def evaluate_pairs(
     shares: Sequence[tuple[float, float]] = MASK_SHARES,
     device: torch.device | str = "cpu",
     done: Callable[[int], None] = lambda images: None,
+    features: str | FeatureExtractor = DEFAULT_FEATURES,
+    cache: str | Path | None = None,
 ) -> Report:
     """Compare each image with its original, which in a folder is the file of its name, whatever the suffix.
 
@@ -66,16 +77,19 @@ def evaluate_pairs(
         masks: A folder of masks with the images' names, white where pixels were made anew; then numbers are given for
             each of `shares`.
         metrics: "psnr" (dB), "ssim", "ms_ssim", "lpips", "psim" and whatever else is in the registry `METRICS`; None
-            takes all that sizes and weights allow.
+            takes all of these that sizes and weights allow. Those of samples against a reference, such as "fid" and
+            "is", compare the images with the originals as sets, and are computed only if they are asked for.
         perceptual: Files of weights.
         resolution: The side of the squares that both are cropped and resized to, as in training; None takes them as
             they are.
         shares: Least and greatest share of an image that is masked.
         device: Where networks compute.
         done: Hears how many images each step had.
+        features: The feature extractor for metrics of sets, as `load_extractor` takes it, or a loaded one.
+        cache: Where features are kept; None is `default_cache()`.
 
     Returns:
-        Means over the images, with their standard deviations.
+        Numbers of sets; means over the images, with their standard deviations.
 
     Raises:
         InputError: If numbers, names or sizes differ, or a metric that is asked for can't be computed.
@@ -86,7 +100,16 @@ def evaluate_pairs(
     )
     numbers = _matched(first, second)
     masked = None if masks is None else _mask_files(first, Path(masks))
-    compare, notes = _choose(metrics, perceptual, min(first.pixels(0).shape[:2]), torch.device(device))
+    of_sets = [name for name in metrics or () if name in SET_NAMES]
+    of_pairs = None if metrics is None else [name for name in metrics if name not in of_sets]
+    compare: Mapping[str, Compare] = {}
+    notes: list[str] = []
+    if of_pairs or not of_sets:
+        compare, notes = choose(of_pairs, perceptual, min(first.pixels(0).shape[:2]), torch.device(device))
+    sets = None
+    if of_sets:
+        reference = Reference(_called(second), ChosenImages(second, numbers))
+        sets = SamplesEvaluation(first, reference, metrics=of_sets, features=features, device=device, cache=cache)
     rows, held = [], []
     for number, other in enumerate(numbers):
         pair = [first.pixels(number), second.pixels(other)]
@@ -102,37 +125,59 @@ def evaluate_pairs(
     facts = {"images": first.name, "originals": second.name, "count": len(first), "resolution": resolution}
     facts |= {"masks": masks and str(masks), "latentdiff": __version__, "torch": torch.__version__}
     values, shares_of = np.array(rows), np.array(held)
-    results = list(_results(list(compare), values, second.name, "" if masked is None else "all"))
+    results: list[Result] = []
+    if sets is not None:
+        sets.compute(done=done)
+        facts |= {"features": sets.extractor.name, "weights_sha256": sets.extractor.identity}
+    groups: list[tuple[str, Array | None]] = [("" if masked is None else "all", None)]
     for low, high in shares if masked is not None else ():
-        if (low, high) == (0.0, 1.0):
-            continue  # those are all, which stand there already
-        chosen = (shares_of >= low) & (shares_of <= high)
-        what = f"{100 * low:g}-{100 * high:g} % masked"
-        if chosen.any():
-            results += _results(list(compare), values[chosen], second.name, what)
-        else:
+        if (low, high) != (0.0, 1.0):  # those are all, which come first
+            within = np.flatnonzero((shares_of >= low) & (shares_of <= high))
+            groups.append((f"{100 * low:g}-{100 * high:g} % masked", within))
+    for what, places in groups:
+        if places is not None and not len(places):
             notes.append(f"{what} left out: no mask covers so much")
-    return Report(results, facts, notes)
+            continue
+        results += _results(list(compare), values if places is None else values[places], _called(second), what)
+        if sets is not None:
+            results += sets.results(places, what)
+    return Report(results, facts, [*notes, *(sets.notes if sets is not None else ())])
+
+
+def _called(originals: ImageSet) -> str:
+    """What numbers call the originals."""
+    return Path(originals.name).stem or originals.name
 
 
 def _results(names: Sequence[str], values: Array, originals: str, what: str) -> Iterator[Result]:
     """The mean and the standard deviation of each column of the values (N, metrics)."""
-    protocol = [str(len(values)), Path(originals).stem or originals, *filter(None, [what])]
+    protocol = [str(len(values)), originals, *filter(None, [what])]
     for name, column in zip(names, values.T, strict=True):
         finite = np.isfinite(column).all()  # PSNR of equal images is infinite
         yield Result(name, protocol, float(column.mean()), float(column.std()) if finite else None)
 
 
-def _choose(
+def choose(
     names: Sequence[str] | None, perceptual: Perceptual, side: int, device: torch.device
 ) -> tuple[Mapping[str, Compare], list[str]]:
-    """The metrics by name, and notes about those that can't be computed."""
+    """The metrics of pairs by name, and notes about those that can't be computed.
+
+    Args:
+        names: What is asked for; None takes all that can be computed.
+        perceptual: Files of weights.
+        side: The shortest side of the images, in pixels.
+        device: Where networks compute.
+
+    Raises:
+        InputError: If a name is unknown, or the images are too small for a metric that is asked for.
+        CheckpointError: If weights for such a metric are missing or damaged.
+    """
     known = dict.fromkeys([*METRICS.names(), "ms_ssim", *PERCEPTUAL])
     if names is not None and not names:
         raise InputError(f"no metric is given; known: {', '.join(known)}")
     for name in names or ():
         if name not in known:
-            raise InputError(f"unknown metric {name!r} of pairs; {nearest(name, known)}")
+            raise InputError(f"unknown metric {name!r} of pairs; {nearest(name, [*known, *SET_NAMES])}")
     chosen: dict[str, Compare] = {}
     notes = []
     for name in names or known:

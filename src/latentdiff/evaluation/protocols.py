@@ -98,11 +98,9 @@ PRESETS: Mapping[str, Preset] = {
         "samples of all classes against ADM's file of statistics",
     ),
     "super-resolution": Preset(
-        "table 5", "pairs", None, ("psnr", "ssim"), "val", "upscaled images, originals; FID by evaluate samples"
+        "table 5", "pairs", None, ("fid", "is", "psnr", "ssim"), "val", "upscaled images, originals"
     ),
-    "inpainting": Preset(
-        "table 7", "pairs", None, ("lpips",), "test", "crops of 512 pixels and masks; FID by evaluate samples"
-    ),
+    "inpainting": Preset("table 7", "pairs", None, ("fid", "lpips"), "test", "crops of 512 pixels and their masks"),
     "first-stage": Preset(
         "table 8", "first-stage", None, ("rfid", "psnr", "psim", "ssim"), "val", "reconstructed validation images"
     ),

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from latentdiff import __version__
 from latentdiff.errors import InputError, LatentDiffWarning
-from latentdiff.evaluation.distributions import Spread
+from latentdiff.evaluation.distributions import ArrayRows, Spread
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
-from latentdiff.evaluation.image_sets import ImageSet, open_images
-from latentdiff.evaluation.moments import frechet, moments_of
+from latentdiff.evaluation.image_sets import ImageSet, check_sizes, counted, open_images
+from latentdiff.evaluation.moments import frechet
 from latentdiff.evaluation.protocols import Report, Result
 from latentdiff.evaluation.references import Reference, open_reference
 from latentdiff.evaluation.set_metrics import SET_METRICS, WHY_NOT_FID, SetMetric, Side, check_names
-from latentdiff.evaluation.store import FeatureStore, default_cache
+from latentdiff.evaluation.store import FeatureStore, SharedFeatures, default_cache
+from latentdiff.types import Array
 
 DEFAULT_FEATURES = "inception"
 FID_NAMES = {"frechet": "fid", "frechet_spatial": "sfid"}
@@ -76,7 +79,7 @@ def evaluate_samples(
     return evaluation.report()
 
 
-class SamplesEvaluation:
+class SamplesEvaluation(SharedFeatures):
     """An evaluation in two steps, so that processes can share the first: `compute` the features, then `report`.
 
     Everything that can be checked is checked when it is made. Its arguments are those of `evaluate_samples`, and
@@ -102,10 +105,12 @@ class SamplesEvaluation:
             check_names(metrics)
         self.samples = open_images(samples, resolution) if isinstance(samples, (str, Path)) else samples
         self.reference = open_reference(reference, resolution) if isinstance(reference, (str, Path)) else reference
-        self.count = _counted(self.samples, count)
+        self.count = counted(self.samples, count)
         known = self.reference.images
-        self.reference_count = None if known is None else _counted(known, reference_count)
-        _check_sizes(self.samples, known)
+        self.features = {} if known is not None else _first(self.reference, reference_count)
+        lengths = [len(rows) for rows in self.features.values()]
+        self.reference_count = counted(known, reference_count) if known is not None else lengths[0] if lengths else None
+        check_sizes(self.samples, known)
         self.resolution, self.cache = resolution, Path(cache) if cache else default_cache()
         self.samples_cache = Path(samples_cache) if samples_cache else self.cache
         self.extractor = load_extractor(features, device) if isinstance(features, str) else features
@@ -114,34 +119,11 @@ class SamplesEvaluation:
         self.metrics = self._choose(metrics)
         self.sides = {of_clip: self._sides(of_clip) for of_clip in {metric.of_clip for metric in self.metrics}}
 
-    def missing(self) -> list[tuple[FeatureStore, int]]:
-        """The parts of features that have not been computed."""
-        return [(store, part) for store in self._stores() for part in store.missing()]
-
-    def size(self) -> int:
-        """How many images features are computed of in all."""
-        return sum(store.count for store in self._stores())
-
-    def compute(self, rank: int = 0, processes: int = 1, done: Callable[[int], None] = lambda images: None) -> None:
-        """Compute one process's share of the features; what is there already is kept.
-
-        Args:
-            rank: The number of this process.
-            processes: How many there are.
-            done: Hears how many images each step had.
-
-        Raises:
-            InputError: If an image can't be read or is of another size, or a feature isn't finite.
-        """
-        first = 0
-        for store in self._stores():
-            own = [part for part in store.parts() if (first + part) % processes == rank]
-            first += len(store.parts())
-            store.compute(store.missing(own), done)
-
     def names(self) -> list[str]:
         """What the numbers of `report` will be called, protocols included."""
-        named = [(name, self._protocol(metric)) for metric in self.metrics for name in self._called(metric)]
+        named = [
+            (name, self._protocol(metric, self.count, "")) for metric in self.metrics for name in self._called(metric)
+        ]
         return [Result(name, of, 0.0).name for name, of in named if self._wanted is None or name in self._wanted]
 
     def report(self, *, estimate_bias: bool = True) -> Report:
@@ -151,16 +133,30 @@ class SamplesEvaluation:
             estimate_bias: Whether to warn of Fréchet distances of fewer images than features, with an estimate of how
                 much too high they are, which takes as long as the distance.
         """
+        return Report(self.results(estimate_bias=estimate_bias), self._facts(), self.notes)
+
+    def results(self, places: Array | None = None, what: str = "", *, estimate_bias: bool = True) -> list[Result]:
+        """The numbers of all images, or of some on both sides alike; too few of them are left out with a note.
+
+        Args:
+            places: The numbers of the images; None takes all.
+            what: What their numbers' names say of them.
+            estimate_bias: Whether to warn of the bias of Fréchet distances, as `report` does.
+        """
         results = []
         for metric in self.metrics:
-            samples, reference = self.sides[metric.of_clip]
+            samples, reference = (replace(side, places=places) for side in self.sides[metric.of_clip])
+            count = self.count if places is None else len(places)
+            if count < metric.at_least:
+                self.notes.append(f"{' and '.join(self._called(metric))} of {what} left out: {count} are too few")
+                continue
             if estimate_bias:
-                self._warn_of_bias(metric)
+                self._warn_of_bias(metric, samples, reference, count)
             for name, found in zip(self._called(metric), metric.compute(samples, reference), strict=True):
                 if self._wanted is None or name in self._wanted:
                     value, std = found if isinstance(found, Spread) else (found, None)
-                    results.append(Result(name, self._protocol(metric), value, std))
-        return Report(results, self._facts(), self.notes)
+                    results.append(Result(name, self._protocol(metric, count, what), value, std))
+        return results
 
     def _choose(self, names: Sequence[str] | None) -> list[SetMetric]:
         """The metrics that are asked for, or all that can be computed; a note says why others can't."""
@@ -192,8 +188,10 @@ class SamplesEvaluation:
             return "no folder of a CLIP is given"
         if metric.output not in extractor.dims:
             return f"the features {extractor.name} have no {metric.output}"
-        compared = metric.needs != "nothing" and not self._given(metric, extractor)
-        known, name = self.reference_count, self.reference.name
+        given = self._given(metric, extractor)
+        compared = metric.needs != "nothing" and given != "moments"
+        known = self.reference_count if given or self.reference.images is not None else None
+        name = self.reference.name
         other = "" if extractor.is_fid else f", and moments of {extractor.name} come from no file"
         faults = {
             f"{self.count} samples are given, and it needs {metric.at_least}": self.count < metric.at_least,
@@ -210,39 +208,51 @@ class SamplesEvaluation:
         """The extractor whose features a metric is of."""
         return self.clip if metric.of_clip else self.extractor
 
-    def _given(self, metric: SetMetric, extractor: FeatureExtractor) -> bool:
-        """Whether the reference brings the moments that a metric needs, of this extractor."""
-        given = metric.needs == "moments" and extractor.is_fid and metric.output in self.reference.moments
-        if given and self.reference.moments[metric.output].mean.size != extractor.dims[metric.output]:
-            dims = self.reference.moments[metric.output].mean.size, extractor.dims[metric.output]
-            raise InputError(
-                f"the reference {self.reference.name} has moments of {dims[0]} features, {extractor.name} has "
-                f"{dims[1]}; it was made by another protocol, give one of this"
-            )
-        return given
+    def _given(self, metric: SetMetric, extractor: FeatureExtractor) -> str | None:
+        """What the reference brings of this extractor that serves a metric: "features", "moments" or nothing."""
+        if metric.needs == "nothing" or not extractor.is_fid:
+            return None
+        brought = (
+            {name: rows.dim for name, rows in self.features.items()},
+            {name: moments.mean.size for name, moments in self.reference.moments.items() if metric.needs == "moments"},
+        )
+        for what, dims in zip(("features", "moments"), brought, strict=True):
+            if metric.output not in dims:
+                continue
+            if dims[metric.output] != extractor.dims[metric.output]:
+                prefix = "moments of " if what == "moments" else ""
+                raise InputError(
+                    f"the reference {self.reference.name} has {prefix}{dims[metric.output]} features, "
+                    f"{extractor.name} has {extractor.dims[metric.output]}; it was made by another protocol, give one "
+                    "of this"
+                )
+            return what
+        return None
 
     def _sides(self, of_clip: bool) -> tuple[Side, Side]:
         extractor = self.clip if of_clip else self.extractor
         assert extractor is not None
         own = [metric for metric in self.metrics if metric.of_clip == of_clip]
-        samples = Side(self.samples, FeatureStore(self.samples, extractor, self.count, self.samples_cache), {})
+        samples = Side(self.samples, FeatureStore(self.samples, extractor, self.count, self.samples_cache))
         known, store = self.reference.images, None
         needed = any(metric.needs != "nothing" and not self._given(metric, extractor) for metric in own)
         if known is not None and self.reference_count is not None and needed:
             store = FeatureStore(known, extractor, self.reference_count, self.cache)
-        return samples, Side(known, store, self.reference.moments if extractor.is_fid else {})
+        moments, features = (self.reference.moments, self.features) if extractor.is_fid else ({}, {})
+        return samples, Side(known, store, moments, features)
 
-    def _stores(self) -> list[FeatureStore]:
+    def stores(self) -> list[FeatureStore]:
+        """The features of the samples and, where its moments aren't given, those of the reference."""
         return [side.store for sides in self.sides.values() for side in sides if side.store is not None]
 
     def _called(self, metric: SetMetric) -> Sequence[str]:
         return metric.called(self.extractor.is_fid)
 
-    def _protocol(self, metric: SetMetric) -> Sequence[str]:
+    def _protocol(self, metric: SetMetric, count: int, what: str) -> Sequence[str]:
         extractor = self._of(metric)
         assert extractor is not None
         reference = () if metric.needs == "nothing" else (self.reference.name,)
-        return (extractor.name, extractor.resize, str(self.count), *reference, *metric.detail)
+        return (extractor.name, extractor.resize, str(count), *reference, *metric.detail, *filter(None, [what]))
 
     def _facts(self) -> dict[str, object]:
         known = self.reference.images
@@ -261,40 +271,32 @@ class SamplesEvaluation:
             "torch": torch.__version__,
         }
 
-    def _warn_of_bias(self, metric: SetMetric) -> None:
+    def _warn_of_bias(self, metric: SetMetric, samples: Side, reference: Side, count: int) -> None:
         """Warn where a Fréchet distance is of fewer images than features, with how much half as many would add."""
-        samples, reference = self.sides[metric.of_clip]
-        if metric.needs != "moments" or samples.store is None:
+        if metric.needs != "moments":
             return
-        dim = samples.store.extractor.dims[metric.output]
-        fewest = min(self.count, self.count if reference.store is None else reference.store.count)
-        if fewest >= dim:
+        rows = samples.rows(metric.output)
+        known = metric.output in reference.given and reference.places is None
+        fewest = count if known else min(count, len(reference.rows(metric.output)))
+        if fewest >= rows.dim:
             return
         bias = ""
-        if self.count >= 4:
-            target, rows = reference.moments(metric.output), samples.store.rows(metric.output)
-            half = frechet(moments_of(rows.in_order(self.count // 2), dim), target)
+        if count >= 4:
+            half = replace(
+                samples, places=np.arange(count // 2) if samples.places is None else samples.places[: count // 2]
+            )
+            target = reference.moments(metric.output)
+            of_half = frechet(half.moments(metric.output), target)
             # The bias is about proportional to 1 / N (Chong & Forsyth 2020), so halving N adds about what N has.
-            added = half - frechet(samples.moments(metric.output), target)
-            bias = f": by about {added:.3g}, for half of the samples give {half:.6g}" if added > 0 else ""
-        message = f"{self._called(metric)[0]} is of {fewest} images and {dim} features, and too high{bias}"
+            added = of_half - frechet(samples.moments(metric.output), target)
+            bias = f": by about {added:.3g}, for half of the samples give {of_half:.6g}" if added > 0 else ""
+        message = f"{self._called(metric)[0]} is of {fewest} images and {rows.dim} features, and too high{bias}"
         warnings.warn(LatentDiffWarning(message), stacklevel=3)
 
 
-def _counted(images: ImageSet, count: int | None) -> int:
-    """How many images are taken."""
-    if count is not None and not 1 <= count <= len(images):
-        raise InputError(f"{count} images of {images.name} are asked for; it has {len(images)}")
-    return count or len(images)
-
-
-def _check_sizes(samples: ImageSet, reference: ImageSet | None) -> None:
-    """InputError unless the first images of both are of one size."""
-    if reference is None:
-        return
-    (height, width, _), (other, wide, _) = (images.pixels(0).shape for images in (samples, reference))
-    if (height, width) != (other, wide):
-        raise InputError(
-            f"{samples.name} has images of {width}x{height}, the reference {reference.name} of {wide}x{other}; give a "
-            "resolution to crop and resize both to, as in training, or a reference of the samples' size"
-        )
+def _first(reference: Reference, count: int | None) -> dict[str, ArrayRows]:
+    """The features that a reference brings, of the first `count` images or all."""
+    for features in reference.features.values():
+        if count is not None and not 1 <= count <= len(features):
+            raise InputError(f"{count} images of {reference.name} are asked for; it has features of {len(features)}")
+    return {name: ArrayRows(features[:count]) for name, features in reference.features.items()}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from latentdiff.errors import InputError
 from latentdiff.evaluation import distributions, manifold
-from latentdiff.evaluation.distributions import ArrayRows, Rows, Spread
+from latentdiff.evaluation.distributions import ArrayRows, ChosenRows, Rows, Spread, blocks
 from latentdiff.evaluation.image_sets import ImageSet
-from latentdiff.evaluation.moments import Moments, frechet
+from latentdiff.evaluation.moments import Moments, frechet, moments_of
 from latentdiff.evaluation.store import FeatureStore
 from latentdiff.evaluation.transformers_features import CLIPFeatures
 from latentdiff.registry import nearest
+from latentdiff.types import Array
 
 
 @dataclass(frozen=True)
@@ -23,23 +24,39 @@ class Side:
         images: The images; None where only moments are known.
         store: Their features; None likewise.
         given: Moments that need not be computed, by the outputs' names.
+        features: Features that need not be computed, likewise.
+        places: The numbers of the images that are meant; None means all.
     """
 
     images: ImageSet | None
     store: FeatureStore | None
-    given: Mapping[str, Moments]
+    given: Mapping[str, Moments] = field(default_factory=dict)
+    features: Mapping[str, Rows] = field(default_factory=dict)
+    places: Array | None = None
 
     def moments(self, output: str) -> Moments:
         """The moments of an output."""
-        if output in self.given:
+        if self.places is None and output in self.given:
             return self.given[output]
-        assert self.store is not None
-        return self.store.moments(output)
+        if self.places is None and self.store is not None:
+            return self.store.moments(output)
+        rows = self.rows(output)
+        return moments_of((block.numpy() for block in blocks(rows)), rows.dim)
 
     def rows(self, output: str) -> Rows:
         """The features of an output."""
-        assert self.store is not None
-        return self.store.rows(output)
+        if output in self.features:
+            rows = self.features[output]
+        else:
+            assert self.store is not None
+            rows = self.store.rows(output)
+        return rows if self.places is None else ChosenRows(rows, self.places)
+
+    def captions(self) -> list[str]:
+        """The captions of the images, which must have some."""
+        assert self.images is not None and self.images.captions is not None and self.store is not None
+        numbers = range(self.store.count) if self.places is None else self.places
+        return [self.images.captions[number] for number in numbers]
 
 
 @dataclass(frozen=True)
@@ -79,10 +96,10 @@ def _distance(output: str) -> Callable[[Side, Side], Sequence[float]]:
 
 def _clip_score(samples: Side) -> float:
     """CLIPScore of samples that have captions."""
-    assert samples.store is not None and samples.images is not None and samples.images.captions is not None
+    assert samples.store is not None
     extractor = samples.store.extractor
     assert isinstance(extractor, CLIPFeatures)
-    texts = extractor.of_texts(samples.images.captions[: samples.store.count])
+    texts = extractor.of_texts(samples.captions())
     return distributions.clip_score(samples.rows("pool"), ArrayRows(texts.numpy()))
 
 

@@ -165,6 +165,39 @@ class FeatureStore:
             )
 
 
+class SharedFeatures:
+    """What evaluations of sets of images have in common: stores of features, which processes fill together."""
+
+    def stores(self) -> Sequence[FeatureStore]:
+        """All features that are needed."""
+        raise NotImplementedError
+
+    def missing(self) -> list[tuple[FeatureStore, int]]:
+        """The parts of features that have not been computed."""
+        return [(store, part) for store in self.stores() for part in store.missing()]
+
+    def size(self) -> int:
+        """How many images features are computed of in all."""
+        return sum(store.count for store in self.stores())
+
+    def compute(self, rank: int = 0, processes: int = 1, done: Callable[[int], None] = lambda images: None) -> None:
+        """Compute one process's share of the features; what is there already is kept.
+
+        Args:
+            rank: The number of this process.
+            processes: How many there are.
+            done: Hears how many images each step had.
+
+        Raises:
+            InputError: If an image can't be read or is of another size, or a feature isn't finite.
+        """
+        first = 0
+        for store in self.stores():
+            own = [part for part in store.parts() if (first + part) % processes == rank]
+            first += len(store.parts())
+            store.compute(store.missing(own), done)
+
+
 class StoredRows:
     """Features (N, D) in files of PART rows each."""
 

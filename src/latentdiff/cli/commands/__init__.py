@@ -39,17 +39,21 @@ DATA_COMMANDS = {
 }
 EVALUATE_COMMANDS = {
     "samples": (
-        "latentdiff.cli.commands.evaluate:samples",
+        "latentdiff.cli.commands.evaluate.samples:samples",
         "Compare samples with a reference: FID, sFID, KID, Inception score, precision and recall, "
         "density and coverage.",
     ),
     "first-stage": (
-        "latentdiff.cli.commands.evaluate:first_stage",
+        "latentdiff.cli.commands.evaluate.first_stage:first_stage",
         "Reconstruct images with a model's first stage, and compare them: rFID, PSNR, SSIM, MS-SSIM, LPIPS, PSIM, "
         "codes.",
     ),
     "pairs": (
-        "latentdiff.cli.commands.evaluate:pairs",
-        "Compare images with their originals, one by one: PSNR, SSIM, MS-SSIM, LPIPS, PSIM.",
+        "latentdiff.cli.commands.evaluate.pairs:pairs",
+        "Compare images with their originals, one by one: PSNR, SSIM, MS-SSIM, LPIPS, PSIM; and as sets, if asked for.",
+    ),
+    "neighbours": (
+        "latentdiff.cli.commands.evaluate.neighbours:neighbours",
+        "Show samples beside their nearest training images, and measure how many are memorised.",
     ),
 }
