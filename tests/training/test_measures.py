@@ -140,6 +140,7 @@ def test_reconstructions_are_measured_as_evaluate_does(data, tmp_path):
         features="small",
     )
     evaluation.reconstruct()
+    evaluation.sets().compute()
     report = evaluation.report()
     assert numbers == pytest.approx([report.value(name) for name in ("psnr", "ssim", "rfrechet")], rel=1e-3)
 
