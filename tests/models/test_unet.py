@@ -174,6 +174,12 @@ def test_prepared_timesteps_differ_by_rounding_alone(family):
     assert (model(sample, prepared[0], context).sample - model(sample, prepared[2], context).sample).abs().max() > 1e-3
 
 
+def test_what_replaces_the_forward_is_given_timesteps_as_they_are():
+    model, timesteps = make("plain"), torch.tensor([999, 1])
+    model.forward = model.forward
+    assert [int(timestep) for timestep in model.prepare_timesteps(timesteps)] == [999, 1]
+
+
 BRANCHES = range(4)  # of a network of two levels with one layer each: conv_in, layer, halving, layer
 
 

@@ -197,7 +197,8 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         """What residual blocks take of each timestep, computed in one pass; give them to `forward` one by one.
 
         A product of many rows sums in another order than one of a single row, so a prediction differs by rounding from
-        that of the timestep itself. The timesteps of an offloaded network are returned as they are.
+        that of the timestep itself. The timesteps of an offloaded network are returned as they are, and so are those of
+        one whose `forward` is replaced, such as by a compiled program, which takes tensors.
 
         Args:
             timesteps: All timesteps of a run (N,).
@@ -205,7 +206,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         Returns:
             N prepared timesteps, each for all rows of a batch.
         """
-        if self._is_offloaded():
+        if self._is_offloaded() or "forward" in vars(self):
             return timesteps.unbind()
         temb = self._embed(timesteps, self.conv_in.weight)
         rows = (block.time_emb_proj(temb).split(1) for block in self._resnet_blocks())
