@@ -10,7 +10,8 @@ of the same seeds are made at every interval in turn, in one process, the order 
   the folder --reference), so that interval 1 has one, too: what distance is left to chance. It falls with the number
   of images and compares only at the same one. It isn't FID.
 
-`--picture FILE` shows the first seeds, a row each, at each interval, a column each.
+`--picture FILE` shows the first seeds, a row each, at each interval, a column each. `--operations` prints the share of
+every branch for networks of published sizes instead, and takes seconds.
 """
 
 import argparse
@@ -33,7 +34,31 @@ from latentdiff.viz import image_grid
 
 COLOURS = ("red", "green", "blue", "yellow", "pink", "orange")
 THINGS = ("apple", "car", "star", "cat", "fish", "house", "tree", "hat", "cup", "rocket")
+PAIRS = 30  # the least common multiple of the two
 SHOWN = 6
+TOKENS = 77
+TALL = {"block_out_channels": (320, 640, 1280, 1280), "attention_levels": (True, True, True, False)}
+SIZES = {
+    "builtin:emoji": {
+        "sample_size": 16,
+        "in_channels": 8,
+        "block_out_channels": (64, 128, 128),
+        "layers_per_block": 1,
+        "attention_levels": (False, True, True),
+        "cross_attention_dim": 192,
+        "num_head_channels": 32,
+    },
+    "txt2img-1.45B": {**TALL, "sample_size": 32, "cross_attention_dim": 1280, "num_attention_heads": 8},
+    "Stable Diffusion 1": {**TALL, "sample_size": 64, "cross_attention_dim": 768, "num_attention_heads": 8},
+    "cin256": {
+        "sample_size": 64,
+        "in_channels": 3,
+        "block_out_channels": (192, 384, 576, 960),
+        "attention_levels": (False, True, True, True),
+        "cross_attention_dim": 512,
+        "num_head_channels": 32,
+    },
+}
 
 
 def inputs(pipe: latentdiff.DiffusionPipeline, prompts: list[str], seeds: range) -> dict[str, object]:
@@ -81,17 +106,29 @@ def reference(pipe: latentdiff.DiffusionPipeline, extractor: FeatureExtractor, a
 
 
 @torch.no_grad()
-def share(pipe: latentdiff.DiffusionPipeline, branch: int) -> float:
-    """The operations of an evaluation with cached features, as a share of those of a full one."""
-    unet, config = pipe.unet, pipe.unet.config
-    side, width = config.sample_size, config.cross_attention_dim
-    sample = torch.randn(1, config.in_channels, side, side)
-    context = () if width is None else (unet.prepare_context(torch.randn(2, 77, width)),)
+def share(unet: latentdiff.UNet2DConditionModel, branch: int) -> float:
+    """The operations of an evaluation with cached features, as a share of those of a full one; guided, if it can be."""
+    config, device = unet.config, unet.device
+    sample = torch.empty(1, config.in_channels, config.sample_size, config.sample_size, device=device)
+    width = config.cross_attention_dim
+    context = () if width is None else (unet.prepare_context(torch.empty(2, TOKENS, width, device=device)),)
+    timestep = unet.prepare_timesteps(torch.zeros(2, device=device))[0]
     with FlopCounterMode(display=False) as full:
-        kept = unet(sample, 500, *context, cache_branch=branch).features
+        kept = unet(sample, timestep, *context, cache_branch=branch).features
     with FlopCounterMode(display=False) as cached:
-        unet(sample, 500, *context, cache_branch=branch, cached_features=kept)
+        unet(sample, timestep, *context, cache_branch=branch, cached_features=kept)
     return cached.get_total_flops() / full.get_total_flops()
+
+
+def print_operations() -> None:
+    """The share of every branch, for networks of published sizes, which have no weights here."""
+    print("| network | " + " | ".join(f"branch {branch}" for branch in range(12)) + " |")
+    print("|" + "---|" * 13)
+    for name, options in SIZES.items():
+        with torch.device("meta"):
+            unet = latentdiff.UNet2DConditionModel(**options)
+        shares = [f"{share(unet, branch):.0%}" for branch in range(unet.cache_branches)]
+        print(f"| {name} | " + " | ".join([*shares, *[""] * (12 - len(shares))]) + " |")
 
 
 def measure(name: str, extractor: FeatureExtractor, args: argparse.Namespace) -> None:
@@ -120,7 +157,7 @@ def measure(name: str, extractor: FeatureExtractor, args: argparse.Namespace) ->
     print(
         f"{name}: {args.images} images, {args.steps} steps of {scheduler}, batches of {args.batch_size}, "
         f"branch {args.branch} of 0 to {pipe.unet.cache_branches - 1}, {torch.get_num_threads()} threads; an "
-        f"evaluation with cached features takes {share(pipe, args.branch):.1%} of the operations of a full one"
+        f"evaluation with cached features takes {share(pipe.unet, args.branch):.1%} of the operations of a full one"
     )
     print("| interval | s per image | times faster | pixels apart, of 255 | frechet[efficientnet_lite0] |")
     print("|---|---|---|---|---|")
@@ -158,11 +195,16 @@ def main() -> None:
     parser.add_argument("--prompts", type=Path, help="a file with a prompt on each line")
     parser.add_argument("--reference", type=Path, help="a folder of images to compare with")
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--operations", action="store_true")
     args = parser.parse_args()
+    if args.operations:
+        print_operations()
+        return
     if args.intervals[0] != 1 or args.images < 2:
         parser.error("--intervals must begin with 1, which the others are compared with, and --images be at least 2")
     lines = [] if args.prompts is None else args.prompts.read_text(encoding="utf-8").splitlines()
-    made = [f"a {colour} {thing}" for thing, colour in itertools.product(THINGS, COLOURS)]
+    pairs = zip(itertools.cycle(COLOURS), itertools.cycle(THINGS), strict=True)
+    made = [f"a {colour} {thing}" for colour, thing in itertools.islice(pairs, PAIRS)]
     args.prompts = [line for line in lines if line.strip()] or made
     extractor = load_extractor("efficientnet_lite0")
     for name in args.models:

@@ -1,5 +1,8 @@
 """Which evaluations of a run are full, by the timesteps of real solvers, and what a cache keeps between them."""
 
+import re
+from pathlib import Path
+
 import diffusers
 import pytest
 import torch
@@ -128,3 +131,11 @@ def test_options_that_can_not_be(unet, interval, branch, message):
 def test_options_that_can_be(interval, branch):
     check_caching(Network(), interval, branch)
     check_caching(STOCK, 1, None)
+
+
+@pytest.mark.thorough
+def test_the_example_of_the_documentation():
+    text = (Path(__file__).parents[1] / "docs" / "caching.md").read_text(encoding="utf-8")
+    made = {}
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], made)
+    assert made["image"].size == (64, 64)

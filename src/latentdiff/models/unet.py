@@ -260,21 +260,18 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         """
         check_stock_inputs(cross_attention_kwargs, stock_inputs)
         check_sample(sample, timestep, self.config["in_channels"], 2 ** (len(self.down_blocks) - 1))
-        context, branch, features = encoder_hidden_states, cache_branch, cached_features
-        batch = sample.shape[0]
-        self._check_branch(branch, features, batch, self._check_context(context, batch))
+        context, batch = encoder_hidden_states, sample.shape[0]
+        self._check_branch(cache_branch, cached_features, batch, self._check_context(context, batch))
         temb = timestep if isinstance(timestep, PreparedTimestep) else self._embed(timestep, sample)
-        if branch is None:
+        reused = 0 if cache_branch is None else cache_branch + 1  # skip connections of an evaluation with features
+        if cached_features is None:
             skips = self._down(sample, temb, context, self._skips)
-            hidden = self._up(self.mid_block(skips[-1], temb, context), temb, context, skips)
+            hidden = self._up(self.mid_block(skips[-1], temb, context), temb, context, skips, end=reused)
         else:
-            if features is None:
-                skips = self._down(sample, temb, context, self._skips)
-                deepest = self.mid_block(skips[-1], temb, context)
-                features = self._up(deepest, temb, context, skips, end=branch + 1)
-            else:
-                skips = self._down(sample, temb, context, branch + 1)
-            hidden = self._up(features, temb, context, skips[: branch + 1])
+            skips, hidden = self._down(sample, temb, context, reused), cached_features
+        features = hidden if reused else None
+        if reused:
+            hidden = self._up(hidden, temb, context, skips[:reused])
         hidden = self.conv_out(F.silu(self.conv_norm_out(hidden)))
         if not return_dict:
             return (hidden,) if features is None else (hidden, features)
