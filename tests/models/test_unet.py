@@ -1,10 +1,13 @@
 """What every UNet must do: exact speed-ups, batches, gradients, dtypes, files, and clear refusals."""
 
+import functools
+
 import pytest
 import torch
 
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.models.unet import UNet2DConditionModel
+from latentdiff.nn.context import PreparedTimestep
 
 SMALL = {"block_out_channels": (32, 64), "layers_per_block": 1, "in_channels": 3, "out_channels": 3}
 FAMILIES = {
@@ -176,8 +179,11 @@ def test_prepared_timesteps_differ_by_rounding_alone(family):
 
 def test_what_replaces_the_forward_is_given_timesteps_as_they_are():
     model, timesteps = make("plain"), torch.tensor([999, 1])
-    model.forward = model.forward
+    plain = model.forward
+    model.forward = functools.partial(plain)
     assert [int(timestep) for timestep in model.prepare_timesteps(timesteps)] == [999, 1]
+    model.forward = plain  # as accelerate leaves it when its hooks are removed
+    assert all(isinstance(prepared, PreparedTimestep) for prepared in model.prepare_timesteps(timesteps))
 
 
 BRANCHES = range(4)  # of a network of two levels with one layer each: conv_in, layer, halving, layer
