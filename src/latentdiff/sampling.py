@@ -13,9 +13,10 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from latentdiff.caching import CacheSchedule, CachingNetwork, FeatureCache, check_branch
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
-from latentdiff.nn.context import ContextCache
+from latentdiff.nn.context import ContextCache, PreparedTimestep
 from latentdiff.schedulers.base import TableScheduler
 from latentdiff.schedulers.parametrization import Parametrization
 from latentdiff.seeding import Generators
@@ -38,41 +39,88 @@ class Denoiser:
 
     Args:
         unet: `latentdiff.UNet2DConditionModel` or a stock diffusers UNet.
-        conditioning: The conditioning of each prediction: `copies` times as many rows as there are latents.
+        conditioning: The conditioning of each prediction: `copies` times as many rows as there are latents, or channels
+            of as many rows as there are latents beside such a context.
         copies: How many predictions are made of each latent in one pass, such as 2 for classifier-free guidance.
         windows: Overlapped windows, in latent pixels, that the network sees one after the other; None for all at once.
+        timesteps: The timesteps of the run (N,), if they are known: what the network makes of them is computed here,
+            too. An element of this very tensor is recognised by its place in memory, which reads nothing.
+        schedule: Which evaluations reuse deep features of earlier ones; None if each is computed in full.
+
+    Raises:
+        InputError: If features are to be reused and the network can't, or has no such branch.
     """
 
     def __init__(
-        self, unet: DenoisingNetwork, conditioning: Conditioning, copies: int = 1, windows: Windows | None = None
+        self,
+        unet: DenoisingNetwork,
+        conditioning: Conditioning,
+        copies: int = 1,
+        windows: Windows | None = None,
+        timesteps: Tensor | None = None,
+        schedule: CacheSchedule | None = None,
     ) -> None:
         self.unet, self.conditioning, self.copies, self.windows = unet, conditioning, copies, windows
+        self.timesteps, self.schedule = timesteps, schedule
+        self.cache: FeatureCache | None = None
+        if schedule is not None:
+            check_branch(unet, schedule.branch)
+            self.cache = FeatureCache(schedule)
+        self.own = unet if isinstance(unet, CachingNetwork) else None
+        self.prepared: dict[int, PreparedTimestep | Tensor] = {}  # by the address of the timestep
+        if timesteps is not None and self.own is not None:
+            addresses = [timestep.data_ptr() for timestep in timesteps]
+            self.prepared = dict(zip(addresses, self.own.prepare_timesteps(timesteps), strict=True))
         self.inputs: dict[str, Tensor | ContextCache] = {}
         if conditioning.context is not None:
             prepare = getattr(unet, "prepare_context", lambda context: context)
             self.inputs["encoder_hidden_states"] = prepare(conditioning.context)
-        # Our UNet repeats the latents itself, after what all copies share; a stock one wants them repeated.
-        self.repeats = copies > 1 and (conditioning.concat is not None or not hasattr(unet, "prepare_context"))
+        # Our UNet repeats its input itself, after what all copies share; a stock one wants it repeated.
+        self.shares = hasattr(unet, "prepare_context")
+        fewer = conditioning.concat is None or len(conditioning.concat) < (conditioning.batch_size or 0)
+        self.repeats = copies > 1 and not (self.shares and fewer)
 
     def with_unconditional(self, unconditional: Conditioning) -> Denoiser:
         """Make a denoiser of the batch [unconditional, conditional], for classifier-free guidance."""
-        return Denoiser(self.unet, Conditioning.cat([unconditional, self.conditioning]), 2, self.windows)
+        both, concat = Conditioning.cat([unconditional, self.conditioning]), self.conditioning.concat
+        if self.shares and concat is unconditional.concat:
+            both = Conditioning(both.context, concat)
+        return self.with_network(self.unet, both, 2)
+
+    def with_network(self, unet: DenoisingNetwork, conditioning: Conditioning, copies: int = 1) -> Denoiser:
+        """Make a denoiser of another network or conditioning for the same run."""
+        return Denoiser(unet, conditioning, copies, self.windows, self.timesteps, self.schedule)
 
     def __call__(self, latents: Tensor, timestep: Tensor, fraction: float) -> Tensor:
         """The predictions (copies * B, C, H, W) of latents (B, C, H, W); see `Predictor`."""
         if self.repeats:
             latents = latents.repeat(self.copies, 1, 1, 1)
         inputs = (latents,) if self.conditioning.concat is None else (latents, self.conditioning.concat)
+        if self.cache is not None:
+            fraction = self.cache.begin(fraction)  # features are of the windows that they were computed in
 
         def predict(*parts: Tensor) -> Tensor:
             sample = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-            return self.unet(sample, timestep, **self.inputs).sample
+            return self._evaluate(sample, timestep)
 
         if self.windows is None:
             return predict(*inputs)
         # The borders move from step to step, so that what one step leaves there is mended by the next. Multiples of an
         # irrational number keep away from each other; 89 only makes them differ between neighbouring steps.
         return self.windows.apply(predict, *inputs, phase=fraction * 89 * GOLDEN_RATIO % 1)
+
+    def _evaluate(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """The network's prediction, by features that are kept, or keeping them, if there is a cache."""
+        if self.own is None:
+            return self.unet(sample, timestep, **self.inputs).sample
+        prepared = self.prepared.get(timestep.data_ptr(), timestep) if self.prepared else timestep
+        if self.cache is None:
+            return self.own(sample, prepared, **self.inputs).sample
+        features, branch = self.cache.take(), self.cache.schedule.branch
+        output = self.own(sample, prepared, cache_branch=branch, cached_features=features, **self.inputs)
+        if features is None:
+            self.cache.keep(output.features)
+        return output.sample
 
 
 @dataclass(frozen=True)

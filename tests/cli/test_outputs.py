@@ -166,6 +166,24 @@ def test_an_image_of_another_kind_is_made_again_from_its_parameters(run, models,
     assert np.abs(pixels(name).astype(int) - pixels("a.png")).mean() < 25  # 16 pixels of noise are hard for both
 
 
+def test_feature_caching_is_that_of_python_and_is_made_again(run, models, tmp_path):
+    options = ("--model", models["generate"], "--steps", 4, "--seed", 5)
+    cached = ("--cache-interval", 2, "--cache-branch", 1)
+    assert run("generate", "a dog", *options, *cached, "-o", "a.png")[0] == 0
+    assert run("generate", "a dog", *options, "-o", "b.png")[0] == 0
+    pipe = DiffusionPipeline.from_pretrained(models["generate"])
+    again = pipe("a dog", num_inference_steps=4, seed=[5], cache_interval=2, cache_branch=1).images[0]
+    assert np.array_equal(pixels("a.png"), np.asarray(again))
+    assert not np.array_equal(pixels("a.png"), pixels("b.png"))
+    found = read_parameters("a.png")
+    assert (found["cache_interval"], found["cache_branch"]) == (2, 1)
+    assert not {"cache_interval", "cache_branch"} & set(read_parameters("b.png"))
+    _, out, _ = run("info", "a.png")
+    command = shlex.split(out[-1].removeprefix("command: "))
+    assert run(*command[1:2], "-o", "again.png", *command[2:])[0] == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+
+
 def test_a_folder_of_another_kind(run, models, tmp_path):
     for kind, suffix in (("jpeg", ".jpg"), ("webp", ".webp"), ("png", ".png")):
         options = ("--model", models["sample"], "--steps", 1, "--seed", "0-1", "--format", kind, "-o", kind)
@@ -186,6 +204,9 @@ def test_a_folder_of_another_kind(run, models, tmp_path):
         ("images are written as PNG, JPEG or WebP", ["generate", "a", "-o", "a.tif"]),
         ("--temperature: '-1' is given; it must be a number of at least 0", ["generate", "a", "--temperature", "-1"]),
         ("--temperature: 'nan' is given", ["generate", "a", "--temperature", "nan"]),
+        ("--cache-interval: '0' is given", ["generate", "a", "--cache-interval", "0"]),
+        ("--cache-branch: '-1' is given", ["generate", "a", "--cache-interval", "2", "--cache-branch", "-1"]),
+        ("--cache-branch is given without a --cache-interval above 1", ["generate", "a", "--cache-branch", "0"]),
         ("--timestep-spacing: 'uneven' is given; known: leading", ["generate", "a", "--timestep-spacing", "uneven"]),
     ],
 )
@@ -197,6 +218,10 @@ def test_wrong_outputs_and_options_are_one_line(fails, message, argv):
     ("message", "options"),
     [
         ("--temperature is 0.5, but the steps of DDIMScheduler add no noise", ["--temperature", "0.5"]),
+        (
+            "--cache-branch is 4, but this network has the branches 0 to 3",
+            ["--cache-interval", "2", "--cache-branch", "4"],
+        ),
         ("--temperature is 0.5, but the steps of EulerSch", ["--temperature", "0.5", "--scheduler", "euler"]),
         ("--quantize-denoised is for models with a VQ first stage", ["--quantize-denoised"]),
         ("--timestep-spacing is original, but LCMScheduler", ["--timestep-spacing", "original", "--scheduler", "lcm"]),

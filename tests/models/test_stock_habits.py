@@ -13,6 +13,7 @@ from peft import LoraConfig
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from latentdiff import ConfigError, InputError, LDMTextEncoder, UNet2DConditionModel, VQModel
+from latentdiff.caching import CacheSchedule
 from latentdiff.conditioning import Conditioning
 from latentdiff.models.classifier import NoisyLatentClassifier
 from latentdiff.nn.context import ContextCache
@@ -71,6 +72,21 @@ def test_offloading_makes_a_difference_of_0(tmp_path, way, context):
         assert torch.equal(unet(sample, timestep, states).sample, whole)
         assert torch.equal(Denoiser(unet, conditioning)(sample, timestep, 0.0), bound)
         assert torch.equal(unet(sample, timestep, states).sample, whole)
+
+
+@pytest.mark.parametrize("way", OFFLOADS)
+def test_features_are_cached_of_offloaded_networks(tmp_path, way):
+    unet, timesteps, (sample, _, states) = network(), torch.tensor([900, 700, 500]), inputs()
+    schedule = CacheSchedule.uniform(timesteps, 3, branch=1)
+
+    def predictions():
+        denoiser = Denoiser(unet, Conditioning(states[:2]), timesteps=timesteps, schedule=schedule)
+        return torch.stack([denoiser(sample, timestep, n / 3) for n, timestep in enumerate(timesteps)])
+
+    with torch.no_grad():
+        whole = predictions()
+        OFFLOADS[way](unet, tmp_path)
+        torch.testing.assert_close(predictions(), whole, rtol=1e-4, atol=1e-5)  # the timesteps were prepared
 
 
 def test_offloading_blocks_to_the_disk(tmp_path):

@@ -1,10 +1,13 @@
 """What every UNet must do: exact speed-ups, batches, gradients, dtypes, files, and clear refusals."""
 
+import functools
+
 import pytest
 import torch
 
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.models.unet import UNet2DConditionModel
+from latentdiff.nn.context import PreparedTimestep
 
 SMALL = {"block_out_channels": (32, 64), "layers_per_block": 1, "in_channels": 3, "out_channels": 3}
 FAMILIES = {
@@ -152,9 +155,108 @@ def test_forward_reads_no_values(family):
     sample, context = (None if tensor is None else tensor.to("meta") for tensor in inputs(model))
     timestep = torch.zeros(3, device="meta", dtype=torch.long)
     contexts = [context] if context is None else [context, model.prepare_context(context)]
+    prepared = model.prepare_timesteps(timestep)[0]
     for given in contexts:
-        assert model(sample, timestep, given).sample.shape == sample.shape
-        assert model(sample, timestep[0], given).sample.shape == sample.shape
+        for time in (timestep, timestep[0], prepared):
+            assert model(sample, time, given).sample.shape == sample.shape
+        features = model(sample, prepared, given, cache_branch=1).features
+        reused = model(sample, prepared, given, cache_branch=1, cached_features=features)
+        assert reused.sample.shape == sample.shape
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_prepared_timesteps_differ_by_rounding_alone(family):
+    model = make(family)
+    sample, context = inputs(model)
+    timesteps = torch.tensor([999, 500, 1])
+    prepared = model.prepare_timesteps(timesteps)
+    assert len(prepared) == 3
+    for timestep, once in zip(timesteps, prepared, strict=True):
+        torch.testing.assert_close(model(sample, once, context).sample, model(sample, timestep, context).sample)
+    assert (model(sample, prepared[0], context).sample - model(sample, prepared[2], context).sample).abs().max() > 1e-3
+
+
+def test_what_replaces_the_forward_is_given_timesteps_as_they_are():
+    model, timesteps = make("plain"), torch.tensor([999, 1])
+    plain = model.forward
+    model.forward = functools.partial(plain)
+    assert [int(timestep) for timestep in model.prepare_timesteps(timesteps)] == [999, 1]
+    model.forward = plain  # as accelerate leaves it when its hooks are removed
+    assert all(isinstance(prepared, PreparedTimestep) for prepared in model.prepare_timesteps(timesteps))
+
+
+BRANCHES = range(4)  # of a network of two levels with one layer each: conv_in, layer, halving, layer
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_features_take_the_place_of_what_lies_deeper(family, branch):
+    model = make(family)
+    sample, context = inputs(model)
+    double = None if context is None else torch.cat([context.flip(0), context])
+    full = model(sample, 9, double, cache_branch=branch)
+    assert torch.equal(full.sample, model(sample, 9, double).sample)
+    again, features = model(sample, 9, double, False, cache_branch=branch, cached_features=full.features)
+    assert torch.equal(again, full.sample) and features is full.features
+    other = model(sample.flip(0), 300, double, cache_branch=branch, cached_features=full.features).sample
+    assert (other - model(sample.flip(0), 300, double).sample).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+@torch.no_grad()
+def test_features_save_the_deeper_layers(branch):
+    model, called = make("cross"), []
+    for block in (*model.down_blocks, model.mid_block, *model.up_blocks):
+        block.register_forward_hook(lambda block, *_: called.append("mid") if block is model.mid_block else None)
+        for layer in (*block.resnets, *getattr(block, "downsamplers", ())):
+            layer.register_forward_hook(lambda *_: called.append("layer"))
+    sample, context = inputs(model)
+    features = model(sample, 9, context, cache_branch=branch).features
+    assert (called.count("layer"), called.count("mid")) == (3 + 2 + 4, 1)  # down, mid, up
+    called.clear()
+    model(sample, 9, context, cache_branch=branch, cached_features=features)
+    assert (called.count("layer"), called.count("mid")) == (branch + branch + 1, 0)
+
+
+@pytest.mark.thorough
+def test_the_way_with_features_and_the_way_without_are_exported():
+    """Neither looks at values, so `torch.export` follows both."""
+
+    class Positional(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, sample, timestep, context, features):
+            return self.model(sample, timestep, context, False, cache_branch=1, cached_features=features)
+
+    model = make("cross")
+    sample, context = inputs(model)
+    timestep = torch.tensor(9)
+    with torch.no_grad():
+        expected = model(sample, timestep, context, False, cache_branch=1)
+        for features in (None, expected[1]):
+            given = (sample, timestep, context, features)
+            found = torch.export.export(Positional(model), given).module()(*given)
+            for one, other in zip(found, expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+        plain = torch.export.export(model, (sample, timestep, context)).module()(sample, timestep, context)
+        torch.testing.assert_close(plain.sample, expected[0], rtol=0, atol=1e-5)
+
+
+def test_bad_features():
+    model = make("plain")
+    sample, _ = inputs(model)
+    features = model(sample, 9, cache_branch=1).features
+    for branch in (-1, 4, True, 0.5):
+        with pytest.raises(InputError, match=f"cache_branch is {branch}; this network has the branches 0 to 3"):
+            model(sample, 9, cache_branch=branch)
+    with pytest.raises(InputError, match="give both"):
+        model(sample, 9, cached_features=features)
+    with pytest.raises(InputError, match="have batch 2; this call takes those of 3"):
+        model(sample, 9, cache_branch=1, cached_features=features[:2])
 
 
 def test_new_network_predicts_zero():

@@ -89,6 +89,9 @@ class SolverOptions:
         eta: Share of fresh noise in a step of DDIM, 0 to 1.
         temperature: Factor on the noise that the steps add, for solvers that add some.
         quantize_denoised: Go on from the nearest codes in each step, for models with a VQ first stage.
+        cache_interval: Evaluate the network in full once in N times and reuse its deep features between, which is
+            faster and less exact.
+        cache_branch: How much of the network is evaluated in between, from 0, the least (default: 0).
         batch_size: Images that are computed at once, which bounds the memory.
         window: See large images in overlapped windows of N pixels, best the size that the model was trained on.
         window_overlap: Pixels that windows share (default: a quarter).
@@ -113,6 +116,8 @@ class SolverOptions:
     eta: Share = 0.0
     temperature: Annotated[float, Parameter(validator=number(0, kind="a number"), metavar="FACTOR")] = 1.0
     quantize_denoised: Flag = False
+    cache_interval: Count = 1
+    cache_branch: Annotated[int | None, Parameter(validator=number(0), metavar="N")] = None
     batch_size: Count = 8
     window: Count | None = None
     window_overlap: Annotated[int | None, Parameter(validator=number(0), metavar="N")] = None
@@ -139,6 +144,8 @@ class SolverOptions:
     def __post_init__(self) -> None:
         if self.autoguidance is None and self.autoguidance_scale is not None:
             raise InputError("--autoguidance-scale is given without --autoguidance MODEL; give both or none")
+        if self.cache_interval == 1 and self.cache_branch is not None:
+            raise InputError("--cache-branch is given without a --cache-interval above 1; give both or none")
         if self.window is None:
             unused = [name for name in ("window_overlap", "wrap") if getattr(self, name) not in (None, False)]
             if unused:

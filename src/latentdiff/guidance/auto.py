@@ -7,13 +7,14 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from latentdiff.caching import check_branch
 from latentdiff.compat import OFFLOAD_HOOK
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.guidance.common import Interval, check_interval, finite_number
 from latentdiff.guidance.two_predictions import TwoPredictions
 from latentdiff.nn.context import ContextCache
-from latentdiff.sampling import Denoiser, Predictor, SamplingContext
+from latentdiff.sampling import Predictor, SamplingContext
 from latentdiff.tasks import AUTOGUIDANCE_SCALE
 from latentdiff.types import Components, DenoisingNetwork
 
@@ -97,8 +98,8 @@ class AutoGuidance:
         """Guide a predictor.
 
         Raises:
-            InputError: If the weak network has other channels, is on another device, or has no condition of its own
-                for each image.
+            InputError: If the weak network has other channels, is on another device, has no condition of its own for
+                each image, or can't reuse features where the strong one is to.
         """
         if self.scale == 1:
             return predictor
@@ -118,7 +119,9 @@ class AutoGuidance:
             raise InputError("the context is prepared for the guided network alone; give AutoGuidance a `conditioning`")
         if given.batch_size != rows:
             raise InputError(f"conditioning has {given.batch_size} rows, the guided network's {rows}; give as many")
-        weak = Denoiser(self.unet, given.to(device, dtype), windows=strong.windows)
+        if strong.schedule is not None:
+            check_branch(self.unet, strong.schedule.branch, "the guiding network")
+        weak = strong.with_network(self.unet, given.to(device, dtype))
 
         def both(latents: Tensor, timestep: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
             prediction = predictor(latents, timestep, fraction)

@@ -25,6 +25,8 @@ def extrapolate(latents: Tensor, timestep: Tensor, weak: Tensor, strong: Tensor,
 class TwoPredictions:
     """The predictor that classifier-free guidance and autoguidance return.
 
+    The weak prediction is computed where it changes the result: within the interval, at a scale other than 1.
+
     Guidance that stands right behind one of them finds both predictions here, and may combine them in another way.
 
     Attributes:
@@ -51,10 +53,11 @@ class TwoPredictions:
 
     def __call__(self, latents: Tensor, timestep: Tensor, fraction: float) -> Tensor:
         """The guided prediction (B, C, H, W); see `Predictor`."""
-        if not self.acts(fraction):
+        scale = self.scale()
+        if not self.acts(fraction) or (scale == 1 and self.combine is extrapolate):
             return self.strong(latents, timestep, fraction)
         weak, strong = self.both(latents, timestep, fraction)
-        guided = self.combine(latents, timestep, weak, strong, self.scale())
+        guided = self.combine(latents, timestep, weak, strong, scale)
         return rescaled(guided, strong, self.rescale) if self.rescale else guided
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +19,26 @@ from latentdiff.compat import OFFLOAD_HOOK
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.models.unet_config import check_numbers, check_sample, check_stock_inputs, levels_of
 from latentdiff.nn.attention import CrossAttention
-from latentdiff.nn.blocks import BlockStyle, Context, DownBlock, Level, MidBlock, UpBlock
-from latentdiff.nn.context import ContextCache
+from latentdiff.nn.blocks import BlockStyle, Context, DownBlock, Level, MidBlock, TimeEmbedding, UpBlock
+from latentdiff.nn.context import ContextCache, PreparedTimestep
 from latentdiff.nn.layers import TimestepEmbedding, timestep_embedding, zero_init
+from latentdiff.nn.resnet import ResnetBlock
 from latentdiff.types import JSON
 
 OFFLOAD_HOOKS = (OFFLOAD_HOOK, "_diffusers_hook")  # attributes of modules with hooks of accelerate and of diffusers
+
+
+@dataclass
+class UNetOutput(UNet2DConditionOutput):  # type: ignore[misc]
+    """The output of the network.
+
+    Attributes:
+        sample: The prediction (k * B, out_channels, H, W).
+        features: The features (k * B, C, H', W') that enter the way up at the branch that is asked for; None if none
+            is.
+    """
+
+    features: Tensor | None = None
 
 
 class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]
@@ -124,6 +139,8 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         for index, layer in enumerate(layers_with_context):
             layer.index = index
         self._cached_layers = len(layers_with_context)  # counted here instead of at every step
+        for index, block in enumerate(self._resnet_blocks()):
+            block.index = index
 
     def _build_levels(self, style: BlockStyle, levels: list[Level], middle: Level, layers: int) -> None:
         """Make the blocks; `skips` holds the channels of the skip connections that `forward` pushes and pops."""
@@ -136,6 +153,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             below = level.channels
             skips += [below] * (layers if last else layers + 1)
         self.mid_block = MidBlock(style, middle)
+        self._skips = len(skips)
         self.up_blocks = nn.ModuleList()
         for level in reversed(levels):
             taken = [skips.pop() for _ in range(layers + 1)]
@@ -145,11 +163,23 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
     def _cross_attentions(self) -> Iterator[CrossAttention]:
         return (module for module in self.modules() if isinstance(module, CrossAttention))
 
+    def _resnet_blocks(self) -> Iterator[ResnetBlock]:
+        return (module for module in self.modules() if isinstance(module, ResnetBlock))
+
+    def _is_offloaded(self) -> bool:
+        """Whether hooks of diffusers or accelerate see to it that weights are at hand, during `forward` only."""
+        return any(hasattr(module, hook) for module in self.modules() for hook in OFFLOAD_HOOKS)
+
+    @property
+    def cache_branches(self) -> int:
+        """The number of branches for feature caching: that of the skip connections, counted from the outermost."""
+        return self._skips
+
     def prepare_context(self, encoder_hidden_states: Tensor) -> ContextCache | Tensor:
         """The keys and values of every cross-attention, computed once; give them to `forward` at every step.
 
-        A network that hooks of diffusers or accelerate offload has its weights at hand during `forward` only. Its
-        context is returned as it is, and projected anew at every step.
+        An offloaded network has its weights at hand during `forward` only. Its context is returned as it is, and
+        projected anew at every step.
 
         Args:
             encoder_hidden_states: Context (B, M, cross_attention_dim).
@@ -158,67 +188,135 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             InputError: If the network takes no context or one of another width.
         """
         self._check_context(encoder_hidden_states, encoder_hidden_states.shape[0])
-        if any(hasattr(module, hook) for module in self.modules() for hook in OFFLOAD_HOOKS):
+        if self._is_offloaded():
             return encoder_hidden_states
         pairs = [layer.project(encoder_hidden_states) for layer in self._cross_attentions()]
         return ContextCache(tuple(key for key, _ in pairs), tuple(value for _, value in pairs))
+
+    def prepare_timesteps(self, timesteps: Tensor) -> Sequence[PreparedTimestep | Tensor]:
+        """What residual blocks take of each timestep, computed in one pass; give them to `forward` one by one.
+
+        A product of many rows sums in another order than one of a single row, so a prediction differs by rounding from
+        that of the timestep itself. The timesteps of an offloaded network are returned as they are, and so are those of
+        one whose `forward` is replaced, such as by a compiled program, which takes tensors.
+
+        Args:
+            timesteps: All timesteps of a run (N,).
+
+        Returns:
+            N prepared timesteps, each for all rows of a batch.
+        """
+        replaced = getattr(self.forward, "__func__", None) is not type(self).forward
+        if replaced or self._is_offloaded():
+            return timesteps.unbind()
+        temb = self._embed(timesteps, self.conv_in.weight)
+        rows = (block.time_emb_proj(temb).split(1) for block in self._resnet_blocks())
+        return [PreparedTimestep(projections) for projections in zip(*rows, strict=True)]
+
+    def _embed(self, timestep: Tensor | float, like: Tensor) -> Tensor:
+        """The embedding (1 or N, C) of a timestep or several, after its SiLU, with `like`'s device and dtype."""
+        embedding = timestep_embedding(timestep, self.time_embedding.linear_1.in_features, like.device)
+        return F.silu(self.time_embedding(embedding.to(like.dtype)))
 
     @apply_lora_scale("cross_attention_kwargs")  # type: ignore[untyped-decorator]
     def forward(
         self,
         sample: Tensor,
-        timestep: Tensor | float,
+        timestep: Tensor | float | PreparedTimestep,
         encoder_hidden_states: Context = None,
         return_dict: bool = True,
         *,
+        cache_branch: int | None = None,
+        cached_features: Tensor | None = None,
         cross_attention_kwargs: Mapping[str, object] | None = None,
         **stock_inputs: object,
-    ) -> UNet2DConditionOutput | tuple[Tensor]:
+    ) -> UNetOutput | tuple[Tensor, ...]:
         """The prediction at one timestep.
 
         With a context of k * B rows, the sample is repeated k times, as for classifier-free guidance, where the context
         is the null context of all B images, then their own. The layers before the first cross-attention are computed
         once for all of them.
 
+        Feature caching (Ma et al. 2024, arXiv 2312.00858, section 3) goes the way up from a branch on: with
+        `cache_branch` b the features that meet skip connection b, counted from the outermost, are returned beside the
+        prediction. Given back at a later timestep as `cached_features`, they take the place of all that lies deeper, so
+        that b layers on the way down and b + 1 on the way up are what remains to be computed.
+
         Args:
             sample: Noisy latents (B, in_channels, H, W), H and W multiples of 2^(levels-1).
-            timestep: The timestep: a number, a 0-d tensor or a tensor (B,).
+            timestep: The timestep: a number, a 0-d tensor, a tensor (B,), or one of the results of `prepare_timesteps`.
             encoder_hidden_states: The context (k * B, M, cross_attention_dim), or the result of `prepare_context`.
-            return_dict: Whether to return an object with the attribute `sample`, or a tuple.
+            return_dict: Whether to return an object with the attributes `sample` and `features`, or a tuple.
+            cache_branch: The branch for feature caching, in [0, `cache_branches`); None for no caching.
+            cached_features: What a call with this `cache_branch` returned as `features`.
             cross_attention_kwargs: {"scale": s} for the strength of the LoRA adapters in this call, as in diffusers.
             **stock_inputs: The inputs that diffusers' pipelines give their own network, such as `timestep_cond` and
                 `added_cond_kwargs`, all of them None.
 
         Returns:
-            The prediction (k * B, out_channels, H, W).
+            The prediction (k * B, out_channels, H, W), and the features if there is a `cache_branch`.
 
         Raises:
             InputError: If a shape is not as above, or an input is given that this network has no place for.
         """
         check_stock_inputs(cross_attention_kwargs, stock_inputs)
         check_sample(sample, timestep, self.config["in_channels"], 2 ** (len(self.down_blocks) - 1))
-        self._check_context(encoder_hidden_states, sample.shape[0])
-        embedding = timestep_embedding(timestep, self.time_embedding.linear_1.in_features, sample.device)
-        temb = F.silu(self.time_embedding(embedding.to(sample.dtype)))
-        hidden = self.conv_in(sample)
-        skips: tuple[Tensor, ...] = (hidden,)
-        for block in self.down_blocks:
-            skips += block(skips[-1], temb, encoder_hidden_states)
-        hidden = self.mid_block(skips[-1], temb, encoder_hidden_states)
-        for block in self.up_blocks:
-            taken = len(cast(UpBlock, block).resnets)
-            hidden = block(hidden, temb, encoder_hidden_states, skips[-taken:])
-            skips = skips[:-taken]
+        context, batch = encoder_hidden_states, sample.shape[0]
+        self._check_branch(cache_branch, cached_features, batch, self._check_context(context, batch))
+        temb = timestep if isinstance(timestep, PreparedTimestep) else self._embed(timestep, sample)
+        reused = 0 if cache_branch is None else cache_branch + 1  # skip connections of an evaluation with features
+        if cached_features is None:
+            skips = self._down(sample, temb, context, self._skips)
+            hidden = self._up(self.mid_block(skips[-1], temb, context), temb, context, skips, end=reused)
+        else:
+            skips, hidden = self._down(sample, temb, context, reused), cached_features
+        features = hidden if reused else None
+        if reused:
+            hidden = self._up(hidden, temb, context, skips[:reused])
         hidden = self.conv_out(F.silu(self.conv_norm_out(hidden)))
-        return UNet2DConditionOutput(sample=hidden) if return_dict else (hidden,)
+        if not return_dict:
+            return (hidden,) if features is None else (hidden, features)
+        return UNetOutput(sample=hidden, features=features)
 
-    def _check_context(self, context: Context, batch: int) -> None:
-        """InputError unless this network takes such a context, and its rows are a multiple of `batch`."""
+    def _down(self, sample: Tensor, temb: TimeEmbedding, context: Context, count: int) -> tuple[Tensor, ...]:
+        """The first `count` skip connections, from the outermost."""
+        skips: tuple[Tensor, ...] = (self.conv_in(sample),)
+        for block in self.down_blocks:
+            if len(skips) == count:
+                break
+            skips += block(skips[-1], temb, context, count - len(skips))
+        return skips
+
+    def _up(
+        self, hidden: Tensor, temb: TimeEmbedding, context: Context, skips: tuple[Tensor, ...], end: int = 0
+    ) -> Tensor:
+        """Go up through the layers that `skips` belong to, the last first, as far as that of skip connection `end`."""
+        place = self._skips  # one above the number of the skip connection that the next layer takes
+        for block in self.up_blocks:
+            layers = len(cast(UpBlock, block).resnets)
+            first, last = min(place, len(skips)), max(place - layers, end)
+            if last < first:
+                hidden = block(hidden, temb, context, skips[last:first], place - first)
+            place -= layers
+        return hidden
+
+    def _check_branch(self, branch: int | None, features: Tensor | None, batch: int, rows: int) -> None:
+        """InputError unless there is such a branch, and the features are of `batch` samples or `rows` predictions."""
+        if branch is None:
+            if features is not None:
+                raise InputError("cached_features are given without the cache_branch that they are of; give both")
+        elif isinstance(branch, bool) or not isinstance(branch, int) or not 0 <= branch < self._skips:
+            raise InputError(f"cache_branch is {branch!r}; this network has the branches 0 to {self._skips - 1}")
+        elif features is not None and len(features) not in (batch, rows):
+            raise InputError(f"cached_features have batch {len(features)}; this call takes those of {rows}")
+
+    def _check_context(self, context: Context, batch: int) -> int:
+        """The rows of the prediction; InputError unless the network takes such a context of a multiple of `batch`."""
         width = self.config["cross_attention_dim"]
         if context is None:
             if width is not None:
                 raise InputError(f"encoder_hidden_states is missing; this network needs a context (B, M, {width})")
-            return
+            return batch
         if width is None:
             raise InputError("encoder_hidden_states is given, but this network takes no context; leave it out")
         if isinstance(context, ContextCache):
@@ -235,6 +333,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
                 )
         if rows == 0 or rows % batch:
             raise InputError(f"encoder_hidden_states has batch {rows}; it must be a multiple of the sample's {batch}")
+        return rows
 
     @classmethod
     def from_config(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.nn.blocks import Level
+from latentdiff.nn.context import PreparedTimestep
 from latentdiff.registry import nearest
 
 
@@ -119,12 +120,12 @@ def check_numbers(
         raise ConfigError(f"resnet_time_scale_shift is {resnet_time_scale_shift!r}; choose 'default' or 'scale_shift'")
 
 
-def check_sample(sample: Tensor, timestep: Tensor | float, channels: int, factor: int) -> None:
+def check_sample(sample: Tensor, timestep: Tensor | float | PreparedTimestep, channels: int, factor: int) -> None:
     """Check the shapes of a network's input; no values are read, so it waits for no device.
 
     Args:
         sample: The sample, which must be (B, channels, H, W).
-        timestep: The timestep, which must be a number, a 0-d tensor or a tensor (B,).
+        timestep: The timestep, which must be a number, a 0-d tensor or a tensor (B,), or prepared.
         channels: Number of channels that the network takes.
         factor: Number that must divide H and W.
 

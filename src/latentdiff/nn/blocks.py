@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from latentdiff.nn.attention import SpatialSelfAttention
-from latentdiff.nn.context import ContextCache, repeat_batch
+from latentdiff.nn.context import ContextCache, PreparedTimestep, repeat_batch
 from latentdiff.nn.layers import Downsample, Upsample
 from latentdiff.nn.resnet import Direction, ResnetBlock
 from latentdiff.nn.transformer import SpatialTransformer
 
 Context = Tensor | ContextCache | None
+TimeEmbedding = Tensor | PreparedTimestep
 
 
 @dataclass(frozen=True)
@@ -120,19 +121,23 @@ class DownBlock(CheckpointedBlock):
             self.attentions = nn.ModuleList(style.attention(width, level.heads, level.depth) for _ in range(layers))
         self.downsamplers = nn.ModuleList([] if last else [style.resampler(width, "down")])
 
-    def forward(self, hidden: Tensor, temb: Tensor, context: Context) -> tuple[Tensor, ...]:
+    def forward(
+        self, hidden: Tensor, temb: TimeEmbedding, context: Context, limit: int | None = None
+    ) -> tuple[Tensor, ...]:
         """Map (B, in_channels, H, W) to every layer's output, of which the last is (B, channels, H/2, W/2).
+
+        With `limit`, only so many of the first layers are computed.
 
         The outputs are returned and not appended to a list that is given, since the hooks of diffusers and accelerate
         that offload blocks hand a block copies of its arguments.
         """
         outputs = []
-        for resnet, attention in zip(self.resnets, self.attention_layers(), strict=True):
+        for resnet, attention in zip(list(self.resnets)[:limit], self.attention_layers(), strict=False):
             hidden = self.run(resnet, hidden, temb)
             if attention is not None:
                 hidden = self.run(attention, hidden, context)
             outputs.append(hidden)
-        for downsampler in self.downsamplers:
+        for downsampler in () if limit is not None and limit <= len(self.resnets) else self.downsamplers:
             hidden = self.run(downsampler, hidden, temb)
             outputs.append(hidden)
         return tuple(outputs)
@@ -148,7 +153,7 @@ class MidBlock(CheckpointedBlock):
         if level.heads:
             self.attentions = nn.ModuleList([style.attention(width, level.heads, level.depth)])
 
-    def forward(self, hidden: Tensor, temb: Tensor, context: Context) -> Tensor:
+    def forward(self, hidden: Tensor, temb: TimeEmbedding, context: Context) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         hidden = self.run(self.resnets[0], hidden, temb)
         for attention in getattr(self, "attentions", ()):
@@ -179,12 +184,20 @@ class UpBlock(CheckpointedBlock):
             self.attentions = nn.ModuleList(style.attention(width, level.heads, level.depth) for _ in skip_channels)
         self.upsamplers = nn.ModuleList([] if last else [style.resampler(width, "up")])
 
-    def forward(self, hidden: Tensor, temb: Tensor, context: Context, skips: tuple[Tensor, ...]) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, channels, 2H, 2W); the last of `skips` is joined first."""
-        for resnet, attention, skip in zip(self.resnets, self.attention_layers(), reversed(skips), strict=True):
+    def forward(
+        self, hidden: Tensor, temb: TimeEmbedding, context: Context, skips: tuple[Tensor, ...], first: int = 0
+    ) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, channels, 2H, 2W); the last of `skips` is joined first.
+
+        From layer number `first` on, as many layers are computed as there are skip connections; the resolution doubles
+        behind the last.
+        """
+        end = first + len(skips)
+        layers = zip(list(self.resnets)[first:end], list(self.attention_layers())[first:end], strict=True)
+        for (resnet, attention), skip in zip(layers, reversed(skips), strict=True):
             hidden = self.run(resnet, torch.cat([hidden, repeat_batch(skip, hidden.shape[0])], dim=1), temb)
             if attention is not None:
                 hidden = self.run(attention, hidden, context)
-        for upsampler in self.upsamplers:
+        for upsampler in self.upsamplers if end == len(self.resnets) else ():
             hidden = self.run(upsampler, hidden, temb)
         return hidden

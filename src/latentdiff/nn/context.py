@@ -1,4 +1,4 @@
-"""The keys and values of cross-attention, computed once and reused at every denoising step."""
+"""What is computed once and reused at every denoising step: what cross-attention and residual blocks add."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ def repeat_batch(tensor: Tensor, batch: int) -> Tensor:
     if tensor.shape[0] == batch:
         return tensor
     return tensor.repeat(batch // tensor.shape[0], *[1] * (tensor.ndim - 1))
+
+
+@dataclass(frozen=True)
+class PreparedTimestep:
+    """What every residual block of one network takes of one timestep; `prepare_timesteps` makes them for a whole run.
+
+    It is valid until the network's weights (adapters included) change.
+
+    Attributes:
+        projections: One tensor (1, C) per residual block, in the network's order.
+    """
+
+    projections: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, hidden: Tensor, temb: Tensor | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, temb: object = None) -> Tensor:
         """Halve height and width; `temb` is unused and only there to match `ResnetBlock`, which may also resample."""
         out: Tensor = self.conv(hidden)
         return out
@@ -77,7 +77,7 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, hidden: Tensor, temb: Tensor | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, temb: object = None) -> Tensor:
         """Double height and width; `temb` is unused and only there to match `ResnetBlock`, which may also resample."""
         out: Tensor = self.conv(F.interpolate(hidden, scale_factor=2.0, mode="nearest"))
         return out

@@ -8,7 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentdiff.nn.context import repeat_batch
+from latentdiff.nn.context import PreparedTimestep, repeat_batch
 from latentdiff.nn.layers import zero_init
 
 Direction = Literal["down", "up"]
@@ -65,13 +65,15 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
         self.scale_shift = scale_shift
         self.resize = resize
+        self.index = 0  # this block's place in a PreparedTimestep, set by the network
 
-    def forward(self, hidden: Tensor, temb: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, temb: Tensor | PreparedTimestep) -> Tensor:
         """Apply the block.
 
         Args:
             hidden: Features (B, in_channels, H, W).
-            temb: Time embedding after its SiLU: (1, temb_channels), or n rows with B a multiple of n.
+            temb: Time embedding after its SiLU, (1, temb_channels) or n rows with B a multiple of n; or what the
+                network has prepared of it.
 
         Returns:
             Features (B, out_channels, H', W'), where H' is H, H/2 or 2H, and W' likewise.
@@ -81,7 +83,8 @@ class ResnetBlock(nn.Module):
         if self.resize is not None:
             residual, hidden = RESIZE[self.resize](residual), RESIZE[self.resize](hidden)
         hidden = self.conv1(hidden)
-        time: Tensor = self.time_emb_proj(temb)[:, :, None, None]
+        time: Tensor = temb.projections[self.index] if isinstance(temb, PreparedTimestep) else self.time_emb_proj(temb)
+        time = time[:, :, None, None]
         if time.shape[0] != 1:
             time = repeat_batch(time, hidden.shape[0])
         if self.scale_shift:

@@ -11,6 +11,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline as StockPipelin
 from diffusers.utils.torch_utils import randn_tensor
 from typing_extensions import Unpack
 
+from latentdiff.caching import CacheSchedule, check_caching
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.pipelines import codec, memory, outputs
@@ -88,6 +89,7 @@ class Generation(RunStateMixin, StockPipeline):  # type: ignore[misc]
         outputs.check_channels(options.output_type, self.vae.config.out_channels)
         if options.quantize_denoised and not hasattr(self.vae, "quantize"):
             raise InputError("quantize_denoised is for models with a VQ first stage, which has codes; leave it out")
+        check_caching(self.unet, options.cache_interval, options.cache_branch)
         known = inspect.signature(self.scheduler.set_timesteps).parameters
         for name in options.schedule:
             if name not in known:
@@ -187,7 +189,6 @@ class Generation(RunStateMixin, StockPipeline):  # type: ignore[misc]
         noise = self._noise(options.latents, generators, shape, device)
         windows = options.windows
         several = windows is not None and not windows.covers(*shape[2:])
-        denoiser = Denoiser(self.unet, conditioning, windows=windows if several else None)
 
         def plan(scheduler: Scheduler) -> None:
             set_timesteps: Callable[..., None] = scheduler.set_timesteps
@@ -195,7 +196,16 @@ class Generation(RunStateMixin, StockPipeline):  # type: ignore[misc]
 
         with own_scheduler(self, plan) as scheduler:
             begin = (start or StartPoint()).begin(scheduler, noise)
-            steps = len(scheduler.timesteps) - begin.first
+            timesteps = scheduler.timesteps[begin.first :]
+            steps, interval = len(timesteps), options.cache_interval
+            schedule = None if interval == 1 else CacheSchedule.uniform(timesteps, interval, options.cache_branch or 0)
+            denoiser = Denoiser(
+                self.unet,
+                conditioning,
+                windows=windows if several else None,
+                timesteps=timesteps,
+                schedule=schedule,
+            )
             with (
                 self._running([*guidance, *options.guidance], steps) as guides,
                 self.progress_bar(total=steps) as bar,

@@ -49,6 +49,8 @@ class SamplingKeywords(TypedDict, Generic[OutputT], total=False):
     seed: Seed
     guidance: Sequence[Guidance]
     windows: Windows | int | None
+    cache_interval: int
+    cache_branch: int | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,6 +82,10 @@ class SamplingOptions(Generic[OutputT]):
         guidance: Guidance objects to be applied after the classifier-free guidance, in order.
         windows: Overlapped windows for images larger than memory or training allow: `Windows` in pixels, or their side
             in pixels, of which a quarter then overlaps.
+        cache_interval: The network is evaluated in full at one of so many evaluations, and the others reuse its deep
+            features (DeepCache), which is faster and less exact; 1 for none.
+        cache_branch: How much a reusing evaluation computes: 0, the default, is the least, and each step up adds a
+            layer on the way down and one on the way up.
 
     Raises:
         InputError: If a value is not valid, whatever the model and the batch are.
@@ -101,6 +107,8 @@ class SamplingOptions(Generic[OutputT]):
     seed: Seed = None
     guidance: Sequence[Guidance] = ()
     windows: Windows | None = None
+    cache_interval: int = 1
+    cache_branch: int | None = None
 
     def __post_init__(self) -> None:
         check_output_type(self.output_type)

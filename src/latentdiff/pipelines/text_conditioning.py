@@ -290,11 +290,11 @@ class OptionalTextMixin(TextConditioningMixin):
         if prompts != len(concat) and 1 not in (prompts, len(concat)):
             raise InputError(f"{prompts} prompts are given for {len(concat)} images; give one each, or one for all")
         rows = max(prompts, len(concat))
-        shown = concat.expand(rows, -1, -1, -1)
+        shown = concat.expand(rows, -1, -1, -1).repeat_interleave(images, 0)  # the same for both halves of guidance
 
         def both(words: Conditioning) -> Conditioning:
-            context = words.map(lambda states: states.expand(rows, -1, -1)).context
-            return Conditioning(context, shown).repeat(images)
+            context = words.map(lambda states: states.expand(rows, -1, -1)).repeat(images).context
+            return Conditioning(context, shown)
 
         return both(text), [replace(guide, unconditional=both(guide.unconditional)) for guide in guidance]
 
