@@ -24,6 +24,7 @@ from latentdiff.pipelines.generation import Generation
 from latentdiff.pipelines.load_options import as_dtype, check_given_components, complete_load_options, take_dtype
 from latentdiff.pipelines.lora import LoraMixin
 from latentdiff.pipelines.outputs import ImagePipelineOutput
+from latentdiff.pipelines.preview import PreviewMixin
 from latentdiff.pipelines.publishing import PublishingMixin
 from latentdiff.pipelines.switches import SwitchesMixin
 from latentdiff.registry import PIPELINES, nearest
@@ -36,7 +37,7 @@ register_component_bases(BASES["latentdiff"])
 MOST_LOADS = 5  # of one call, where another process saves the model while it is loaded
 
 
-class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
+class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, PreviewMixin, Generation):
     """Base of the pipelines, and the loader that finds the right one for a folder.
 
     It is a diffusers pipeline: device placement, offload, LoRA and folders work as they do there.

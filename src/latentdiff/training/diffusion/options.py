@@ -70,3 +70,14 @@ class DiffusionValidationOptions(ValidationOptions):
     """Steps of the solver."""
     guidance_scale: float | None = None
     """Scale of classifier-free guidance at validation; by default 3 where conditions are dropped, else 1."""
+    denoising: int = option(0, ge=0)
+    """Number of the solver's steps that are shown as `denoising-STEP.png`: what each takes the clean images for, by the
+    first stage's map from latents to colours; 0 for none."""
+
+    @model_validator(mode="after")
+    def _check_denoising(self) -> Self:
+        check(
+            self.denoising <= self.inference_steps,
+            f"denoising is {self.denoising}, but inference_steps is {self.inference_steps}; give at most as many",
+        )
+        return self

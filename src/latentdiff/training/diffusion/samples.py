@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from PIL import Image
 from torch.utils.data import default_collate
@@ -12,12 +14,14 @@ from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import BadFileError, InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
 from latentdiff.io.images import to_picture
+from latentdiff.models.latent_colours import LatentColours
 from latentdiff.seeding import SampleGenerators, array_generator
 from latentdiff.training.diffusion.conditioners.base import Conditioner
 from latentdiff.training.diffusion.conditioners.beside_text import text_part
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions
 from latentdiff.training.engine.task import to_device
 from latentdiff.training.recipes import DiffusionRecipe
+from latentdiff.viz.denoising import DenoisingRecorder
 from latentdiff.viz.grid import image_grid
 
 GUIDANCE_SCALE = 3.0  # where conditions are dropped and the recipe says nothing; the pipelines' own default
@@ -69,8 +73,8 @@ class SampleSheet:
             self.captions = [caption[0] if isinstance(caption, list) else caption for caption in captions]
 
     @torch.no_grad()
-    def __call__(self) -> Image.Image:
-        """Draw the sheet."""
+    def __call__(self) -> dict[str, Image.Image]:
+        """Draw the pictures: "samples", the sheet, and with `validation.denoising` how they came about, "denoising"."""
         pipeline, recipe = self.conditioner.pipeline, self.recipe
         device = pipeline.unet.device
         batch, kept = to_device(self.batch, device), torch.zeros(self.count, dtype=torch.bool, device=device)
@@ -80,6 +84,11 @@ class SampleSheet:
             null = self.conditioner(batch, ~kept, SampleGenerators(recipe.seed, range(self.count)))
             guidance = [ClassifierFreeGuidance(null, self.scale)]
         pipeline.to(device).set_progress_bar_config(disable=True)  # with what isn't trained
+        recorder, steps = None, recipe.validation.inference_steps
+        if recipe.validation.denoising:
+            if LatentColours.of(pipeline.vae) is None:
+                pipeline.fit_preview()
+            recorder = DenoisingRecorder(math.ceil(steps / recipe.validation.denoising), self.count, decode=False)
         images = pipeline.generate_from(
             conditioning,
             recipe.data.resolution,
@@ -87,12 +96,16 @@ class SampleSheet:
             batch_size=self.count,
             guidance=guidance,
             seed=recipe.seed,
-            num_inference_steps=recipe.validation.inference_steps,
+            num_inference_steps=steps,
             output_type="pt",
+            callback_on_step_end=recorder,
         ).images
         samples = [to_picture(image * 2 - 1) for image in images]
         captions = [""] * len(self.originals) + (self.captions or [""] * self.count)
-        return image_grid([*self.originals, *samples], columns=self.count, captions=captions)
+        pictures = {"samples": image_grid([*self.originals, *samples], columns=self.count, captions=captions)}
+        if recorder is not None:
+            pictures["denoising"] = recorder.strip(scale=pipeline.vae_scale_factor)
+        return pictures
 
 
 def _first_readable(

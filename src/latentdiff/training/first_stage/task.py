@@ -24,6 +24,7 @@ from latentdiff.training.engine.task import Task
 from latentdiff.training.first_stage.adversarial import LARGEST_WEIGHT, Adversarial
 from latentdiff.training.first_stage.autoencoder import Autoencoder, make_first_stage
 from latentdiff.training.first_stage.bottlenecks import KLBottleneck, VQBottleneck, make_bottleneck
+from latentdiff.training.first_stage.colours import fit_colours
 from latentdiff.training.first_stage.discriminator import PatchDiscriminator
 from latentdiff.training.first_stage.held_out import HeldOut, Tensors, check_held_out
 from latentdiff.training.first_stage.options import FirstStageLossOptions
@@ -41,6 +42,7 @@ class FirstStageTask(Task[torch.Tensor]):
         recipe: Gives the terms and their weights, and what is trained.
         perceptual: On the device of the run; needed for `loss.perceptual_weight`.
         held_out: Images (C, H, W) in [-1, 1] that validation looks at.
+        images: Some images (C, H, W) in [-1, 1], on which the map from latents to colours is fitted.
 
     Raises:
         ConfigError: If an option is for another kind of first stage, or the discriminator can't be built.
@@ -52,9 +54,10 @@ class FirstStageTask(Task[torch.Tensor]):
         recipe: FirstStageRecipe,
         perceptual: PerceptualDistance | None = None,
         held_out: Tensors = (),
+        images: Tensors = (),
     ) -> None:
         super().__init__()
-        self.vae, self.recipe = vae, recipe
+        self.vae, self.recipe, self.images = vae, recipe, images
         self.bottleneck = make_bottleneck(vae, recipe.loss, recipe.gradient_accumulation_steps)
         if recipe.trainable == "all":
             _check_used(type(vae).__name__, self.bottleneck.option, recipe.loss)
@@ -102,7 +105,8 @@ class FirstStageTask(Task[torch.Tensor]):
         return self.held_out.look(self.vae, folder / f"reconstructions-{step}.png")
 
     def export(self, folder: Path) -> None:
-        """Write the autoencoder as `folder/vae`."""
+        """Write the autoencoder as `folder/vae`, with its map from latents to colours."""
+        fit_colours(self.vae, self.images)
         export_folder(folder / "vae", self.vae.save_pretrained)
 
 
@@ -153,7 +157,7 @@ def _prepared(
     if loss.lpips is not None:
         perceptual = load_perceptual(loss.lpips, images.channels, images.resolution).to(accelerator.device)
     vae = make_first_stage(recipe.model, images.channels, images.resolution)
-    return FirstStageTask(vae, recipe, perceptual, held_out), trained, recipe, session
+    return FirstStageTask(vae, recipe, perceptual, held_out, trained), trained, recipe, session
 
 
 def _parts(recipe: FirstStageRecipe, images: Images, bad_files: BadFiles) -> tuple[SkipBadFiles[torch.Tensor], Tensors]:
