@@ -62,12 +62,14 @@ class ModelOptions:
         revision: Branch, tag or commit of a hub model.
         dtype: Precision of the networks.
         device: Device, such as cuda, cuda:1, mps or cpu (default: an accelerator if there is one).
+        decoder: A tiny decoder distilled from the model's first stage, which takes its place: a folder or a hub id.
     """
 
     model: str
     revision: str | None = None
     dtype: DType = "float32"
     device: str | None = None
+    decoder: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

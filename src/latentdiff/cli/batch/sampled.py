@@ -22,6 +22,7 @@ class SampledModelOptions(ModelOptions):
 
     model: Annotated[str, Parameter(parse=False)] = ""
     device: Annotated[str | None, Parameter(parse=False)] = None
+    decoder: Annotated[str | None, Parameter(parse=False)] = None  # a model's own first stage is evaluated
 
 
 def is_model(source: str) -> bool:

@@ -46,6 +46,8 @@ class Sampler:
         device = find_device(command.model.device)
         loaded = load(command.model)
         self._check_task(loaded)
+        if command.model.decoder is not None:
+            loaded.set_decoder(command.model.decoder)
         self._check_guidance(loaded)
         self.pipeline = command.prepare(loaded)
         self.guidance, self.windows = self._guidance(), self._windows()
@@ -177,6 +179,7 @@ class Sampler:
             "model": model.model,
             "revision": model.revision,
             "dtype": model.dtype,
+            "decoder": model.decoder,
             "seed": seed,
             "steps": sampling.steps,
             "scheduler": scheduler_name(self.pipeline.scheduler),

@@ -1,0 +1,138 @@
+"""How true previews are, and what they cost: `python benchmarks/previews.py TRAIN HELD_OUT [--steps 600]`.
+
+TRAIN and HELD_OUT are folders of images of at least 64 pixels, such as those of examples/class_to_image.py. Three models:
+`builtin:emoji` (KL, a latent pixel for 4x4 pixels), and two first stages that are trained here on TRAIN for so many
+steps, one KL (8x8 pixels) and one VQ (4x4 pixels), each with an untrained UNet of the built-in model's size.
+
+Printed are, for each: the seconds that a fit takes without images (on drawn latents) and with 64 images of TRAIN, the
+share R^2 of the variance of HELD_OUT's decoded and shrunk images that the map then explains, and the milliseconds of a
+step, of a preview, and of a pass of the decoder, all of one image: medians, the two in turn.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from latentdiff import DDIMScheduler, DiffusionPipeline, UnconditionalPipeline, UNet2DConditionModel
+from latentdiff.cli.console import quiet_libraries
+from latentdiff.config import from_mapping
+from latentdiff.data.images import ImageFolder
+from latentdiff.models.latent_colours import LatentColours
+from latentdiff.pipelines import codec
+from latentdiff.training.first_stage.autoencoder import load_first_stage
+from latentdiff.training.first_stage.task import train_first_stage
+from latentdiff.training.recipes import FirstStageRecipe
+
+SIDE, FITTED, JUDGED, ROUNDS = 64, 64, 64, 15
+UNET = {
+    "block_out_channels": [64, 128, 192],
+    "layers_per_block": 2,
+    "attention_levels": [False, True, True],
+    "num_head_channels": 32,
+}
+
+
+def levels(count: int, channels: int) -> dict[str, object]:
+    """The options of a first stage's levels."""
+    return {
+        "block_out_channels": [min(128, channels * 2**level) for level in range(count)],
+        "down_block_types": ["DownEncoderBlock2D"] * count,
+        "up_block_types": ["UpDecoderBlock2D"] * count,
+        "norm_num_groups": 8,
+    }
+
+
+STAGES = {
+    "KL, 8x8": {**levels(4, 32), "latent_channels": 4},
+    "VQ, 4x4": {**levels(3, 32), "latent_channels": 3, "_class_name": "VQModel", "num_vq_embeddings": 256},
+}
+
+
+def trained(model: dict[str, object], images: str, steps: int, folder: str) -> DiffusionPipeline:
+    """A pipeline of a first stage that is trained here, and an untrained UNet."""
+    recipe = {
+        "output_dir": folder,
+        "data": {"train_data_dir": images, "resolution": SIDE},
+        "model": model,
+        "max_train_steps": steps,
+        "train_batch_size": 8,
+        "optimizer": {"learning_rate": 1e-3},
+        "report_to": "none",
+    }
+    vae = load_first_stage(str(train_first_stage(from_mapping(FirstStageRecipe, recipe)) / "vae"))
+    channels, side = vae.config.latent_channels, SIDE // codec.factor(vae)
+    unet = UNet2DConditionModel(in_channels=channels, out_channels=channels, sample_size=side, **UNET)
+    return UnconditionalPipeline(vae=vae, unet=unet.eval(), scheduler=DDIMScheduler())
+
+
+def milliseconds(*functions: Callable[[], object]) -> list[float]:
+    """The median time of each, of rounds in which they run in turn."""
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(ROUNDS):
+        for function, taken in zip(functions, times, strict=True):
+            start = time.perf_counter()
+            function()
+            taken.append(1000 * (time.perf_counter() - start))
+    return [statistics.median(taken) for taken in times]
+
+
+def r_squared(pipe: DiffusionPipeline, images: torch.Tensor) -> float:
+    """How much of the decoded and shrunk images the pipeline's map explains."""
+    latents = codec.encode(pipe.vae, images, scaled=True)
+    shrunk = F.avg_pool2d(codec.decode(pipe.vae, latents) * 2 - 1, codec.factor(pipe.vae))
+    return LatentColours.of(pipe.vae).explained(codec.unscaled(pipe.vae, latents), shrunk)
+
+
+def batch(folder: str, count: int) -> torch.Tensor:
+    """Images (B, 3, H, W) in [-1, 1], spread over a folder."""
+    images = ImageFolder(folder, SIDE)
+    return torch.stack([images[number * len(images) // count] for number in range(count)])
+
+
+def measure(name: str, pipe: DiffusionPipeline, prompt: list[str], fitted: torch.Tensor, judged: torch.Tensor) -> str:
+    """A line of the table."""
+    pipe.set_progress_bar_config(disable=True)
+    found = []
+    for images in (None, fitted.add(1).div(2)):
+        start = time.perf_counter()
+        pipe.fit_preview(images)
+        found.append((time.perf_counter() - start, r_squared(pipe, judged)))
+    latents = pipe(*prompt, num_inference_steps=1, seed=0, output_type="latent").images
+
+    def run(steps: int) -> Callable[[], object]:
+        return lambda: pipe(*prompt, num_inference_steps=steps, seed=0, output_type="latent")
+
+    short, long, preview, decode = milliseconds(
+        run(1), run(5), lambda: pipe.preview(latents), lambda: codec.decode(pipe.vae, latents)
+    )
+    step = (long - short) / 4
+    fits = " | ".join(f"{seconds:.1f} s | {explained:.2f}" for seconds, explained in found)
+    return f"| {name} | {fits} | {step:.1f} | {preview:.3f} | {preview / step:.2%} | {decode:.1f} |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("train")
+    parser.add_argument("held_out")
+    parser.add_argument("--steps", type=int, default=600)
+    options = parser.parse_args()
+    fitted, judged = batch(options.train, FITTED), batch(options.held_out, JUDGED)
+    lines = []
+    with quiet_libraries(quiet=True), tempfile.TemporaryDirectory() as folder:
+        lines.append(measure("built-in", DiffusionPipeline.from_pretrained("builtin:emoji"), ["a dog"], fitted, judged))
+        for name, model in STAGES.items():
+            pipe = trained(model, options.train, options.steps, f"{folder}/{Path(name).name}")
+            lines.append(measure(name, pipe, [], fitted, judged))
+    print("| model | fit without images | R^2 | fit with images | R^2 | step, ms | preview, ms | share | decoder, ms |")
+    print("|---|---|---|---|---|---|---|---|---|", *lines, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
