@@ -1,8 +1,8 @@
-"""How true previews are, and what they cost: `python benchmarks/previews.py TRAIN HELD_OUT [--steps 600]`.
+"""How true previews are, and what they cost: `python benchmarks/previews.py TRAIN HELD_OUT [--steps 150]`.
 
-TRAIN and HELD_OUT are folders of images of at least 64 pixels, such as those of examples/class_to_image.py. Three models:
-`builtin:emoji` (KL, a latent pixel for 4x4 pixels), and two first stages that are trained here on TRAIN for so many
-steps, one KL (8x8 pixels) and one VQ (4x4 pixels), each with an untrained UNet of the built-in model's size.
+TRAIN and HELD_OUT are folders of images of at least 64 pixels, such as those of examples/class_to_image.py. Three
+models: `builtin:emoji` (KL, a latent pixel for 4x4 pixels), and two first stages that are trained here on TRAIN for so
+many steps, one KL (8x8 pixels) and one VQ (4x4 pixels), each with an untrained UNet of the built-in model's size.
 
 Printed are, for each: the seconds that a fit takes without images (on drawn latents) and with 64 images of TRAIN, the
 share R^2 of the variance of HELD_OUT's decoded and shrunk images that the map then explains, and the milliseconds of a
@@ -31,8 +31,8 @@ from latentdiff.training.recipes import FirstStageRecipe
 
 SIDE, FITTED, JUDGED, ROUNDS = 64, 64, 64, 15
 UNET = {
-    "block_out_channels": [64, 128, 192],
-    "layers_per_block": 2,
+    "block_out_channels": [64, 128, 128],
+    "layers_per_block": 1,
     "attention_levels": [False, True, True],
     "num_head_channels": 32,
 }
@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("train")
     parser.add_argument("held_out")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=150)
     options = parser.parse_args()
     fitted, judged = batch(options.train, FITTED), batch(options.held_out, JUDGED)
     lines = []
