@@ -4,16 +4,16 @@ TRAIN and HELD_OUT are folders of images of at least 64 pixels, such as those of
 models: `builtin:emoji` (KL, a latent pixel for 4x4 pixels), and two first stages that are trained here on TRAIN for so
 many steps, one KL (8x8 pixels) and one VQ (4x4 pixels), each with an untrained UNet of the built-in model's size.
 
-Printed are, for each: the seconds that a fit takes without images (on drawn latents) and with 64 images of TRAIN, the
-share R^2 of the variance of HELD_OUT's decoded and shrunk images that the map then explains, and the milliseconds of a
-step, of a preview, and of a pass of the decoder, all of one image: medians, the two in turn.
+Printed are, for each: what a fit takes without images (on drawn latents) and with 64 images of TRAIN, the share R^2 of
+the variance of HELD_OUT's decoded and shrunk images that the map then explains, and what a step, a preview and a pass
+of the decoder take, all of one image: medians over runs that preview every step. Times are CPU times of the process,
+which other work on the machine changes little; run it with OMP_NUM_THREADS=1, for threads add up.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from latentdiff.training.first_stage.autoencoder import load_first_stage
 from latentdiff.training.first_stage.task import train_first_stage
 from latentdiff.training.recipes import FirstStageRecipe
 
-SIDE, FITTED, JUDGED, ROUNDS = 64, 64, 64, 9
+SIDE, FITTED, JUDGED, ROUNDS = 64, 64, 64, 5
 UNET = {
     "block_out_channels": [64, 128, 128],
     "layers_per_block": 1,
@@ -65,20 +65,32 @@ def trained(model: dict[str, object], images: str, steps: int, folder: str) -> D
         "report_to": "none",
     }
     vae = load_first_stage(str(train_first_stage(from_mapping(FirstStageRecipe, recipe)) / "vae"))
+    latents = codec.encode(vae, batch(images, FITTED), scaled=False)
+    vae.register_to_config(scaling_factor=float(1 / latents.std()))  # as a diffusion model's training measures it
     channels, side = vae.config.latent_channels, SIDE // codec.factor(vae)
     unet = UNet2DConditionModel(in_channels=channels, out_channels=channels, sample_size=side, **UNET)
     return UnconditionalPipeline(vae=vae, unet=unet.eval(), scheduler=DDIMScheduler())
 
 
-def milliseconds(*functions: Callable[[], object]) -> list[float]:
-    """The median time of each, of rounds in which they run in turn."""
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(ROUNDS):
-        for function, taken in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            taken.append(1000 * (time.perf_counter() - start))
-    return [statistics.median(taken) for taken in times]
+class Stopwatch:
+    """A callback that previews, and notes how long that took and how long the step before it."""
+
+    tensor_inputs = ("pred_original_sample",)
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+        self.previews: list[float] = []
+        self.since = 0.0
+
+    def __call__(self, pipe: DiffusionPipeline, step: int, timestep: object, tensors: dict[str, torch.Tensor]) -> None:
+        """Preview."""
+        start = time.process_time()
+        pipe.preview(tensors["pred_original_sample"])
+        end = time.process_time()
+        if step > 0:  # before the first there is other work
+            self.steps.append(1000 * (start - self.since))
+            self.previews.append(1000 * (end - start))
+        self.since = end
 
 
 def r_squared(pipe: DiffusionPipeline, images: torch.Tensor) -> float:
@@ -99,18 +111,18 @@ def measure(name: str, pipe: DiffusionPipeline, prompt: list[str], fitted: torch
     pipe.set_progress_bar_config(disable=True)
     found = []
     for images in (None, fitted.add(1).div(2)):
-        start = time.perf_counter()
+        start = time.process_time()
         pipe.fit_preview(images)
-        found.append((time.perf_counter() - start, r_squared(pipe, judged)))
-    latents = pipe(*prompt, num_inference_steps=1, seed=0, output_type="latent").images
-
-    def run(steps: int) -> Callable[[], object]:
-        return lambda: pipe(*prompt, num_inference_steps=steps, seed=0, output_type="latent")
-
-    short, long, preview, decode = milliseconds(
-        run(1), run(5), lambda: pipe.preview(latents), lambda: codec.decode(pipe.vae, latents)
-    )
-    step = (long - short) / 4
+        found.append((time.process_time() - start, r_squared(pipe, judged)))
+    watch, decodes = Stopwatch(), []
+    for seed in range(ROUNDS):
+        latents = pipe(
+            *prompt, num_inference_steps=10, seed=seed, output_type="latent", callback_on_step_end=watch
+        ).images
+        start = time.process_time()
+        codec.decode(pipe.vae, latents)
+        decodes.append(1000 * (time.process_time() - start))
+    step, preview, decode = map(statistics.median, (watch.steps, watch.previews, decodes))
     fits = " | ".join(f"{seconds:.1f} s | {explained:.2f}" for seconds, explained in found)
     return f"| {name} | {fits} | {step:.1f} | {preview:.3f} | {preview / step:.2%} | {decode:.1f} |"
 

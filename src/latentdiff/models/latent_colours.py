@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latentdiff.errors import ConfigError
@@ -78,19 +80,22 @@ class LatentColours:
         spread = (colours - colours.mean(dim=0)).square().sum().clamp(min=torch.finfo(torch.float64).tiny)
         return float(1 - errors.square().sum() / spread)
 
-    def pixels(self, latents: Tensor, scale: float = 1.0, shift: float = 0.0) -> Tensor:
-        """The pixels (B, h, w, k), uint8 on the CPU, of latents (B, C, h, w) on any device.
+    def pixels(self, latents: Tensor, scale: float = 1.0, shift: float = 0.0) -> NDArray[np.uint8]:
+        """The pixels (B, h, w, k) of latents (B, C, h, w) on any device, which is read once.
+
+        It is numpy's work: between two steps a call of torch costs more than these few numbers.
 
         Args:
             latents: Scaled ones.
             scale: The factor by which they were multiplied.
             shift: What was subtracted before.
         """
-        bias = (self.bias + shift * self.factors.sum(dim=0) + 1) * 127.5
-        factors, bias = (part.to(latents.device) for part in (self.factors * (127.5 / scale), bias))
-        rows = latents.detach().float().movedim(1, -1)
-        colours = torch.addmm(bias, rows.reshape(-1, rows.shape[-1]), factors)
-        return colours.round_().clamp_(0, 255).to(torch.uint8).view(*rows.shape[:-1], -1).cpu()
+        factors, bias = self.factors.numpy(), self.bias.numpy()
+        columns = latents.detach().float().cpu().numpy().reshape(*latents.shape[:2], -1)
+        colours = (factors * (127.5 / scale)).T @ columns
+        colours += ((bias + shift * factors.sum(axis=0) + 1) * 127.5 + 0.5)[:, None]  # a half rounds to the nearest
+        pixels = colours.clip(0, 255, out=colours).astype(np.uint8).transpose(0, 2, 1)
+        return np.ascontiguousarray(pixels).reshape(len(latents), *latents.shape[2:], -1)
 
 
 def _rows(values: Tensor) -> Tensor:

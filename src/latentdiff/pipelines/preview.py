@@ -52,7 +52,7 @@ class PreviewMixin(StockPipeline):  # type: ignore[misc]
             raise ConfigError("the first stage has no map from latents to colours; call pipe.fit_preview() once")
         if latents.ndim != 4 or latents.shape[1] != channels:
             raise InputError(f"latents have shape {tuple(latents.shape)}; preview takes (B, {channels}, h, w)")
-        pixels = colours.pixels(latents, self.vae.config.scaling_factor, codec.shift(self.vae)).numpy()
+        pixels = colours.pixels(latents, self.vae.config.scaling_factor, codec.shift(self.vae))
         return [Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in pixels]
 
     def fit_preview(self, images: ImageInput | None = None) -> float:
