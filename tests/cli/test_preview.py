@@ -5,9 +5,10 @@ import re
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
-from latentdiff import DiffusionPipeline
+from latentdiff import DiffusionPipeline, TinyDecoder
 from latentdiff.cli.batch.preview import MARK, Screen
 
 
@@ -138,6 +139,19 @@ def test_files_that_are_no_previews_stay(unconditional_model, fails, run, tmp_pa
         assert (tmp_path / name).read_bytes() == before
     for _ in range(2):
         assert run(*sample, "--overwrite", "--preview-file", "x0.png")[0] == 0
+
+
+def test_a_tiny_decoder_serves_a_weaker_model_of_the_same_first_stage(unconditional_model, run, tmp_path):
+    tiny = {"latent_channels": 4, "block_out_channels": [8, 8], "layers_per_block": 1}
+    TinyDecoder(**tiny).save_pretrained(tmp_path / "tiny")
+    sample = ["sample", "--model", unconditional_model, "--steps", 2, "-n", 1, "--decoder", "tiny", "--autoguidance"]
+    assert run(*sample, unconditional_model, "-o", "out")[0] == 0
+    other = DiffusionPipeline.from_pretrained(unconditional_model)
+    with torch.no_grad():
+        other.vae.encoder.conv_in.weight.add_(1)
+    other.save_pretrained(tmp_path / "other")
+    code, _, errors = run(*sample, "other", "-o", "more")
+    assert code == 2 and "the guiding model has another vae than the guided one" in errors[-1]
 
 
 def test_options_that_do_not_fit_are_one_line(unconditional_model, fails):

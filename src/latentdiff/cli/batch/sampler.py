@@ -20,7 +20,7 @@ from latentdiff.cli.batch.preview import check_preview_file, preview_of, shown
 from latentdiff.cli.options import ModelOptions
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError, TooLargeError
-from latentdiff.guidance.auto import AutoGuidance
+from latentdiff.guidance.auto import AutoGuidance, same_weights
 from latentdiff.hub.find import model_of_run
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.class_conditioning import ClassConditioningMixin
@@ -46,8 +46,6 @@ class Sampler:
         device = find_device(command.model.device)
         loaded = load(command.model)
         self._check_task(loaded)
-        if command.model.decoder is not None:
-            loaded.set_decoder(command.model.decoder)
         self._check_guidance(loaded)
         self.pipeline = command.prepare(loaded)
         self.guidance, self.windows = self._guidance(), self._windows()
@@ -55,7 +53,18 @@ class Sampler:
         self.pipeline.set_progress_bar_config(leave=False)
         self.pipeline.to(device)
         self.weaker, self.autoguidance = self._load_weaker(device)
+        self._set_decoder()
         self.preview = preview_of(command.output, self.pipeline)
+
+    def _set_decoder(self) -> None:
+        """Let the decoder of --decoder take the first stage's place, also in a weaker model that has the same one."""
+        name, weaker = self.command.model.decoder, self.weaker
+        if name is None:
+            return
+        shared = weaker is not None and same_weights(weaker.vae, self.pipeline.vae)
+        self.pipeline.set_decoder(name)
+        if weaker is not None and shared:
+            weaker.register_modules(vae=self.pipeline.vae)
 
     def _check_task(self, loaded: DiffusionPipeline) -> None:
         classes = [PIPELINES.get(task) for task in self.command.takes or (self.command.task,)]
