@@ -61,7 +61,7 @@ class Sampler:
         name, weaker = self.command.model.decoder, self.weaker
         if name is None:
             return
-        shared = weaker is not None and same_weights(weaker.vae, self.pipeline.vae)
+        shared = weaker is not None and same_weights(weaker.vae, self.pipeline.components["vae"])
         self.pipeline.set_decoder(name)
         if weaker is not None and shared:
             weaker.register_modules(vae=self.pipeline.vae)
