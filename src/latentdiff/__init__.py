@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it to the 
     from latentdiff.models.lpips import PerceptualDistance as PerceptualDistance
     from latentdiff.models.segmentation_encoder import SegmentationEncoder as SegmentationEncoder
     from latentdiff.models.text_encoder import LDMTextEncoder as LDMTextEncoder
+    from latentdiff.models.tiny_decoder import TinyDecoder as TinyDecoder
     from latentdiff.models.unet import UNet2DConditionModel as UNet2DConditionModel
     from latentdiff.pipelines.auto import AutoPipeline as AutoPipeline
     from latentdiff.pipelines.base import DiffusionPipeline as DiffusionPipeline
@@ -94,6 +95,7 @@ else:
         "latentdiff.models.lpips": ["LPIPS", "PerceptualDistance"],
         "latentdiff.models.segmentation_encoder": ["SegmentationEncoder"],
         "latentdiff.models.text_encoder": ["LDMTextEncoder"],
+        "latentdiff.models.tiny_decoder": ["TinyDecoder"],
         "latentdiff.models.unet": ["UNet2DConditionModel"],
         "latentdiff.pipelines.auto": ["AutoPipeline"],
         "latentdiff.pipelines.base": ["DiffusionPipeline"],

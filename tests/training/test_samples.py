@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import toy
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentdiff import ConfigError, DiffusionPipeline, InputError
 from latentdiff.viz.grid import image_grid
@@ -111,3 +112,27 @@ def test_bad_options_are_one_line_and_write_nothing(data, vae, tmp_path, name):
     with pytest.raises(kind, match=message) as caught:
         toy.train(task, data, vae, tmp_path / "out", **options)
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_the_course_of_denoising_is_drawn_beside_the_samples(data, vae, tmp_path):
+    options = {"validation.steps": 4, "validation.samples": 2, "validation.inference_steps": 5}
+    denoising = {"validation.denoising": 3, "report_to": "tensorboard"}
+    output = toy.train("unconditional", data, vae, tmp_path / "run", **options, **denoising)
+    events = EventAccumulator(str(output / "logs" / "latentdiff")).Reload()
+    assert sorted(events.Tags()["images"]) == ["denoising", "samples"]
+    with Image.open(output / "validation" / "denoising-4.png") as picture:
+        columns = [0, 2, 4]  # every second of five steps, and the last
+        assert picture.width == len(columns) * (toy.SIDE + 4) + 4 and picture.height >= 2 * toy.SIDE
+    plain = toy.train("unconditional", data, vae, tmp_path / "plain", **options)
+    names = [sorted(path.name for path in (folder / "validation").iterdir()) for folder in (output, plain)]
+    assert names == [["denoising-4.png", "samples-4.png"], ["samples-4.png"]]
+    samples = [(folder / "validation" / "samples-4.png").read_bytes() for folder in (output, plain)]
+    assert samples[0] == samples[1]
+    toy.train("unconditional", data, vae, tmp_path / "run", overwrite_output_dir=True)
+    assert not (output / "validation").exists()
+
+
+def test_more_steps_than_there_are_cannot_be_drawn(data, vae, tmp_path):
+    options = {"validation.steps": 4, "validation.inference_steps": 5, "validation.denoising": 6}
+    with pytest.raises(ConfigError, match="denoising is 6, but inference_steps is 5; give at most as many"):
+        toy.train("unconditional", data, vae, tmp_path / "run", **options)

@@ -16,6 +16,7 @@ from latentdiff import (
     InputError,
     PerceptualDistance,
     SuperResolutionPipeline,
+    TinyDecoder,
     UNet2DConditionModel,
 )
 from latentdiff.cli.commands.train import STAGES
@@ -35,12 +36,20 @@ def blocks(kind):
 
 
 def test_first_stage():
-    plain, full = blocks("first-stage")
+    plain, full, _ = blocks("first-stage")
     recipe = from_mapping(FirstStageRecipe, {**plain, **full})
     adversarial = full["loss"]["adversarial"]
     assert recipe.data.resolution == 256 and recipe.loss.adversarial.start_step == adversarial["start_step"]
     with torch.device("meta"):
         FirstStageTask(make_first_stage(recipe.model, 3, recipe.data.resolution), recipe, PerceptualDistance())
+
+
+def test_a_tiny_decoder():
+    plain, _, tiny = blocks("first-stage")
+    recipe = from_mapping(FirstStageRecipe, {**plain, **tiny})
+    assert recipe.distill_decoder and recipe.model["pretrained_model_name_or_path"] == f"{plain['output_dir']}/vae"
+    with torch.device("meta"):
+        assert len(TinyDecoder(**recipe.decoder).config.block_out_channels) == 4
 
 
 def test_every_stage_is_in_the_table_of_commands():

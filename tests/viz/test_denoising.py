@@ -6,6 +6,7 @@ import torch
 from tiny import unconditional
 
 from latentdiff.errors import InputError
+from latentdiff.pipelines import codec, outputs
 from latentdiff.viz import DenoisingRecorder
 
 
@@ -45,8 +46,32 @@ def test_another_call_begins_anew(pipe):
     for _ in range(2):
         pipe(num_inference_steps=2, seed=0, callback_on_step_end=recorder)
     assert len(recorder.frames) == 2
-    kept = recorder(pipe, 0, torch.tensor(5), {"latents": torch.zeros(1, 4, 8, 8)})
+    kept = recorder(pipe, 0, torch.tensor(5), {"pred_original_sample": torch.zeros(1, 4, 8, 8)})
     assert kept == {} and len(recorder.frames) == 1
+
+
+def test_the_frames_are_the_estimates_of_the_clean_images(pipe):
+    seen = []
+
+    def look(_, step, timestep, tensors):
+        seen.append(tensors["pred_original_sample"])
+        return {}
+
+    look.tensor_inputs = ["pred_original_sample"]
+    pipe(num_inference_steps=3, seed=0, callback_on_step_end=look)
+    recorder = DenoisingRecorder(every=1)
+    pipe(num_inference_steps=3, seed=0, callback_on_step_end=recorder)
+    expected = [outputs.convert(codec.decode(pipe.vae, x0), "pil")[0] for x0 in seen]
+    assert [np.array(image).tolist() for _, (image,) in recorder.frames] == [np.array(x).tolist() for x in expected]
+
+
+def test_frames_without_the_decoder_are_previews(pipe):
+    pipe.fit_preview()
+    recorder = DenoisingRecorder(every=2, decode=False)
+    latents = pipe(num_inference_steps=3, seed=0, callback_on_step_end=recorder, output_type="latent").images
+    assert len(recorder.frames) == 2
+    last = np.array(recorder.frames[-1][1][0])
+    assert last.shape == (8, 8, 3) and np.array_equal(last, np.array(pipe.preview(latents)[0]))  # DDIM ends at x0
 
 
 def test_bad_recorders():

@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from tiny import text_to_image
 
-from latentdiff import viz
+from latentdiff import DiffusionPipeline, viz
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "viz.md").read_text(encoding="utf-8")
@@ -32,6 +33,17 @@ def test_the_snippet_of_denoising_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(SNIPPETS[1], {"pipe": text_to_image(tmp_path)})
     assert Image.open("apple.png").width > 5 * 16
+
+
+def test_the_snippets_of_previews_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"pipe": text_to_image(tmp_path)}
+    exec(SNIPPETS[3], names)
+    assert 0 < names["share"] <= 1 and DiffusionPipeline.from_pretrained("with-previews").preview(
+        torch.zeros(1, 4, 8, 8)
+    )
+    exec(SNIPPETS[2], names)
+    assert Image.open("preview.png").size == (8, 8)
 
 
 def test_the_table_names_everything():

@@ -14,12 +14,14 @@ from cyclopts import Group, Parameter
 from latentdiff.cli.values import MAX_SIZE, number, registered_scheduler
 from latentdiff.cli.values import size as convert_size
 from latentdiff.errors import InputError
+from latentdiff.io.files import check_writable
 from latentdiff.io.stored import WRITTEN_KINDS
 from latentdiff.registry import SCHEDULERS
 from latentdiff.tasks import AUTOGUIDANCE_SCALE, CLASS_GUIDANCE_SCALE, NUM_INFERENCE_STEPS, TEXT_GUIDANCE_SCALE
 
 DEFAULT_FOLDER = "images"
 DEFAULT_MODEL = "builtin:emoji"
+PREVIEW_EVERY = 5  # steps
 
 MODEL, SAMPLING, GUIDANCE, OUTPUT = map(Group.create_ordered, ("Model", "Sampling", "Guidance", "Output"))
 
@@ -60,12 +62,14 @@ class ModelOptions:
         revision: Branch, tag or commit of a hub model.
         dtype: Precision of the networks.
         device: Device, such as cuda, cuda:1, mps or cpu (default: an accelerator if there is one).
+        decoder: A tiny decoder distilled from the model's first stage, which takes its place: a folder or a hub id.
     """
 
     model: str
     revision: str | None = None
     dtype: DType = "float32"
     device: str | None = None
+    decoder: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +224,10 @@ class OutputOptions:
         format: The kind of the files; JPEG and WebP lose a little (default: by the name of --output, else png).
         overwrite: Make and replace files that exist.
         quiet: Print nothing but errors.
+        preview: Show in the terminal what the images are becoming.
+
+    Raises:
+        InputError: If options contradict each other, or the preview's file can't be written.
     """
 
     output: Annotated[
@@ -234,6 +242,30 @@ class OutputOptions:
     format: ImageFormat | None = None
     overwrite: Flag = False
     quiet: Flag = False
+    preview: Flag = False
+    preview_file: Annotated[
+        str | None,
+        Parameter(
+            metavar="FILE.png", help="Write to this file what the images are becoming; each picture replaces the last."
+        ),
+    ] = None
+    preview_every: Annotated[
+        Count | None, Parameter(help=f"Steps from one preview to the next (default: {PREVIEW_EVERY}).")
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.preview_every is not None and not (self.preview or self.preview_file):
+            raise InputError("--preview-every is given without --preview or --preview-file FILE.png; give one of them")
+        if self.preview and self.quiet:
+            raise InputError("--preview and --quiet are both given; --preview-file FILE.png prints nothing")
+        if self.preview_file is None:
+            return
+        path = Path(self.preview_file)
+        if path.suffix.lower() != ".png" or path.is_dir():
+            raise InputError(f"--preview-file is {self.preview_file}; it must be a .png file")
+        if self.output is not None and path.absolute() == Path(self.output).absolute():
+            raise InputError(f"--preview-file and --output are both {self.output}; give two files")
+        check_writable(path)
 
     def suffix(self) -> str:
         """What the names of images end in; InputError if --output and --format say different things."""

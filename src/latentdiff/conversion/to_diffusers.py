@@ -14,6 +14,7 @@ from latentdiff.conversion.convert import check_output_is_new, write_weights
 from latentdiff.conversion.weights import BytesWritten, Weights, weights_of
 from latentdiff.errors import ConfigError
 from latentdiff.io.files import atomic_folder
+from latentdiff.models.latent_colours import ENTRIES
 from latentdiff.types import JSON, Components, FirstStage, Scheduler, TextEncoder
 
 # Components that a Stable Diffusion pipeline may have, and that no model here has.
@@ -218,7 +219,7 @@ def _plain_attention(config: JSON) -> JSON:
 
 def stock_vae_config(vae: FirstStage) -> JSON:
     """The configuration of diffusers' `AutoencoderKL` or `VQModel` that is this first stage."""
-    options = {name: value for name, value in vae.config.items() if not name.startswith("_")}
+    options = {name: value for name, value in vae.config.items() if not name.startswith("_") or name in ENTRIES}
     return {"_class_name": "VQModel" if "num_vq_embeddings" in options else "AutoencoderKL", **options}
 
 

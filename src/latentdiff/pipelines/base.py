@@ -17,13 +17,16 @@ from latentdiff.hub.components import BASES
 from latentdiff.hub.construction import bounded
 from latentdiff.hub.folder import ModelFolder, check_load_options
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
+from latentdiff.models.tiny_decoder import TinyDecoder
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.codec import check_scaling
+from latentdiff.pipelines.decoders import fitting_decoder
 from latentdiff.pipelines.display import pipeline_html
 from latentdiff.pipelines.generation import Generation
 from latentdiff.pipelines.load_options import as_dtype, check_given_components, complete_load_options, take_dtype
 from latentdiff.pipelines.lora import LoraMixin
 from latentdiff.pipelines.outputs import ImagePipelineOutput
+from latentdiff.pipelines.preview import PreviewMixin
 from latentdiff.pipelines.publishing import PublishingMixin
 from latentdiff.pipelines.switches import SwitchesMixin
 from latentdiff.registry import PIPELINES, nearest
@@ -36,7 +39,7 @@ register_component_bases(BASES["latentdiff"])
 MOST_LOADS = 5  # of one call, where another process saves the model while it is loaded
 
 
-class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
+class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, PreviewMixin, Generation):
     """Base of the pipelines, and the loader that finds the right one for a folder.
 
     It is a diffusers pipeline: device placement, offload, LoRA and folders work as they do there.
@@ -308,3 +311,18 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
             ConfigError: If there is no such scheduler or option, or an instance isn't made for this model.
         """
         self.register_modules(scheduler=make_scheduler(scheduler, self.scheduler.config, **config))
+
+    def set_decoder(self, decoder: str | Path | TinyDecoder) -> None:
+        """Let a tiny decoder take the place of the first stage that it was distilled from, as `pipe.vae`.
+
+        It takes over that one's scale of the latents. Images can't be encoded then.
+
+        Args:
+            decoder: A decoder, its folder, that of the run that made it, or a hub id.
+
+        Raises:
+            CheckpointError: If there is no such folder, or it can't be loaded.
+            ConfigError: If it is a decoder of other latents.
+            HubError: If the hub doesn't know it or can't be reached.
+        """
+        self.register_modules(vae=fitting_decoder(decoder, self.vae))

@@ -49,7 +49,7 @@ def encode(vae: FirstStage, images: Tensor, *, scaled: bool, windows: Windows | 
         return torch.cat([one(part) for part in torch.split(images, _at_once(*images.shape[-2:]))])
 
     latents = _in_float32_where_needed(run, vae, images)
-    return (latents - _shift(vae)) * vae.config.scaling_factor if scaled else latents
+    return (latents - shift(vae)) * vae.config.scaling_factor if scaled else latents
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def decode(vae: FirstStage, latents: Tensor, *, windows: Windows | None = None, 
     f = factor(vae)
 
     def run(stage: FirstStage, latents: Tensor) -> Tensor:
-        latents = latents.to(stage.dtype) / stage.config.scaling_factor + _shift(stage)
+        latents = unscaled(stage, latents.to(stage.dtype))
 
         def one(part: Tensor) -> Tensor:
             images: Tensor = stage.decode(part).sample.float()
@@ -99,11 +99,11 @@ def quantizer(vae: FirstStage, device: torch.device) -> Callable[[Tensor], Tenso
         device: Where the latents are; the first stage itself may lie elsewhere until it decodes.
     """
     codes = copy.deepcopy(vae.quantize).to(device, torch.float32)  # type: ignore[attr-defined]  # that of a VQ model
-    shift, scale = _shift(vae), vae.config.scaling_factor
+    offset, scale = shift(vae), vae.config.scaling_factor
 
     def quantize(latents: Tensor) -> Tensor:
-        nearest: Tensor = codes(latents.float() / scale + shift)[0]
-        codes_of: Tensor = (nearest - shift) * scale
+        nearest: Tensor = codes(unscaled(vae, latents.float()))[0]
+        codes_of: Tensor = (nearest - offset) * scale
         return codes_of.to(latents.dtype)
 
     return quantize
@@ -153,9 +153,15 @@ def _at_once(height: int, width: int) -> int:
     return max(1, PIXELS_AT_ONCE // (height * width))
 
 
-def _shift(vae: FirstStage) -> float:
+def shift(vae: FirstStage) -> float:
     """Tell what is subtracted from latents before they are scaled."""
     return getattr(vae.config, "shift_factor", None) or 0.0
+
+
+def unscaled(vae: FirstStage, latents: Tensor) -> Tensor:
+    """The first stage's own latents (B, C, h, w) of scaled ones."""
+    own: Tensor = latents / vae.config.scaling_factor + shift(vae)
+    return own
 
 
 def check_scaling(vae: FirstStage) -> None:
@@ -164,7 +170,7 @@ def check_scaling(vae: FirstStage) -> None:
     Raises:
         ConfigError: If one of them is no finite number, or the factor is 0.
     """
-    values = {"scaling_factor": vae.config.scaling_factor, "shift_factor": _shift(vae)}
+    values = {"scaling_factor": vae.config.scaling_factor, "shift_factor": shift(vae)}
     for name, value in values.items():
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         if not is_number or (name == "scaling_factor" and value == 0):

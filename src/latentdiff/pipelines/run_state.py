@@ -112,9 +112,10 @@ class RunStateMixin:
         self, options: SamplingOptions[OutputT], guidance: Sequence[Guidance]
     ) -> tuple[Callable[[torch.Tensor], object] | None, Callback | None]:
         """What the loop calls for the user's callback: one to observe x0, if that is asked for, and the callback."""
-        call, inputs = options.callback_on_step_end, options.callback_on_step_end_tensor_inputs
+        call = options.callback_on_step_end
         if call is None:
             return None, None
+        inputs: Sequence[str] = getattr(call, "tensor_inputs", options.callback_on_step_end_tensor_inputs)
         tensors: dict[str, torch.Tensor] = {}
 
         def observe_x0(x0: torch.Tensor) -> None:

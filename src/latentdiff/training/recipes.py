@@ -14,6 +14,7 @@ from latentdiff.training.diffusion.conditioners.options import Conditioning
 from latentdiff.training.diffusion.options import DiffusionLossOptions, DiffusionValidationOptions, LoraOptions
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.first_stage.options import (
+    PRETRAINED,
     FirstStageDataOptions,
     FirstStageLossOptions,
     FirstStageValidationOptions,
@@ -26,7 +27,7 @@ __all__ = ["ClassifierRecipe", "DiffusionRecipe", "FirstStageRecipe", "Recipe"]
 class FirstStageRecipe(Recipe):
     """The autoencoder, KL or VQ (section 3.1 of the paper, appendix G)."""
 
-    results: ClassVar[Mapping[str, str]] = {"vae": "config.json"}
+    results: ClassVar[Mapping[str, str]] = {"vae": "config.json", "decoder": "config.json"}
 
     data: FirstStageDataOptions
     """The images that are trained on."""
@@ -35,6 +36,11 @@ class FirstStageRecipe(Recipe):
     in_channels and out_channels are the data's. Or `pretrained_model_name_or_path` alone to go on."""
     trainable: Literal["all", "decoder"] = "all"
     """What is trained: "all", or the "decoder" alone, which leaves encoder, codebook and so the latents as they are."""
+    distill_decoder: bool = False
+    """Train a tiny decoder of the latents of the pretrained `model`, which stays as it is; it ends as `decoder/`."""
+    decoder: JSON = option({})
+    """Constructor arguments of `latentdiff.TinyDecoder`, for `distill_decoder`, such as block_out_channels; what
+    follows from the model may be left out."""
     loss: FirstStageLossOptions = FirstStageLossOptions()
     """The terms of the loss and their weights."""
     validation: FirstStageValidationOptions = option(FirstStageValidationOptions(), resume="free")
@@ -47,6 +53,25 @@ class FirstStageRecipe(Recipe):
             self.loss.lpips is None or used,
             "loss.lpips is given, but neither loss.perceptual_weight nor validation.steps is; give one of them",
         )
+        return self
+
+    @model_validator(mode="after")
+    def _check_distillation(self) -> Self:
+        if not self.distill_decoder:
+            check(not self.decoder, "decoder is given, but distill_decoder is false; leave it out, or set that to true")
+            return self
+        check(
+            [*self.model] == [PRETRAINED],
+            f"distill_decoder needs the first stage to learn from; give model: {{{PRETRAINED}: FOLDER}} alone",
+        )
+        unused = {
+            "trainable": self.given("trainable"),
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "validation.metrics": bool(self.validation.metrics),
+            **{f"loss.{name}": self.loss.given(name) for name in ("kl_weight", "codebook", "adversarial")},
+        }
+        for name, given in unused.items():
+            check(not given, f"{name} is given, but distill_decoder does not use it; leave it out")
         return self
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from PIL import Image
 from torch import Tensor
 
@@ -12,24 +14,31 @@ from latentdiff.viz.grid import image_grid
 
 
 class DenoisingRecorder:
-    """A `callback_on_step_end` that decodes and keeps the latents of every k-th step and of the last.
+    """A `callback_on_step_end` that keeps what every k-th step and the last one take the clean image for.
+
+    That is x0, the network's estimate of the clean latents, and not the noisy latents themselves.
 
     Args:
         every: Number of steps from one picture to the next.
         count: Number of images to record: the first `count` of the batch.
+        decode: Whether the estimates are decoded, which costs a pass of the decoder each; else they are shown by
+            `pipe.preview`, small and at hardly any cost.
 
     Attributes:
-        frames: For each recorded step, its timestep and the images that its latents decode to.
+        frames: For each recorded step, its timestep and the pictures of its estimates.
+        tensor_inputs: The tensor that the pipeline gives to this callback.
 
     Raises:
         InputError: If a number is not a positive integer.
     """
 
-    def __init__(self, every: int = 5, count: int = 1) -> None:
+    tensor_inputs: ClassVar[list[str]] = ["pred_original_sample"]
+
+    def __init__(self, every: int = 5, count: int = 1, *, decode: bool = True) -> None:
         for name, value in (("every", every), ("count", count)):
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value!r}; it must be a positive integer")
-        self.every, self.count = every, count
+        self.every, self.count, self.decode = every, count, decode
         self.frames: list[tuple[float, list[Image.Image]]] = []
 
     def __call__(
@@ -38,9 +47,10 @@ class DenoisingRecorder:
         """Record a step; the pipeline calls this, and goes on with its own latents."""
         if step == 0:
             self.frames = []  # a new call of the pipeline begins
-        if step % self.every == 0 or step == len(pipe.scheduler.timesteps) - 1:
-            images = codec.decode(pipe.vae, tensors["latents"][: self.count])
-            self.frames.append((float(timestep), outputs.convert(images, "pil")))
+        if step % self.every == 0 or step == pipe.num_timesteps - 1:
+            estimates = tensors["pred_original_sample"][: self.count]
+            images = outputs.convert(codec.decode(pipe.vae, estimates), "pil") if self.decode else None
+            self.frames.append((float(timestep), images or pipe.preview(estimates)))
         return {}
 
     def strip(self, *, scale: int = 1, margin: int = 4, font_size: int = 12) -> Image.Image:

@@ -16,10 +16,11 @@ from latentdiff import __version__
 from latentdiff.cli.batch import processes
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import Job
+from latentdiff.cli.batch.preview import check_preview_file, preview_of, shown
 from latentdiff.cli.options import ModelOptions
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError, TooLargeError
-from latentdiff.guidance.auto import AutoGuidance
+from latentdiff.guidance.auto import AutoGuidance, same_weights
 from latentdiff.hub.find import model_of_run
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.class_conditioning import ClassConditioningMixin
@@ -41,6 +42,7 @@ class Sampler:
 
     def __init__(self, command: ImageCommand) -> None:
         self.command, self.sampling, self.name = command, command.sampling, command.model.model
+        check_preview_file(command.output)
         device = find_device(command.model.device)
         loaded = load(command.model)
         self._check_task(loaded)
@@ -51,6 +53,18 @@ class Sampler:
         self.pipeline.set_progress_bar_config(leave=False)
         self.pipeline.to(device)
         self.weaker, self.autoguidance = self._load_weaker(device)
+        self._set_decoder()
+        self.preview = preview_of(command.output, self.pipeline)
+
+    def _set_decoder(self) -> None:
+        """Let the decoder of --decoder take the first stage's place, also in a weaker model that has the same one."""
+        name, weaker = self.command.model.decoder, self.weaker
+        if name is None:
+            return
+        shared = weaker is not None and same_weights(weaker.vae, self.pipeline.components["vae"])
+        self.pipeline.set_decoder(name)
+        if weaker is not None and shared:
+            weaker.register_modules(vae=self.pipeline.vae)
 
     def _check_task(self, loaded: DiffusionPipeline) -> None:
         classes = [PIPELINES.get(task) for task in self.command.takes or (self.command.task,)]
@@ -135,21 +149,23 @@ class Sampler:
         batch = batch or {"batch_size": len(jobs)}
         size = {} if self.command.size is None else dict(zip(("width", "height"), self.command.size, strict=True))
         try:
-            images: list[Image.Image] = self.pipeline(
-                **batch,
-                **self.command.arguments(),
-                **self.guidance,
-                **size,
-                num_inference_steps=self.sampling.steps,
-                eta=self.sampling.eta,
-                temperature=self.sampling.temperature,
-                quantize_denoised=self.sampling.quantize_denoised,
-                cache_interval=self.sampling.cache_interval,
-                cache_branch=self.sampling.cache_branch,
-                windows=self.windows,
-                guidance=self._autoguidance(batch),
-                seed=[job.seed for job in jobs],
-            ).images
+            with shown(self.preview) as callback:
+                images: list[Image.Image] = self.pipeline(
+                    **batch,
+                    **self.command.arguments(),
+                    **self.guidance,
+                    **size,
+                    num_inference_steps=self.sampling.steps,
+                    eta=self.sampling.eta,
+                    temperature=self.sampling.temperature,
+                    quantize_denoised=self.sampling.quantize_denoised,
+                    cache_interval=self.sampling.cache_interval,
+                    cache_branch=self.sampling.cache_branch,
+                    windows=self.windows,
+                    guidance=self._autoguidance(batch),
+                    seed=[job.seed for job in jobs],
+                    callback_on_step_end=callback,
+                ).images
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
@@ -174,6 +190,7 @@ class Sampler:
             "model": model.model,
             "revision": model.revision,
             "dtype": model.dtype,
+            "decoder": model.decoder,
             "seed": seed,
             "steps": sampling.steps,
             "scheduler": scheduler_name(self.pipeline.scheduler),

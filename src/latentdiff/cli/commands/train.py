@@ -82,10 +82,14 @@ def stage_command(stage: TrainingStage) -> Callable[..., None]:
 def with_values(words: Sequence[str]) -> list[str]:
     """The words of a command line `train STAGE ...`, in which an option of true or false may stand alone for true."""
     found: list[str] = []
-    switches = {f"--{option.name}" for option in options_of(STAGES[words[1]].recipe) if option.field.annotation is bool}
+    switches = {option.name for option in options_of(STAGES[words[1]].recipe) if option.field.annotation is bool}
     for place, word in enumerate(words):
         found.append(word)
-        if word in switches and all(following.startswith("--") for following in words[place + 1 : place + 2]):
+        if (
+            word.startswith("--")
+            and word[2:].replace("-", "_") in switches
+            and all(following.startswith("--") for following in words[place + 1 : place + 2])
+        ):
             found.append("true")
     return found
 

@@ -77,6 +77,9 @@ class DiffusionValidationOptions(MeasuredValidationOptions):
     on; by default the former, if there are any."""
     reference_count: int | None = option(None, ge=2)
     """Number of images of the reference, from the first on; null for all."""
+    denoising: int = option(0, ge=0)
+    """Number of the solver's steps that are shown as `denoising-STEP.png`: what each takes the clean images for, by the
+    first stage's map from latents to colours; 0 for none."""
 
     @property
     def compared_with(self) -> str:
@@ -91,4 +94,12 @@ class DiffusionValidationOptions(MeasuredValidationOptions):
         )
         for name in ("count", "reference", "reference_count"):
             check(not self.given(name) or bool(self.metrics), f"{name} is given without metrics; give both, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _check_denoising(self) -> Self:
+        check(
+            self.denoising <= self.inference_steps,
+            f"denoising is {self.denoising}, but inference_steps is {self.inference_steps}; give at most as many",
+        )
         return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from PIL import Image
 from torch.utils.data import default_collate
@@ -12,12 +14,14 @@ from latentdiff.data.latent_cache import Rows
 from latentdiff.errors import BadFileError, InputError
 from latentdiff.guidance.classifier_free import ClassifierFreeGuidance
 from latentdiff.io.images import to_picture
+from latentdiff.models.latent_colours import LatentColours
 from latentdiff.seeding import SampleGenerators, array_generator
 from latentdiff.training.diffusion.conditioners.base import Conditioner
 from latentdiff.training.diffusion.conditioners.beside_text import text_part
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions
 from latentdiff.training.engine.task import to_device
 from latentdiff.training.recipes import DiffusionRecipe
+from latentdiff.viz.denoising import DenoisingRecorder
 from latentdiff.viz.grid import image_grid
 
 GUIDANCE_SCALE = 3.0  # where conditions are dropped and the recipe says nothing; the pipelines' own default
@@ -49,7 +53,9 @@ class Sampler:
         self.scale = scale if scale is not None else GUIDANCE_SCALE if conditioner.dropout else 1.0
 
     @torch.no_grad()
-    def __call__(self, batch: dict[str, torch.Tensor], numbers: range) -> torch.Tensor:
+    def __call__(
+        self, batch: dict[str, torch.Tensor], numbers: range, callback: DenoisingRecorder | None = None
+    ) -> torch.Tensor:
         """Images (B, C, H, W) in [0, 1] of a batch of conditions; number n is drawn by the run's seed and n alone."""
         pipeline, recipe, count = self.conditioner.pipeline, self.recipe, len(numbers)
         device = pipeline.unet.device
@@ -69,6 +75,7 @@ class Sampler:
             seed=recipe.seed + numbers.start,
             num_inference_steps=recipe.validation.inference_steps,
             output_type="pt",
+            callback_on_step_end=callback,
         ).images
         return images
 
@@ -108,11 +115,21 @@ class SampleSheet:
             captions = [images.captions[i] for i, _, _ in chosen]
             self.captions = [caption[0] if isinstance(caption, list) else caption for caption in captions]
 
-    def __call__(self) -> Image.Image:
-        """Draw the sheet."""
-        samples = [to_picture(image * 2 - 1) for image in self.sampler(self.batch, range(self.count))]
+    def __call__(self) -> dict[str, Image.Image]:
+        """Draw the pictures: "samples", the sheet, and with `validation.denoising` how they came about, "denoising"."""
+        pipeline, options, recorder = self.sampler.conditioner.pipeline, self.sampler.recipe.validation, None
+        if options.denoising:
+            if LatentColours.of(pipeline.vae) is None:
+                pipeline.fit_preview()
+            every = math.ceil(options.inference_steps / options.denoising)
+            recorder = DenoisingRecorder(every, self.count, decode=False)
+        images = self.sampler(self.batch, range(self.count), recorder)
+        samples = [to_picture(image * 2 - 1) for image in images]
         captions = [""] * len(self.originals) + (self.captions or [""] * self.count)
-        return image_grid([*self.originals, *samples], columns=self.count, captions=captions)
+        pictures = {"samples": image_grid([*self.originals, *samples], columns=self.count, captions=captions)}
+        if recorder is not None:
+            pictures["denoising"] = recorder.strip(scale=pipeline.vae_scale_factor)
+        return pictures
 
 
 def _first_readable(

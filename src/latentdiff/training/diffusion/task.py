@@ -128,12 +128,13 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         """Draw a sheet of samples."""
         if self.samples is not None:
             try:
-                sheet = self.samples()
+                pictures = self.samples()
             except NonFiniteError as error:  # the loss will tell; the run is worth more than a sheet
                 warnings.warn(LatentDiffWarning(f"no samples at step {step}: {error}"), stacklevel=2)
                 return {}
-            with atomic_file(folder / f"samples-{step}.png") as aside:
-                sheet.save(aside)
+            for name, picture in pictures.items():
+                with atomic_file(folder / f"{name}-{step}.png") as aside:
+                    picture.save(aside)
         return {}
 
 

@@ -21,7 +21,7 @@ from latentdiff.training.engine.trackers import PROJECT, TRACKER_FOLDER
 LOG, BAD_FILES = "log.jsonl", "bad_files.jsonl"
 BEST, PICTURES, TRACKED = "best", "validation", Path(TRACKER_FOLDER, PROJECT)
 WRITTEN_IN = (BEST, PICTURES, "captions")  # folders of a run in which files or folders are written
-PICTURE = re.compile(r"(reconstructions|samples)-\d+\.png")
+PICTURE = re.compile(r"(reconstructions|samples|denoising)-\d+\.png")
 TRACKER_FILE = re.compile(r"events\.out\.tfevents\.[\w.-]+|hparams\.yml")
 TOKENIZER_FILES = {TOKENIZER, "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt"}
 ANY = re.compile(r".*", re.DOTALL)

@@ -15,9 +15,9 @@ from latentdiff.hub.networks import load_alone
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.pipelines.codec import factor
 from latentdiff.registry import nearest
+from latentdiff.training.first_stage.options import PRETRAINED
 from latentdiff.types import JSON
 
-PRETRAINED = "pretrained_model_name_or_path"
 Autoencoder: TypeAlias = AutoencoderKL | VQModel
 """A first stage that can be trained."""
 CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,14 +12,14 @@ from torch import Tensor
 from latentdiff.errors import ConfigError
 from latentdiff.evaluation.metrics import WINDOW, frechet_distance
 from latentdiff.io.files import atomic_file
-from latentdiff.pipelines.codec import decode, encode
 from latentdiff.pipelines.outputs import convert
 from latentdiff.registry import METRICS
 from latentdiff.training.first_stage.reconstruction import Reconstruction
-from latentdiff.types import FirstStage
 from latentdiff.viz.grid import image_grid
 
 SHOWN = 8  # images in a picture
+Reconstruct = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Images (B, C, H, W) in [-1, 1] to the originals in [-1, 1] and the decoded ones in [0, 1], on the run's device."""
 
 
 class Tensors(Protocol):
@@ -43,8 +43,12 @@ class HeldOut:
         self.images, self.batch_size, self.reconstruction = images, batch_size, reconstruction
 
     @torch.no_grad()
-    def look(self, vae: FirstStage, picture: Path) -> dict[str, float]:
+    def look(self, reconstruct: Reconstruct, picture: Path) -> dict[str, float]:
         """Write a picture, the first images above their reconstructions, and return means over all images.
+
+        Args:
+            reconstruct: Of images that are held out, gives those to be compared and shown.
+            picture: The file.
 
         Returns:
             `loss`, that of the reconstruction; every metric of the registry `METRICS`, such as `psnr` in dB; and with a
@@ -56,9 +60,9 @@ class HeldOut:
         for start in range(0, len(self.images), self.batch_size):
             numbers = range(start, min(start + self.batch_size, len(self.images)))
             images = torch.stack([self.images[number] for number in numbers])
-            decoded = decode(vae, encode(vae, images, scaled=True), must_be_finite=False)
-            shown += zip(images.add(1).div(2), decoded, strict=True) if start < SHOWN else ()
-            for name, values in self._compare(images.to(vae.device), decoded.to(vae.device)).items():
+            targets, decoded = reconstruct(images)
+            shown += zip(targets.add(1).div(2).cpu(), decoded.cpu(), strict=True) if start < SHOWN else ()
+            for name, values in self._compare(targets, decoded).items():
                 rows.setdefault(name, []).append(values.cpu())
         _draw(shown[:SHOWN], picture)
         columns = {name: torch.cat(parts) for name, parts in rows.items()}

@@ -10,6 +10,8 @@ from latentdiff.config import Part, check, option
 from latentdiff.data.options import DataOptions
 from latentdiff.training.engine.options import MeasuredValidationOptions
 
+PRETRAINED = "pretrained_model_name_or_path"  # the entry of `model` that names a trained first stage
+
 
 class FirstStageDataOptions(DataOptions):
     """The images, whose channels a first stage may choose."""

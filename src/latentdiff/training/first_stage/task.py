@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import DistributedType
+from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from latentdiff.config import check
@@ -15,17 +16,22 @@ from latentdiff.data.images import Images
 from latentdiff.data.records import Records
 from latentdiff.io.stored import Stored
 from latentdiff.models.lpips import PerceptualDistance
+from latentdiff.models.tiny_decoder import TinyDecoder
+from latentdiff.pipelines.codec import decode, encode
 from latentdiff.seeding import SampleGenerators, generator
 from latentdiff.training.data import open_bad_files, open_held_out, open_images
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.export import export_folder
 from latentdiff.training.engine.loop import Run, train
+from latentdiff.training.engine.resume_check import FIRST_STAGE
 from latentdiff.training.engine.session import Session, open_session
 from latentdiff.training.engine.task import Task
 from latentdiff.training.first_stage.adversarial import LARGEST_WEIGHT, Adversarial
 from latentdiff.training.first_stage.autoencoder import Autoencoder, make_first_stage
 from latentdiff.training.first_stage.bottlenecks import KLBottleneck, VQBottleneck, make_bottleneck
+from latentdiff.training.first_stage.colours import fit_colours
 from latentdiff.training.first_stage.discriminator import PatchDiscriminator
+from latentdiff.training.first_stage.distillation import Teacher, make_tiny_decoder
 from latentdiff.training.first_stage.held_out import HeldOut, Tensors, check_held_out
 from latentdiff.training.first_stage.measured import make_measures
 from latentdiff.training.first_stage.options import FirstStageLossOptions
@@ -43,6 +49,7 @@ class FirstStageTask(Task[torch.Tensor]):
         recipe: Gives the terms and their weights, and what is trained.
         perceptual: On the device of the run; needed for `loss.perceptual_weight`.
         held_out: Images (C, H, W) in [-1, 1] that validation looks at.
+        images: Some images (C, H, W) in [-1, 1], on which the map from latents to colours is fitted.
 
     Raises:
         ConfigError: If an option is for another kind of first stage, or the discriminator can't be built.
@@ -54,9 +61,10 @@ class FirstStageTask(Task[torch.Tensor]):
         recipe: FirstStageRecipe,
         perceptual: PerceptualDistance | None = None,
         held_out: Tensors = (),
+        images: Tensors = (),
     ) -> None:
         super().__init__()
-        self.vae, self.recipe = vae, recipe
+        self.vae, self.recipe, self.images = vae, recipe, images
         self.bottleneck = make_bottleneck(vae, recipe.loss, recipe.gradient_accumulation_steps)
         if recipe.trainable == "all":
             _check_used(type(vae).__name__, self.bottleneck.option, recipe.loss)
@@ -82,9 +90,7 @@ class FirstStageTask(Task[torch.Tensor]):
 
     def forward(self, batch: torch.Tensor, draws: SampleGenerators) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of images (B, C, H, W)."""
-        if self.recipe.data.random_flip:
-            mirrored = draws.uniform().to(batch.device) < 0.5
-            batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
+        batch = _flipped(batch, draws) if self.recipe.data.random_flip else batch
         decoded, penalty, values = self.bottleneck(self.vae, batch, draws)
         loss, more = self.reconstruction(decoded, batch)
         values = {**more, **values}
@@ -101,11 +107,73 @@ class FirstStageTask(Task[torch.Tensor]):
 
     def validate(self, folder: Path, step: int) -> dict[str, float]:
         """Measure and show the reconstructions of the images held out."""
-        return self.held_out.look(self.vae, folder / f"reconstructions-{step}.png")
+        return self.held_out.look(self._reconstructed, folder / f"reconstructions-{step}.png")
+
+    def _reconstructed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        decoded = decode(self.vae, encode(self.vae, images, scaled=True), must_be_finite=False)
+        return images.to(self.vae.device), decoded.to(self.vae.device)
 
     def export(self, folder: Path) -> None:
-        """Write the autoencoder as `folder/vae`."""
+        """Write the autoencoder as `folder/vae`, with its map from latents to colours."""
+        fit_colours(self.vae, self.images)
         export_folder(folder / "vae", self.vae.save_pretrained)
+
+
+class DistillationTask(Task[torch.Tensor]):
+    """A tiny decoder of a trained first stage's latents, which learns to decode as that does, in pixels and features.
+
+    Args:
+        teacher: The trained first stage.
+        decoder: What is trained.
+        recipe: Gives the terms of the loss.
+        perceptual: On the device of the run; needed for `loss.perceptual_weight`.
+        held_out: Images (C, H, W) in [-1, 1] that validation looks at.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        decoder: TinyDecoder,
+        recipe: FirstStageRecipe,
+        perceptual: PerceptualDistance | None = None,
+        held_out: Tensors = (),
+    ) -> None:
+        super().__init__()
+        self.teacher, self.decoder, self.recipe = teacher, decoder, recipe
+        self.reconstruction = Reconstruction(recipe.loss, perceptual)
+        self.held_out = HeldOut(held_out, recipe.train_batch_size, self.reconstruction)
+        self.first_stage = teacher.fingerprint()
+
+    def forward(self, batch: torch.Tensor, draws: SampleGenerators) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of images (B, C, H, W)."""
+        batch = _flipped(batch, draws) if self.recipe.data.random_flip else batch
+        latents = self.teacher.latents(batch, draws)
+        targets = self.teacher.decode(latents).to(batch.dtype)
+        return self.reconstruction(self.decoder(latents).to(batch.dtype), targets)
+
+    def identity(self) -> dict[str, object]:
+        """The teacher, whose latents are learned."""
+        return {FIRST_STAGE: self.first_stage}
+
+    def validate(self, folder: Path, step: int) -> dict[str, float]:
+        """Measure and show what the decoder makes of held-out images' latents, against what the teacher does."""
+        return self.held_out.look(self._reconstructed, folder / f"reconstructions-{step}.png")
+
+    def _reconstructed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        vae = self.teacher.vae
+        latents = encode(vae, images, scaled=True)
+        first, second = (decode(stage, latents, must_be_finite=False).to(vae.device) for stage in (vae, self.decoder))
+        return first * 2 - 1, second
+
+    def export(self, folder: Path) -> None:
+        """Write the decoder as `folder/decoder`."""
+        export_folder(folder / "decoder", self.decoder.save_pretrained)
+
+
+def _flipped(images: Tensor, draws: SampleGenerators) -> Tensor:
+    """Images (B, C, H, W), each of them mirrored or not by its own draw."""
+    mirrored = draws.uniform().to(images.device) < 0.5
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
 
 def _check_used(trained: str, used: str | None, loss: FirstStageLossOptions) -> None:
@@ -116,7 +184,7 @@ def _check_used(trained: str, used: str | None, loss: FirstStageLossOptions) -> 
 
 
 def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | None = None) -> Path:
-    """Train an autoencoder on a folder of images; returns the output folder, which holds `vae/`.
+    """Train an autoencoder on a folder of images; returns the output folder, which holds `vae/`, or else `decoder/`.
 
     Args:
         recipe: What is to be trained, and how.
@@ -134,7 +202,7 @@ def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | N
 
 def _prepared(
     recipe: FirstStageRecipe, session: Session
-) -> tuple[FirstStageTask, SkipBadFiles[torch.Tensor], FirstStageRecipe, Session]:
+) -> tuple[Task[torch.Tensor], SkipBadFiles[torch.Tensor], FirstStageRecipe, Session]:
     """What is run: the task and its data."""
     accelerator, loss = session.accelerator, recipe.loss
     act = loss.adversarial is not None and loss.adversarial.discriminator.norm == "act"
@@ -156,7 +224,11 @@ def _prepared(
     if loss.lpips is not None:
         perceptual = load_perceptual(loss.lpips, images.channels, images.resolution).to(accelerator.device)
     vae = make_first_stage(recipe.model, images.channels, images.resolution)
-    task = FirstStageTask(vae, recipe, perceptual, held_out)
+    if recipe.distill_decoder:
+        decoder = make_tiny_decoder(recipe.decoder, vae, trained)
+        teacher = Teacher(vae.to(accelerator.device))
+        return DistillationTask(teacher, decoder, recipe, perceptual, held_out), trained, recipe, session
+    task = FirstStageTask(vae, recipe, perceptual, held_out, trained)
     if recipe.validation.measures:
         task.measures = make_measures(task.vae, records, images.channels, recipe, bad_files, accelerator)
     return task, trained, recipe, session

@@ -30,6 +30,7 @@ class SampledModelOptions(ModelOptions):
 
     model: Annotated[str, Parameter(parse=False)] = ""
     device: Annotated[str | None, Parameter(parse=False)] = None
+    decoder: Annotated[str | None, Parameter(parse=False)] = None  # a model's own first stage is evaluated
 
 
 @Parameter(name="*", group=Group.create_ordered("Models that are sampled first"))
