@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from latentdiff.errors import InputError
-from latentdiff.nn.context import PreparedTimestep
+from latentdiff.nn.context import TimeEmbedding
 
 
 class HasFeatures(Protocol):
@@ -32,11 +32,11 @@ class CachingNetwork(Protocol):
         """The number of branches from which features can be taken."""
         ...
 
-    def prepare_timesteps(self, timesteps: Tensor) -> Sequence[PreparedTimestep | Tensor]:
+    def prepare_timesteps(self, timesteps: Tensor) -> Sequence[TimeEmbedding]:
         """What the network takes in place of each of the timesteps (N,) of a run."""
         ...
 
-    def __call__(self, sample: Tensor, timestep: Tensor | PreparedTimestep, **inputs: object) -> HasFeatures:
+    def __call__(self, sample: Tensor, timestep: TimeEmbedding, **inputs: object) -> HasFeatures:
         """The prediction (B, C, H, W), and features where `inputs` has a `cache_branch`."""
         ...
 

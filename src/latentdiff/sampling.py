@@ -16,7 +16,7 @@ from torch import Tensor
 from latentdiff.caching import CacheSchedule, CachingNetwork, FeatureCache, check_branch
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
-from latentdiff.nn.context import ContextCache, PreparedTimestep
+from latentdiff.nn.context import ContextCache, TimeEmbedding
 from latentdiff.schedulers.base import TableScheduler
 from latentdiff.schedulers.parametrization import Parametrization
 from latentdiff.seeding import Generators
@@ -67,7 +67,7 @@ class Denoiser:
             check_branch(unet, schedule.branch)
             self.cache = FeatureCache(schedule)
         self.own = unet if isinstance(unet, CachingNetwork) else None
-        self.prepared: dict[int, PreparedTimestep | Tensor] = {}  # by the address of the timestep
+        self.prepared: dict[int, TimeEmbedding] = {}  # by the address of the timestep
         if timesteps is not None and self.own is not None:
             addresses = [timestep.data_ptr() for timestep in timesteps]
             self.prepared = dict(zip(addresses, self.own.prepare_timesteps(timesteps), strict=True))

@@ -19,8 +19,8 @@ from latentdiff.compat import OFFLOAD_HOOK
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.models.unet_config import check_numbers, check_sample, check_stock_inputs, levels_of
 from latentdiff.nn.attention import CrossAttention
-from latentdiff.nn.blocks import BlockStyle, Context, DownBlock, Level, MidBlock, TimeEmbedding, UpBlock
-from latentdiff.nn.context import ContextCache, PreparedTimestep
+from latentdiff.nn.blocks import BlockStyle, Context, DownBlock, Level, MidBlock, UpBlock
+from latentdiff.nn.context import ContextCache, PreparedTimestep, RowOfMany, TimeEmbedding
 from latentdiff.nn.layers import TimestepEmbedding, timestep_embedding, zero_init
 from latentdiff.nn.resnet import ResnetBlock
 from latentdiff.types import JSON
@@ -193,12 +193,13 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         pairs = [layer.project(encoder_hidden_states) for layer in self._cross_attentions()]
         return ContextCache(tuple(key for key, _ in pairs), tuple(value for _, value in pairs))
 
-    def prepare_timesteps(self, timesteps: Tensor) -> Sequence[PreparedTimestep | Tensor]:
+    def prepare_timesteps(self, timesteps: Tensor) -> Sequence[TimeEmbedding]:
         """What residual blocks take of each timestep, computed in one pass; give them to `forward` one by one.
 
         A product of many rows sums in another order than one of a single row, so a prediction differs by rounding from
-        that of the timestep itself. The timesteps of an offloaded network are returned as they are, and so are those of
-        one whose `forward` is replaced, such as by a compiled program, which takes tensors.
+        that of the timestep itself. An offloaded network computes all of them in each `forward`, to the same bits. The
+        timesteps of a network whose `forward` is replaced, such as by a compiled program, which takes tensors, are
+        returned as they are.
 
         Args:
             timesteps: All timesteps of a run (N,).
@@ -206,8 +207,9 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         Returns:
             N prepared timesteps, each for all rows of a batch.
         """
-        replaced = getattr(self.forward, "__func__", None) is not type(self).forward
-        if replaced or self._is_offloaded():
+        if self._is_offloaded():
+            return [RowOfMany(timesteps, number) for number in range(len(timesteps))]
+        if getattr(self.forward, "__func__", None) is not type(self).forward:
             return timesteps.unbind()
         temb = self._embed(timesteps, self.conv_in.weight)
         rows = (block.time_emb_proj(temb).split(1) for block in self._resnet_blocks())
@@ -222,7 +224,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
     def forward(
         self,
         sample: Tensor,
-        timestep: Tensor | float | PreparedTimestep,
+        timestep: float | TimeEmbedding,
         encoder_hidden_states: Context = None,
         return_dict: bool = True,
         *,
@@ -263,7 +265,13 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         check_sample(sample, timestep, self.config["in_channels"], 2 ** (len(self.down_blocks) - 1))
         context, batch = encoder_hidden_states, sample.shape[0]
         self._check_branch(cache_branch, cached_features, batch, self._check_context(context, batch))
-        temb = timestep if isinstance(timestep, PreparedTimestep) else self._embed(timestep, sample)
+        temb: TimeEmbedding
+        if isinstance(timestep, PreparedTimestep):
+            temb = timestep
+        elif isinstance(timestep, RowOfMany):
+            temb = timestep.map(lambda timesteps: self._embed(timesteps, sample))
+        else:
+            temb = self._embed(timestep, sample)
         reused = 0 if cache_branch is None else cache_branch + 1  # skip connections of an evaluation with features
         if cached_features is None:
             skips = self._down(sample, temb, context, self._skips)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.nn.blocks import Level
-from latentdiff.nn.context import PreparedTimestep
+from latentdiff.nn.context import TimeEmbedding
 from latentdiff.registry import nearest
 
 
@@ -120,7 +120,7 @@ def check_numbers(
         raise ConfigError(f"resnet_time_scale_shift is {resnet_time_scale_shift!r}; choose 'default' or 'scale_shift'")
 
 
-def check_sample(sample: Tensor, timestep: Tensor | float | PreparedTimestep, channels: int, factor: int) -> None:
+def check_sample(sample: Tensor, timestep: float | TimeEmbedding, channels: int, factor: int) -> None:
     """Check the shapes of a network's input; no values are read, so it waits for no device.
 
     Args:

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from latentdiff.nn.attention import SpatialSelfAttention
-from latentdiff.nn.context import ContextCache, PreparedTimestep, repeat_batch
+from latentdiff.nn.context import ContextCache, TimeEmbedding, repeat_batch
 from latentdiff.nn.layers import Downsample, Upsample
 from latentdiff.nn.resnet import Direction, ResnetBlock
 from latentdiff.nn.transformer import SpatialTransformer
 
 Context = Tensor | ContextCache | None
-TimeEmbedding = Tensor | PreparedTimestep
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,29 @@ class PreparedTimestep:
 
 
 @dataclass(frozen=True)
+class RowOfMany:
+    """One row of a tensor (N, ...), of which functions are computed as a whole.
+
+    A product of many rows sums in another order than that of one of them. So a network that can't prepare timesteps,
+    since its weights are at hand in `forward` only, computes those of the whole run in each, and gives the same bits.
+    """
+
+    rows: Tensor
+    number: int
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> RowOfMany:
+        """The same row of what a function makes of all."""
+        return RowOfMany(function(self.rows), self.number)
+
+    def take(self) -> Tensor:
+        """The row (1, ...)."""
+        return self.rows[self.number : self.number + 1]
+
+
+TimeEmbedding = Tensor | PreparedTimestep | RowOfMany
+
+
+@dataclass(frozen=True)
 class ContextCache:
     """Keys and values of every cross-attention layer of one network for one batch of contexts.
 

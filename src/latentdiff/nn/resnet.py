@@ -8,7 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentdiff.nn.context import PreparedTimestep, repeat_batch
+from latentdiff.nn.context import PreparedTimestep, RowOfMany, TimeEmbedding, repeat_batch
 from latentdiff.nn.layers import zero_init
 
 Direction = Literal["down", "up"]
@@ -67,7 +67,7 @@ class ResnetBlock(nn.Module):
         self.resize = resize
         self.index = 0  # this block's place in a PreparedTimestep, set by the network
 
-    def forward(self, hidden: Tensor, temb: Tensor | PreparedTimestep) -> Tensor:
+    def forward(self, hidden: Tensor, temb: TimeEmbedding) -> Tensor:
         """Apply the block.
 
         Args:
@@ -83,8 +83,7 @@ class ResnetBlock(nn.Module):
         if self.resize is not None:
             residual, hidden = RESIZE[self.resize](residual), RESIZE[self.resize](hidden)
         hidden = self.conv1(hidden)
-        time: Tensor = temb.projections[self.index] if isinstance(temb, PreparedTimestep) else self.time_emb_proj(temb)
-        time = time[:, :, None, None]
+        time = self._projected(temb)[:, :, None, None]
         if time.shape[0] != 1:
             time = repeat_batch(time, hidden.shape[0])
         if self.scale_shift:
@@ -96,3 +95,12 @@ class ResnetBlock(nn.Module):
         if self.conv_shortcut is not None:
             residual = self.conv_shortcut(residual)
         return residual + hidden
+
+    def _projected(self, temb: TimeEmbedding) -> Tensor:
+        """What this block takes of the time embedding, (n, out_channels or twice as many)."""
+        if isinstance(temb, PreparedTimestep):
+            return temb.projections[self.index]
+        if isinstance(temb, RowOfMany):
+            return temb.map(self.time_emb_proj).take()
+        time: Tensor = self.time_emb_proj(temb)
+        return time
