@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from latentdiff.cli.batch import processes
+from latentdiff.bulk import processes
 from latentdiff.errors import LatentDiffWarning
 
 

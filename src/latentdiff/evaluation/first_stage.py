@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from latentdiff import __version__
+from latentdiff.bulk.threads import side_by_side
 from latentdiff.data.records import Records
 from latentdiff.errors import CheckpointError, InputError
 from latentdiff.evaluation.features import FeatureExtractor
@@ -25,7 +26,6 @@ from latentdiff.evaluation.protocols import Report, Result
 from latentdiff.evaluation.references import Reference
 from latentdiff.evaluation.samples import DEFAULT_FEATURES, SamplesEvaluation
 from latentdiff.evaluation.set_metrics import check_names
-from latentdiff.evaluation.threads import side_by_side
 from latentdiff.hub.component_folder import CONFIG_FILES, ComponentFolder
 from latentdiff.hub.find import local_path, model_of_run
 from latentdiff.hub.index import INDEX, IndexEntry

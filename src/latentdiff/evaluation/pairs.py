@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from latentdiff import __version__
+from latentdiff.bulk.threads import one_thread
 from latentdiff.errors import InputError, LatentDiffError
 from latentdiff.evaluation.image_sets import FileImages, ImageSet, open_images
 from latentdiff.evaluation.metrics import MS_SSIM_SMALLEST, WINDOW, ms_ssim
 from latentdiff.evaluation.perceptual import load_lpips, load_psim
 from latentdiff.evaluation.protocols import MASK_SHARES, Report, Result
-from latentdiff.evaluation.threads import one_thread
 from latentdiff.io.inputs import read_mask
 from latentdiff.models.lpips import SMALLEST, PerceptualDistance
 from latentdiff.registry import METRICS, nearest

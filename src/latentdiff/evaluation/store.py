@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from huggingface_hub import cached_assets_path
 
+from latentdiff.bulk.threads import side_by_side
 from latentdiff.errors import InputError
 from latentdiff.evaluation.features import FeatureExtractor
 from latentdiff.evaluation.image_sets import ImageSet
 from latentdiff.evaluation.moments import Moments, moments_of
-from latentdiff.evaluation.threads import side_by_side
 from latentdiff.io.files import atomic_file
 from latentdiff.types import Array, Float32Array
 

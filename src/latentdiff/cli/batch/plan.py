@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentdiff.cli.batch import processes
+from latentdiff.bulk import processes
 from latentdiff.cli.options import DEFAULT_FOLDER, OutputOptions, SolverOptions
 from latentdiff.errors import InputError
 from latentdiff.io.files import check_writable

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from PIL.Image import Image
 
-from latentdiff.cli.batch import processes
+from latentdiff.bulk import processes
 from latentdiff.cli.batch.array_file import ArrayFile, Placed
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import BatchPlan, Item, Job

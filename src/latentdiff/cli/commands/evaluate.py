@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
+from latentdiff.bulk import processes
 from latentdiff.cli import console
-from latentdiff.cli.batch import processes
 from latentdiff.cli.batch.sampled import SampledModelOptions, is_model, sample_model
 from latentdiff.cli.options import Count, FirstSeedOptions, Flag, GuidanceOptions, flag
 from latentdiff.errors import InputError

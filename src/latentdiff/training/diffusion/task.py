@@ -179,7 +179,7 @@ def _prepared(
     samples = make_samples(conditioner, held_out or images, held_out_rows or rows, recipe)
     check_before_caches(session.checkpoint, recipe, len(images))
     bad_files = open_bad_files(recipe, images, accelerator)
-    latents = encode_latents(session, pipeline.vae, images, bad_files, limit)
+    latents = encode_latents(session, pipeline.vae, images, bad_files, limit, latents_dir=recipe.latents_dir)
     unseen = None
     if held_out and held_out_rows:
         unseen_latents = encode_latents(session, pipeline.vae, held_out, bad_files, limit, held_out=True)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 
 from latentdiff.compat import forget_accelerate_settings
 from latentdiff.config import check
@@ -109,7 +109,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
             cpu=cpu,  # unless told, processes on CPUs would not know of each other
             mixed_precision=recipe.mixed_precision,
             gradient_accumulation_steps=recipe.gradient_accumulation_steps,
-            # The main process alone encodes all images and looks at samples, while the others wait for it.
+            # The main process alone looks at samples, while the others wait for it.
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
             **trackers,
         )
@@ -141,6 +141,22 @@ def agreed(accelerator: Accelerator, function: Callable[[], Found]) -> Found:
     if isinstance(outcome, LatentDiffError):
         raise outcome
     return outcome
+
+
+def together(accelerator: Accelerator, function: Callable[[], None]) -> None:
+    """Have each process do its part, and wait for all of them; all raise the first error, so that none waits for ever.
+
+    Raises:
+        LatentDiffError: That of a process.
+    """
+    failed: LatentDiffError | None = None
+    try:
+        function()
+    except LatentDiffError as error:
+        failed = error
+    for one in gather_object([failed]):
+        if one is not None:
+            raise one
 
 
 def _remove_if_empty(folder: Path) -> None:

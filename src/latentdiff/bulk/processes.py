@@ -30,6 +30,12 @@ def count() -> int:
     return _variable("WORLD_SIZE", 1)
 
 
+def cores() -> int:
+    """The cores for this process, where those of one machine share them."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, there // max(1, _variable("LOCAL_WORLD_SIZE", 1)))
+
+
 def share(parts: Sequence[Piece]) -> Sequence[Piece]:
     """This process's parts of the work."""
     return parts[rank() :: count()]
@@ -45,6 +51,14 @@ def wait_for_others() -> None:
         dist.init_process_group("gloo", timeout=LONGEST_WAIT)
         atexit.register(dist.destroy_process_group)
     dist.barrier()
+
+
+def finishes() -> bool:
+    """Whether this process is to put the results together once all is done: the first of those that waited.
+
+    The jobs of an array don't wait for one another: whichever finds all done does it.
+    """
+    return rank() == 0 or "MASTER_ADDR" not in os.environ
 
 
 def _variable(name: str, default: int) -> int:
