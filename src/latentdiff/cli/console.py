@@ -34,6 +34,19 @@ def progress_shown(quiet: bool) -> bool:
 
 
 @contextlib.contextmanager
+def progress(total: int, what: str, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Yield what hears of finished images; a bar shows them where someone watches."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, unit="images", disable=not progress_shown(quiet)) as bar:
+
+        def done(images: int) -> None:
+            bar.update(images)
+
+        yield done
+
+
+@contextlib.contextmanager
 def quiet_libraries(quiet: bool) -> Iterator[Callable[[str], None]]:
     """Keep warnings and log lines of libraries away from stderr, and progress bars too unless a terminal shows them.
 

@@ -239,6 +239,29 @@ class OutputOptions:
         return given if kind else next(end for end, kind in WRITTEN_KINDS.items() if kind == self.format.upper())
 
 
+@Parameter(name="*", group=Group.create_ordered("Bulk work"))
+@dataclass(frozen=True, kw_only=True)
+class BulkOptions:
+    """What runs the workers of bulk work.
+
+    Attributes:
+        engine: "processes" are those that a launcher starts, one if there is none; "ray" runs actors of Ray.
+
+    Raises:
+        InputError: If options contradict each other.
+    """
+
+    engine: Literal["processes", "ray"] = "processes"
+    workers: Annotated[
+        Count | None,
+        Parameter(help="Actors of --engine ray (default: one for each GPU of its cluster, else for each CPU)."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.engine != "ray":
+            raise InputError(f"--workers {self.workers} is given without --engine ray; give both or none")
+
+
 def flag(name: str) -> str:
     """The option as it is typed."""
     return f"--{name.replace('_', '-')}"

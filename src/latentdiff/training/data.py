@@ -86,6 +86,15 @@ def open_to_check(data: DataOptions, recipe: Recipe | None = None) -> Images:
     return Images(records, data.resolution, channels or channels_of(records.files), data.value_range)
 
 
+def open_to_encode(data: DataOptions, recipe: Recipe | None, channels: int) -> Images:
+    """The images whose latents training caches: without those that the recipe, if there is one, validates on.
+
+    Raises:
+        InputError: If there are none, or something is known of some of them only.
+    """
+    return Images(_read_to_train(data, recipe), data.resolution, channels, data.value_range)
+
+
 def _read_to_train(data: DataOptions, recipe: Recipe | None) -> Records:
     """The records of a recipe's data, without those that it validates on."""
     if recipe is None:

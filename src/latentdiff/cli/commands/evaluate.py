@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -167,7 +165,7 @@ def samples(
             device=device,
             cache=report.cache,
         )
-        with _progress(evaluation.size(), "features", report.quiet) as done:
+        with console.progress(evaluation.size(), "features", report.quiet) as done:
             evaluation.compute(processes.rank(), processes.count(), done)
         if _others_are_done(lambda: len(evaluation.missing()), "parts of the features"):
             report.write(_with_preset(evaluation.report(), preset))
@@ -218,7 +216,7 @@ def first_stage(
             device=_device(report),
             cache=report.cache,
         )
-        with _progress(evaluation.count, "reconstructions", report.quiet) as done:
+        with console.progress(evaluation.count, "reconstructions", report.quiet) as done:
             evaluation.reconstruct(processes.rank(), processes.count(), done)
         if _others_are_done(evaluation.missing, "reconstructions"):
             report.write(_with_preset(evaluation.report(), preset))
@@ -259,7 +257,7 @@ def pairs(
         if processes.count() > 1:
             raise InputError(f"evaluate pairs runs in one process; {processes.count()} are started, start one")
         opened = open_images(images, resolution)
-        with _progress(len(opened), "pairs", report.quiet) as done:
+        with console.progress(len(opened), "pairs", report.quiet) as done:
             found = evaluate_pairs(
                 opened,
                 originals,
@@ -302,26 +300,10 @@ def _device(report: ReportOptions) -> torch.device:
     return find_device(report.device)
 
 
-@contextlib.contextmanager
-def _progress(total: int, what: str, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yield what hears of finished images; a bar shows them where someone watches."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=what, unit="images", disable=not console.progress_shown(quiet)) as bar:
-
-        def done(images: int) -> None:
-            bar.update(images)
-
-        yield done
-
-
 def _others_are_done(missing: Callable[[], int], what: str) -> bool:
-    """Whether this process is to give the numbers: all work is done, and it is the first of those that waited.
-
-    The jobs of an array don't wait for one another: the one that finds everything done gives the numbers.
-    """
+    """Whether this process is to give the numbers: all work is done, and it is the one that finishes."""
     processes.wait_for_others()
     if count := missing():
         console.say(f"{count} {what} are still missing; whichever process ends last gives the numbers")
         return False
-    return processes.rank() == 0 or "MASTER_ADDR" not in os.environ
+    return processes.finishes()
