@@ -9,6 +9,7 @@ from small_features import SmallFeatures
 from test_pairs import found, make
 
 from latentdiff import CheckpointError, InputError, VQModel
+from latentdiff.bulk.shards import missing
 from latentdiff.evaluation.first_stage import FirstStageEvaluation, codebook_use, load_first_stage
 from latentdiff.pipelines.codec import decode, encode
 
@@ -34,7 +35,7 @@ def stages():
 def evaluate(*args, processes=1, **options):
     evaluation = FirstStageEvaluation(*args, features=SmallFeatures(), **options)
     for rank in range(processes):
-        evaluation.reconstruct(rank, processes)
+        evaluation.do(missing(evaluation, evaluation.shards()[rank::processes]), lambda told: None)
     return evaluation.report()
 
 

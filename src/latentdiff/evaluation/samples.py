@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from latentdiff import __version__
+from latentdiff.bulk.shards import Shard, Tell, Told, missing
 from latentdiff.errors import InputError, LatentDiffWarning
 from latentdiff.evaluation.distributions import Spread
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
@@ -75,7 +76,7 @@ def evaluate_samples(
 
 
 class SamplesEvaluation:
-    """An evaluation in two steps, so that processes can share the first: `compute` the features, then `report`.
+    """An evaluation in two steps, so that processes can share the first: `do` the shards of features, then `report`.
 
     Everything that can be checked is checked when it is made. Its arguments are those of `evaluate_samples`.
     """
@@ -109,30 +110,41 @@ class SamplesEvaluation:
         self.metrics = self._choose(metrics)
         self.sides = {of_clip: self._sides(of_clip) for of_clip in {metric.of_clip for metric in self.metrics}}
 
-    def missing(self) -> list[tuple[FeatureStore, int]]:
-        """The parts of features that have not been computed."""
-        return [(store, part) for store in self._stores() for part in store.missing()]
+    def shards(self) -> list[Shard]:
+        """The parts of all features that are needed."""
+        return list(self._parts())
+
+    def is_done(self, shard: Shard) -> bool:
+        """Whether the features of a part are there."""
+        store, part = self._parts()[shard]
+        return not store.missing([part])
+
+    def do(self, shards: Sequence[Shard], tell: Tell) -> None:
+        """Compute the features of some parts.
+
+        Raises:
+            InputError: If an image can't be read or is of another size, or a feature isn't finite.
+        """
+        parts = self._parts()
+        for store in self._stores():
+            own = [part for of, part in map(parts.__getitem__, shards) if of is store]
+            if own:
+                store.compute(own, lambda images: tell(Told(images)))
 
     def size(self) -> int:
         """How many images features are computed of in all."""
         return sum(store.count for store in self._stores())
 
-    def compute(self, rank: int = 0, processes: int = 1, done: Callable[[int], None] = lambda images: None) -> None:
-        """Compute one process's share of the features; what is there already is kept.
+    def compute(self, done: Callable[[int], None] = lambda images: None) -> None:
+        """Compute all features that aren't there, in this process.
 
         Args:
-            rank: The number of this process.
-            processes: How many there are.
             done: Hears how many images each step had.
 
         Raises:
-            InputError: If an image can't be read or is of another size, or a feature isn't finite.
+            InputError: As `do` raises it.
         """
-        first = 0
-        for store in self._stores():
-            own = [part for part in store.parts() if (first + part) % processes == rank]
-            first += len(store.parts())
-            store.compute(store.missing(own), done)
+        self.do(missing(self, self.shards()), lambda told: done(told.images))
 
     def report(self) -> Report:
         """Compute the metrics from the features, all of which must be there."""
@@ -219,6 +231,14 @@ class SamplesEvaluation:
 
     def _stores(self) -> list[FeatureStore]:
         return [side.store for sides in self.sides.values() for side in sides if side.store is not None]
+
+    def _parts(self) -> dict[Shard, tuple[FeatureStore, int]]:
+        """The parts of the stores, by the shards that they are."""
+        return {
+            Shard(f"{number}-{shard.name}", shard.items): (store, part)
+            for number, store in enumerate(self._stores())
+            for part, shard in enumerate(store.shards())
+        }
 
     def _called(self, metric: SetMetric) -> Sequence[str]:
         return metric.called(self.extractor.is_fid)

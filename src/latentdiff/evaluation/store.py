@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from huggingface_hub import cached_assets_path
 
+from latentdiff.bulk.shards import SHARD, Shard, split
 from latentdiff.bulk.threads import side_by_side
 from latentdiff.errors import InputError
 from latentdiff.evaluation.features import FeatureExtractor
@@ -24,7 +25,7 @@ from latentdiff.evaluation.moments import Moments, moments_of
 from latentdiff.io.files import atomic_file
 from latentdiff.types import Array, Float32Array
 
-PART = 256
+PART = SHARD
 VERSION = 1  # of the way in which features are computed and kept
 
 
@@ -77,6 +78,10 @@ class FeatureStore:
             images.fingerprint(), extractor.identity, extractor.name, extractor.resize, count, extractor.device.type
         )
         self.folder = cache / self.computation.key
+
+    def shards(self) -> list[Shard]:
+        """All parts, as shards of some work."""
+        return split(self.count, PART)
 
     def parts(self) -> range:
         """The numbers of all parts."""

@@ -12,7 +12,7 @@ import numpy as np
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from latentdiff.bulk.shards import missing
+from latentdiff.bulk.shards import Told, missing
 from latentdiff.config import check
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.check import AnnotationFormat
@@ -283,4 +283,8 @@ def _encode_share(work: LatentEncoding, accelerator: Accelerator) -> None:
     own = missing(work, work.shards()[accelerator.process_index :: accelerator.num_processes])
     images = sum(len(shard.items) for shard in own)
     with tqdm(total=images, desc="encoding images", disable=not accelerator.is_main_process) as bar:
-        work.do(own, lambda told: bar.update(told.images))
+
+        def tell(told: Told) -> None:
+            bar.update(told.images)
+
+        work.do(own, tell)

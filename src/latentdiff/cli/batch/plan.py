@@ -79,10 +79,6 @@ class BatchPlan:
         """The seeds as --seed takes them."""
         return f"{self.seeds[0]}-{self.seeds[-1]}" if len(self.seeds) > 1 else str(self.seeds[0])
 
-    def batches(self, size: int) -> list[Sequence[Job]]:
-        """The jobs, `size` at a time, whatever has been made of them: an image may depend on its batch by rounding."""
-        return [self.jobs[start : start + size] for start in range(0, len(self.jobs), size)]
-
 
 def make_batch_plan(
     sampling: SolverOptions,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from latentdiff.cli.options import FirstSeedOptions, GuidanceOptions, ModelOptions, OutputOptions
+from latentdiff.cli.options import BulkOptions, FirstSeedOptions, GuidanceOptions, ModelOptions, OutputOptions
 from latentdiff.errors import InputError
 
 SAMPLING_PLAN = "sampling.json"
@@ -49,6 +49,7 @@ def sample_model(
     sampling: FirstSeedOptions,
     guidance: GuidanceOptions,
     device: str | None,
+    bulk: BulkOptions,
 ) -> str:
     """Make the samples of a model, as far as they aren't there, and return their folder."""
     from latentdiff.cli.batch.make import make_images
@@ -75,6 +76,7 @@ def sample_model(
         sampling=replace(sampling, num_images=count),
         guidance=guidance,
         output=OutputOptions(output=samples_dir, quiet=True),
+        bulk=bulk,
     )
     with atomic_file(path) as aside:
         aside.write_text(json.dumps(plan, indent=2))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
 from latentdiff.bulk import processes
+from latentdiff.bulk.shards import Work, missing
 from latentdiff.cli import console
 from latentdiff.cli.batch.sampled import SampledModelOptions, is_model, sample_model
-from latentdiff.cli.options import Count, FirstSeedOptions, Flag, GuidanceOptions, flag
+from latentdiff.cli.options import BulkOptions, Count, FirstSeedOptions, Flag, GuidanceOptions, flag
 from latentdiff.errors import InputError
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def samples(
     model: SampledModelOptions = SampledModelOptions(),
     sampling: FirstSeedOptions = FirstSeedOptions(),
     guidance: GuidanceOptions = GuidanceOptions(),
+    bulk: BulkOptions = BulkOptions(),
 ) -> None:
     """Compare samples with a reference: FID, sFID, KID, Inception score, precision and recall, density and coverage.
 
@@ -138,6 +139,7 @@ def samples(
         reference_name: What numbers call the reference.
         samples_dir: Where the samples of a model go; those that are there are kept.
     """
+    from latentdiff.bulk.engines import perform
     from latentdiff.evaluation.references import open_reference
     from latentdiff.evaluation.samples import SamplesEvaluation
 
@@ -149,25 +151,28 @@ def samples(
         report.check()
         given = _changed(model, SampledModelOptions()) + _changed(sampling, FirstSeedOptions()) + guidance.given()
         if is_model(source):
-            source = sample_model(source, samples_dir, count, model, sampling, guidance, report.device)
+            source = sample_model(source, samples_dir, count, model, sampling, guidance, report.device, bulk)
         elif given:
             raise InputError(f"{given[0]} is given, but {source} is sampled already; leave it out")
-        device = _device(report)
-        evaluation = SamplesEvaluation(
-            source,
-            open_reference(reference, resolution, reference_name),
-            metrics=metrics,
-            features=features,
-            clip=clip,
-            count=count,
-            reference_count=reference_count,
-            resolution=resolution,
-            device=device,
-            cache=report.cache,
-        )
+
+        def make() -> SamplesEvaluation:
+            return SamplesEvaluation(
+                source,
+                open_reference(reference, resolution, reference_name),
+                metrics=metrics,
+                features=features,
+                clip=clip,
+                count=count,
+                reference_count=reference_count,
+                resolution=resolution,
+                device=_device(report),
+                cache=report.cache,
+            )
+
+        evaluation = make()
         with console.progress(evaluation.size(), "features", report.quiet) as done:
-            evaluation.compute(processes.rank(), processes.count(), done)
-        if _others_are_done(lambda: len(evaluation.missing()), "parts of the features"):
+            perform(evaluation, make, lambda told: done(told.images), bulk.engine, bulk.workers or 0)
+        if _others_are_done(evaluation, "parts of the features"):
             report.write(_with_preset(evaluation.report(), preset))
 
 
@@ -184,6 +189,7 @@ def first_stage(
     resolution: Resolution = None,
     report: ReportOptions = ReportOptions(),
     perceptual: PerceptualOptions = PerceptualOptions(),
+    bulk: BulkOptions = BulkOptions(),
 ) -> None:
     """Reconstruct images with a model's first stage, and compare them: rFID, PSNR, SSIM, MS-SSIM, LPIPS, PSIM, codes.
 
@@ -195,6 +201,7 @@ def first_stage(
         preset: A protocol of the paper, which fixes metrics: first-stage.
         count: Images, from the first on.
     """
+    from latentdiff.bulk.engines import perform
     from latentdiff.evaluation.first_stage import FirstStageEvaluation
     from latentdiff.evaluation.pairs import Perceptual
 
@@ -204,21 +211,25 @@ def first_stage(
         metrics = list(chosen.metrics)
     with console.quiet_libraries(report.quiet):
         report.check()
-        evaluation = FirstStageEvaluation(
-            model,
-            data,
-            output,
-            metrics=metrics,
-            features=features,
-            perceptual=Perceptual(perceptual.vgg16, perceptual.lpips_heads),
-            count=count,
-            resolution=resolution,
-            device=_device(report),
-            cache=report.cache,
-        )
+
+        def make() -> FirstStageEvaluation:
+            return FirstStageEvaluation(
+                model,
+                data,
+                output,
+                metrics=metrics,
+                features=features,
+                perceptual=Perceptual(perceptual.vgg16, perceptual.lpips_heads),
+                count=count,
+                resolution=resolution,
+                device=_device(report),
+                cache=report.cache,
+            )
+
+        evaluation = make()
         with console.progress(evaluation.count, "reconstructions", report.quiet) as done:
-            evaluation.reconstruct(processes.rank(), processes.count(), done)
-        if _others_are_done(evaluation.missing, "reconstructions"):
+            perform(evaluation, make, lambda told: done(told.images), bulk.engine, bulk.workers or 0)
+        if _others_are_done(evaluation, "blocks of reconstructions"):
             report.write(_with_preset(evaluation.report(), preset))
 
 
@@ -300,10 +311,10 @@ def _device(report: ReportOptions) -> torch.device:
     return find_device(report.device)
 
 
-def _others_are_done(missing: Callable[[], int], what: str) -> bool:
+def _others_are_done(work: Work, what: str) -> bool:
     """Whether this process is to give the numbers: all work is done, and it is the one that finishes."""
     processes.wait_for_others()
-    if count := missing():
+    if count := len(missing(work, work.shards())):
         console.say(f"{count} {what} are still missing; whichever process ends last gives the numbers")
         return False
     return processes.finishes()
