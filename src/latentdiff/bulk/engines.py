@@ -7,7 +7,6 @@ from typing import Literal
 
 from latentdiff.bulk import processes
 from latentdiff.bulk.shards import Tell, Work, missing
-from latentdiff.errors import InputError
 
 Engine = Literal["processes", "ray"]
 
@@ -23,12 +22,10 @@ def perform(work: Work, make: Callable[[], Work], tell: Tell, engine: Engine = "
         workers: Of Ray; 0 is one for each GPU of its cluster, else for each CPU.
 
     Raises:
-        LatentDiffError: If something that was given can't be used, or the engine can't.
+        LatentDiffError: If something that was given can't be used, or Ray can't be started.
     """
     if engine == "processes":
         return work.do(missing(work, processes.share(work.shards())), tell)
-    if processes.count() > 1:
-        raise InputError(f"--engine ray is given to {processes.count()} processes; start one, Ray starts its own")
     from latentdiff.bulk.ray_engine import on_ray
 
     on_ray(make, [n for n, shard in enumerate(work.shards()) if not work.is_done(shard)], tell, workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -23,7 +24,8 @@ Rows = dict[str, "Array"]
 class _Worker:
     """An actor: it makes the work once, and does the shards that it is given."""
 
-    def __init__(self, make: Callable[[], Work]) -> None:
+    def __init__(self, make: Callable[[], Work], folder: str) -> None:
+        os.chdir(folder)  # by which paths are meant
         self.work: Work | None = None
         self.error = ""
         try:
@@ -58,14 +60,13 @@ def on_ray(make: Callable[[], Work], numbers: Sequence[int], tell: Tell, workers
         workers: The number of actors; 0 is one for each GPU of the cluster, else for each CPU.
 
     Raises:
-        InputError: If Ray is missing, the cluster can't be reached, or an actor says that something can't be used.
+        InputError: If the cluster can't be reached, or an actor says that something can't be used.
     """
-    try:
-        import ray
-    except ImportError:
-        raise InputError("--engine ray needs Ray; install latentdiff[ray], or leave --engine out") from None
+    import ray
+
     if not numbers:
         return
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # it would warn of the argument that we keep for restarts
     ours = not ray.is_initialized()
     try:
         ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
@@ -80,7 +81,7 @@ def on_ray(make: Callable[[], Work], numbers: Sequence[int], tell: Tell, workers
         rows = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
         done = rows.map_batches(
             _Worker,
-            fn_constructor_args=(make,),
+            fn_constructor_args=(make, os.getcwd()),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=1,

@@ -6,11 +6,13 @@ A flag is a field's name, its text in --help is the field's line under "Attribut
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
+from latentdiff.bulk import processes
 from latentdiff.cli.values import MAX_SIZE, number, registered_scheduler
 from latentdiff.cli.values import size as convert_size
 from latentdiff.errors import InputError
@@ -248,7 +250,7 @@ class BulkOptions:
         engine: "processes" are those that a launcher starts, one if there is none; "ray" runs actors of Ray.
 
     Raises:
-        InputError: If options contradict each other.
+        InputError: If options contradict each other, or Ray isn't installed.
     """
 
     engine: Literal["processes", "ray"] = "processes"
@@ -260,6 +262,10 @@ class BulkOptions:
     def __post_init__(self) -> None:
         if self.workers is not None and self.engine != "ray":
             raise InputError(f"--workers {self.workers} is given without --engine ray; give both or none")
+        if self.engine == "ray" and find_spec("ray") is None:
+            raise InputError("--engine ray needs Ray; install latentdiff[ray], or leave --engine out")
+        if self.engine == "ray" and processes.count() > 1:
+            raise InputError(f"--engine ray is given to {processes.count()} processes; start one, Ray has its own")
 
 
 def flag(name: str) -> str:
