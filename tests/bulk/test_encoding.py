@@ -192,17 +192,15 @@ def test_an_actor_of_ray_that_is_killed_is_replaced(vae, many, tmp_path):
     actor.kill()
     assert len(list(marks.glob("0*.json"))) < 6  # it had work left
     out, err = driver.communicate(timeout=300)
-    assert (driver.returncode, err) == (0, "")
+    assert driver.returncode == 0 and "latentdiff" not in err  # Ray's own core may say something there
     assert out.startswith(f"{tmp_path / 'two'}: 1300 rows")
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
 def test_without_ray_one_line_says_what_to_install(vae, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    for command in (
-        ["encode", str(vae), str(data), str(tmp_path / "out")],
-        ["sample", "--model", "x", "-o", str(tmp_path / "out")],
-    ):
+    out = str(tmp_path / "out")
+    for command in (["encode", str(vae), str(data), out], ["sample", "--model", "x", "-o", out]):
         assert main([*command, "--engine", "ray"]) == 2
         message = "latentdiff: error: --engine ray needs Ray; install latentdiff[ray], or leave --engine out\n"
         assert capsys.readouterr().err == message

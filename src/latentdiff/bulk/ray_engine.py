@@ -66,7 +66,6 @@ def on_ray(make: Callable[[], Work], numbers: Sequence[int], tell: Tell, workers
 
     if not numbers:
         return
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # it would warn of the argument that we keep for restarts
     ours = not ray.is_initialized()
     try:
         ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)

@@ -23,8 +23,9 @@ from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import META, MOMENTS, LatentCache, stamp_of, weights_fingerprint
 from latentdiff.errors import BadFileError, InputError
 from latentdiff.io.files import atomic_file, remove_folder
-from latentdiff.io.lock import BusyError, locked
+from latentdiff.io.lock import LOCK, BusyError, locked
 from latentdiff.io.mapped import create_mapped
+from latentdiff.io.staging import recover_all
 from latentdiff.io.system import sync_open
 from latentdiff.types import FirstStage
 
@@ -192,6 +193,8 @@ class LatentEncoding:
             raise InputError(f"{self.images.root}: no image can be decoded, the first: {first}; give others")
         with atomic_file(self.partial / META) as aside:
             aside.write_text(json.dumps({**self.asked, "precision": self.precision, "bad": bad}), encoding="utf-8")
+        recover_all(self.partial)  # what killed workers have left
+        (self.partial / LOCK).unlink(missing_ok=True)
         if self.folder.exists():
             remove_folder(self.folder)
         try:
