@@ -2,9 +2,9 @@
 
 One process against two, each with one core, in turn: the images a second from the first block to the last shard (the
 start of a process, its imports and the load of the first stage, is left out), the ratio, and whether the caches have
-the same bytes. Then one process by block: float32, bfloat16 and float32 in channels_last, by which it is decided what
-`latentdiff encode` and training do on a CPU. The first stage is untrained, of a size that `--channels` says: 128 64
-is the built-in model's kind, 128 256 512 512 Stable Diffusion's.
+the same bytes. Then the images a second of CPU time by precision and order in memory, by which it is decided what
+`latentdiff encode` and training do on a CPU. The first stage is untrained, of the blocks' widths that `--channels` says:
+128 256 512 512 are Stable Diffusion's.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def measure(folder: Path, name: str, side: int, count: int, images: int) -> floa
 
 
 def measure_kinds(folder: Path, side: int, rounds: int) -> dict[str, list[float]]:
-    """The images a second of one thread by precision and order in memory, one block at a time."""
+    """The images a second of CPU time, of one thread, by precision and order in memory, one block at a time."""
     torch.set_num_threads(1)
     work = open_work(folder, "kinds", side)
     pixels = torch.stack([work.images[number] for number in range(work.block)])
@@ -79,14 +79,14 @@ def measure_kinds(folder: Path, side: int, rounds: int) -> dict[str, list[float]
     for _ in range(rounds + 1):
         for kind, (work.bfloat16, order) in kinds.items():
             work.vae.to(memory_format=order)
-            given, start = pixels.contiguous(memory_format=order), time.perf_counter()
+            given, start = pixels.contiguous(memory_format=order), time.process_time()
             work._moments(given)
-            found[kind].append(len(pixels) / (time.perf_counter() - start))
+            found[kind].append(len(pixels) / (time.process_time() - start))
     return {kind: rates[1:] for kind, rates in found.items()}
 
 
-def spread(rates: list[float]) -> str:
-    return f"{statistics.median(rates):8.1f} images a second ({min(rates):.1f} to {max(rates):.1f})"
+def spread(rates: list[float], of: str = "second") -> str:
+    return f"{statistics.median(rates):8.1f} images a {of} ({min(rates):.1f} to {max(rates):.1f})"
 
 
 if __name__ == "__main__":
@@ -124,4 +124,4 @@ if __name__ == "__main__":
         print(f"ratio      {statistics.median(ratios):8.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
         print(f"bytes      {'the same' if same else 'DIFFERENT'}")
         for kind, found in measure_kinds(folder, options.side, options.rounds).items():
-            print(f"{kind:24}{spread(found)}")
+            print(f"{kind:24}{spread(found, 'CPU second')}")

@@ -83,7 +83,7 @@ class GradientAccumulator(Generic[Batch]):
         """
         queued = None
         if self.accelerator.device.type == "cuda":
-            queued = torch.cuda.Event()
+            queued = torch.Event(self.accelerator.device)
             queued.record()
         start = time.perf_counter()
         self.upcoming = next(self.batches)
