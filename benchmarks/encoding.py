@@ -2,10 +2,10 @@
 
 One process against two, each with one core, in turn: the images a second from the first block to the last shard (the
 start of a process, its imports and the load of the first stage, is left out), the ratio, and whether the caches have
-the same bytes. Where other work is on the machine, the time that counts is not the clock's: `CPU` has the same of the CPU
-seconds of the process that took most, which is the clock's time on two cores that are free. Then the images a second of CPU time by precision and order in memory, by which it is decided what
-`latentdiff encode` and training do on a CPU. The first stage is untrained, of the blocks' widths that `--channels` says:
-128 256 512 512 are Stable Diffusion's.
+the same bytes. Beside what the clock says stands the same of the CPU seconds of the process that took most: that is the
+clock's time where the cores are free, and other work on the machine disturbs it less. Then the images a second of CPU
+time by precision and order in memory, by which it is decided what `latentdiff encode` and training do on a CPU. The
+first stage is untrained, of the blocks' widths that `--channels` says: 128 256 512 512 are Stable Diffusion's.
 """
 
 import argparse
