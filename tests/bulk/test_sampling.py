@@ -42,3 +42,15 @@ def test_a_kill_minus_9_loses_a_batch_at_most(tmp_path):
     made = {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
     assert made == {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()} and len(made) == 24
     assert {name: (tmp_path / "two" / name).stat().st_mtime_ns for name in kept} == kept
+
+
+@pytest.mark.slow
+def test_ray_makes_the_images_of_one_process(tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install latentdiff[ray]")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    command = ["sample", "--model", str(tiny_unconditional(tmp_path / "model")), "--seed", "0-6", "--steps", "2"]
+    command += ["--batch-size", "3", "--device", "cpu", "--quiet"]
+    assert main([*command, "-o", str(tmp_path / "one")]) == 0
+    assert main([*command, "-o", str(tmp_path / "ray"), "--engine", "ray", "--workers", "1"]) == 0
+    made, alone = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("ray", "one"))
+    assert made == alone and len(made) == 7

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -31,7 +32,7 @@ def one_thread() -> Iterator[None]:
 
 def side_by_side(
     function: Callable[[Given], Made], items: Iterable[Given], device: torch.device, decoders: int | None = None
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """The results of a function, in order, computed side by side: on the CPU each by one thread, so in the same bits.
 
     Convolutions, too, are split by the number of threads. Items are many and alike, so all cores have work; a few are
@@ -45,7 +46,8 @@ def side_by_side(
     """
     workers = torch.get_num_threads() if device.type == "cpu" else decoders or WORKERS_OF_ACCELERATOR
     ahead: deque[Future[Made]] = deque()
-    with one_thread(), ThreadPoolExecutor(workers) as pool:
+    # Reading images sets the filters of warnings for all threads for a moment, and the last may leave another's behind.
+    with warnings.catch_warnings(), one_thread(), ThreadPoolExecutor(workers) as pool:
         try:
             for item in items:
                 ahead.append(pool.submit(function, item))

@@ -48,12 +48,16 @@ class BadFiles:
         self.known.add(file)
         self._write({"file": file, "reason": reason})
         warnings.warn(LatentDiffWarning(f"left out: {reason}"), stacklevel=2)
-        if len(self.known) > max(1, self.max_share * self.total):
+        if self.too_many(len(self.known)):
             see = "" if self.path is None else f"see {self.path}, "
             raise InputError(
                 f"{len(self.known)} of {self.total} images can't be decoded, more than max_bad_share "
                 f"{self.max_share:g}; {see}repair or remove them; the last: {reason}"
             )
+
+    def too_many(self, count: int) -> bool:
+        """Whether a run ends with so many bad files."""
+        return count > max(1, self.max_share * self.total)
 
     def _write(self, line: JSON) -> None:
         if self.path is None:

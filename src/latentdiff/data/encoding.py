@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,25 +153,27 @@ class LatentEncoding:
         """
         blocks = list(self._blocks(shards))
         results = side_by_side(lambda block: self._encode(block[1]), blocks, self.device, processes.cores())
-        bad: dict[int, str] = {}
-        with open(self.partial / MOMENTS, "r+b") as file:
+        found: dict[int, str] = {}
+        with closing(results), open(self.partial / MOMENTS, "r+b") as file:
             np.lib.format.read_magic(file)
             (_, *row), *_ = np.lib.format.read_array_header_1_0(file)
             start, size = file.tell(), 2 * int(np.prod(row))
             for (shard, numbers), encoded in zip(blocks, results, strict=True):
-                for image, reason in encoded.bad.items():
-                    self.bad_files.add(str(self.images.files[image]), reason)
-                bad |= encoded.bad
+                found |= encoded.bad
+                if self.bad_files.too_many(len(found)):
+                    break
                 for copy, rows in enumerate(encoded.rows):
                     file.seek(start + size * (copy * len(self.images) + numbers.start))
                     file.write(rows.tobytes())
                 if numbers.stop == shard.items.stop:
                     file.flush()
                     sync_open(file.fileno())
+                    bad = {image: found[image] for image in shard.items if image in found}
                     with atomic_file(self._mark(shard)) as aside:
                         aside.write_text(json.dumps(bad), encoding="utf-8")
-                    bad = {}
                 tell(Told(len(numbers)))
+        for image, reason in found.items():  # when no thread decodes any more, as Pillow's warnings are hushed for all
+            self.bad_files.add(str(self.images.files[image]), reason)
 
     def finish(self) -> bool:
         """Make the cache of the shards; False if some are missing.
