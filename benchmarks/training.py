@@ -27,8 +27,9 @@ from torch.utils.data import DataLoader
 
 from latentdiff.cli.console import quiet_libraries
 from latentdiff.data.bad_files import BadFiles
+from latentdiff.data.encoding import LatentEncoding
 from latentdiff.data.images import ImageFolder
-from latentdiff.data.latent_cache import Columns, LatentRows, cache_latents
+from latentdiff.data.latent_cache import Columns, LatentRows
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.task import DiffusionTask
 from latentdiff.training.engine.loop import train
@@ -79,9 +80,13 @@ class Diffusion:
         self.vae = conditioner.pipeline.vae.requires_grad_(False)
         self.alphas_cumprod = conditioner.pipeline.scheduler.alphas_cumprod.float()
         with quiet_libraries(quiet=True):
-            cache = cache_latents(
+            work = LatentEncoding(
                 folder / "latents", self.vae, images, BadFiles(folder, len(images), 0), random_flip=False
             )
+            work.begin(replace=True)
+            work.do(work.shards(), lambda told: None)
+            work.finish()
+            cache = work.cache()
         self.set_up(conditioner, cache, images)
 
     def set_up(self, conditioner, cache, images) -> None:

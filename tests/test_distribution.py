@@ -62,7 +62,7 @@ def test_the_lowest_python_is_said_alike():
 def test_every_dependency_has_a_lower_bound():
     extras = {name: needs for name, needs in PROJECT["optional-dependencies"].items() if name != "dev"}
     for requirement in sum(extras.values(), PROJECT["dependencies"]):
-        assert re.match(r"[\w-]+>=[\d.]+(,<[\d.]+)?$", requirement), requirement
+        assert re.match(r"[\w-]+(\[\w+\])?>=[\d.]+(,<[\d.]+)?$", requirement), requirement
 
 
 def test_the_citation_is_of_this_version():

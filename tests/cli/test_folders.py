@@ -11,7 +11,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from latentdiff.cli.batch import processes
+from latentdiff.bulk import processes
 from latentdiff.cli.batch.sampler import Sampler
 from latentdiff.io.generated import read_parameters
 

@@ -11,6 +11,7 @@ from small_features import SmallFeatures
 from test_pairs import found, make
 
 from latentdiff import CheckpointError, InputError, VQModel
+from latentdiff.bulk.shards import missing
 from latentdiff.evaluation import store
 from latentdiff.evaluation.first_stage import FirstStageEvaluation, codebook_use, load_first_stage
 from latentdiff.pipelines.codec import decode, encode
@@ -37,9 +38,10 @@ def stages():
 def evaluate(*args, processes=1, **options):
     evaluation = FirstStageEvaluation(*args, features=SmallFeatures(), **options)
     for rank in range(processes):
-        evaluation.reconstruct(rank, processes)
+        evaluation.do(missing(evaluation, evaluation.shards()[rank::processes]), lambda told: None)
+    sets = evaluation.sets()
     for rank in range(processes):
-        evaluation.sets().compute(rank, processes)
+        sets.do(missing(sets, sets.shards()[rank::processes]), lambda told: None)
     return evaluation.report()
 
 
@@ -102,10 +104,10 @@ def test_processes_share_the_features_too(stages, tmp_path, monkeypatch):
         stages["kl"], data, tmp_path / "out", features=SmallFeatures(), cache=tmp_path / "shared"
     )
     sets = evaluation.sets()
-    assert len(sets.missing()) == 6 and sets.size() == 18
-    sets.compute(1, 2)
-    assert len(sets.missing()) == 3
-    sets.compute(0, 2)
+    assert len(missing(sets, sets.shards())) == 6 and sets.size() == 18
+    sets.do(sets.shards()[1::2], lambda told: None)
+    assert len(missing(sets, sets.shards())) == 3
+    sets.do(sets.shards()[::2], lambda told: None)
     assert evaluation.report().results == whole.results
     alone = FirstStageEvaluation(stages["kl"], data, tmp_path / "out", metrics=["psnr"], cache=tmp_path / "alone")
     assert alone.sets() is None  # and nothing was loaded for it
@@ -157,7 +159,7 @@ def test_one_image_has_no_distance_but_the_other_numbers(stages, tmp_path, count
     data = make(tmp_path / "data", count, size=(16, 16))
     options = {"features": SmallFeatures(), "cache": tmp_path / "c"}
     evaluation = FirstStageEvaluation(stages["kl"], data, tmp_path / "out", **options)
-    evaluation.reconstruct()
+    evaluation.do(evaluation.shards(), lambda told: None)
     if count > 1:
         evaluation.sets().compute()
     report = evaluation.report()

@@ -8,6 +8,7 @@ from small_features import SmallFeatures
 from test_samples import make
 
 from latentdiff import InputError
+from latentdiff.bulk.shards import missing
 from latentdiff.evaluation import neighbours as module
 from latentdiff.evaluation import store
 from latentdiff.evaluation.distributions import ArrayRows, blocks
@@ -86,8 +87,8 @@ def test_a_copy_is_found_and_numbers_have_the_same_bits_for_any_number_of_proces
         NeighboursEvaluation(*sides, features=SmallFeatures(), cache=tmp_path / "c") for _ in range(processes)
     ]
     for rank, evaluation in reversed(list(enumerate(evaluations))):
-        assert evaluation.missing()
-        evaluation.compute(rank, processes)
+        assert missing(evaluation, evaluation.shards())
+        evaluation.do(evaluation.shards()[rank::processes], lambda told: None)
     found = evaluations[0].find()
     assert evaluations[0].report(found).results == once.results
     assert (found.places[3, 0], found.ratios[3]) == (9, 0)

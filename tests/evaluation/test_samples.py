@@ -10,6 +10,7 @@ from small_features import SmallFeatures
 from tiny import write_clip_tokenizer
 
 from latentdiff import CheckpointError, InputError
+from latentdiff.bulk.shards import missing
 from latentdiff.errors import LatentDiffWarning
 from latentdiff.evaluation import store
 from latentdiff.evaluation.distributions import ArrayRows, kid
@@ -52,9 +53,9 @@ def test_numbers_have_the_same_bits_for_any_number_of_processes(sides, tmp_path,
         SamplesEvaluation(*sides, features=SmallFeatures(), cache=tmp_path / "shared") for _ in range(processes)
     ]
     for rank, evaluation in reversed(list(enumerate(evaluations))):
-        assert evaluation.missing()
-        evaluation.compute(rank, processes)
-    assert not evaluations[0].missing()
+        assert missing(evaluation, evaluation.shards())
+        evaluation.do(evaluation.shards()[rank::processes], lambda told: None)
+    assert not missing(evaluations[0], evaluations[0].shards())
     assert evaluations[0].report().results == once.results
     assert values(once).keys() == {"frechet", "frechet_spatial", "is", "precision", "recall", "density", "coverage"}
 

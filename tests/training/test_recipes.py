@@ -58,7 +58,7 @@ def test_what_may_change_when_a_run_goes_on():
     assert of(Recipe, "resume", "free") == free
     own = {"validation.samples", "validation.prompts", "validation.inference_steps", "validation.guidance_scale"}
     own |= {f"validation.{name}" for name in ("denoising", "metrics", "count", "reference", "reference_count")}
-    assert of(DiffusionRecipe, "resume", "free") == free | own | {"vae", "push_to_hub"}
+    assert of(DiffusionRecipe, "resume", "free") == free | own | {"vae", "push_to_hub", "latents_dir"}
     remedies = {f"optimizer.{name}" for name in ("learning_rate", "lr_scheduler", "lr_warmup_steps", "max_grad_norm")}
     assert of(Recipe, "resume", "remedy") == remedies | {"mixed_precision"}
 

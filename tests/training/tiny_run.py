@@ -123,7 +123,8 @@ def weights(output: Path):
 def log(output: Path):
     """The lines, without the one value that is a time."""
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
+    times = ("images_per_second", "data_wait")
+    return [{name: value for name, value in line.items() if name not in times} for line in lines]
 
 
 def assert_same_run(first: Path, second: Path, checkpoints=("checkpoint-4", "checkpoint-8", "checkpoint-10")):

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from latentdiff.cli.batch import processes
+from latentdiff.bulk import processes
 from latentdiff.errors import LatentDiffWarning
 
 
@@ -31,6 +31,19 @@ class _Nowhere(io.TextIOBase):
 def progress_shown(quiet: bool) -> bool:
     """Whether progress bars are of use: someone watches, and wants to."""
     return sys.stderr.isatty() and not quiet
+
+
+@contextlib.contextmanager
+def progress(total: int, what: str, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Yield what hears of finished images; a bar shows them where someone watches."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, unit="images", disable=not progress_shown(quiet)) as bar:
+
+        def done(images: int) -> None:
+            bar.update(images)
+
+        yield done
 
 
 @contextlib.contextmanager

@@ -6,11 +6,13 @@ A flag is a field's name, its text in --help is the field's line under "Attribut
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
+from latentdiff.bulk import processes
 from latentdiff.cli.values import MAX_SIZE, number, registered_scheduler
 from latentdiff.cli.values import size as convert_size
 from latentdiff.errors import InputError
@@ -276,6 +278,33 @@ class OutputOptions:
         if kind not in (None, self.format.upper()):
             raise InputError(f"--output is {self.output}, but --format is {self.format}; leave one of them out")
         return given if kind else next(end for end, kind in WRITTEN_KINDS.items() if kind == self.format.upper())
+
+
+@Parameter(name="*", group=Group.create_ordered("Bulk work"))
+@dataclass(frozen=True, kw_only=True)
+class BulkOptions:
+    """What runs the workers of bulk work.
+
+    Attributes:
+        engine: "processes" are those that a launcher starts, one if there is none; "ray" runs actors of Ray.
+
+    Raises:
+        InputError: If options contradict each other, or Ray isn't installed.
+    """
+
+    engine: Literal["processes", "ray"] = "processes"
+    workers: Annotated[
+        Count | None,
+        Parameter(help="Actors of --engine ray (default: one for each GPU of its cluster, else for each CPU)."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.engine != "ray":
+            raise InputError(f"--workers {self.workers} is given without --engine ray; give both or none")
+        if self.engine == "ray" and find_spec("ray") is None:
+            raise InputError("--engine ray needs Ray; install latentdiff[ray], or leave --engine out")
+        if self.engine == "ray" and processes.count() > 1:
+            raise InputError(f"--engine ray is given to {processes.count()} processes; start one, Ray has its own")
 
 
 def flag(name: str) -> str:

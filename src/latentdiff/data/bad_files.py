@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from latentdiff.data.stream import ItemT_co, VisitedDataset
 from latentdiff.errors import BadFileError, InputError, LatentDiffWarning
 from latentdiff.seeding import array_generator
+from latentdiff.types import JSON
 
 TRIES = 20  # items that are tried in place of a bad one
 
@@ -21,16 +22,17 @@ class BadFiles:
     """The files of a run that can't be decoded, each of which is a line of JSON in `bad_files.jsonl`.
 
     Args:
-        folder: The folder of the run.
+        folder: The folder of the run; None keeps no file of them.
         total: The number of images.
         max_share: The share of bad images, of all, above which the run ends (one bad image is always allowed).
         fresh: Whether to forget the bad files of an earlier run in this folder.
     """
 
-    def __init__(self, folder: Path, total: int, max_share: float, *, fresh: bool = True) -> None:
-        self.path, self.total, self.max_share = folder / "bad_files.jsonl", total, max_share
+    def __init__(self, folder: Path | None, total: int, max_share: float, *, fresh: bool = True) -> None:
+        self.path = None if folder is None else folder / "bad_files.jsonl"
+        self.total, self.max_share = total, max_share
         self.known: set[str] = set()
-        if fresh:
+        if fresh and self.path is not None:
             self.path.unlink(missing_ok=True)
 
     def add(self, file: str, reason: str) -> None:
@@ -44,19 +46,29 @@ class BadFiles:
         if file in self.known:
             return
         self.known.add(file)
+        self._write({"file": file, "reason": reason})
+        warnings.warn(LatentDiffWarning(f"left out: {reason}"), stacklevel=2)
+        if self.too_many(len(self.known)):
+            see = "" if self.path is None else f"see {self.path}, "
+            raise InputError(
+                f"{len(self.known)} of {self.total} images can't be decoded, more than max_bad_share "
+                f"{self.max_share:g}; {see}repair or remove them; the last: {reason}"
+            )
+
+    def too_many(self, count: int) -> bool:
+        """Whether a run ends with so many bad files."""
+        return count > max(1, self.max_share * self.total)
+
+    def _write(self, line: JSON) -> None:
+        if self.path is None:
+            return
         with suppress(OSError):  # on a full disk, the warning has to do
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"file": file, "reason": reason}) + "\n")
-        warnings.warn(LatentDiffWarning(f"left out: {reason}"), stacklevel=2)
-        if len(self.known) > max(1, self.max_share * self.total):
-            raise InputError(
-                f"{len(self.known)} of {self.total} images can't be decoded, more than max_bad_share "
-                f"{self.max_share:g}; see {self.path}, repair or remove them; the last: {reason}"
-            )
+                stream.write(json.dumps(line) + "\n")
 
     def _read(self) -> set[str]:
-        if not self.path.exists():
+        if self.path is None or not self.path.exists():
             return set()
         found = set()
         for line in self.path.read_text(encoding="utf-8").splitlines():

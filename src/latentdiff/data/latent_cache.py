@@ -10,17 +10,15 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from torch.utils.data import Dataset
 
-from latentdiff.data.bad_files import BadFiles
-from latentdiff.data.images import Images
 from latentdiff.data.stream import VisitedDataset
-from latentdiff.errors import BadFileError, ConfigError, InputError
-from latentdiff.io.files import atomic_folder
-from latentdiff.io.mapped import Mapped, MappedArray, create_mapped
+from latentdiff.errors import BadFileError, ConfigError
+from latentdiff.io.mapped import MappedArray
 from latentdiff.seeding import array_generator
-from latentdiff.types import JSON, Component, FirstStage
+from latentdiff.types import JSON, Component
+
+MOMENTS, META = "moments.npy", "meta.json"  # the files of a cache: the rows, and what they are
 
 
 class LatentCache(Dataset[torch.Tensor]):
@@ -30,7 +28,7 @@ class LatentCache(Dataset[torch.Tensor]):
     (c, h, w) of a VQ model. Row i is image i; with `random_flip`, row N + i is its mirror image.
 
     Args:
-        folder: The folder that `cache_latents` made.
+        folder: The folder that `LatentEncoding` made.
         images: The number N of images.
 
     Attributes:
@@ -43,10 +41,10 @@ class LatentCache(Dataset[torch.Tensor]):
 
     def __init__(self, folder: Path, images: int) -> None:
         self.folder, self.images = folder, images
-        self.moments: NDArray[np.float16] = MappedArray(folder / "moments.npy").rows
+        self.moments: NDArray[np.float16] = MappedArray(folder / MOMENTS).rows
         if len(self.moments) not in (images, 2 * images):
             raise ValueError(f"{folder} has {len(self.moments)} latents of {images} images")
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
         self.first_stage = str(meta["first_stage"])
         self.bad = {int(image): str(reason) for image, reason in meta["bad"].items()}
 
@@ -108,22 +106,6 @@ class LatentRows(VisitedDataset[dict[str, torch.Tensor]]):
         return {"moments": self.latents[index], **self.rows(image, bool(mirrored), rng)}
 
 
-class _ImagesOrReasons(Dataset[torch.Tensor | str]):
-    """Images, or for those that can't be decoded the reason."""
-
-    def __init__(self, images: Images) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> torch.Tensor | str:
-        try:
-            return self.images[index]
-        except BadFileError as error:
-            return str(error)
-
-
 def weights_fingerprint(network: Component) -> str:
     """A text that changes with the weights of a network."""
     digest = hashlib.sha256()
@@ -132,110 +114,13 @@ def weights_fingerprint(network: Component) -> str:
     return digest.hexdigest()
 
 
-@torch.no_grad()
-def cache_latents(
-    folder: Path,
-    vae: FirstStage,
-    images: Images,
-    bad_files: BadFiles,
-    *,
-    random_flip: bool,
-    batch_size: int = 64,
-    autocast: bool = False,
-    first_stage: str | None = None,
-) -> LatentCache:
-    """The latent cache in a folder, which is made unless there is one of the same weights and the same files.
-
-    Args:
-        folder: The folder of the cache.
-        vae: The first stage, on the device that encodes.
-        images: The images to encode.
-        bad_files: The reporter of images that can't be decoded; for these, the cache raises BadFileError.
-        random_flip: Whether mirror images are encoded, too.
-        batch_size: The number of images that are encoded at once.
-        autocast: Whether to encode in bfloat16.
-        first_stage: The fingerprint of the weights that a resumed run began with.
-
-    Raises:
-        ConfigError: If these are other weights.
-        InputError: If too many images can't be decoded.
-    """
-    stamp = {"first_stage": weights_fingerprint(vae), "images": images.fingerprint(), "random_flip": random_flip}
-    if first_stage not in (None, stamp["first_stage"]):
-        raise ConfigError(
-            f"the latents of the run in {folder.parent} are of another first stage; resume with the first stage that "
-            "the run began with, or begin anew in another output_dir"
-        )
-    there = _stamp_of(folder)
-    if stamp.items() <= there.items() and (cache := _whole_cache(folder, len(images))):
-        for image, reason in cache.bad.items():
-            bad_files.add(str(images.files[image]), reason)
-        return cache
-    with atomic_folder(folder) as aside:
-        copies = 2 if random_flip else 1
-        bad = _encode(aside / "moments.npy", vae, images, bad_files, copies, batch_size, autocast)
-        (aside / "meta.json").write_text(json.dumps({**stamp, "bad": bad}), encoding="utf-8")
-    return LatentCache(folder, len(images))
-
-
-def _whole_cache(folder: Path, images: int) -> LatentCache | None:
-    """The cache in a folder; None if it is damaged or cut off, so that it has to be made anew."""
-    try:
-        return LatentCache(folder, images)
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _stamp_of(folder: Path) -> JSON:
+def stamp_of(folder: Path, name: str = META) -> JSON:
     """The stamp of the cache in a folder, which says what it was made from; empty if there is no cache."""
     try:
-        stamp = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        stamp = json.loads((folder / name).read_text(encoding="utf-8"))
         return stamp if isinstance(stamp, dict) else {}
     except (OSError, ValueError):
         return {}
-
-
-def _encode(
-    file: Path, vae: FirstStage, images: Images, bad_files: BadFiles, copies: int, batch_size: int, autocast: bool
-) -> dict[int, str]:
-    """Encode images into a file; for `copies` of 2, their mirror images follow.
-
-    Returns:
-        The numbers of the images that can't be decoded, with the reasons.
-    """
-    device = next(vae.parameters()).device
-    bad: dict[int, str] = {}
-    rows: Mapped[np.float16] | None = None
-    start = 0
-    for batch in tqdm(DataLoader(_ImagesOrReasons(images), batch_size, collate_fn=list), desc="encoding images"):
-        for place, item in enumerate(batch, start):
-            if isinstance(item, str):
-                bad[place] = item
-                bad_files.add(str(images.files[place]), item)
-        places = np.array([place for place, item in enumerate(batch, start) if not isinstance(item, str)], dtype=int)
-        start += len(batch)
-        if not len(places):
-            continue
-        whole = torch.stack([item for item in batch if not isinstance(item, str)])
-        for copy in range(copies):
-            pixels = (whole.flip(-1) if copy else whole).to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                moments = _moments(vae, pixels).float().cpu().numpy()
-            if rows is None:
-                shape = (copies * len(images), *moments.shape[1:])
-                rows = create_mapped(file, np.float16, shape)
-            rows[copy * len(images) + places] = moments
-    if rows is None:
-        raise InputError(f"{images.root}: no image can be decoded, the first: {bad[0]}; give others")
-    rows.flush()
-    return bad
-
-
-def _moments(vae: FirstStage, pixels: torch.Tensor) -> torch.Tensor:
-    """The row of the cache for each image, as `LatentCache` describes it."""
-    encoded = vae.encode(pixels)
-    moments: torch.Tensor = encoded.latent_dist.parameters if hasattr(encoded, "latent_dist") else encoded.latents
-    return moments
 
 
 def measure_scale(cache: LatentCache, channels: int, images: int, rng: torch.Generator) -> float:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentdiff.bulk.threads import one_thread
 from latentdiff.errors import InputError
-from latentdiff.evaluation.threads import one_thread
 from latentdiff.types import Array
 
 SEED = 2020  # torch-fidelity's, by which it draws KID's subsets and shuffles for the Inception score

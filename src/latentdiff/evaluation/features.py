@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentdiff.bulk.threads import one_thread
 from latentdiff.errors import InputError
-from latentdiff.evaluation.threads import one_thread
 from latentdiff.registry import FEATURE_EXTRACTORS
 
 CPU_BLOCK, ACCELERATOR_BLOCK = 8, 64

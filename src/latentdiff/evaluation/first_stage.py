@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 
 from latentdiff import __version__
+from latentdiff.bulk.shards import Shard, Tell, Told, split
+from latentdiff.bulk.threads import side_by_side
 from latentdiff.data.records import Records
 from latentdiff.errors import CheckpointError, InputError
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
@@ -25,7 +27,6 @@ from latentdiff.evaluation.protocols import Report, Result
 from latentdiff.evaluation.references import Reference
 from latentdiff.evaluation.samples import DEFAULT_FEATURES, SamplesEvaluation
 from latentdiff.evaluation.set_metrics import check_names
-from latentdiff.evaluation.threads import side_by_side
 from latentdiff.hub.component_folder import CONFIG_FILES, ComponentFolder
 from latentdiff.hub.find import local_path, model_of_run
 from latentdiff.hub.index import INDEX, IndexEntry
@@ -67,8 +68,8 @@ def load_first_stage(model: str) -> FirstStage:
 
 
 class FirstStageEvaluation:
-    """An evaluation in three steps, of which processes can share the first two: `reconstruct` images, compute the
-    features of `sets`, then `report`.
+    """An evaluation in three steps, of which processes can share the first two: `do` the shards of images, compute
+    the features of `sets`, then `report`.
 
     Args:
         model: A model or first stage, as `load_first_stage` takes it, or a loaded one.
@@ -126,24 +127,22 @@ class FirstStageEvaluation:
         if of_pairs := self._of_pairs():
             choose(of_pairs, perceptual, min(self.images.pixels(0).shape[:2]), self.device)
 
-    def reconstruct(self, rank: int = 0, processes: int = 1, done: Callable[[int], None] = lambda images: None) -> None:
-        """Write one process's share of the reconstructions.
+    def shards(self) -> list[Shard]:
+        """The blocks of images that are encoded at once."""
+        return split(self.count, BLOCK)
 
-        Args:
-            rank: The number of this process.
-            processes: How many there are.
-            done: Hears how many images each step had.
-        """
+    def is_done(self, shard: Shard) -> bool:
+        """Whether the reconstructions of a block are there."""
+        return self._is_there(shard.items)
+
+    def do(self, shards: Sequence[Shard], tell: Tell) -> None:
+        """Write the reconstructions of some blocks."""
         self.output.mkdir(parents=True, exist_ok=True)
         with atomic_file(self.output / PLAN) as aside:
             aside.write_text(json.dumps(self._plan(), indent=2))
-        blocks = self._blocks()[rank::processes]
+        blocks = [shard.items for shard in shards]
         for block, _ in zip(blocks, side_by_side(self._write, blocks, self.device), strict=True):
-            done(len(block))
-
-    def missing(self) -> int:
-        """How many images have no reconstruction yet."""
-        return sum(len(block) for block in self._blocks() if not self._is_there(block))
+            tell(Told(len(block)))
 
     def sets(self) -> SamplesEvaluation | None:
         """The comparison of the reconstructions, all of which must be there, with the images as sets, if one is due.
@@ -202,9 +201,6 @@ class FirstStageEvaluation:
         files = [self.output / f"{number:06d}.png" for number in range(self.count)]
         return FileImages(Records(self.output, files, watched=files), None)
 
-    def _blocks(self) -> list[range]:
-        return [range(start, min(start + BLOCK, self.count)) for start in range(0, self.count, BLOCK)]
-
     def _is_there(self, block: range) -> bool:
         codes = self.codes is None or self._code_file(block).is_file()
         return codes and all((self.output / f"{number:06d}.png").is_file() for number in block)
@@ -214,9 +210,7 @@ class FirstStageEvaluation:
 
     @torch.no_grad()
     def _write(self, block: range) -> None:
-        """Write the reconstructions of a block unless they are there, and how often each code is used in it."""
-        if self._is_there(block):
-            return
+        """Write the reconstructions of a block, and how often each code is used in it."""
         pixels = np.stack([self.images.pixels(number) for number in block])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
         images = torch.cat([images, images[-1:].expand(BLOCK - len(block), -1, -1, -1)])
@@ -233,7 +227,8 @@ class FirstStageEvaluation:
 
     def _counts(self) -> Array:
         """How often each code is used."""
-        total: Array = sum(np.load(self._code_file(block), allow_pickle=False) for block in self._blocks())
+        blocks = [shard.items for shard in self.shards()]
+        total: Array = sum(np.load(self._code_file(block), allow_pickle=False) for block in blocks)
         return total
 
     def _check_size(self) -> None:

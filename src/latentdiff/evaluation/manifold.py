@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from latentdiff.bulk.threads import one_thread
 from latentdiff.errors import InputError
 from latentdiff.evaluation.distributions import Rows, blocks
-from latentdiff.evaluation.threads import one_thread
 
 NEIGHBOURS = 3
 DENSITY_NEIGHBOURS = 5

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from latentdiff.bulk.threads import one_thread
 from latentdiff.errors import InputError
-from latentdiff.evaluation.threads import one_thread
 from latentdiff.types import Array, Float64Array
 
 BLOCK = 256  # rows that are multiplied at once: fixed, as the sum's last bits depend on how it is split

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentdiff import __version__
+from latentdiff.bulk.threads import side_by_side
 from latentdiff.errors import InputError
 from latentdiff.evaluation.distributions import BLOCK, ChosenRows, Rows, blocks
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
@@ -23,7 +24,6 @@ from latentdiff.evaluation.manifold import squares_between
 from latentdiff.evaluation.protocols import Report, Result
 from latentdiff.evaluation.samples import DEFAULT_FEATURES
 from latentdiff.evaluation.store import FeatureStore, SharedFeatures, default_cache
-from latentdiff.evaluation.threads import side_by_side
 from latentdiff.io.files import atomic_file, check_writable
 from latentdiff.io.stored import WRITTEN_KINDS
 from latentdiff.viz.grid import image_grid

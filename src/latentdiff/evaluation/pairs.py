@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from latentdiff import __version__
+from latentdiff.bulk.threads import one_thread
 from latentdiff.errors import InputError, LatentDiffError
 from latentdiff.evaluation.features import FeatureExtractor
 from latentdiff.evaluation.image_sets import ChosenImages, FileImages, ImageSet, open_images
@@ -20,7 +21,6 @@ from latentdiff.evaluation.protocols import MASK_SHARES, Report, Result
 from latentdiff.evaluation.references import Reference
 from latentdiff.evaluation.samples import DEFAULT_FEATURES, SamplesEvaluation
 from latentdiff.evaluation.set_metrics import SET_METRICS
-from latentdiff.evaluation.threads import one_thread
 from latentdiff.io.inputs import read_mask
 from latentdiff.models.lpips import SMALLEST, PerceptualDistance
 from latentdiff.registry import METRICS, nearest

@@ -80,7 +80,7 @@ def evaluate_samples(
 
 
 class SamplesEvaluation(SharedFeatures):
-    """An evaluation in two steps, so that processes can share the first: `compute` the features, then `report`.
+    """An evaluation in two steps, so that processes can share the first: `do` the shards of features, then `report`.
 
     Everything that can be checked is checked when it is made. Its arguments are those of `evaluate_samples`, and
     `samples_cache`, where features of the samples are kept if they are not worth keeping beside the reference's.

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from huggingface_hub import cached_assets_path
 
+from latentdiff.bulk.shards import SHARD, Shard, Tell, Told, missing, split
+from latentdiff.bulk.threads import side_by_side
 from latentdiff.errors import InputError
 from latentdiff.evaluation.features import FeatureExtractor
 from latentdiff.evaluation.image_sets import ImageSet
 from latentdiff.evaluation.moments import Moments, moments_of
-from latentdiff.evaluation.threads import side_by_side
 from latentdiff.io.files import atomic_file
 from latentdiff.types import Array, Float32Array
 
-PART = 256
+PART = SHARD
 VERSION = 1  # of the way in which features are computed and kept
 
 
@@ -77,6 +78,10 @@ class FeatureStore:
             images.fingerprint(), extractor.identity, extractor.name, extractor.resize, count, extractor.device.type
         )
         self.folder = cache / self.computation.key
+
+    def shards(self) -> list[Shard]:
+        """All parts, as shards of some work."""
+        return split(self.count, PART)
 
     def parts(self) -> range:
         """The numbers of all parts."""
@@ -172,30 +177,49 @@ class SharedFeatures:
         """All features that are needed."""
         raise NotImplementedError
 
-    def missing(self) -> list[tuple[FeatureStore, int]]:
-        """The parts of features that have not been computed."""
-        return [(store, part) for store in self.stores() for part in store.missing()]
+    def shards(self) -> list[Shard]:
+        """The parts of all features that are needed."""
+        return list(self._parts())
+
+    def is_done(self, shard: Shard) -> bool:
+        """Whether the features of a part are there."""
+        store, part = self._parts()[shard]
+        return not store.missing([part])
+
+    def do(self, shards: Sequence[Shard], tell: Tell) -> None:
+        """Compute the features of some parts.
+
+        Raises:
+            InputError: If an image can't be read or is of another size, or a feature isn't finite.
+        """
+        parts = self._parts()
+        for store in self.stores():
+            own = [part for of, part in map(parts.__getitem__, shards) if of is store]
+            if own:
+                store.compute(own, lambda images: tell(Told(images)))
 
     def size(self) -> int:
         """How many images features are computed of in all."""
         return sum(store.count for store in self.stores())
 
-    def compute(self, rank: int = 0, processes: int = 1, done: Callable[[int], None] = lambda images: None) -> None:
-        """Compute one process's share of the features; what is there already is kept.
+    def compute(self, done: Callable[[int], None] = lambda images: None) -> None:
+        """Compute all features that aren't there, in this process.
 
         Args:
-            rank: The number of this process.
-            processes: How many there are.
             done: Hears how many images each step had.
 
         Raises:
-            InputError: If an image can't be read or is of another size, or a feature isn't finite.
+            InputError: As `do` raises it.
         """
-        first = 0
-        for store in self.stores():
-            own = [part for part in store.parts() if (first + part) % processes == rank]
-            first += len(store.parts())
-            store.compute(store.missing(own), done)
+        self.do(missing(self, self.shards()), lambda told: done(told.images))
+
+    def _parts(self) -> dict[Shard, tuple[FeatureStore, int]]:
+        """The parts of the stores, by the shards that they are."""
+        return {
+            Shard(f"{number}-{shard.name}", shard.items): (store, part)
+            for number, store in enumerate(self.stores())
+            for part, shard in enumerate(store.shards())
+        }
 
 
 class StoredRows:

@@ -29,6 +29,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_locks)
 
 
+class BusyError(InputError):
+    """Another process has the lock."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep an existing folder for this process, by a hidden file in it, until the block ends or the process does.
@@ -36,7 +40,8 @@ def locked(folder: Path) -> Iterator[None]:
     On a file system without locks the file names the process, and what a living process of this machine left is heeded.
 
     Raises:
-        InputError: If another process has it, or there is another file of the lock's name.
+        BusyError: If another process has it.
+        InputError: If there is another file of the lock's name.
         OSError: If no file can be made there.
     """
     path = folder / LOCK
@@ -69,7 +74,7 @@ def _acquire(path: Path) -> int:
             free = try_lock(descriptor)
             if free is False or (free is None and owner and not has_ended(owner, path)):
                 who = f"process {owner.split('-')[1]}" if owner else "another process"
-                raise InputError(f"{who} is at work in {path.parent}; wait until it has ended, or give another folder")
+                raise BusyError(f"{who} is at work in {path.parent}; wait until it has ended, or give another folder")
             if _is_at(descriptor, path):  # else its process has removed it between our two calls
                 os.ftruncate(descriptor, 0)
                 os.lseek(descriptor, 0, os.SEEK_SET)

@@ -125,7 +125,7 @@ def _prepared(
         labels = labels_of(unseen, images.class_names, images.num_classes)
         latents = encode_latents(session, pipeline.vae, unseen, bad_files, limit, held_out=True)
         held_out = SkipBadFiles(LatentRows(latents, Columns(labels=labels)), unseen.files, bad_files, recipe.seed)
-    latents = encode_latents(session, pipeline.vae, images, bad_files, limit)
+    latents = encode_latents(session, pipeline.vae, images, bad_files, limit, latents_dir=recipe.latents_dir)
     rows = LatentRows(latents, Columns(labels=torch.tensor(images.labels)))
     items = SkipBadFiles(rows, images.files, bad_files, recipe.seed)
     return ClassifierTask(classifier, pipeline, latents.first_stage), items, recipe, session, held_out

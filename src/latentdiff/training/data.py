@@ -10,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
+from tqdm.auto import tqdm
 
+from latentdiff.bulk.shards import Told, missing
 from latentdiff.config import check
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.check import AnnotationFormat
+from latentdiff.data.encoding import LatentEncoding
 from latentdiff.data.images import Images, read_records
 from latentdiff.data.label_maps import indexed_palette, paths_of
-from latentdiff.data.latent_cache import LatentCache, cache_latents
+from latentdiff.data.latent_cache import LatentCache
 from latentdiff.data.layouts import objects_of, resolve_box_format
 from latentdiff.data.options import DataOptions
 from latentdiff.data.records import Records
@@ -28,7 +31,7 @@ from latentdiff.training.diffusion.conditioners.classes import labels_known
 from latentdiff.training.diffusion.conditioners.options import ClassOptions, LayoutOptions, SemanticOptions, TextOptions
 from latentdiff.training.diffusion.conditioners.text import text_limits
 from latentdiff.training.engine.resume_check import recorded_first_stage
-from latentdiff.training.engine.session import Session
+from latentdiff.training.engine.session import Session, agreed, together
 from latentdiff.training.first_stage.options import FirstStageDataOptions
 from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, Recipe
 from latentdiff.types import FirstStage
@@ -81,6 +84,15 @@ def open_to_check(data: DataOptions, recipe: Recipe | None = None) -> Images:
         channels = json.loads(config.read_text(encoding="utf-8"))["in_channels"] if config.exists() else 3
     records = _read_to_train(data, recipe)
     return Images(records, data.resolution, channels or channels_of(records.files), data.value_range)
+
+
+def open_to_encode(data: DataOptions, recipe: Recipe | None, channels: int) -> Images:
+    """The images whose latents training caches: without those that the recipe, if there is one, validates on.
+
+    Raises:
+        InputError: If there are none, or something is known of some of them only.
+    """
+    return Images(_read_to_train(data, recipe), data.resolution, channels, data.value_range)
 
 
 def _read_to_train(data: DataOptions, recipe: Recipe | None) -> Records:
@@ -218,29 +230,61 @@ def encode_latents(
     bad_files: BadFiles,
     limit: int | None = None,
     *,
+    latents_dir: str | None = None,
     held_out: bool = False,
 ) -> LatentCache:
-    """The latents of a run's images, encoded once and kept in `latents/` or `validation-latents/`.
+    """The latents of a run's images, encoded once by all its processes and kept in `latents/`.
 
     Args:
-        session: The run, of whose processes the main one encodes.
+        session: The run.
         vae: The first stage, which comes to the device.
         images: The images to encode.
         bad_files: Where files are said that can't be decoded.
         limit: The number of images that are encoded; None for all.
-        held_out: Whether the images are validated on, of which none is mirrored.
+        latents_dir: Where the latents of all images have been encoded already, if they have.
+        held_out: Whether the images are validated on, of which none is mirrored, and kept in `validation-latents/`.
 
     Raises:
-        ConfigError: If a run goes on with another first stage than it began with.
+        ConfigError: If a run goes on with another first stage than it began with, or the recipe names latents that are
+            of other images or another first stage.
+        InputError: If too many images can't be decoded, or the disk has no room.
     """
     recipe, accelerator = session.recipe, session.accelerator
-    with accelerator.main_process_first():
-        return cache_latents(
-            (session.output_dir / ("validation-latents" if held_out else "latents")).resolve(),  # it may be a link
-            vae.to(accelerator.device),
-            images.first(limit),
-            bad_files,
-            random_flip=recipe.data.random_flip and not held_out,
-            autocast=recipe.mixed_precision == "bf16",
-            first_stage=recorded_first_stage(session.checkpoint),
+    own = session.output_dir / ("validation-latents" if held_out else "latents")
+    work = LatentEncoding(
+        Path(latents_dir or own).resolve(),  # it may be a link
+        vae.to(accelerator.device),
+        images if latents_dir else images.first(limit),
+        bad_files,
+        random_flip=recipe.data.random_flip and not held_out,
+        bfloat16=recipe.mixed_precision == "bf16",
+    )
+    check(
+        recorded_first_stage(session.checkpoint) in (None, work.asked["first_stage"]),
+        f"the latents of the run in {session.output_dir} are of another first stage; resume with the first stage that "
+        "the run began with, or begin anew in another output_dir",
+    )
+    if not agreed(accelerator, lambda: work.cache() is not None):
+        check(
+            latents_dir is None,
+            f"latents_dir is {latents_dir}, which doesn't hold latents of these images by this first stage; make "
+            "them with latentdiff encode, or leave it out",
         )
+        agreed(accelerator, lambda: work.begin(replace=True))
+        together(accelerator, lambda: _encode_share(work, accelerator))
+        agreed(accelerator, work.finish)
+    found = work.cache()
+    assert found is not None
+    return found
+
+
+def _encode_share(work: LatentEncoding, accelerator: Accelerator) -> None:
+    """Encode this process's shards of those that are missing; the main process shows how far its own have come."""
+    own = missing(work, work.shards()[accelerator.process_index :: accelerator.num_processes])
+    images = sum(len(shard.items) for shard in own)
+    with tqdm(total=images, desc="encoding images", disable=not accelerator.is_main_process) as bar:
+
+        def tell(told: Told) -> None:
+            bar.update(told.images)
+
+        work.do(own, tell)

@@ -86,6 +86,8 @@ class DiffusionRecipe(Recipe):
     """A pipeline folder whose networks are the start, in place of vae, unet, noise_schedule and the condition's
     networks. An unconditional one may become one of super-resolution, inpaint or semantic-to-image, and one of text one
     of super-resolution or inpaint with captions."""
+    latents_dir: str | None = option(None, resume="free")
+    """Folder of latents that `latentdiff encode` made of the same data; null to encode them into `output_dir`."""
     unet: JSON = option({}, of_pipeline=True)
     """Constructor arguments of `latentdiff.UNet2DConditionModel`; its sample_size, in_channels, out_channels and
     cross_attention_dim follow from the first stage and the conditioning, and may be left out."""
@@ -141,6 +143,8 @@ class ClassifierRecipe(Recipe):
 
     pretrained_model_name_or_path: str = option(note="give the pipeline that is to be guided")
     """The pipeline to be guided; its first stage makes the latents, its noise schedule the noise. It stays as it is."""
+    latents_dir: str | None = option(None, resume="free")
+    """Folder of latents that `latentdiff encode` made of the same data; null to encode them into `output_dir`."""
     classifier: JSON = option({})
     """Constructor arguments of `latentdiff.NoisyLatentClassifier`; those of latents and classes are the pipeline's and
     the images'."""

@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from latentdiff.cli.batch import processes
+from latentdiff.bulk import processes
 from latentdiff.errors import InputError, LatentDiffError
 from latentdiff.io.files import atomic_file
 from latentdiff.io.system import NO_ROOM, allocate, sync_open

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from cyclopts import Parameter
 
 from latentdiff.cli.batch.plan import BatchPlan, Item, Job, make_batch_plan
-from latentdiff.cli.options import Grid, GuidanceOptions, ModelOptions, OutputOptions, Size, SolverOptions
+from latentdiff.cli.options import BulkOptions, Grid, GuidanceOptions, ModelOptions, OutputOptions, Size, SolverOptions
 from latentdiff.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 Arguments = dict[str, object]
 """Arguments of a pipeline for one image, by their names."""
 
-NOT_OF_IMAGES = {"sampling", "guidance", "output", "grid", "prompts", "seed", "num_images", "batch_size", "device"}
+NOT_OF_IMAGES = {
+    *("sampling", "guidance", "output", "grid", "bulk", "prompts"),
+    *("seed", "num_images", "batch_size", "device"),
+}
 """Fields and options that are parts, or on which an image of one input and one seed doesn't depend."""
 
 
@@ -41,6 +44,7 @@ class ImageCommand:
         size: Width and height in pixels; None is the model's own.
         guidance: Classifier-free guidance; None for a command that has none.
         grid: Whether all images go into one.
+        bulk: What runs the workers.
         task: The command's own task, by which it is named.
         takes: The tasks of the models that it takes; its own by default.
         array: Whether its images may go into one array.
@@ -52,6 +56,7 @@ class ImageCommand:
     size: Annotated[Size, Parameter(parse=False)] = None  # a flag of those commands that say so
     guidance: Annotated[GuidanceOptions | None, Parameter(parse=False)] = None
     grid: Annotated[Grid, Parameter(parse=False)] = False
+    bulk: Annotated[BulkOptions, Parameter(parse=False)] = BulkOptions()
     task: ClassVar[str]
     takes: ClassVar[tuple[str, ...]] = ()
     array: ClassVar[bool] = False

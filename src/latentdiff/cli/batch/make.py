@@ -40,6 +40,5 @@ def make_images(command: ImageCommand) -> None:
         plan = command.plan()
         from latentdiff.cli.batch.runner import Runner
 
-        for line in Runner(command, plan, lambda fault: complain(with_flags(fault))).lines():
-            if not quiet:
-                console.say(line)
+        runner = Runner(command, plan, lambda fault: complain(with_flags(fault)))
+        runner.run(lambda line: None if quiet else console.say(line))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentdiff.cli.batch import processes
+from latentdiff.bulk import processes
 from latentdiff.cli.options import DEFAULT_FOLDER, OutputOptions, SolverOptions
 from latentdiff.errors import InputError
 from latentdiff.io.files import check_writable
@@ -78,10 +78,6 @@ class BatchPlan:
     def seed_text(self) -> str:
         """The seeds as --seed takes them."""
         return f"{self.seeds[0]}-{self.seeds[-1]}" if len(self.seeds) > 1 else str(self.seeds[0])
-
-    def batches(self, size: int) -> list[Sequence[Job]]:
-        """The jobs, `size` at a time, whatever has been made of them: an image may depend on its batch by rounding."""
-        return [self.jobs[start : start + size] for start in range(0, len(self.jobs), size)]
 
 
 def make_batch_plan(

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from tqdm import tqdm
 
-from latentdiff.cli.batch import processes
+from latentdiff.bulk import processes
 from latentdiff.cli.options import PREVIEW_EVERY, OutputOptions
 from latentdiff.errors import InputError, LatentDiffWarning
 from latentdiff.io.files import atomic_file

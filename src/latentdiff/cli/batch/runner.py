@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 from PIL.Image import Image
 
-from latentdiff.cli.batch import processes
+from latentdiff.bulk import processes
+from latentdiff.bulk.engines import perform
+from latentdiff.bulk.shards import Shard, Tell, Told, split
 from latentdiff.cli.batch.array_file import ArrayFile, Placed
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import BatchPlan, Item, Job
@@ -24,8 +27,8 @@ FINGERPRINT = "fingerprint"  # the parameter by which an image of other options 
 class Runner:
     """Makes and writes the images of a plan, this process's share of them.
 
-    A batch that is made in part is computed as a whole, since an image may depend on its batch by rounding: files are
-    the same after an interruption, and of several processes.
+    A batch is a shard, which is computed as a whole even where a part of it is there already, since an image may depend
+    on its batch by rounding: files are the same after an interruption, and of several processes.
 
     Args:
         command: What is made, with its options.
@@ -39,38 +42,63 @@ class Runner:
         self.places = {job: place for place, job in enumerate(plan.jobs)} if self.array else {}
         self.sampler: Sampler | None = None
         self.failed: set[Item] = set()
-        self.made = self.kept = 0
         self.cells: list[Image] = []
 
-    def lines(self) -> Iterator[str]:
-        """Do it; yields a line for each file written, and how many were kept.
+    def run(self, say: Callable[[str], None]) -> None:
+        """Do it; `say` hears a line for each file written, and how many were kept.
 
         Raises:
             InputError: If an option or the only input is not valid, or images of other options are there; at the end,
                 if some inputs were not valid.
         """
-        batches = processes.share(self.plan.batches(self.command.sampling.batch_size))
-        for folder in {job.path.parent for jobs in batches for job in jobs if job.path is not None}:
+        bulk = self.command.bulk
+        if self.array is not None and bulk.engine == "ray":
+            raise InputError(f"--output is {self.plan.array}, which --engine ray doesn't fill; give a folder")
+        shards = self.shards() if bulk.engine == "ray" else processes.share(self.shards())
+        jobs = [job for shard in shards for job in self._jobs(shard)]
+        for folder in {job.path.parent for job in jobs if job.path is not None}:
             with suppress(OSError):  # where it matters, the write that fails will say so
                 recover_all(folder)
-        for job in (job for jobs in batches for job in jobs):
+        for job in jobs:
             self._check_kept(job)
-        for jobs in batches:
-            yield from self._batch(jobs)
+        kept, made = sum(not self._is_wanted(job) for job in jobs), 0
+
+        def tell(told: Told) -> None:
+            nonlocal made
+            made += told.images
+            if told.line:
+                say(told.line)
+
+        perform(self, partial(Runner, self.command, self.plan, _unheard), tell, bulk.engine, bulk.workers or 0)
         if self.plan.grid is not None:
-            yield self._write_grid()
-        if self.kept:
-            yield f"{self.plan.folder or self.plan.array}: {self.made} made, {self.kept} existed already"
+            say(self._write_grid())
+        if kept:
+            say(f"{self.plan.folder or self.plan.array}: {made} made, {kept} existed already")
         processes.wait_for_others()
         if self.array is not None and processes.rank() == 0:
-            yield self._finish_array(self.array)
+            say(self._finish_array(self.array))
         if self.failed:
-            items = {job.item for jobs in batches for job in jobs}
-            raise InputError(f"{len(self.failed)} of {len(items)} files failed")
+            raise InputError(f"{len(self.failed)} of {len({job.item for job in jobs})} files failed")
 
-    def _batch(self, jobs: Sequence[Job]) -> Iterator[str]:
+    def shards(self) -> list[Shard]:
+        """The batches: an image may depend on its batch by rounding."""
+        return split(len(self.plan.jobs), self.command.sampling.batch_size)
+
+    def is_done(self, shard: Shard) -> bool:
+        """Whether all images of a batch are there."""
+        return not any(self._is_wanted(job) for job in self._jobs(shard))
+
+    def do(self, shards: Sequence[Shard], tell: Tell) -> None:
+        """Make the images of some batches that aren't there."""
+        for shard in shards:
+            for told in self._batch(self._jobs(shard)):
+                tell(told)
+
+    def _jobs(self, shard: Shard) -> Sequence[Job]:
+        return self.plan.jobs[shard.items.start : shard.items.stop]
+
+    def _batch(self, jobs: Sequence[Job]) -> Iterator[Told]:
         wanted = {job for job in jobs if self._is_wanted(job)}
-        self.kept += len(jobs) - len(wanted)
         inputs: Inputs = {job: {} for job in jobs} if wanted else {}
         inputs = self._each(inputs, lambda job, _: self._read(job))
         if wanted & inputs.keys():
@@ -128,7 +156,7 @@ class Runner:
             self.complain(str(error) if job.item.label in str(error) else f"{job.item.label}: {error}")
         self.failed.add(job.item)
 
-    def _write(self, sampler: Sampler, group: Inputs, wanted: set[Job]) -> Iterator[str]:
+    def _write(self, sampler: Sampler, group: Inputs, wanted: set[Job]) -> Iterator[Told]:
         try:
             images = sampler.images(list(group), list(group.values()))
         except TooLargeError as error:
@@ -138,7 +166,7 @@ class Runner:
         if self.array is not None:
             made = [(job, image) for job, image in zip(group, images, strict=True) if job in wanted]
             self.array.put([Placed(self.places[job], image, self.command.class_number(job)) for job, image in made])
-            self.made += len(made)
+            yield Told(len(made))
             return
         for job, image in zip(group, images, strict=True):
             if job.path is None:
@@ -148,8 +176,7 @@ class Runner:
                 if self.plan.folder is not None:  # where the next run meets it
                     parameters[FINGERPRINT] = self.command.fingerprint(job)
                 write_image(self.command.finish(job, image), job.path, parameters)
-                self.made += 1
-                yield f"{job.path}\tseed {job.seed}"
+                yield Told(1, f"{job.path}\tseed {job.seed}")
 
     def _finish_array(self, array: ArrayFile) -> str:
         if array.finish():
@@ -166,3 +193,7 @@ class Runner:
         parameters = sampler.parameters(self.cells[0], record, plan.seed_text)
         write_image(image_grid(self.cells, columns=len(plan.seeds)), plan.grid, {**parameters, "grid": True})
         return f"{plan.grid}\tseed {plan.seed_text}"
+
+
+def _unheard(fault: str) -> None:
+    """What an actor of Ray complains to: it makes images of no input files, so its errors are all raised."""

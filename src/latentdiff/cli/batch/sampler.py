@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from latentdiff import __version__
-from latentdiff.cli.batch import processes
+from latentdiff.bulk import processes
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import Job
 from latentdiff.cli.batch.preview import check_preview_file, preview_of, shown

@@ -24,6 +24,10 @@ MODEL_COMMANDS = {
     ),
     "convert": ("latentdiff.cli.commands.convert:convert", "Convert between checkpoint forms."),
     "info": ("latentdiff.cli.commands.info:info", "Show what a model or an image is."),
+    "encode": (
+        "latentdiff.cli.commands.encode:encode",
+        "Encode a data set to latents, which training reads by latents_dir in place of encoding the images itself.",
+    ),
 }
 TRAIN_COMMANDS = {  # with what each trains, since importing the recipes takes a while
     "first-stage": ("latentdiff.cli.commands.train:first_stage", "the autoencoder that makes the latent space"),

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter, Token
 
+from latentdiff.bulk import processes
 from latentdiff.cli import console
-from latentdiff.cli.batch import processes
 from latentdiff.cli.messages import flags_named
 from latentdiff.cli.options import MODEL, SAMPLING, Count, DType, Flag, flag
 from latentdiff.cli.values import number, registered_scheduler

@@ -13,6 +13,7 @@ from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.plan import Item, Job
 from latentdiff.cli.commands.labels import Label, all_labels, parse_labels, resolve_label
 from latentdiff.cli.options import (
+    BulkOptions,
     FirstSeedOptions,
     GuidanceOptions,
     Size,
@@ -40,6 +41,7 @@ class Sample(ImageCommand):
     sampling: FirstSeedOptions = FirstSeedOptions()
     size: Size = None
     guidance: GuidanceOptions = GuidanceOptions()
+    bulk: BulkOptions = BulkOptions()
     task = "unconditional"
     takes = ("unconditional", "class-to-image")
     array = True

@@ -11,8 +11,8 @@ from typing import Annotated, Unpack
 
 from cyclopts import Parameter
 
+from latentdiff.bulk import processes
 from latentdiff.cli import console
-from latentdiff.cli.batch import processes
 from latentdiff.cli.options import Flag
 from latentdiff.cli.recipes import recipe_flags
 from latentdiff.config import json_schema, load_recipe, options_of

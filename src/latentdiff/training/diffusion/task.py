@@ -185,7 +185,7 @@ def _prepared(
     measures = make_measures(conditioner, *reference, recipe, accelerator)
     check_before_caches(session.checkpoint, recipe, len(images))
     bad_files = open_bad_files(recipe, images, accelerator)
-    latents = encode_latents(session, pipeline.vae, images, bad_files, limit)
+    latents = encode_latents(session, pipeline.vae, images, bad_files, limit, latents_dir=recipe.latents_dir)
     unseen, reference_latents = None, latents
     if held_out and held_out_rows:
         unseen_latents = encode_latents(session, pipeline.vae, held_out, bad_files, limit, held_out=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from typing import Generic
 
@@ -48,28 +49,45 @@ class GradientAccumulator(Generic[Batch]):
             interrupts: The signals that this process is sent, until the end of the backward pass.
 
         Returns:
-            Means over the batch of all processes: the "loss" and the task's values; "grad_norm" before clipping; and
-            "signal", which is 0 if no process was sent any.
+            Means over the batch of all processes: the "loss" and the task's values; "grad_norm" before clipping;
+            "data_wait", the seconds in which the device had nothing to do until the next batch came; and "signal",
+            which is 0 if no process was sent any.
         """
         micro_steps = self.recipe.gradient_accumulation_steps
         means: dict[str, torch.Tensor] = {}
+        waited = 0.0
         for _ in range(micro_steps):
             batch, draws = self.upcoming
             torch.manual_seed(draws.rows[0].initial_seed())  # for layers that draw by themselves, such as dropout
             with self.accelerator.accumulate(self.model):
                 loss, values = self.model(to_device(batch, self.accelerator.device), draws)
                 self.accelerator.backward(skippable(loss) if self.zero else loss)
-            self.upcoming = next(self.batches)  # while the device is still at work, as the next lines wait for it
+            waited += self._next_batch()  # while the device is still at work, as the next lines wait for it
             for name, value in {"loss": loss, **values}.items():
                 means[name] = means.get(name, 0) + value.detach().float() / micro_steps
         limit = self.recipe.optimizer.max_grad_norm
         norm = full(self.accelerator.clip_grad_norm_(self.model.parameters(), limit), loss.device)
-        means |= {"grad_norm": norm, "signal": torch.full_like(norm, interrupts.number)}
+        means |= {"grad_norm": norm, "data_wait": torch.full_like(norm, waited)}
+        means |= {"signal": torch.full_like(norm, interrupts.number)}
         return self._agreed(means)
 
     def close(self) -> None:
         """End the processes that read images."""
         self.batches.close()
+
+    def _next_batch(self) -> float:
+        """Have the next batch ready, and return the seconds that the device may have waited for it.
+
+        Whether a GPU has come to its end meanwhile is asked without waiting for it: if so, it has waited for a part of
+        the time, and all of it counts; if not, the batch was there in time.
+        """
+        queued = None
+        if self.accelerator.device.type == "cuda":
+            queued = torch.Event(self.accelerator.device)
+            queued.record()
+        start = time.perf_counter()
+        self.upcoming = next(self.batches)
+        return time.perf_counter() - start if queued is None or queued.query() else 0.0
 
     def _agreed(self, means: dict[str, torch.Tensor]) -> dict[str, float]:
         """Means over processes: one vector a step is sent and read, by which all of them do the same next."""

@@ -101,7 +101,7 @@ class Log:
         self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}  # of the steps that have a value, which not all of them have
         self.count = self.skipped = 0
-        self.start, self.started = time.perf_counter(), 0
+        self.start, self.started, self.waited = time.perf_counter(), 0, 0.0
         self.size, self.waiting = 0, b""
 
     def state(self) -> JSON:
@@ -144,12 +144,21 @@ class Log:
         line = f"{self.path} has lines of an earlier run; they are kept in {aside.name}"
         warnings.warn(LatentDiffWarning(line), stacklevel=2)
 
-    def add(self, values: Mapping[str, float] | None, step: int, lr: float, progress: Progress) -> None:
-        """Count the values of a step, None if it was skipped, and write a line when it is time."""
+    def add(self, values: Mapping[str, float] | None, step: int, lr: float, progress: Progress, waited: float) -> None:
+        """Count the values of a step, None if it was skipped, and write a line when it is time.
+
+        Args:
+            values: Of the step.
+            step: How many steps have been made.
+            lr: The learning rate.
+            progress: The bar.
+            waited: The seconds of the step in which it waited for data.
+        """
         for name, value in (values or {}).items():
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
         progress.follow(values or {})
+        self.waited += waited
         self.count += values is not None
         self.skipped += values is None
         if step % self.every:
@@ -157,10 +166,10 @@ class Log:
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
         progress.report(step, means)
         steps, seconds = self.count + self.skipped - self.started, time.perf_counter() - self.start
-        rate = steps * self.images / seconds
-        self.write(step, {"lr": lr, "images_per_second": rate, "skipped": self.skipped, **means})
+        times = {"images_per_second": steps * self.images / seconds, "data_wait": self.waited / seconds}
+        self.write(step, {"lr": lr, **times, "skipped": self.skipped, **means})
         self.sums, self.counts, self.count, self.skipped = {}, {}, 0, 0
-        self.start, self.started = time.perf_counter(), 0
+        self.start, self.started, self.waited = time.perf_counter(), 0, 0.0
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line, and tell the trackers; where the disk doesn't allow it, it waits for the next one."""

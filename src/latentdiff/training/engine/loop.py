@@ -108,11 +108,11 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step)
             values = gradient(interrupts)
-            stop = values.pop("signal") > 0
+            stop, waited = values.pop("signal") > 0, values.pop("data_wait")
             finite = state.update(values)
             if finite:
                 task.after_step(ema, generator(recipe.seed, step, 2))
-            log.add(values if finite else None, state.step, learning_rate(step), progress)
+            log.add(values if finite else None, state.step, learning_rate(step), progress, waited)
             state.check_progress()
             looks = recipe.validation.steps and state.step % recipe.validation.steps == 0
             if looks:

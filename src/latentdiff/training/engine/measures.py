@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from latentdiff.bulk.shards import missing
 from latentdiff.config import check
 from latentdiff.data.records import Records
 from latentdiff.errors import ConfigError, InputError, LatentDiffWarning
@@ -242,7 +243,8 @@ class Measures:
             def compute() -> None:
                 evaluations.extend(self._evaluation(made, features, aside / "features") for features in self.sets)
                 for evaluation in evaluations:
-                    evaluation.compute(accelerator.process_index, accelerator.num_processes)
+                    own = evaluation.shards()[accelerator.process_index :: accelerator.num_processes]
+                    evaluation.do(missing(evaluation, own), lambda told: None)
 
             def report() -> None:
                 if accelerator.is_main_process:

@@ -109,7 +109,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
             cpu=cpu,  # unless told, processes on CPUs would not know of each other
             mixed_precision=recipe.mixed_precision,
             gradient_accumulation_steps=recipe.gradient_accumulation_steps,
-            # The main process alone encodes all images and looks at samples, while the others wait for it.
+            # The main process alone looks at samples, while the others wait for it.
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
             **trackers,
         )

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from latentdiff.bulk import processes
 from latentdiff.cli import console
-from latentdiff.cli.batch import processes
 from latentdiff.cli.commands.evaluate.options import (
     DEFAULT_FEATURES,
     SETS,
@@ -20,11 +20,10 @@ from latentdiff.cli.commands.evaluate.options import (
     all_is_there,
     compute_features,
     device_of,
-    gives_numbers,
     preset_of,
-    progress,
     with_preset,
 )
+from latentdiff.cli.options import BulkOptions
 
 
 def first_stage(
@@ -40,6 +39,7 @@ def first_stage(
     resolution: Resolution = None,
     report: ReportOptions = ReportOptions(),
     perceptual: PerceptualOptions = PerceptualOptions(),
+    bulk: BulkOptions = BulkOptions(),
 ) -> None:
     """Reconstruct images with a model's first stage, and compare them: rFID, PSNR, SSIM, MS-SSIM, LPIPS, PSIM, codes.
 
@@ -51,30 +51,45 @@ def first_stage(
         preset: A protocol of the paper, which fixes metrics: first-stage.
         count: Images, from the first on.
     """
+    from latentdiff.bulk.engines import perform
     from latentdiff.evaluation.first_stage import FirstStageEvaluation
     from latentdiff.evaluation.pairs import Perceptual
+    from latentdiff.evaluation.samples import SamplesEvaluation
 
     chosen = preset_of(preset, "first-stage", {"metrics": metrics})
     if chosen is not None:
         metrics = list(chosen.metrics)
     with console.quiet_libraries(report.quiet):
         report.check()
-        evaluation = FirstStageEvaluation(
-            model,
-            data,
-            output,
-            metrics=metrics,
-            features=features,
-            perceptual=Perceptual(perceptual.vgg16, perceptual.lpips_heads),
-            count=count,
-            resolution=resolution,
-            device=device_of(report),
-            cache=report.cache,
-        )
-        with progress(evaluation.count, "reconstructions", report.quiet) as done:
-            evaluation.reconstruct(processes.rank(), processes.count(), done)
-        if not all_is_there(evaluation.missing, "reconstructions"):
+
+        def make() -> FirstStageEvaluation:
+            return FirstStageEvaluation(
+                model,
+                data,
+                output,
+                metrics=metrics,
+                features=features,
+                perceptual=Perceptual(perceptual.vgg16, perceptual.lpips_heads),
+                count=count,
+                resolution=resolution,
+                device=device_of(report),
+                cache=report.cache,
+            )
+
+        def make_sets() -> SamplesEvaluation:
+            sets = make().sets()
+            assert sets is not None
+            return sets
+
+        evaluation = make()
+        with console.progress(evaluation.count, "reconstructions", report.quiet) as done:
+            perform(evaluation, make, lambda told: done(told.images), bulk.engine, bulk.workers or 0)
+        if not all_is_there(evaluation, "blocks of reconstructions"):
             return
         sets = evaluation.sets()
-        if gives_numbers() if sets is None else compute_features(sets, report.quiet, after_others=True):
+        if (
+            processes.finishes()
+            if sets is None
+            else compute_features(sets, make_sets, bulk, report.quiet, after_others=True)
+        ):
             report.write(with_preset(evaluation.report(), preset))

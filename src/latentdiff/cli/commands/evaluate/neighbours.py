@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -18,8 +18,12 @@ from latentdiff.cli.commands.evaluate.options import (
     device_of,
 )
 from latentdiff.cli.commands.evaluate.sampled import SampledModel
-from latentdiff.cli.options import Count, Flag
+from latentdiff.cli.options import BulkOptions, Count, Flag
 from latentdiff.errors import InputError
+
+if TYPE_CHECKING:
+    from latentdiff.evaluation.features import FeatureExtractor
+    from latentdiff.evaluation.image_sets import ImageSet
 
 PICTURE = "neighbours.png"
 
@@ -40,6 +44,7 @@ def neighbours(
     resolution: Resolution = None,
     report: ReportOptions = ReportOptions(),
     sampled: SampledModel = SampledModel(),
+    bulk: BulkOptions = BulkOptions(),
 ) -> None:
     """Show samples beside their nearest training images, and measure how many are memorised.
 
@@ -68,22 +73,29 @@ def neighbours(
             raise InputError(f"{output} exists already; choose another --output, or allow it with --overwrite")
         known = open_images(training, resolution)
         extractor = load_extractor(features, device_of(report))
-        made = sampled.folder_of(source, count, known, report.device)
+        made = sampled.folder_of(source, count, known, report.device, bulk)
         if made is None:
             return
-        evaluation = NeighboursEvaluation(
-            made,
-            known,
-            neighbours=neighbours,
-            rows=rows,
-            order=order,
-            features=extractor,
-            count=count,
-            training_count=training_count,
-            resolution=resolution,
-            cache=report.cache,
-        )
-        if compute_features(evaluation, report.quiet, after_others=made != source):
+
+        def make(training: ImageSet, extractor: FeatureExtractor | str) -> NeighboursEvaluation:
+            return NeighboursEvaluation(
+                made,
+                training,
+                neighbours=neighbours,
+                rows=rows,
+                order=order,
+                features=extractor,
+                count=count,
+                training_count=training_count,
+                resolution=resolution,
+                cache=report.cache,
+            )
+
+        def again() -> NeighboursEvaluation:
+            return make(open_images(training, resolution), load_extractor(features, device_of(report)))
+
+        evaluation = make(known, extractor)
+        if compute_features(evaluation, again, bulk, report.quiet, after_others=made != source):
             found = evaluation.find()
             write_picture(output, evaluation.picture(found))
             report.write(evaluation.report(found))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
+from latentdiff.bulk import processes
+from latentdiff.bulk.engines import perform
+from latentdiff.bulk.shards import Work, missing
 from latentdiff.cli import console
-from latentdiff.cli.batch import processes
-from latentdiff.cli.options import Count, Flag, flag
+from latentdiff.cli.options import BulkOptions, Count, Flag, flag
 from latentdiff.errors import InputError
 
 if TYPE_CHECKING:
@@ -145,45 +145,33 @@ def device_of(report: ReportOptions) -> torch.device:
     return find_device(report.device)
 
 
-@contextlib.contextmanager
-def progress(total: int, what: str, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yield what hears of finished images; a bar shows them where someone watches."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=what, unit="images", disable=not console.progress_shown(quiet)) as bar:
-
-        def done(images: int) -> None:
-            bar.update(images)
-
-        yield done
-
-
-def all_is_there(missing: Callable[[], int], what: str) -> bool:
+def all_is_there(work: Work, what: str) -> bool:
     """Whether the work of all processes is done, for which those of a launcher wait.
 
     The jobs of an array don't wait for one another: the one that finds everything done goes on.
     """
     processes.wait_for_others()
-    if count := missing():
+    if count := len(missing(work, work.shards())):
         console.say(f"{count} {what} are still missing; whichever process ends last gives the numbers")
         return False
     return True
 
 
-def gives_numbers() -> bool:
-    """Whether this process, where all work is done, is to give the numbers: it is the first, or there is none else."""
-    return processes.rank() == 0 or "MASTER_ADDR" not in os.environ
-
-
-def compute_features(sets: SharedFeatures, quiet: bool, after_others: bool = False) -> bool:
+def compute_features(
+    sets: SharedFeatures, make: Callable[[], Work], bulk: BulkOptions, quiet: bool, after_others: bool = False
+) -> bool:
     """Compute this process's share of the features; whether all are there, and it is to give the numbers.
 
     Args:
         sets: What needs the features.
+        make: Makes it once more, in an actor of Ray.
+        bulk: What runs the workers.
         quiet: Whether to show no progress.
         after_others: Whether the jobs of an array have ended when the last one comes here, which then has no others.
     """
-    alone = after_others and "MASTER_ADDR" not in os.environ
-    with progress(sets.size(), "features", quiet) as done:
-        sets.compute(*((0, 1) if alone else (processes.rank(), processes.count())), done)
-    return all_is_there(lambda: len(sets.missing()), "parts of the features") and gives_numbers()
+    with console.progress(sets.size(), "features", quiet) as done:
+        if after_others and processes.count() > 1 and not processes.have_launcher():
+            sets.compute(done)
+        else:
+            perform(sets, make, lambda told: done(told.images), bulk.engine, bulk.workers or 0)
+    return all_is_there(sets, "parts of the features") and processes.finishes()

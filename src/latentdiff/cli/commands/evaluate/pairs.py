@@ -6,8 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from latentdiff.bulk import processes
 from latentdiff.cli import console
-from latentdiff.cli.batch import processes
 from latentdiff.cli.commands.evaluate.options import (
     DEFAULT_FEATURES,
     SETS,
@@ -18,7 +18,6 @@ from latentdiff.cli.commands.evaluate.options import (
     Resolution,
     device_of,
     preset_of,
-    progress,
     with_preset,
 )
 from latentdiff.errors import InputError
@@ -60,7 +59,7 @@ def pairs(
         if processes.count() > 1:
             raise InputError(f"evaluate pairs runs in one process; {processes.count()} are started, start one")
         opened = open_images(images, resolution)
-        with progress(len(opened), "pairs", report.quiet) as done:
+        with console.progress(len(opened), "pairs", report.quiet) as done:
             found = evaluate_pairs(
                 opened,
                 originals,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
+from latentdiff.bulk import processes
 from latentdiff.cli import console
-from latentdiff.cli.batch import processes
 from latentdiff.cli.commands.evaluate.options import changed
-from latentdiff.cli.options import FirstSeedOptions, GuidanceOptions, ModelOptions, OutputOptions
+from latentdiff.cli.options import BulkOptions, FirstSeedOptions, GuidanceOptions, ModelOptions, OutputOptions
 from latentdiff.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +50,13 @@ class SampledModel:
     guidance: GuidanceOptions = GuidanceOptions()
 
     def folder_of(
-        self, source: str, count: int | None, reference: ImageSet | None, device: str | None, protocol: bool = False
+        self,
+        source: str,
+        count: int | None,
+        reference: ImageSet | None,
+        device: str | None,
+        bulk: BulkOptions,
+        protocol: bool = False,
     ) -> str | None:
         """What SAMPLES stands for: itself, or the folder of a model's samples, which are made as far as they lack.
 
@@ -60,6 +65,7 @@ class SampledModel:
             count: How many samples are made; None makes one of each condition.
             reference: The images whose captions or layouts are shown unless conditions are given.
             device: Where they are made.
+            bulk: What runs the workers that make them.
             protocol: Whether a preset fixes the count, so that each sample has a condition of its own.
 
         Returns:
@@ -69,7 +75,7 @@ class SampledModel:
             InputError: If options are given that don't fit, or the folder has samples of other options.
         """
         self.check(source)
-        return self._sample(source, count, reference, device, protocol) if is_model(source) else source
+        return self._sample(source, count, reference, device, bulk, protocol) if is_model(source) else source
 
     def check(self, source: str) -> None:
         """InputError if options of sampling are given for what is sampled already."""
@@ -81,7 +87,13 @@ class SampledModel:
             raise InputError(f"{given[0]} is given, but {source} is sampled already; leave it out")
 
     def _sample(
-        self, source: str, count: int | None, reference: ImageSet | None, device: str | None, protocol: bool
+        self,
+        source: str,
+        count: int | None,
+        reference: ImageSet | None,
+        device: str | None,
+        bulk: BulkOptions,
+        protocol: bool,
     ) -> str | None:
         from latentdiff.cli.batch.make import make_images
         from latentdiff.cli.commands.evaluate.conditions import read_conditions, sampling_command
@@ -111,6 +123,7 @@ class SampledModel:
             sampling=replace(self.sampling, num_images=count),
             guidance=self.guidance,
             output=OutputOptions(output=self.samples_dir, quiet=True),
+            bulk=bulk,
         )
         _write_unless_equal(folder / SAMPLING_PLAN, json.dumps(plan, indent=2))
         make_images(command)
@@ -119,7 +132,7 @@ class SampledModel:
             console.say(f"{missing} samples are still missing; whichever process ends last gives the numbers")
             return None
         if shown is not None and shown.are_captions:
-            if processes.rank() == 0 or "MASTER_ADDR" not in os.environ:
+            if processes.finishes():
                 _write_captions(folder, shown.values)
             processes.wait_for_others()
         return self.samples_dir

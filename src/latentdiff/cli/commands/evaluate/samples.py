@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -21,6 +21,11 @@ from latentdiff.cli.commands.evaluate.options import (
     with_preset,
 )
 from latentdiff.cli.commands.evaluate.sampled import SampledModel
+from latentdiff.cli.options import BulkOptions
+
+if TYPE_CHECKING:
+    from latentdiff.evaluation.features import FeatureExtractor
+    from latentdiff.evaluation.references import Reference
 
 
 def samples(
@@ -38,6 +43,7 @@ def samples(
     resolution: Resolution = None,
     report: ReportOptions = ReportOptions(),
     sampled: SampledModel = SampledModel(),
+    bulk: BulkOptions = BulkOptions(),
 ) -> None:
     """Compare samples with a reference: FID, sFID, KID, Inception score, precision and recall, density and coverage.
 
@@ -72,20 +78,27 @@ def samples(
         # Whatever can be wrong with the reference and the features is told before a model is sampled for hours.
         known = open_reference(reference, resolution, reference_name)
         extractor = load_extractor(features, device_of(report))
-        made = sampled.folder_of(source, count, known.images, report.device, chosen is not None)
+        made = sampled.folder_of(source, count, known.images, report.device, bulk, chosen is not None)
         if made is None:
             return
-        evaluation = SamplesEvaluation(
-            made,
-            known,
-            metrics=metrics,
-            features=extractor,
-            clip=clip,
-            count=count,
-            reference_count=reference_count,
-            resolution=resolution,
-            device=extractor.device,
-            cache=report.cache,
-        )
-        if compute_features(evaluation, report.quiet, after_others=made != source):
+
+        def make(reference: Reference, extractor: FeatureExtractor | str) -> SamplesEvaluation:
+            return SamplesEvaluation(
+                made,
+                reference,
+                metrics=metrics,
+                features=extractor,
+                clip=clip,
+                count=count,
+                reference_count=reference_count,
+                resolution=resolution,
+                device=device_of(report),
+                cache=report.cache,
+            )
+
+        def again() -> SamplesEvaluation:
+            return make(open_reference(reference, resolution, reference_name), features)
+
+        evaluation = make(known, extractor)
+        if compute_features(evaluation, again, bulk, report.quiet, after_others=made != source):
             report.write(with_preset(evaluation.report(), preset))

@@ -30,6 +30,12 @@ def count() -> int:
     return _variable("WORLD_SIZE", 1)
 
 
+def cores() -> int:
+    """The cores for this process, where those of one machine share them."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, there // max(1, _variable("LOCAL_WORLD_SIZE", 1)))
+
+
 def share(parts: Sequence[Piece]) -> Sequence[Piece]:
     """This process's parts of the work."""
     return parts[rank() :: count()]
@@ -37,7 +43,7 @@ def share(parts: Sequence[Piece]) -> Sequence[Piece]:
 
 def wait_for_others() -> None:
     """Return when all processes are here: a launcher stops the others when one ends with an exit code other than 0."""
-    if count() == 1 or "MASTER_ADDR" not in os.environ:
+    if count() == 1 or not have_launcher():
         return
     import torch.distributed as dist
 
@@ -45,6 +51,19 @@ def wait_for_others() -> None:
         dist.init_process_group("gloo", timeout=LONGEST_WAIT)
         atexit.register(dist.destroy_process_group)
     dist.barrier()
+
+
+def finishes() -> bool:
+    """Whether this process is to put the results together once all is done: the first of those that waited.
+
+    The jobs of an array don't wait for one another: whichever finds all done does it.
+    """
+    return rank() == 0 or not have_launcher()
+
+
+def have_launcher() -> bool:
+    """Whether a launcher started the processes, which can then wait for one another; the jobs of an array can't."""
+    return "MASTER_ADDR" in os.environ
 
 
 def _variable(name: str, default: int) -> int:

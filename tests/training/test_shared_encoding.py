@@ -1,0 +1,85 @@
+"""Latents that all processes of a run encode, or that were encoded before it; and how long a step waits for data."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import tiny_run
+import toy
+from PIL import Image
+from processes import Runs
+
+from latentdiff import ConfigError
+from latentdiff.cli.main import main
+from latentdiff.training.engine.gradient import GradientAccumulator
+
+pytestmark = pytest.mark.thorough
+
+
+def latents(output):
+    return {path.name: path.read_bytes() for path in (output / "latents").iterdir()}
+
+
+def test_two_processes_of_a_run_encode_the_latents_of_one(vae, tmp_path):
+    """Of more than a shard of images."""
+    (tmp_path / "data").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(300):
+        pixels = rng.integers(0, 256, (toy.SIDE, toy.SIDE, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / f"{number}.png")
+    job = {"call": "pipeline", "task": "unconditional", "data": str(tmp_path / "data"), "vae": str(vae)}
+    job |= {"shards": None, "validation.steps": 0, "report_to": "none", "max_train_steps": 1}
+    runs = Runs()
+    try:
+        for count in (1, 2):
+            assert runs(tmp_path / str(count), count, **job)[0] == [0] * count
+    finally:
+        runs.close()
+    assert latents(tmp_path / "1") == latents(tmp_path / "2")
+    assert set(latents(tmp_path / "2")) == {"moments.npy", "meta.json"}
+
+
+def test_latents_that_were_encoded_before_are_read(data, vae, tmp_path):
+    options = {"max_train_steps": 1, "logging_steps": 1, "data.random_flip": True}
+    toy.train("unconditional", data, vae, tmp_path / "run", **options)
+    words = ["--resolution", str(toy.SIDE), "--random_flip", "true", "--quiet"]
+    assert main(["encode", str(vae), str(data), str(tmp_path / "before"), *words]) == 0
+    given = toy.train("unconditional", data, vae, tmp_path / "given", latents_dir=str(tmp_path / "before"), **options)
+    for name, content in latents(tmp_path / "run").items():
+        assert (tmp_path / "before" / name).read_bytes() == content
+    assert not (given / "latents").exists()
+    assert tiny_run.log(given) == tiny_run.log(tmp_path / "run")
+
+
+def test_latents_of_something_else_are_refused(data, vae, tmp_path):
+    words = ["--resolution", str(toy.SIDE), "--quiet"]
+    assert main(["encode", str(vae), str(data), str(tmp_path / "before"), *words]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "before").iterdir()}
+    options = {"latents_dir": str(tmp_path / "before"), "data.random_flip": True}
+    with pytest.raises(ConfigError, match="which doesn't hold latents of these images by this first stage; make them"):
+        toy.train("unconditional", data, vae, tmp_path / "run", **options)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "before").iterdir()} == before
+
+
+@pytest.mark.parametrize(("loading", "computing", "share"), [(3, 1, 0.75), (1, 3, 0.25), (0, 1, 0.0)])
+def test_the_log_has_the_share_of_waiting_for_data(tmp_path, monkeypatch, loading, computing, share):
+    """By a clock that goes on while a batch is loaded and while a loss is computed, and at no other time."""
+    now = [0.0]
+    batches = GradientAccumulator._batches
+
+    def slow_batches(self, *args):
+        for batch in batches(self, *args):
+            now[0] += loading
+            yield batch
+
+    def slow_loss(step, loss):
+        now[0] += computing
+        return loss
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(GradientAccumulator, "_batches", slow_batches)
+    output = tiny_run.run(tmp_path, slow_loss, logging_steps=5)
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert [line["data_wait"] for line in lines][1:] == [pytest.approx(share)]
+    assert lines[1]["images_per_second"] == pytest.approx(4 / (loading + computing))
