@@ -19,6 +19,10 @@ IMAGE_COMMANDS = {
 }
 MODEL_COMMANDS = {
     "convert": ("latentdiff.cli.commands.convert:convert", "Convert between checkpoint forms."),
+    "tune-steps": (
+        "latentdiff.cli.commands.tune_steps:tune_steps",
+        "Find the timesteps of a number of steps that suit a model.",
+    ),
     "info": ("latentdiff.cli.commands.info:info", "Show what a model or an image is."),
 }
 TRAIN_COMMANDS = {  # with what each trains, since importing the recipes takes a while
