@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ class _Runs:
     batch_size: int
     progress: Progress
 
-    def __call__(self, what: str, guidance: Sequence[Guidance] = (), **schedule: object) -> Float64Array:
+    def __call__(self, what: str, schedule: Mapping[str, object], guidance: Sequence[Guidance] = ()) -> Float64Array:
         """The latents (B, D) of a schedule, as `set_timesteps` takes it."""
         made = []
         own = self.options.get("guidance", ())
@@ -109,8 +110,8 @@ def tune_steps(
     seed: int = 0,
     batch_size: int = 8,
     rounds: int = ROUNDS,
+    call: Mapping[str, object] = MappingProxyType({}),
     progress: Progress = lambda what: None,
-    **options: object,
 ) -> TunedTimesteps:
     """Find the timesteps of a number of steps for the pipeline's solver, model and guidance.
 
@@ -128,8 +129,8 @@ def tune_steps(
         seed: The first image's seed; the others follow.
         batch_size: How many images are made at once.
         rounds: The most rounds of the descent, of N + 2 runs or less each; 0 leaves it out.
+        call: Further arguments of every call, such as `{"guidance_scale": 5.0}`.
         progress: Called whenever a batch of images is through.
-        **options: Further arguments of every call, such as `guidance_scale=5.0`.
 
     Returns:
         The timesteps, with the distances; `save_tuned` writes them into the model's folder.
@@ -137,15 +138,14 @@ def tune_steps(
     Raises:
         InputError: If an argument is not valid, or the solver adds noise or isn't one of this package.
     """
-    scheduler = pipe.scheduler
     for name, value in {"num_images": num_images, "batch_size": batch_size}.items():
         check_count(name, value)
-    _check_solver(scheduler, check_count("num_inference_steps", num_inference_steps))
+    scheduler = _solver_of(pipe, check_count("num_inference_steps", num_inference_steps))
     conditions = [inputs[number % len(inputs)] if inputs else {} for number in range(2 * num_images)]
 
     def runs(first: int) -> _Runs:
         part = conditions[first : first + num_images]
-        return _Runs(pipe, part, seed + first, options, batch_size, progress)
+        return _Runs(pipe, part, seed + first, call, batch_size, progress)
 
     tuned_on, held_out = runs(0), runs(num_images)
     recorder = _Recorder()
@@ -159,7 +159,7 @@ def tune_steps(
 
     def residual(timesteps: Timesteps) -> Float64Array:
         if timesteps not in seen:
-            latents = tuned_on(f"tuning {num_inference_steps} steps", **schedule_of(scheduler, timesteps))
+            latents = tuned_on(f"tuning {num_inference_steps} steps", schedule_of(scheduler, timesteps))
             seen[timesteps] = (latents - target).ravel()
         return seen[timesteps]
 
@@ -169,7 +169,7 @@ def tune_steps(
 
     target = _teach(held_out)
     distances = {
-        name: root_mean_square(held_out("checking", **schedule_of(scheduler, timesteps)) - target)
+        name: root_mean_square(held_out("checking", schedule_of(scheduler, timesteps)) - target)
         for name, timesteps in (usual | found).items()
     }
     method = min(distances, key=lambda name: distances[name])
@@ -196,8 +196,9 @@ def root_mean_square(values: Float64Array) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
-def _check_solver(scheduler: object, steps: int) -> None:
-    """InputError unless the scheduler is one of the package's that adds no noise and visits any timesteps."""
+def _solver_of(pipe: DiffusionPipeline, steps: int) -> TableScheduler:
+    """The pipeline's scheduler; InputError unless it is one of the package's, and adds no noise in so many steps."""
+    scheduler = pipe.scheduler
     name = type(scheduler).__name__
     if not isinstance(scheduler, TableScheduler):
         raise InputError(f"{name} is not one of latentdiff's solvers; set one, such as pipe.set_scheduler('dpmpp_2m')")
@@ -209,12 +210,13 @@ def _check_solver(scheduler: object, steps: int) -> None:
     trial.set_timesteps(**schedule_of(scheduler, untuned_timesteps(scheduler.schedule, steps)["trailing"]))
     if trial.adds_noise() or trial.rises:
         raise InputError(f"{name} adds noise, and no schedule brings its results nearer; tune 'ddim' or 'dpmpp_2m'")
+    return scheduler
 
 
 def _teach(runs: _Runs, recorder: _Recorder | None = None) -> Float64Array:
     """The teacher's latents (B, D)."""
     with _solver(runs.pipe, TEACHER, use_karras_sigmas=True):
-        return runs("the teacher", [recorder] if recorder else [], num_inference_steps=TEACHER_STEPS)
+        return runs("the teacher", {"num_inference_steps": TEACHER_STEPS}, [recorder] if recorder else [])
 
 
 @contextmanager
@@ -283,8 +285,3 @@ def save_tuned(folder: str | Path, tuned: TunedTimesteps) -> Path:
         with atomic_file(path) as aside:
             aside.write_text(content, encoding="utf-8")
     return path
-
-
-def keep_tuned(pipe: DiffusionPipeline, tuned: TunedTimesteps) -> None:
-    """Give a loaded pipeline's scheduler tuned timesteps, as if it had been loaded from a folder that has them."""
-    pipe.scheduler.register_to_config(**{FIELD: with_tuned(pipe.scheduler.config, tuned)})

@@ -60,7 +60,7 @@ class SamplingOptions(Generic[OutputT]):
 
     Attributes:
         num_images_per_prompt: Images for each input, next to each other in the result.
-        num_inference_steps: Steps of the solver; "tuned:10" takes the timesteps that `latentdiff tune-steps` found for 10.
+        num_inference_steps: Steps of the solver; "tuned:10" takes the timesteps that were tuned for 10 (`tune_steps`).
         timesteps: The solver's timesteps, descending, in place of `num_inference_steps`.
         sigmas: The solver's noise levels, descending, in place of `num_inference_steps`.
         eta: Stochasticity of DDIM, in [0, 1].

@@ -89,15 +89,10 @@ def read_tuned(config: JSON) -> list[TunedTimesteps]:
     Raises:
         ConfigError: If what it keeps is damaged.
     """
-    known = {field.name for field in fields(TunedTimesteps)}
-    entries = config.get(FIELD) or []
+    known = [field.name for field in fields(TunedTimesteps)]
     try:
-        return [
-            TunedTimesteps(
-                **{**{name: entry[name] for name in known}, "timesteps": tuple(map(int, entry["timesteps"]))}
-            )
-            for entry in entries
-        ]
+        entries = [{name: entry[name] for name in known} for entry in config.get(FIELD) or []]
+        return [TunedTimesteps(**{**entry, "timesteps": tuple(map(int, entry["timesteps"]))}) for entry in entries]
     except (KeyError, TypeError, ValueError):
         raise ConfigError(
             f"{FIELD} of the scheduler's config is damaged; take it out of scheduler_config.json, and tune again"

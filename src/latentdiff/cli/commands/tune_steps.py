@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import Parameter
 
@@ -12,7 +13,7 @@ from latentdiff.cli import console
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import Item, Job
 from latentdiff.cli.messages import flags_named
-from latentdiff.cli.options import Count, DType, ModelOptions
+from latentdiff.cli.options import Count, DefaultModelOptions, DType, ModelOptions
 from latentdiff.cli.values import number, registered_scheduler
 from latentdiff.errors import InputError
 from latentdiff.registry import SCHEDULERS
@@ -46,8 +47,8 @@ def tune_steps(
 ) -> None:
     """Find the timesteps of a number of steps that suit a model, for --steps tuned:N.
 
-    Candidates are the usual schedules, those of GITS (Chen et al. 2024) and of Xue et al. 2024; the one whose results are
-    nearest to those of very many steps is refined. Images of other seeds decide whether it is better than the usual
+    Candidates are the usual schedules, those of GITS (Chen et al. 2024) and of Xue et al. 2024; the one whose results
+    are nearest to those of very many steps is refined. Images of other seeds decide whether it is better than the usual
     ones, whose distances are printed beside its own. The timesteps go into the config of the model's scheduler, which
     diffusers loads as before; they are for this solver and this guidance. It takes as long as a few hundred images of N
     steps.
@@ -107,7 +108,7 @@ def tune_steps(
                 seed=seed,
                 batch_size=batch_size,
                 progress=bar,
-                **guided,
+                call=guided,
             )
         for line in report(tuned):
             console.say(line)
@@ -150,7 +151,7 @@ def command_of(
     files = list(paths)
     match task:
         case "text-to-image":
-            return Generate(model=model, prompts=prompts)
+            return Generate(model=DefaultModelOptions(**asdict(model)), prompts=prompts)
         case "layout-to-image":
             return Layouts(files, model=model)
         case "semantic-to-image":
@@ -202,7 +203,7 @@ class _Bar:
         from latentdiff.tuning import runs_needed
 
         batches = -(-images // batch_size)
-        self.bar: tqdm[object] = tqdm(total=batches * runs_needed(steps), desc=title, leave=False)
+        self.bar: tqdm[NoReturn] = tqdm(total=batches * runs_needed(steps), desc=title, leave=False)
 
     def __call__(self, what: str) -> None:
         self.bar.set_postfix_str(what)
