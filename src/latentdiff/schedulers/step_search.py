@@ -9,6 +9,7 @@ import numpy as np
 from latentdiff.errors import ConfigError
 from latentdiff.schedulers.base import TableScheduler
 from latentdiff.schedulers.noise_schedule import NoiseSchedule, karras_sigmas, spaced_timesteps
+from latentdiff.schedulers.sigma import SigmaScheduler
 from latentdiff.types import Float64Array
 
 Timesteps = tuple[int, ...]
@@ -151,10 +152,10 @@ def model_free_bound(scheduler: TableScheduler, timesteps: Timesteps) -> float:
         scheduler: A solver made by `for_bound`.
         timesteps: The timesteps of a run, the last at least 1.
     """
-    if "set_alpha_to_one" in scheduler.config:
-        scheduler.set_timesteps(timesteps=timesteps)
-    else:
+    if isinstance(scheduler, SigmaScheduler):
         scheduler.set_timesteps(sigmas=scheduler.schedule.sigma_at(np.array([*timesteps, 0])).tolist())
+    else:
+        scheduler.set_timesteps(timesteps=timesteps)
     levels = scheduler._calls
     alpha, sigma = np.array(scheduler.grid.alpha)[levels], np.array(scheduler.grid.sigma)[levels]
     errors = step_weights(scheduler) * sigma**2 / np.maximum(alpha, MIN_ALPHA)
@@ -163,7 +164,7 @@ def model_free_bound(scheduler: TableScheduler, timesteps: Timesteps) -> float:
 
 def for_bound(scheduler: TableScheduler) -> TableScheduler:
     """A scheduler of the same solver and noise schedule whose weights are those of estimates of x0."""
-    lands = {"set_alpha_to_one": False} if "set_alpha_to_one" in scheduler.config else {}
+    lands = {} if isinstance(scheduler, SigmaScheduler) else {"set_alpha_to_one": False}
     made: TableScheduler = type(scheduler).from_config(scheduler.config, prediction_type="sample", **lands)
     return made
 

@@ -168,6 +168,8 @@ def command_of(
 
 def inputs_of(pipe: DiffusionPipeline, command: ImageCommand) -> list[Arguments]:
     """The arguments of the pipeline for one image each, of all that a command was given."""
+    from latentdiff.cli.batch.sampler import shapes
+
     command.prepare(pipe)
     items: Sequence[Item] = command.items()
     if command.task == "unconditional":
@@ -178,6 +180,8 @@ def inputs_of(pipe: DiffusionPipeline, command: ImageCommand) -> list[Arguments]
     for item in items:
         job = Job(item, 0, None)
         inputs.append(command.fit(pipe, job, command.read(job)))
+    if len({shapes(each) for each in inputs}) > 1:
+        raise InputError(f"{command.model.model} is given images of several sizes; give images of one size")
     return inputs
 
 
