@@ -277,8 +277,10 @@ def save_tuned(folder: str | Path, tuned: TunedTimesteps) -> Path:
         raise CheckpointError(f"{folder} has no scheduler/scheduler_config.json; give a model's folder")
     with locked(path.parent):
         try:
-            config = dict(parse_json(read_text(path)))
-        except (OSError, ValueError, TypeError) as error:
+            config = parse_json(read_text(path))
+            if not isinstance(config, dict):
+                raise ValueError("it is no mapping")
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} can't be read ({error}); restore it") from None
         content = json.dumps({**config, FIELD: with_tuned(config, tuned)}, indent=2, sort_keys=True) + "\n"
         with atomic_file(path) as aside:
