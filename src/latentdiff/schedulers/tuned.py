@@ -35,7 +35,8 @@ class TunedTimesteps:
         timesteps: The timesteps of the run, falling.
         method: What found them: "gits", "model-free" (each with "refined" where a descent on the solver's error went
             on from there), or the name of an untuned schedule where none was better.
-        distance: The root mean square distance of the latents from the teacher's, for seeds that weren't tuned on.
+        distance: The distance from the teacher's latents, for seeds that weren't tuned on: the mean over images of the
+            root mean square over their latents.
         untuned: The same of the usual schedules, by name.
     """
 

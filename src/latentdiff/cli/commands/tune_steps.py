@@ -37,7 +37,7 @@ def tune_steps(
     guidance_scale: Annotated[float | None, Parameter(validator=number(), metavar="SCALE")] = None,
     prompts: Annotated[str | None, Parameter(metavar="FILE")] = None,
     mask: Annotated[str | None, Parameter(metavar="PATH")] = None,
-    num_images: Annotated[Count, Parameter(alias="-n")] = 8,
+    num_images: Annotated[Count, Parameter(alias="-n")] = 16,
     seed: Annotated[int, Parameter(validator=number(0), metavar="N")] = 0,
     batch_size: Count = 8,
     output: Annotated[str | None, Parameter(alias="-o", metavar="FOLDER")] = None,
