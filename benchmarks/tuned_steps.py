@@ -3,11 +3,11 @@
     latentdiff tune-steps builtin:emoji --prompts prompts.txt --scheduler deis --output emoji-tuned
     python benchmarks/tuned_steps.py emoji-tuned data/emoji/validation --scheduler deis --samples 1000
 
-The reference is a folder of images; prompts are its captions, and classes are taken in turn. All ways to sample make the
-same images, by seed and condition, a batch each in turn, so that what else is at work slows all alike. A line for each
-way has the median and the range over --repeats sets of seeds. The features are those of `latentdiff evaluate samples
---features efficientnet_lite0`; with --teacher, the last column is the distance from the latents of 80 steps: the mean
-over images of the root mean square.
+The reference is a folder of images; prompts are its captions, and classes are taken in turn. All ways to sample make
+the same images, by seed and condition, a batch each in turn, so that what else is at work slows all alike. A line for
+each way has the median and the range over --repeats sets of seeds. The features are those of `latentdiff evaluate
+samples --features efficientnet_lite0`; with --teacher, the last column is the distance from the latents of 80 steps:
+the mean over images of the root mean square.
 """
 
 from __future__ import annotations

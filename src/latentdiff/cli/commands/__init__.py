@@ -21,7 +21,7 @@ MODEL_COMMANDS = {
     "convert": ("latentdiff.cli.commands.convert:convert", "Convert between checkpoint forms."),
     "tune-steps": (
         "latentdiff.cli.commands.tune_steps:tune_steps",
-        "Find the timesteps of a number of steps that suit a model.",
+        "Find the timesteps of a number of steps that suit a model, for --steps tuned:N.",
     ),
     "info": ("latentdiff.cli.commands.info:info", "Show what a model or an image is."),
 }
