@@ -101,6 +101,8 @@ def test_no_folder_of_a_model(tmp_path, tuned):
         ("ddim", {"num_inference_steps": 41}, "num_inference_steps is 41; steps are tuned for 2 to 40"),
         ("ddim", {"num_images": 0}, "num_images is 0"),
         ("ddim", {"batch_size": 0}, "batch_size is 0"),
+        ("ddim", {"inputs": ["a dog"]}, r"inputs is \['a dog'\]; give a mapping of the same arguments"),
+        ("ddim", {"inputs": [{"prompt": "a"}, {"text": "a"}]}, "give a mapping of the same arguments"),
     ],
 )
 def test_what_cannot_be_tuned(folder, solver, options, message):

@@ -46,13 +46,26 @@ Progress = Callable[[str], object]
 
 @dataclass
 class _Recorder:
-    """Guidance that changes nothing and keeps what the network saw and said, for the levels of GITS."""
+    """Guidance that changes nothing and keeps what the network saw and said of the first batch, for GITS.
+
+    Attributes:
+        latents: The latents (B, C, h, w) at each level of the teacher's run.
+        estimates: The estimate of x0 (B, C, h, w) at each level.
+        timesteps: The timestep of each level.
+        sigmas: The levels at unit image scale, and the last, on which the run lands.
+    """
 
     latents: list[Tensor] = field(default_factory=list)
     estimates: list[Tensor] = field(default_factory=list)
     timesteps: list[float] = field(default_factory=list)
+    sigmas: list[float] = field(default_factory=list)
 
     def __call__(self, predict: Predictor, context: SamplingContext) -> Predictor:
+        if self.latents:
+            return predict
+        assert isinstance(context.scheduler, TableScheduler)
+        self.sigmas = context.scheduler.sigmas.tolist()
+
         def recorded(latents: Tensor, timestep: Tensor, fraction: float) -> Tensor:
             prediction = predict(latents, timestep, fraction)
             self.latents.append(latents.double().cpu())
@@ -142,6 +155,8 @@ def tune_steps(
     for name, value in {"num_images": num_images, "batch_size": batch_size}.items():
         check_count(name, value)
     scheduler = _solver_of(pipe, check_count("num_inference_steps", num_inference_steps))
+    if not all(isinstance(each, Mapping) and each.keys() == inputs[0].keys() for each in inputs):
+        raise InputError(f"inputs is {inputs!r:.80}; give a mapping of the same arguments for each image")
     conditions = [inputs[number % len(inputs)] if inputs else {} for number in range(2 * num_images)]
 
     def runs(first: int) -> _Runs:
@@ -240,23 +255,16 @@ def _gits(recorder: _Recorder, target: Float64Array, schedule: NoiseSchedule, st
     Errors are counted where x0 has unit scale, as in the paper, and in the latents' own scale, where those at high
     noise, which the rest of a run corrects, count less.
     """
-    count = TEACHER_STEPS
-    timesteps = np.array(recorder.timesteps[:count])
-    sigmas = np.append(schedule.sigma_at(timesteps), 0.0)
+    sigmas = np.array(recorder.sigmas)
     alphas = 1 / np.sqrt(1 + sigmas**2)
-
-    def levels(parts: list[Tensor]) -> Float64Array:
-        """Tensors (b, C, h, w) of one batch after the other as (levels, B, D)."""
-        batches = [torch.stack(parts[start : start + count]).flatten(2) for start in range(0, len(parts), count)]
-        return np.asarray(torch.cat(batches, dim=1).numpy())
-
-    states = np.concatenate([levels(recorder.latents), target[None]]) / alphas[:, None, None]
-    slopes = (states[:-1] - levels(recorder.estimates)) / sigmas[:-1, None, None]
+    latents, estimates = (torch.stack(parts).flatten(2).numpy() for parts in (recorder.latents, recorder.estimates))
+    states = np.concatenate([latents, target[None, : latents.shape[1]]]) / alphas[:, None, None]
+    slopes = (states[:-1] - estimates) / sigmas[:-1, None, None]
     costs = gits_costs(sigmas, states, slopes)
     weighted = {"x0": costs, "latents": costs * alphas}
     return {
         f"GITS in {scale}, gamma {gamma:g}": whole(
-            timesteps[cheapest_path(weighted[scale], steps, gamma)], len(schedule)
+            np.array(recorder.timesteps)[cheapest_path(weighted[scale], steps, gamma)], len(schedule)
         )
         for scale, gammas in GITS_GAMMAS.items()
         for gamma in gammas
