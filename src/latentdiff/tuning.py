@@ -220,7 +220,7 @@ def _solver_of(pipe: DiffusionPipeline, steps: int) -> TableScheduler:
     scheduler = pipe.scheduler
     name = type(scheduler).__name__
     if not isinstance(scheduler, TableScheduler):
-        raise InputError(f"{name} is not one of latentdiff's solvers; set one, such as pipe.set_scheduler('dpmpp_2m')")
+        raise InputError(f"{name} is not one of latentdiff's solvers; set one that is, such as 'dpmpp_2m'")
     most = len(scheduler.schedule) // 2
     if not 2 <= steps <= min(most, TEACHER_STEPS // 2):
         most = min(most, TEACHER_STEPS // 2)

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import CLASSES
+from tiny import CLASSES, tiny_text_super_resolution
 
 FAST = ("--steps", 2, "--num-images", 2)
 
@@ -50,6 +50,14 @@ def test_every_task(run, models, tmp_path, command):
     assert tuned["guidance_scale"] == scales.get(command, 1.0)
 
 
+@pytest.mark.usefixtures("inputs")
+def test_files_take_prompts_in_turn(run, fails, tmp_path):
+    model = tiny_text_super_resolution(tmp_path)
+    words = ["tune-steps", model, "photos/a.png", *FAST]
+    fails("takes prompts; give --prompts FILE", *words)
+    assert run(*words, "--prompts", "prompts.txt")[0] == 0
+
+
 def test_steps_that_were_tuned(run, fails, models, tmp_path):
     shutil.copytree(models["sample"], tmp_path / "model")
     words = ["sample", "--model", "model", "--num-images", 1]
@@ -81,7 +89,7 @@ def test_a_copy(run, models, tmp_path):
         ("sample", ["--scheduler", "ddpm"], "DDPMScheduler adds noise"),
         ("sample", ["--steps", 1], "--steps is 1; steps are tuned for 2 to 40"),
         ("sample", ["--steps", "tuned:2"], "--steps: 'tuned:2' is given; it must be an integer"),
-        ("generate", [], "makes images of prompts"),
+        ("generate", [], "takes prompts; give --prompts FILE"),
         ("upscale", [], "give the PATH of files"),
         ("upscale", ["photos"], "several sizes"),
         ("inpaint", ["photos/a.png"], "give --mask"),
@@ -93,8 +101,10 @@ def test_what_is_refused(fails, models, command, words, message):
     fails(message, "tune-steps", models[command], *words)
 
 
-def test_where_no_timesteps_can_be_kept(fails, tmp_path):
+def test_where_no_timesteps_can_be_kept(fails, tmp_path, text_model):
     fails("builtin:emoji is no folder that could keep the timesteps; give --output", "tune-steps", "builtin:emoji")
+    shutil.copytree(text_model, tmp_path / "other")
+    fails("other exists already; choose another --output", "tune-steps", "builtin:emoji", "-o", "other")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note").touch()
     fails("full is not empty and holds no pipeline", "tune-steps", "builtin:emoji", "-o", "full")

@@ -76,12 +76,14 @@ def tune_steps(
 
         name = model_of_run(model)
         if output is not None:
-            check_target(output)
+            if check_target(output).is_dir() and any(Path(output).iterdir()):
+                raise InputError(f"{output} exists already; choose another --output, or give it as the MODEL to tune")
         elif not Path(name).is_dir():
             raise InputError(
                 f"{model} is no folder that could keep the timesteps; give --output FOLDER for a copy of it"
             )
         from latentdiff.cli.batch.sampler import default_scale, find_device, load
+        from latentdiff.cli.commands.generate import read_prompts
         from latentdiff.tuning import TEACHER_STEPS, save_tuned
         from latentdiff.tuning import tune_steps as tune
 
@@ -89,8 +91,9 @@ def tune_steps(
         place = find_device(device)
         pipe = load(options)
         own = pipe.scheduler
-        command = command_of(pipe, options, path, prompts, mask)
-        inputs, call = inputs_of(pipe, command), command.arguments()
+        texts = [] if prompts is None else read_prompts((), prompts)
+        command = command_of(pipe, options, path, texts, mask)
+        inputs, call = inputs_of(pipe, command, texts), command.arguments()
         scale = default_scale(pipe) if guidance_scale is None else guidance_scale
         if guidance_scale is not None and default_scale(pipe) is None:
             raise InputError(f"{model} is unconditional and has no use for --guidance-scale; leave it out")
@@ -119,7 +122,7 @@ def tune_steps(
 
 
 def command_of(
-    pipe: DiffusionPipeline, model: ModelOptions, paths: Sequence[str], prompts: str | None, mask: str | None
+    pipe: DiffusionPipeline, model: ModelOptions, paths: Sequence[str], texts: list[str], mask: str | None
 ) -> ImageCommand:
     """The command of the model's task, which reads what its images are made of.
 
@@ -139,8 +142,11 @@ def command_of(
             f"{model.model} has {type(pipe).__name__}, of no task of latentdiff; call latentdiff.tune_steps in Python"
         )
     task = spec.name
+    takes_prompts = pipe.components.get("text_encoder") is not None
+    if takes_prompts and not texts:
+        raise InputError(f"{model.model} takes prompts; give --prompts FILE, one a line, such as it is used with")
     unused = {
-        "--prompts": prompts is not None and pipe.components.get("text_encoder") is None,
+        "--prompts": bool(texts) and not takes_prompts,
         "--mask": mask is not None and task != "inpaint",
         "PATH": bool(paths) and task not in OF_FILES,
     }
@@ -148,26 +154,26 @@ def command_of(
         raise InputError(f"{model.model} is a model for {task} and has no use for {flag}; leave it out")
     if task in OF_FILES and not paths:
         raise InputError(f"{model.model} is a model for {task}; give the PATH of files that it makes images of")
-    files = list(paths)
+    files, prompt = list(paths), texts[0] if texts else None
     match task:
         case "text-to-image":
-            return Generate(model=DefaultModelOptions(**asdict(model)), prompts=prompts)
+            return Generate(tuple(texts), model=DefaultModelOptions(**asdict(model)))
         case "layout-to-image":
             return Layouts(files, model=model)
         case "semantic-to-image":
             return Semantic(files, model=model)
         case "super-resolution":
-            return Upscale(files, model=model)
+            return Upscale(files, model=model, prompt=prompt)
         case "inpaint":
             if mask is None:
                 raise InputError(f"{model.model} is a model for {task}; give --mask for the images' masks")
-            return Inpaint(files, model=model, mask=mask)
+            return Inpaint(files, model=model, mask=mask, prompt=prompt)
         case _:
             return Sample(model=model)
 
 
-def inputs_of(pipe: DiffusionPipeline, command: ImageCommand) -> list[Arguments]:
-    """The arguments of the pipeline for one image each, of all that a command was given."""
+def inputs_of(pipe: DiffusionPipeline, command: ImageCommand, texts: Sequence[str]) -> list[Arguments]:
+    """The arguments of the pipeline for one image each, of all that a command was given; files take prompts in turn."""
     from latentdiff.cli.batch.sampler import shapes
 
     command.prepare(pipe)
@@ -177,9 +183,10 @@ def inputs_of(pipe: DiffusionPipeline, command: ImageCommand) -> list[Arguments]
 
         return [] if pipe.components.get("class_embedder") is None else [{"class_labels": n} for n in all_labels(pipe)]
     inputs = []
-    for item in items:
+    for place, item in enumerate(items):
         job = Job(item, 0, None)
-        inputs.append(command.fit(pipe, job, command.read(job)))
+        prompt = {"prompt": texts[place % len(texts)]} if texts else {}
+        inputs.append({**command.fit(pipe, job, command.read(job)), **prompt})
     if len({shapes(each) for each in inputs}) > 1:
         raise InputError(f"{command.model.model} is given images of several sizes; give images of one size")
     return inputs
