@@ -77,7 +77,8 @@ class Way:
 
 def features_of(pixels: torch.Tensor, extractor: FeatureExtractor) -> np.ndarray:
     """The features (B, D) of images of 8 bits (B, 3, H, W)."""
-    return extractor.of_block(pixels)[next(iter(extractor.dims))].numpy()
+    name = next(iter(extractor.dims))
+    return np.concatenate([extractor.of_block(part)[name].numpy() for part in pixels.split(extractor.block)])
 
 
 def reference_moments(images: ImageSet, count: int, extractor: FeatureExtractor) -> Moments:
