@@ -68,10 +68,9 @@ class Way:
     def line(self) -> str:
         """The row of the table."""
         spread = f"{min(self.distances):.4f} .. {max(self.distances):.4f}"
-        missed = self.missed / self.images
+        missed = f"{self.missed / self.images:10.4f}" if self.missed else ""
         return (
-            f"{self.name:34} {np.median(self.distances):10.4f}   {spread:20} "
-            f"{self.images / self.seconds:9.2f} {missed:10.4f}"
+            f"{self.name:34} {np.median(self.distances):10.4f}   {spread:20} {self.images / self.seconds:9.2f} {missed}"
         )
 
 
