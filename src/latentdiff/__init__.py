@@ -64,6 +64,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it to the 
     from latentdiff.schedulers.restart import RestartScheduler as RestartScheduler
     from latentdiff.schedulers.sa_solver import SASolverScheduler as SASolverScheduler
     from latentdiff.schedulers.unipc import UniPCScheduler as UniPCScheduler
+    from latentdiff.tuning import save_tuned as save_tuned
+    from latentdiff.tuning import tune_steps as tune_steps
     from latentdiff.windows import Windows as Windows
 else:
     import importlib
@@ -122,6 +124,7 @@ else:
         "latentdiff.schedulers.restart": ["RestartScheduler"],
         "latentdiff.schedulers.sa_solver": ["SASolverScheduler"],
         "latentdiff.schedulers.unipc": ["UniPCScheduler"],
+        "latentdiff.tuning": ["save_tuned", "tune_steps"],
         "latentdiff.windows": ["Windows"],
     }
     _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}

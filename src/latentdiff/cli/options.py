@@ -15,6 +15,7 @@ from cyclopts import Group, Parameter
 from latentdiff.bulk import processes
 from latentdiff.cli.values import MAX_SIZE, number, registered_scheduler
 from latentdiff.cli.values import size as convert_size
+from latentdiff.cli.values import steps as convert_steps
 from latentdiff.errors import InputError
 from latentdiff.io.files import check_writable
 from latentdiff.io.stored import WRITTEN_KINDS
@@ -89,7 +90,7 @@ class SolverOptions:
     Attributes:
         seed: A seed such as "7", or a range of them such as "0-7", for one image of each input per seed.
         num_images: Images of each input, of seeds SEED to SEED+N-1.
-        steps: Steps of the solver.
+        steps: Steps of the solver; tuned:N takes the timesteps that latentdiff tune-steps found for N.
         timestep_spacing: How the solver's timesteps are spread (default: the model's way); "original" is the way of the
             paper's code, uneven where the steps don't divide the trained ones.
         eta: Share of fresh noise in a step of DDIM, 0 to 1.
@@ -109,7 +110,7 @@ class SolverOptions:
 
     seed: Annotated[str | None, Parameter(show_default=lambda seed: seed or "random")] = None
     num_images: Annotated[Count | None, Parameter(alias="-n")] = None
-    steps: Count = NUM_INFERENCE_STEPS
+    steps: Annotated[int | str, Parameter(converter=convert_steps, n_tokens=1, metavar="N")] = NUM_INFERENCE_STEPS
     scheduler: Annotated[
         str | None,
         Parameter(

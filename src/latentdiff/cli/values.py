@@ -36,6 +36,20 @@ def registered_scheduler(type_: object, value: object) -> None:
         raise ValueError(nearest(value, SCHEDULERS.names()))
 
 
+def steps(type_: object, tokens: Sequence[Token]) -> int | str:
+    """The converter of a number of steps, or of "tuned:N"."""
+    text = tokens[0].value
+    if re.fullmatch(r"tuned:[1-9][0-9]*", text):
+        return text
+    try:
+        number = int(text)
+    except ValueError:
+        raise ValueError("it must be an integer, or like tuned:10") from None
+    if number < 1:
+        raise ValueError("it must be an integer of at least 1, or like tuned:10")
+    return number
+
+
 def size(type_: object, tokens: Sequence[Token]) -> tuple[int, int]:
     """The converter of "WIDTHxHEIGHT", or of one number for both, to (width, height)."""
     match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", tokens[0].value)

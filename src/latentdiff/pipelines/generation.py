@@ -18,9 +18,10 @@ from latentdiff.pipelines import codec, memory, outputs
 from latentdiff.pipelines.call_state import CallScheduler, own_scheduler
 from latentdiff.pipelines.options import SamplingKeywords, SamplingOptions, check_count, sampling_call
 from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
-from latentdiff.pipelines.run_state import RunStateMixin
+from latentdiff.pipelines.run_state import RunStateMixin, strength_of
 from latentdiff.pipelines.start import StartPoint
 from latentdiff.sampling import Denoiser, Guidance, sample
+from latentdiff.schedulers.tuned import find_tuned, planned
 from latentdiff.seeding import Generators, image_generators
 from latentdiff.types import DenoisingNetwork, FirstStage, Scheduler
 from latentdiff.windows import Windows
@@ -95,7 +96,9 @@ class Generation(RunStateMixin, StockPipeline):  # type: ignore[misc]
             if name not in known:
                 raise InputError(f"{type(self.scheduler).__name__} takes no {name}; give num_inference_steps instead")
         steps, limit = options.schedule.get("num_inference_steps", 1), self.scheduler.config.num_train_timesteps
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= limit:
+        if isinstance(steps, str):
+            find_tuned(self.scheduler, steps)
+        elif isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= limit:
             raise InputError(f"num_inference_steps is {steps!r}; it must be an integer from 1 to {limit}")
         return options
 
@@ -192,7 +195,8 @@ class Generation(RunStateMixin, StockPipeline):  # type: ignore[misc]
 
         def plan(scheduler: Scheduler) -> None:
             set_timesteps: Callable[..., None] = scheduler.set_timesteps
-            set_timesteps(device=device, **options.schedule)
+            scale = strength_of([*guidance, *options.guidance])
+            set_timesteps(device=device, **planned(scheduler, options.schedule, scale))
 
         with own_scheduler(self, plan) as scheduler:
             begin = (start or StartPoint()).begin(scheduler, noise)

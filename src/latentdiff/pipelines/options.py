@@ -34,7 +34,7 @@ class SamplingKeywords(TypedDict, Generic[OutputT], total=False):
     """
 
     num_images_per_prompt: int
-    num_inference_steps: int
+    num_inference_steps: int | str
     timesteps: Sequence[float] | None
     sigmas: Sequence[float] | None
     eta: float
@@ -62,7 +62,7 @@ class SamplingOptions(Generic[OutputT]):
 
     Attributes:
         num_images_per_prompt: Images for each input, next to each other in the result.
-        num_inference_steps: Steps of the solver.
+        num_inference_steps: Steps of the solver; "tuned:10" takes the timesteps that were tuned for 10 (`tune_steps`).
         timesteps: The solver's timesteps, descending, in place of `num_inference_steps`.
         sigmas: The solver's noise levels, descending, in place of `num_inference_steps`.
         eta: Stochasticity of DDIM, in [0, 1].
@@ -92,7 +92,7 @@ class SamplingOptions(Generic[OutputT]):
     """
 
     num_images_per_prompt: int = 1
-    num_inference_steps: int = NUM_INFERENCE_STEPS
+    num_inference_steps: int | str = NUM_INFERENCE_STEPS
     timesteps: Sequence[float] | None = None
     sigmas: Sequence[float] | None = None
     eta: float = 0.0

@@ -37,6 +37,11 @@ class RunState:
 _RUNS: ContextVar[Mapping[int, RunState]] = ContextVar("_RUNS", default={})  # noqa: B039 (it is never changed)
 
 
+def strength_of(guidance: Sequence[Guidance]) -> float:
+    """The strength of the classifier-free guidance among guidance objects, 1 without."""
+    return next((guide.scale for guide in guidance if isinstance(guide, ClassifierFreeGuidance)), 1.0)
+
+
 class RunStateMixin:
     """Mixin of all pipelines with the attributes of diffusers' pipelines that describe a call.
 
@@ -99,8 +104,7 @@ class RunStateMixin:
             The guidance, with a copy of the classifier-free one in its place, whose scale may change.
         """
         ours = [replace(g) if isinstance(g, ClassifierFreeGuidance) else g for g in guidance]
-        scales = [g.scale for g in ours if isinstance(g, ClassifierFreeGuidance)]
-        state = RunState(guidance_scale=scales[0] if scales else 1.0, num_timesteps=num_timesteps)
+        state = RunState(guidance_scale=strength_of(ours), num_timesteps=num_timesteps)
         self.__dict__["_latest_run"] = state
         token = _RUNS.set({**_RUNS.get(), id(self): state})
         try:

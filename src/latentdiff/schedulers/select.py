@@ -10,10 +10,12 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from latentdiff.errors import ConfigError
 from latentdiff.registry import SCHEDULERS
 from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseSchedule
+from latentdiff.schedulers.tuned import FIELD as TUNED
 from latentdiff.types import JSON, Float64Array, Scheduler
 
 # Options of the model or of its use, which the next solver takes over; a solver's own options must not turn up in it.
 CARRIED = {*NOISE_FIELDS, "timestep_spacing", "steps_offset", "use_karras_sigmas", "set_alpha_to_one", "clip_sample"}
+CARRIED |= {TUNED}  # which says itself for which solver it is
 DIFFUSERS_BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 WANTED = "give a name, a scheduler class or an instance"
 

@@ -23,6 +23,10 @@ MODEL_COMMANDS = {
         "Measure a model: samples and steps a second, the first image, memory, FLOPs, and its quality against time.",
     ),
     "convert": ("latentdiff.cli.commands.convert:convert", "Convert between checkpoint forms."),
+    "tune-steps": (
+        "latentdiff.cli.commands.tune_steps:tune_steps",
+        "Find the timesteps of a number of steps that suit a model, for --steps tuned:N.",
+    ),
     "info": ("latentdiff.cli.commands.info:info", "Show what a model or an image is."),
     "encode": (
         "latentdiff.cli.commands.encode:encode",
