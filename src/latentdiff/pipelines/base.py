@@ -19,9 +19,16 @@ from latentdiff.hub.folder import ModelFolder, check_load_options
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.codec import check_scaling
+from latentdiff.pipelines.compile import CompileMixin
 from latentdiff.pipelines.display import pipeline_html
 from latentdiff.pipelines.generation import Generation
-from latentdiff.pipelines.load_options import as_dtype, check_given_components, complete_load_options, take_dtype
+from latentdiff.pipelines.load_options import (
+    as_dtype,
+    check_given_components,
+    complete_load_options,
+    take_dtype,
+    warn_of_conversion,
+)
 from latentdiff.pipelines.lora import LoraMixin
 from latentdiff.pipelines.outputs import ImagePipelineOutput
 from latentdiff.pipelines.publishing import PublishingMixin
@@ -36,7 +43,7 @@ register_component_bases(BASES["latentdiff"])
 MOST_LOADS = 5  # of one call, where another process saves the model while it is loaded
 
 
-class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
+class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin, Generation):
     """Base of the pipelines, and the loader that finds the right one for a folder.
 
     It is a diffusers pipeline: device placement, offload, LoRA and folders work as they do there.
@@ -71,8 +78,9 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
             cache_dir: Where downloads are kept; the hub's cache if None.
             local_files_only: Whether to use only what is in the cache, and not ask the hub.
             force_download: Whether to fetch again what is in the cache.
-            **kwargs: Options of diffusers, such as `dtype` (or `torch_dtype`; "float16" and "fp16" are understood, too)
-                and `device_map`, and components to use in place of the folder's.
+            **kwargs: Options of diffusers, such as `dtype` (or `torch_dtype`; "float16" and "fp16" are understood, too,
+                and "auto" is bfloat16 where the machine multiplies in it, else float32) and `device_map`, and
+                components to use in place of the folder's.
 
         Returns:
             The pipeline, of the class that the folder names if `cls` is `DiffusionPipeline`.
@@ -130,6 +138,7 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, Generation):
         check_given_components(pipeline_class, folder.components, kwargs)
         loaded = folder.check(pipeline_class, given=kwargs)
         with library_errors(folder.path), bounded(loaded.components.values()):
+            warn_of_conversion(loaded, kwargs.get("dtype"))
             own = loaded.load_own(kwargs)
             options = {**kwargs, **own, "use_safetensors": True, "variant": loaded.without(own).available_variant}
             pipe: Self = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder.path), **options)

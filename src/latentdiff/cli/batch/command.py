@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Arguments = dict[str, object]
 """Arguments of a pipeline for one image, by their names."""
 
-NOT_OF_IMAGES = {"sampling", "guidance", "output", "grid", "prompts", "seed", "num_images", "batch_size", "device"}
+NOT_OF_IMAGES = {"sampling", "guidance", "output", "grid", "prompts", "seed", "num_images", "batch_size"}
+NOT_OF_IMAGES |= {"device", "compile"}
 """Fields and options that are parts, or on which an image of one input and one seed doesn't depend."""
 
 
@@ -82,6 +83,10 @@ class ImageCommand:
         values |= {part.name: getattr(self, part.name) for part in fields(self) if part.kw_only}
         kept = {name: value for name, value in values.items() if name not in NOT_OF_IMAGES}
         kept["model"] = os.path.normpath(self.model.model)
+        if self.model.dtype == "auto":  # what it means is the device's matter, and the images are of that
+            from latentdiff.cli.batch.device import dtype_name
+
+            kept["dtype"] = dtype_name(self.model)
         return dict(json.loads(json.dumps(kept, default=str)))
 
     def items(self) -> Sequence[Item]:

@@ -38,6 +38,7 @@ class Runner:
         self.array = None if plan.array is None else ArrayFile(plan.array, len(plan.jobs), command.asked(plan))
         self.places = {job: place for place, job in enumerate(plan.jobs)} if self.array else {}
         self.sampler: Sampler | None = None
+        self.batches: Sequence[Sequence[Job]] = ()
         self.failed: set[Item] = set()
         self.made = self.kept = 0
         self.cells: list[Image] = []
@@ -49,7 +50,7 @@ class Runner:
             InputError: If an option or the only input is not valid, or images of other options are there; at the end,
                 if some inputs were not valid.
         """
-        batches = processes.share(self.plan.batches(self.command.sampling.batch_size))
+        batches = self.batches = processes.share(self.plan.batches(self.command.sampling.batch_size))
         for folder in {job.path.parent for jobs in batches for job in jobs if job.path is not None}:
             with suppress(OSError):  # where it matters, the write that fails will say so
                 recover_all(folder)
@@ -107,7 +108,9 @@ class Runner:
 
     def _loaded(self) -> Sampler:
         """The model, loaded when it is first needed: not for inputs of which none is valid, nor if all is made."""
-        self.sampler = self.sampler or Sampler(self.command)
+        if self.sampler is None:
+            left = sum(any(map(self._is_wanted, jobs)) for jobs in self.batches)
+            self.sampler = Sampler(self.command, max(1, left))
         return self.sampler
 
     def _each(self, inputs: Inputs, function: Callable[[Job, Arguments], Arguments]) -> Inputs:

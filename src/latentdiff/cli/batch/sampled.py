@@ -71,7 +71,9 @@ def sample_model(
     path = Path(samples_dir) / SAMPLING_PLAN
     _check_sampling(path, plan)
     command = Sample(
-        model=ModelOptions(model=source, revision=model.revision, dtype=model.dtype, device=device),
+        model=ModelOptions(
+            model=source, revision=model.revision, dtype=model.dtype, device=device, compile=model.compile
+        ),
         sampling=replace(sampling, num_images=count),
         guidance=guidance,
         output=OutputOptions(output=samples_dir, quiet=True),

@@ -297,7 +297,7 @@ def _changed(options: object, defaults: object) -> list[str]:
 
 
 def _device(report: ReportOptions) -> torch.device:
-    from latentdiff.cli.batch.sampler import find_device
+    from latentdiff.cli.batch.device import find_device
 
     return find_device(report.device)
 
