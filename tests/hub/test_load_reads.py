@@ -8,17 +8,18 @@ import pytest
 import tiny
 import torch
 
-import latentdiff.hub.networks as networks
 from latentdiff import DiffusionPipeline
 from latentdiff.errors import LatentDiffWarning
+from latentdiff.hub import networks
 from latentdiff.pipelines import load_options
 
-opened: Counter[str] | None = None
+listeners: list[Counter[str]] = []
 
 
 def _hear(event, args):
-    if opened is not None and event == "open" and isinstance(args[0], str) and args[0].endswith(".safetensors"):
-        opened[args[0]] += 1
+    if event == "open" and isinstance(args[0], str) and args[0].endswith(".safetensors"):
+        for opened in listeners:
+            opened[args[0]] += 1
 
 
 @pytest.fixture
@@ -28,7 +29,6 @@ def folder(tmp_path):
 
 def test_each_weight_file_is_mapped_once_and_its_header_read_once(folder, monkeypatch):
     """A hook of the interpreter hears every file that Python opens; safetensors maps by itself, in one function."""
-    global opened
     mapped, load_file = Counter(), networks.load_file
 
     def counted(path):
@@ -40,11 +40,12 @@ def test_each_weight_file_is_mapped_once_and_its_header_read_once(folder, monkey
     assert len(files) == 3
     sys.addaudithook(_hear)
     opened = Counter()
+    listeners.append(opened)
     try:
         DiffusionPipeline.from_pretrained(folder)
-        assert mapped == opened == dict.fromkeys(files, 1)
     finally:
-        opened = None
+        listeners.remove(opened)
+    assert mapped == opened == dict.fromkeys(files, 1)
 
 
 def test_weights_are_mapped_and_not_copied_unless_they_are_converted(folder):

@@ -81,7 +81,7 @@ class CompileMixin:
                 planned = None if planned_calls is None else Planned(check_count("planned_calls", planned_calls[name]))
                 made.append(self._freeze(name, owner, planned))
             else:
-                options = {"backend": backend, "mode": mode or _default_mode(self.unet.device.type, backend)}
+                options = {"backend": backend, "mode": mode or default_mode(self.unet.device.type, backend)}
                 for network in _regions(name, owner) if regional else [_network(name, owner)]:
                     made.append((network, JustInTimeForward(Target(network, name, owner), options)))
         self.uncompile(names)
@@ -155,6 +155,6 @@ def _regions(name: str, owner: nn.Module) -> Iterable[nn.Module]:
     return [module for module in owner.modules() if type(module).__name__ in kinds]
 
 
-def _default_mode(device: str, backend: str) -> str | None:
+def default_mode(device: str, backend: str) -> str | None:
     """CUDA graphs where there are any, since the loop's shapes don't change and small kernels wait for their launch."""
     return "reduce-overhead" if device == "cuda" and backend == "inductor" else None
