@@ -201,7 +201,8 @@ def test_a_damaged_program_is_compiled_anew(pipe, cache, tmp_path, monkeypatch):
     folder = tmp_path / whole.parent.name
     folder.mkdir()
     monkeypatch.setattr(artefacts, "default_cache", lambda: tmp_path)
-    (folder / "program.so").write_bytes(whole.read_bytes()[:5000])
+    (folder / "program.json").write_bytes((whole.parent / "program.json").read_bytes())
+    (folder / "program.so").write_bytes(whole.read_bytes()[:-1])
     with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler"):
         decode(compiled(pipe))
     (folder / "program.so").write_bytes(whole.read_bytes())

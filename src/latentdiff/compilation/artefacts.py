@@ -61,14 +61,15 @@ class Artefact:
     def load(self) -> Function | None:
         """The program; None if there is none, or none that can be loaded.
 
-        A library of another user is not loaded, as it could do anything.
+        A library of another user is not loaded, as it could do anything, nor one that is not as long as it was made: a
+        system ends a process that reads beyond the end of a mapped file.
         """
         library = self.folder / LIBRARY
         try:
-            if hasattr(os, "getuid") and library.stat().st_uid not in (os.getuid(), 0):
-                return None
-            return load_ahead(library)
-        except (OSError, RuntimeError):  # not there, or cut short by a copy
+            facts, found = json.loads((self.folder / FACTS).read_text(encoding="utf-8")), library.stat()
+            is_ours = not hasattr(os, "getuid") or found.st_uid in (os.getuid(), 0)
+            return load_ahead(library) if is_ours and facts["bytes"] == found.st_size else None
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # not there, or damaged
             return None
 
     def build(self, call: FlatCall) -> Function:
@@ -99,7 +100,11 @@ class Artefact:
         with torch.no_grad(), atomic_file(self.folder / LIBRARY) as aside:
             program = torch.export.export(call.program, call.tensors, strict=False)
             compile_ahead(program, call.tensors, aside)
-        facts = {**self.facts, "seconds": round(time.perf_counter() - start, 1)}
+        facts = {
+            **self.facts,
+            "seconds": round(time.perf_counter() - start, 1),
+            "bytes": (self.folder / LIBRARY).stat().st_size,
+        }
         with atomic_file(self.folder / FACTS) as aside:
             aside.write_text(json.dumps(facts, indent=2), encoding="utf-8")
 

@@ -134,8 +134,9 @@ class FrozenForward(CompiledForward):
     def __init__(self, target: Target, flatten: Flatten, facts: JSON, planned: Planned | None, shown: bool) -> None:
         super().__init__(target)
         self.flatten, self.facts, self.planned, self.shown = flatten, facts, planned, shown
-        self.watch: Callable[[], list[int]] = watch_weights(target.network)
-        self.programs = Programs(self.watch())
+        # They are made by the first call: where a network is copied, this is made before the copy has its modules.
+        self.watch: Callable[[], list[int]] | None = None
+        self.programs = Programs([])
         self.lock = threading.RLock()
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -164,12 +165,11 @@ class FrozenForward(CompiledForward):
 
     def _program(self, call: FlatCall) -> Function | None:
         """The program for a call; None to run the network as it is."""
-        weights = self.watch()
         programs, signature = self.programs, call.signature
-        if weights == programs.weights and signature in programs.loaded:
+        if self.watch is not None and self.watch() == programs.weights and signature in programs.loaded:
             return programs.loaded[signature]
         with self.lock:
-            if weights != self.programs.weights:
+            if self.watch is None or self.watch() != self.programs.weights:
                 self.watch = watch_weights(self.target.network)
                 self.programs = Programs(self.watch())
             programs = self.programs

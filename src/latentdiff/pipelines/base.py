@@ -113,6 +113,7 @@ class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin,
                     raise
                 continue
             if not folder.is_replaced():  # else its parts may be of two models
+                warn_of_conversion(folder.without(folder.components.keys() - pipe.components | kwargs.keys()), kwargs)
                 return pipe
         raise CheckpointError(
             f"{folder.path} is saved anew again and again while it is loaded; load it when that has ended"
@@ -138,7 +139,6 @@ class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin,
         check_given_components(pipeline_class, folder.components, kwargs)
         loaded = folder.check(pipeline_class, given=kwargs)
         with library_errors(folder.path), bounded(loaded.components.values()):
-            warn_of_conversion(loaded, kwargs.get("dtype"))
             own = loaded.load_own(kwargs)
             options = {**kwargs, **own, "use_safetensors": True, "variant": loaded.without(own).available_variant}
             pipe: Self = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder.path), **options)

@@ -137,14 +137,14 @@ def as_dtype(value: object) -> torch.dtype:
     return found
 
 
-def warn_of_conversion(folder: ModelFolder, asked: torch.dtype | Mapping[str, torch.dtype] | None) -> None:
-    """Warn once for a folder whose weights are converted at every load, where that takes seconds, and say what doesn't.
+def warn_of_conversion(folder: ModelFolder, options: Mapping[str, Any]) -> None:
+    """Warn if a folder's weights are converted at every load, where that takes seconds, and say how to load faster.
 
     Args:
-        folder: The components that are loaded.
-        asked: The data type, or one for each component's name and "default"; None for float32.
+        folder: The components that have been loaded.
+        options: Those of `from_pretrained`, completed; without `dtype` it is float32.
     """
-    converted = 0
+    asked, converted = options.get("dtype"), 0
     stored: set[str] = set()
     wanted: set[torch.dtype] = set()
     for name, part in folder.components.items():
@@ -160,9 +160,9 @@ def warn_of_conversion(folder: ModelFolder, asked: torch.dtype | Mapping[str, to
     if converted >= SLOW_CONVERSION:
         to = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in wanted))
         warnings.warn(
-            f"{folder.path} holds {converted / 2**30:.1f} GiB in {' and '.join(sorted(stored))}, which every load "
-            f"converts to {to}; `latentdiff convert {folder.path} OUT --dtype {to.split()[0]}` saves them so, to be "
+            f"{folder.name} holds {converted / 2**30:.1f} GiB in {' and '.join(sorted(stored))}, which every load "
+            f"converts to {to}; `latentdiff convert {folder.name} OUT --dtype {to.split()[0]}` saves them so, to be "
             "mapped in under a second",
             LatentDiffWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
