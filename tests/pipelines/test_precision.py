@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from latentdiff import DiffusionPipeline, InputError
-from latentdiff.pipelines import precision
+from latentdiff.pipelines import codec, precision
 from latentdiff.pipelines.load_options import as_dtype
 
 CPU = torch.device("cpu")
@@ -50,3 +50,17 @@ def test_auto_is_a_data_type_by_name(tmp_path):
     assert (pipe.unet.dtype, pipe.vae.dtype) == (expected, torch.float16)
     with pytest.raises(InputError, match="'automatic'; did you mean 'auto'"):
         as_dtype("automatic")
+
+
+@pytest.mark.parametrize(("dtype", "last"), [(torch.float32, False), (torch.bfloat16, True)])
+def test_latents_are_decoded_channels_last_in_bfloat16(tmp_path, dtype, last):
+    vae = tiny.unconditional(tmp_path).vae
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = codec.decode(vae, latents)
+    found = []
+    vae.decoder.register_forward_pre_hook(
+        lambda module, args: found.append(args[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    images = codec.decode(vae.to(dtype), latents)
+    assert found == [last]
+    assert (images - expected).abs().max() < 0.03
