@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from diffusers.utils import logging
 from text_to_image import SIZES, build, ours
 
 from latentdiff.compat import compile_ahead, load_ahead
@@ -42,7 +43,7 @@ class Sides:
 
     def __init__(self, size: str, dtype: torch.dtype) -> None:
         unet, vae, context = build(size)
-        self.stock = Stock(unet.to(dtype)).eval()
+        self.stock = Stock(unet).to(dtype).eval()
         self.pipe = ours(unet, vae)
         side = SIZES[size]["latent"]
         sample = torch.randn(1, unet.config.in_channels, side, side, dtype=dtype)
@@ -80,6 +81,7 @@ def peak() -> float:
 @torch.no_grad()
 def first_step(name: str, size: str, dtype: torch.dtype, folder: Path, connection: object) -> None:
     """Send the seconds from the built network to the end of the first step, and the process's peak memory."""
+    logging.set_verbosity_error()
     sides = Sides(size, dtype)
     start = time.perf_counter()
     sides.step(name, folder)()
@@ -102,15 +104,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="emoji")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--sides", nargs="+", choices=["ours", "diffusers"], default=["ours", "diffusers"])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     args = parser.parse_args()
     dtype = getattr(torch, args.dtype)
-    names = ("ours eager", "ours compiled", "diffusers eager", "diffusers compiled")
+    names = [f"{side} {way}" for side in args.sides for way in ("eager", "compiled")]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         os.environ["HF_ASSETS_CACHE"] = place
         print(f"{args.size}, {args.dtype}, {torch.get_num_threads()} threads, {args.rounds} rounds")
-        for name in ("ours compiled", "diffusers compiled"):
+        for name in names[1::2]:
             for process in ("first", "second"):
                 seconds, memory = in_process(name, args.size, dtype, folder)
                 print(f"{name:>18}: {process} process {seconds:7.1f} s to its first step, peak {memory:5.2f} GiB")
@@ -126,14 +129,14 @@ def main() -> None:
                 start = time.perf_counter()
                 steps[name]()
                 times[name].append(time.perf_counter() - start)
-    base = results["diffusers eager"]
+    other = names[-2]
     for name in names:
-        ratios = sorted(a / b for a, b in zip(times["diffusers eager"], times[name], strict=True))
+        base, ratios = results[other], sorted(a / b for a, b in zip(times[other], times[name], strict=True))
         spread = f"{ratios[len(ratios) // 4]:.2f} to {ratios[-1 - len(ratios) // 4]:.2f}"
         error = (results[name] - base).abs().max() / base.abs().max()
         print(
             f"{name:>18}: {1000 * statistics.median(times[name]):9.2f} ms a guided step, "
-            f"{statistics.median(ratios):.2f} times as fast as diffusers eager ({spread}); "
+            f"{statistics.median(ratios):.2f} times as fast as {other} ({spread}); "
             f"relative difference {error:.1e}"
         )
 

@@ -12,7 +12,9 @@ from diffusers import AutoencoderKL
 
 from latentdiff import ConfigError, ImageToImagePipeline, InputError, UnconditionalPipeline
 from latentdiff.compilation import artefacts
+from latentdiff.compilation.calls import flatten_unet
 from latentdiff.errors import LatentDiffWarning
+from latentdiff.nn.context import ContextCache
 
 pytestmark = pytest.mark.thorough
 
@@ -228,3 +230,38 @@ def test_a_cache_that_cannot_be_written(pipe, tmp_path, monkeypatch, explicit):
     with pytest.warns(LatentDiffWarning, match=r"the vae runs uncompiled: cannot write .*HF_ASSETS_CACHE"):
         for _ in range(4):
             decode(pipe)
+
+
+def test_a_call_that_no_program_takes_runs_uncompiled_and_says_so(pipe):
+    expected = pipe.vae.decoder(LATENTS)
+    compiled(pipe)
+    with torch.no_grad(), pytest.warns(LatentDiffWarning, match="the vae runs uncompiled with the arguments sample"):
+        found = pipe.vae.decoder(sample=LATENTS)  # by its name, as no first stage does
+    assert torch.equal(found, expected) and not is_compiled(pipe)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, "UNetProgram"),
+        ({"encoder_hidden_states": torch.ones(2, 3, 4)}, "UNetProgram"),
+        ({"encoder_hidden_states": ContextCache((torch.ones(2),), (torch.ones(2),))}, "CachedUNetProgram"),
+        ({"cross_attention_kwargs": {"scale": 0.5}}, None),
+        ({"cross_attention_kwargs": None, "timestep_cond": None}, "UNetProgram"),
+        ({"encoder_hidden_states": "a"}, None),
+    ],
+)
+def test_calls_of_the_unet_that_can_be_compiled(options, kind):
+    call = flatten_unet(torch.nn.Identity(), LATENTS, 7, **options)
+    assert (None if call is None else type(call.program).__name__) == kind
+
+
+def test_every_scheduler_s_timesteps_are_of_one_signature():
+    """Numbers, and tensors of integers or floats."""
+    whens = (7, 7.0, torch.tensor(7), torch.tensor(7, dtype=torch.int32), torch.tensor(7.0, dtype=torch.float64))
+    calls = [flatten_unet(torch.nn.Identity(), LATENTS, when) for when in whens]
+    assert len({call.signature for call in calls}) == 1
+    assert all(torch.equal(call.tensors[1], torch.tensor(7.0)) for call in calls)
+    several = flatten_unet(torch.nn.Identity(), LATENTS, torch.tensor([7, 8]))
+    assert several.signature != calls[0].signature
+    assert flatten_unet(torch.nn.Identity(), LATENTS, True) is None

@@ -149,8 +149,15 @@ class FrozenForward(CompiledForward):
             ConfigError: If the network can't be compiled, unless compiling has to repay itself.
             InputError: If the artefact can't be saved, unless compiling has to repay itself.
         """
-        call = self.flatten(self.target.network, *args, **kwargs) if self.applies() else None
-        if call is None or any(tensor.device.type != "cpu" for tensor in call.tensors):
+        if not self.applies():
+            return self.eager(*args, **kwargs)
+        call = self.flatten(self.target.network, *args, **kwargs)
+        if call is None:
+            given = ", ".join(name for name, value in kwargs.items() if value is not None)
+            self.tell(f"the {self.target.name} runs uncompiled with the arguments {given or 'of this call'}")
+            return self.eager(*args, **kwargs)
+        if any(tensor.device.type != "cpu" for tensor in call.tensors):
+            self.tell(f"the {self.target.name} runs uncompiled where it has been moved to; call compile() again")
             return self.eager(*args, **kwargs)
         program = self._program(call)
         if program is not None:
