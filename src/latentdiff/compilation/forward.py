@@ -192,11 +192,11 @@ class FrozenForward(CompiledForward):
     def _find(self, call: FlatCall, programs: Programs) -> Function | None:
         """The program from disk, or compiled now, as it is planned."""
         network, name = self.target.network, self.target.name
-        programs.digest = programs.digest or weights_digest(network)
-        facts = {**self.facts, "weights": programs.digest, "call": str(call.signature), **environment()}
         size = sum(parameter.numel() for parameter in network.parameters())
         shape = "x".join(map(str, call.tensors[0].shape))
         try:
+            programs.digest = programs.digest or weights_digest(network)
+            facts = {**self.facts, "weights": programs.digest, "call": str(call.signature), **environment()}
             artefact = Artefact(facts)
             found = artefact.load()
             if found is not None:
