@@ -153,9 +153,10 @@ def weights_digest(network: nn.Module) -> str:
 
 @cache
 def _code_digest() -> str:
-    """A hash of the source of what is traced: networks, their blocks, and how they are called."""
+    """A hash of the source of what is traced and how: networks, their blocks, their calls, and the compiler's options."""
     root = Path(__file__).parents[1]
-    files = sorted(path for part in ("nn", "models", "compilation") for path in (root / part).glob("*.py"))
+    files = [*sorted((root / "nn").glob("*.py")), *sorted((root / "models").glob("*.py"))]
+    files += [root / "compilation" / "calls.py", root / "compat.py"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

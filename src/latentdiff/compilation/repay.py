@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 SAVED = 0.25
-"""The share of a call's time that compiling saves at least: measured were 0.27 to 0.44, see docs/compile.md."""
+"""The share of a call's time that compiling saves at least: in trials it was 0.27 to 0.44, see docs/compile.md."""
 
 TIMED_CALLS = 3
 """Calls after which it is decided; the fastest of them counts, so that the first, which warms up, does not."""
