@@ -153,7 +153,7 @@ def weights_digest(network: nn.Module) -> str:
 
 @cache
 def _code_digest() -> str:
-    """A hash of the source of what is traced and how: networks, their blocks, their calls, and the compiler's options."""
+    """A hash of the source of networks, of how they are called, and of the options that they are compiled with."""
     root = Path(__file__).parents[1]
     files = [*sorted((root / "nn").glob("*.py")), *sorted((root / "models").glob("*.py"))]
     files += [root / "compilation" / "calls.py", root / "compat.py"]
