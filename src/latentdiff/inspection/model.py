@@ -68,8 +68,6 @@ def describe_pipeline(target: str) -> JSON:
     Raises:
         LatentDiffError: If there is no such model, or one of its files is missing or damaged.
     """
-    from latentdiff.pipelines.precision import best_dtype  # it asks torch, which takes a while to import
-
     folder = ModelFolder.open(target)
     entries = folder.index.components
     with library_errors(folder.path):
@@ -84,7 +82,6 @@ def describe_pipeline(target: str) -> JSON:
         "task": spec.name if spec else None,
         "license": _license(folder.path),
         **sizes,
-        "dtype_auto": str(best_dtype()).removeprefix("torch."),
         "parameters": sum(facts.get("parameters", 0) for facts in components.values()),
         "bytes": sum(facts["bytes"] for facts in components.values()),
         "components": components,
