@@ -1,4 +1,4 @@
-"""Text to image against diffusers' StableDiffusionPipeline: `python benchmarks/text_to_image.py [--size emoji|sd1]`.
+"""Text to image against diffusers' StableDiffusionPipeline: `benchmarks/text_to_image.py [--size emoji|ldm|sd1]`.
 
 Both sides hold the same weights, take the same steps of the same solver from the same noise, and run in turn in one
 process; printed are medians over the rounds, the ratio, and the largest difference of the results. A call costs
@@ -35,6 +35,11 @@ SIZES = {
             "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
             "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         },
+    },
+    "ldm": {
+        "latent": 32,
+        "context": (77, 1280),
+        "unet": {"cross_attention_dim": 1280, "attention_head_dim": 8},
     },
     "sd1": {
         "latent": 64,

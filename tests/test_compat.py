@@ -226,3 +226,57 @@ def test_offloading_leaves_its_hook_where_it_is_looked_for():
     assert not hasattr(module, compat.OFFLOAD_HOOK)
     add_hook_to_module(module, ModelHook())
     assert hasattr(module, compat.OFFLOAD_HOOK)
+
+
+class Affine(torch.nn.Module):
+    """A layer from tensors to a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+
+    def forward(self, value):
+        return self.layer(value)
+
+
+@pytest.mark.thorough
+def test_a_program_that_was_compiled_ahead_computes_what_its_module_does(tmp_path):
+    module, value = Affine().eval(), torch.randn(3, 2)
+    with torch.no_grad():
+        expected = module(value)
+        program = torch.export.export(module, (value,), strict=False)
+        compat.compile_ahead(program, (value,), tmp_path / "program.so")
+        module.layer.weight.zero_()  # frozen
+    [found] = compat.load_ahead(tmp_path / "program.so")([value])
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_a_machine_without_a_compiler_is_known():
+    import torch._inductor.config
+
+    assert compat.has_cpp_compiler()
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        assert not compat.has_cpp_compiler()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda module: module.layer.weight.add_(1),
+        lambda module: module.layer.weight.copy_(torch.zeros(2, 2)),
+        lambda module: setattr(module.layer, "bias", None),
+        lambda module: setattr(module.layer, "weight", torch.nn.Parameter(torch.zeros(2, 2))),
+        lambda module: setattr(module, "layer", torch.nn.Linear(2, 2)),
+        lambda module: setattr(module.layer.weight, "data", torch.zeros(2, 2)),
+        lambda module: module.layer.add_module("more", torch.nn.Linear(1, 1)),
+    ],
+)
+@torch.no_grad()
+def test_every_change_of_weights_is_seen(change):
+    module = Affine()
+    state = compat.watch_weights(module)
+    before = state()
+    module(torch.ones(1, 2))
+    assert state() == before
+    change(module)
+    assert state() != before

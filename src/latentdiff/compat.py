@@ -12,7 +12,9 @@ Libraries are imported when a function is called, so that this module costs noth
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -135,3 +137,69 @@ def link_optimizer_state(optimizer: _ZeroOptimizer) -> None:
 def dataset_fingerprint(table: _HasFingerprint) -> str:
     """A hash that changes with the content of a data set of Hugging Face's `datasets`; there is no public way to it."""
     return table._fingerprint
+
+
+def has_cpp_compiler() -> bool:
+    """Whether inductor finds a C++ compiler; it says so by an error, at the end of its work rather than before."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except (InvalidCxxCompiler, RuntimeError, OSError):
+        return False
+    return True
+
+
+def compile_ahead(program: torch.export.ExportedProgram, tensors: tuple[torch.Tensor, ...], path: Path) -> None:
+    """Compile an exported program for CPUs into one library, with its weights frozen, folded and packed.
+
+    torch documents `aoti_compile_and_package` for this, which puts the library into an archive that every process
+    unpacks before its first step: gigabytes are written a second time. Here the library lies open, and the weights at
+    its end are mapped.
+
+    Args:
+        program: Of tensors alone.
+        tensors: Its inputs, by whose shapes and strides it is compiled.
+        path: The library; files that inductor makes on the way lie beside it.
+    """
+    import torch._inductor
+
+    options = {
+        "freezing": True,
+        "aot_inductor.output_path": str(path),
+        "aot_inductor.force_mmap_weights": sys.platform != "win32",
+    }
+    torch._inductor.aot_compile(program.module(), tensors, options=options)
+
+
+def load_ahead(path: Path) -> Callable[[list[torch.Tensor]], list[torch.Tensor]]:
+    """The function of a library of `compile_ahead`: tensors to tensors.
+
+    Threads may call it; it lets one in at a time.
+    """
+    import torch
+
+    runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
+    return runner.run
+
+
+def watch_weights(network: torch.nn.Module) -> Callable[[], list[int]]:
+    """A function whose result changes when a weight of a network is changed, moved or replaced, or a module is.
+
+    torch counts the changes of a tensor in place, but only a private attribute tells. A walk over the modules costs a
+    small network some per cent of a step; to read their dictionaries, which stay theirs, costs next to nothing.
+    """
+    modules = list(network.modules())
+    tensors = [holder for module in modules for holder in (module._parameters, module._buffers)]
+    children = [module._modules for module in modules]
+
+    def state() -> list[int]:
+        found = [tensor for holder in tensors for tensor in holder.values() if tensor is not None]
+        return [
+            *(id(child) for holder in children for child in holder.values()),
+            *(tensor.data_ptr() for tensor in found),
+            *(0 if tensor.is_inference() else tensor._version for tensor in found),
+        ]
+
+    return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -65,3 +66,30 @@ class SmoothedMeans:
             self.sums[name] = self.decay * self.sums.get(name, 0.0) + (1 - self.decay) * value
             self.weights[name] = self.decay * self.weights.get(name, 0.0) + 1 - self.decay
         return {name: total / self.weights[name] for name, total in self.sums.items()}
+
+
+@contextmanager
+def elapsed(what: str, shown: bool = True) -> Iterator[None]:
+    """Inside the block, show what is being done and for how long; the line stays, with the time that it took.
+
+    Args:
+        what: What is done, such as "compiling the unet".
+        shown: Whether anything is shown at all.
+    """
+    if not shown:
+        yield
+        return
+    ended = threading.Event()
+    with above_bars(), tqdm(desc=what, bar_format="{desc}: {elapsed}") as bar:
+
+        def tick() -> None:
+            while not ended.wait(1):
+                bar.refresh()
+
+        ticker = threading.Thread(target=tick, daemon=True)
+        ticker.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            ticker.join()

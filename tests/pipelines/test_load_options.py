@@ -43,7 +43,7 @@ def test_data_types_of_components(tmp_path):
     assert pipe.unet.dtype == torch.bfloat16 and pipe.vae.dtype == torch.float32
 
 
-@pytest.mark.parametrize("value", ["half", "auto", 16, "", "float8"])
+@pytest.mark.parametrize("value", ["half", "automatic", 16, "", "float8"])
 def test_what_is_no_data_type(tmp_path, value):
     with pytest.raises(InputError, match="dtype is "):
         DiffusionPipeline.from_pretrained("nobody/nothing", dtype=value)

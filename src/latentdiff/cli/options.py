@@ -32,6 +32,8 @@ Flag = Annotated[bool, Parameter(show_default=False)]
 Count = Annotated[int, Parameter(validator=number(1), metavar="N")]
 Share = Annotated[float, Parameter(validator=number(0, 1), metavar="SHARE")]
 DType = Literal["float32", "bfloat16", "float16"]
+ComputeDType = Literal["float32", "bfloat16", "float16", "auto"]
+Compile = Literal["no", "auto", "yes"]
 TimestepSpacing = Literal["leading", "trailing", "linspace", "original"]
 ImageFormat = Literal["png", "jpeg", "webp"]
 
@@ -63,16 +65,18 @@ class ModelOptions:
     Attributes:
         model: "builtin:NAME", a folder, or a hub id "owner/name".
         revision: Branch, tag or commit of a hub model.
-        dtype: Precision of the networks.
+        dtype: Precision of the networks; "auto" is bfloat16 where the device multiplies in it, else float32.
         device: Device, such as cuda, cuda:1, mps or cpu (default: an accelerator if there is one).
         decoder: A tiny decoder distilled from the model's first stage, which takes its place: a folder or a hub id.
+        compile: Compile the networks; "auto" where so many images are made that it saves time, and without an error.
     """
 
     model: str
     revision: str | None = None
-    dtype: DType = "float32"
+    dtype: ComputeDType = "float32"
     device: str | None = None
     decoder: str | None = None
+    compile: Compile = "no"
 
 
 @dataclass(frozen=True, kw_only=True)

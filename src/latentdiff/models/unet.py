@@ -77,7 +77,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
     _supports_gradient_checkpointing = True
     _no_split_modules = ("BasicTransformerBlock", "ResnetBlock", "SpatialSelfAttention")
     _skip_layerwise_casting_patterns = ("norm",)
-    _repeated_blocks = ("BasicTransformerBlock",)
+    _repeated_blocks = ("BasicTransformerBlock", "ResnetBlock", "SpatialSelfAttention")
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(

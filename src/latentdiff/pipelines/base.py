@@ -20,10 +20,17 @@ from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.models.tiny_decoder import TinyDecoder
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.codec import check_scaling
+from latentdiff.pipelines.compile import CompileMixin
 from latentdiff.pipelines.decoders import fitting_decoder
 from latentdiff.pipelines.display import pipeline_html
 from latentdiff.pipelines.generation import Generation
-from latentdiff.pipelines.load_options import as_dtype, check_given_components, complete_load_options, take_dtype
+from latentdiff.pipelines.load_options import (
+    as_dtype,
+    check_given_components,
+    complete_load_options,
+    take_dtype,
+    warn_of_conversion,
+)
 from latentdiff.pipelines.lora import LoraMixin
 from latentdiff.pipelines.outputs import ImagePipelineOutput
 from latentdiff.pipelines.preview import PreviewMixin
@@ -39,7 +46,7 @@ register_component_bases(BASES["latentdiff"])
 MOST_LOADS = 5  # of one call, where another process saves the model while it is loaded
 
 
-class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, PreviewMixin, Generation):
+class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin, PreviewMixin, Generation):
     """Base of the pipelines, and the loader that finds the right one for a folder.
 
     It is a diffusers pipeline: device placement, offload, LoRA and folders work as they do there.
@@ -74,8 +81,9 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, PreviewMixin,
             cache_dir: Where downloads are kept; the hub's cache if None.
             local_files_only: Whether to use only what is in the cache, and not ask the hub.
             force_download: Whether to fetch again what is in the cache.
-            **kwargs: Options of diffusers, such as `dtype` (or `torch_dtype`; "float16" and "fp16" are understood, too)
-                and `device_map`, and components to use in place of the folder's.
+            **kwargs: Options of diffusers, such as `dtype` (or `torch_dtype`; "float16" and "fp16" are understood, too,
+                and "auto" is bfloat16 where the machine multiplies in it, else float32) and `device_map`, and
+                components to use in place of the folder's.
 
         Returns:
             The pipeline, of the class that the folder names if `cls` is `DiffusionPipeline`.
@@ -108,6 +116,7 @@ class DiffusionPipeline(SwitchesMixin, PublishingMixin, LoraMixin, PreviewMixin,
                     raise
                 continue
             if not folder.is_replaced():  # else its parts may be of two models
+                warn_of_conversion(folder.without(folder.components.keys() - pipe.components | kwargs.keys()), kwargs)
                 return pipe
         raise CheckpointError(
             f"{folder.path} is saved anew again and again while it is loaded; load it when that has ended"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from latentdiff.errors import InputError
-from latentdiff.hub.folder import REFUSED_OPTIONS
+from latentdiff.errors import InputError, LatentDiffWarning
+from latentdiff.hub.folder import REFUSED_OPTIONS, ModelFolder
+from latentdiff.io.headers import DTYPE_NAMES
+from latentdiff.pipelines.precision import AUTO, best_dtype
 from latentdiff.registry import PIPELINES, nearest
 
 DIFFUSERS_OPTIONS = (
@@ -42,7 +45,10 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "float64": torch.float64,
 }
-"""Data types by the names that are understood."""
+"""Data types by the names that are understood; "auto" is another, see `best_dtype`."""
+
+SLOW_CONVERSION = 2**30
+"""Bytes of weights whose conversion takes seconds at every load, so that it is worth a line."""
 
 
 def complete_load_options(options: Mapping[str, Any], own: Mapping[str, object]) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def take_dtype(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_dtype(value: object) -> torch.dtype:
-    """Return the data type that `value` is or, as "float16", "torch.float16" or "fp16", names.
+    """Return the data type that `value` is or, as "float16", "torch.float16", "fp16" or "auto", names.
 
     Raises:
         InputError: If it is neither, or not of floating-point numbers.
@@ -123,7 +129,40 @@ def as_dtype(value: object) -> torch.dtype:
         if not value.is_floating_point:
             raise InputError(f"dtype is {value}; networks compute in floating-point numbers, such as torch.float16")
         return value
+    if value == AUTO:
+        return best_dtype()
     found = DTYPES.get(value.removeprefix("torch.")) if isinstance(value, str) else None
     if found is None:
-        raise InputError(f"dtype is {value!r}; {nearest(value, DTYPES)}")
+        raise InputError(f"dtype is {value!r}; {nearest(value, [*DTYPES, AUTO])}")
     return found
+
+
+def warn_of_conversion(folder: ModelFolder, options: Mapping[str, Any]) -> None:
+    """Warn if a folder's weights are converted at every load, where that takes seconds, and say how to load faster.
+
+    Args:
+        folder: The components that have been loaded.
+        options: Those of `from_pretrained`, completed; without `dtype` it is float32.
+    """
+    asked, converted = options.get("dtype"), 0
+    stored: set[str] = set()
+    wanted: set[torch.dtype] = set()
+    for name, part in folder.components.items():
+        own = asked.get(name, asked.get("default")) if isinstance(asked, Mapping) else asked
+        dtype = own or torch.float32
+        for entry in part.tensors.values():
+            held = getattr(torch, DTYPE_NAMES[entry["dtype"]])
+            if held.is_floating_point and held != dtype:
+                start, end = entry["data_offsets"]
+                converted += end - start
+                stored.add(str(held).removeprefix("torch."))
+                wanted.add(dtype)
+    if converted >= SLOW_CONVERSION:
+        to = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in wanted))
+        warnings.warn(
+            f"{folder.name} holds {converted / 2**30:.1f} GiB in {' and '.join(sorted(stored))}, which every load "
+            f"converts to {to}; `latentdiff convert {folder.name} OUT --dtype {to.split()[0]}` saves them so, to be "
+            "mapped in under a second",
+            LatentDiffWarning,
+            stacklevel=3,
+        )

@@ -25,7 +25,7 @@ Arguments = dict[str, object]
 
 NOT_OF_IMAGES = {
     *("sampling", "guidance", "output", "grid", "bulk", "prompts"),
-    *("seed", "num_images", "batch_size", "device"),
+    *("seed", "num_images", "batch_size", "device", "compile"),
 }
 """Fields and options that are parts, or on which an image of one input and one seed doesn't depend."""
 
@@ -87,6 +87,10 @@ class ImageCommand:
         values |= {part.name: getattr(self, part.name) for part in fields(self) if part.kw_only}
         kept = {name: value for name, value in values.items() if name not in NOT_OF_IMAGES}
         kept["model"] = os.path.normpath(self.model.model)
+        if self.model.dtype == "auto":  # what it means is the device's matter, and the images are of that
+            from latentdiff.cli.batch.device import dtype_name
+
+            kept["dtype"] = dtype_name(self.model)
         return dict(json.loads(json.dumps(kept, default=str)))
 
     def items(self) -> Sequence[Item]:

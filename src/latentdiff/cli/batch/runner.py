@@ -41,6 +41,7 @@ class Runner:
         self.array = None if plan.array is None else ArrayFile(plan.array, len(plan.jobs), command.asked(plan))
         self.places = {job: place for place, job in enumerate(plan.jobs)} if self.array else {}
         self.sampler: Sampler | None = None
+        self.left = 1  # batches to be made by this process
         self.failed: set[Item] = set()
         self.cells: list[Image] = []
 
@@ -90,6 +91,7 @@ class Runner:
 
     def do(self, shards: Sequence[Shard], tell: Tell) -> None:
         """Make the images of some batches that aren't there."""
+        self.left = max(1, len(shards))
         for shard in shards:
             for told in self._batch(self._jobs(shard)):
                 tell(told)
@@ -135,7 +137,8 @@ class Runner:
 
     def _loaded(self) -> Sampler:
         """The model, loaded when it is first needed: not for inputs of which none is valid, nor if all is made."""
-        self.sampler = self.sampler or Sampler(self.command)
+        if self.sampler is None:
+            self.sampler = Sampler(self.command, self.left)
         return self.sampler
 
     def _each(self, inputs: Inputs, function: Callable[[Job, Arguments], Arguments]) -> Inputs:

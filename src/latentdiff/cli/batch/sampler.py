@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -13,18 +14,19 @@ import torch
 from PIL import Image
 
 from latentdiff import __version__
-from latentdiff.bulk import processes
 from latentdiff.cli.batch.command import Arguments, ImageCommand
+from latentdiff.cli.batch.device import dtype_name, find_device
 from latentdiff.cli.batch.plan import Job
 from latentdiff.cli.batch.preview import check_preview_file, preview_of, shown
 from latentdiff.cli.options import ModelOptions
 from latentdiff.conditioning import Conditioning
-from latentdiff.errors import InputError, TooLargeError
+from latentdiff.errors import InputError, LatentDiffWarning, TooLargeError
 from latentdiff.guidance.auto import AutoGuidance, same_weights
 from latentdiff.hub.find import model_of_run
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.class_conditioning import ClassConditioningMixin
 from latentdiff.registry import PIPELINES, SCHEDULERS
+from latentdiff.schedulers.tuned import tuned_count
 from latentdiff.tasks import AUTOGUIDANCE_SCALE, CLASS_GUIDANCE_SCALE, TASKS, TEXT_GUIDANCE_SCALE
 from latentdiff.types import Labels
 from latentdiff.windows import Windows
@@ -35,12 +37,13 @@ class Sampler:
 
     Args:
         command: What is made, with its options.
+        batches: How many batches are to be made, by which `--compile auto` decides.
 
     Raises:
         LatentDiffError: If the device or the model is not valid, or the options don't fit the model.
     """
 
-    def __init__(self, command: ImageCommand) -> None:
+    def __init__(self, command: ImageCommand, batches: int) -> None:
         self.command, self.sampling, self.name = command, command.sampling, command.model.model
         check_preview_file(command.output)
         device = find_device(command.model.device)
@@ -55,6 +58,8 @@ class Sampler:
         self.weaker, self.autoguidance = self._load_weaker(device)
         self._set_decoder()
         self.preview = preview_of(command.output, self.pipeline)
+        for pipe in (self.pipeline, *([] if self.weaker is None else [self.weaker])):
+            self._compile(pipe, device, batches)
 
     def _set_decoder(self) -> None:
         """Let the decoder of --decoder take the first stage's place, also in a weaker model that has the same one."""
@@ -95,6 +100,24 @@ class Sampler:
             raise InputError(f"--timestep-spacing is {spacing}, but {kind.__name__} chooses its own; leave it out")
         kept = {key: value for key, value in current.config.items() if key in takes} if name is None else {}
         self.pipeline.set_scheduler(kind, **{**kept, "timestep_spacing": spacing})
+
+    def _compile(self, pipe: DiffusionPipeline, device: torch.device, batches: int) -> None:
+        """Compile a pipeline's networks as --compile asks; how long a step takes, the first ones will tell."""
+        asked = self.command.model.compile
+        if asked == "yes":
+            pipe.compile()
+        elif asked == "auto" and device.type == "cpu":
+            steps = self.sampling.steps
+            count = tuned_count(steps) if isinstance(steps, str) else steps
+            calls = {"unet": batches * count * self.pipeline.scheduler.order, "vae": batches}
+            pipe.compile(planned_calls=calls)
+        elif asked == "auto":
+            warnings.warn(
+                f"--compile auto knows when compiling repays itself on CPUs only, and leaves {device} as it is; "
+                "--compile yes compiles there",
+                LatentDiffWarning,
+                stacklevel=2,
+            )
 
     def _guidance(self) -> Arguments:
         """The options of classifier-free guidance, their defaults filled in; none for a command or model without."""
@@ -189,7 +212,7 @@ class Sampler:
             **self.command.arguments(),
             "model": model.model,
             "revision": model.revision,
-            "dtype": model.dtype,
+            "dtype": dtype_name(model),
             "decoder": model.decoder,
             "seed": seed,
             "steps": sampling.steps,
@@ -231,25 +254,9 @@ def load(options: ModelOptions) -> DiffusionPipeline:
     if revision is not None and (model.startswith("builtin:") or Path(model).is_dir()):
         raise InputError(f"--revision is {revision!r}, but {model} is not on the hub; leave it out")
     pipeline: DiffusionPipeline = DiffusionPipeline.from_pretrained(
-        model, revision=revision, dtype=getattr(torch, options.dtype)
+        model, revision=revision, dtype=getattr(torch, dtype_name(options))
     )
     return pipeline
-
-
-def find_device(name: str | None) -> torch.device:
-    """The named device, by default an accelerator if there is one; InputError unless it works."""
-    if name is None:
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        if accelerator is None:
-            return torch.device("cpu")
-        return torch.device(accelerator.type, processes.local_rank() % torch.accelerator.device_count())
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used ({reason}); choose another, or leave it out") from None
-    return device
 
 
 def scheduler_name(scheduler: object) -> str:

@@ -169,7 +169,7 @@ def bench(
         from latentdiff.bench.plot import write_plot
         from latentdiff.bench.reports import as_json, as_lines, as_markdown
         from latentdiff.bench.run import Bench, check_arguments
-        from latentdiff.cli.batch.sampler import find_device
+        from latentdiff.cli.batch.device import find_device
         from latentdiff.evaluation.reports import write_text
 
         steps = measured.steps or [NUM_INFERENCE_STEPS]

@@ -83,7 +83,7 @@ def open_encoding(
     Raises:
         LatentDiffError: If the model or the data can't be used, or the device doesn't multiply in bfloat16.
     """
-    from latentdiff.cli.batch.sampler import find_device
+    from latentdiff.cli.batch.device import find_device
     from latentdiff.data.bad_files import BadFiles
     from latentdiff.data.encoding import LatentEncoding, has_bfloat16
     from latentdiff.evaluation.first_stage import load_first_stage

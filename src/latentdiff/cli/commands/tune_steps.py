@@ -82,7 +82,8 @@ def tune_steps(
             raise InputError(
                 f"{model} is no folder that could keep the timesteps; give --output FOLDER for a copy of it"
             )
-        from latentdiff.cli.batch.sampler import default_scale, find_device, load
+        from latentdiff.cli.batch.device import find_device
+        from latentdiff.cli.batch.sampler import default_scale, load
         from latentdiff.cli.commands.generate import read_prompts
         from latentdiff.tuning import TEACHER_STEPS, save_tuned
         from latentdiff.tuning import tune_steps as tune

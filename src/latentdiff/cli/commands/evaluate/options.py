@@ -140,7 +140,7 @@ def changed(options: object, defaults: object) -> list[str]:
 
 def device_of(report: ReportOptions) -> torch.device:
     """The device of --device."""
-    from latentdiff.cli.batch.sampler import find_device
+    from latentdiff.cli.batch.device import find_device
 
     return find_device(report.device)
 

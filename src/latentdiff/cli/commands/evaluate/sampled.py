@@ -119,7 +119,13 @@ class SampledModel:
         folder = Path(self.samples_dir)
         _check_sampling(folder / SAMPLING_PLAN, plan)
         command = sampling_command(shown)(
-            model=ModelOptions(model=source, revision=self.model.revision, dtype=self.model.dtype, device=device),
+            model=ModelOptions(
+                model=source,
+                revision=self.model.revision,
+                dtype=self.model.dtype,
+                device=device,
+                compile=self.model.compile,
+            ),
             sampling=replace(self.sampling, num_images=count),
             guidance=self.guidance,
             output=OutputOptions(output=self.samples_dir, quiet=True),
