@@ -163,7 +163,7 @@ class FrozenForward(CompiledForward):
         if program is not None:
             if self.planned is not None:
                 self.planned.spend()
-            return call.result(program(list(call.tensors))[0])
+            return call.result(program(list(call.tensors)))
         start = time.perf_counter()
         out = self.eager(*args, **kwargs)
         if self.planned is not None:
