@@ -11,6 +11,7 @@ from PIL import Image
 from processes import Runs
 from safetensors.torch import load_file
 from small_features import SmallFeatures
+from tiny_run import log as lines
 
 from latentdiff import ConfigError, DiffusionPipeline, InputError
 from latentdiff.config import load_recipe
@@ -47,11 +48,6 @@ def small_features(tmp_path_factory, monkeypatch):
     cache = tmp_path_factory.mktemp("features")
     monkeypatch.setattr(samples, "default_cache", lambda: cache)
     return cache
-
-
-def lines(output):
-    found = map(json.loads, (output / "log.jsonl").read_text().splitlines())
-    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in found]
 
 
 def found(output, name):

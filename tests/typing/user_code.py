@@ -133,7 +133,7 @@ def batch_of(prompts: list[str], **keywords: Unpack[SamplingKeywords]) -> list[I
 
 
 batch_of(["a cat"], eta=0.5, num_inference_steps=10)
-assert_type(SamplingOptions(eta=0.5).num_inference_steps, int)
+assert_type(SamplingOptions(eta=0.5).num_inference_steps, int | str)
 assert_type(SamplingOptions(output_type="np").output_type, Literal["np"])
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from latentdiff.errors import InputError
+from latentdiff.io.system import usable_cores
 
 Piece = TypeVar("Piece")
 
@@ -32,8 +33,7 @@ def count() -> int:
 
 def cores() -> int:
     """The cores for this process, where those of one machine share them."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, there // max(1, _variable("LOCAL_WORLD_SIZE", 1)))
+    return max(1, usable_cores() // max(1, _variable("LOCAL_WORLD_SIZE", 1)))
 
 
 def share(parts: Sequence[Piece]) -> Sequence[Piece]:

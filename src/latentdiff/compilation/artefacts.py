@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from latentdiff.compilation.calls import FlatCall
 from latentdiff.errors import ConfigError, InputError, one_line
 from latentdiff.io.files import atomic_file, check_writable
 from latentdiff.io.lock import locked
+from latentdiff.io.system import is_trusted
 from latentdiff.types import JSON
 
 Function = Callable[[list[Tensor]], list[Tensor]]
@@ -67,8 +67,7 @@ class Artefact:
         library = self.folder / LIBRARY
         try:
             facts, found = json.loads((self.folder / FACTS).read_text(encoding="utf-8")), library.stat()
-            is_ours = not hasattr(os, "getuid") or found.st_uid in (os.getuid(), 0)
-            return load_ahead(library) if is_ours and facts["bytes"] == found.st_size else None
+            return load_ahead(library) if is_trusted(found) and facts["bytes"] == found.st_size else None
         except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # not there, or damaged
             return None
 

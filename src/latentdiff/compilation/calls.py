@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latentdiff.models.unet import UNetOutput
-from latentdiff.nn.context import ContextCache
+from latentdiff.nn.context import ContextCache, RowOfMany
 
 
 class Program(nn.Module):
@@ -108,6 +108,8 @@ def flatten_unet(
     **others: object,
 ) -> FlatCall | None:
     """A call of this package's UNet; None with adapters' scales or inputs of other networks."""
+    if isinstance(timestep, RowOfMany):
+        timestep = timestep.take()
     numeric = isinstance(timestep, (int, float, Tensor)) and not isinstance(timestep, bool)
     if not isinstance(sample, Tensor) or not numeric or any(value is not None for value in others.values()):
         return None

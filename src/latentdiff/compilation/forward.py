@@ -18,6 +18,7 @@ from latentdiff.compilation.artefacts import Artefact, Function, environment, we
 from latentdiff.compilation.calls import FlatCall, Flatten
 from latentdiff.compilation.repay import Planned
 from latentdiff.errors import ConfigError, LatentDiffError, LatentDiffWarning, one_line
+from latentdiff.nn.context import RowOfMany
 from latentdiff.progress import elapsed
 from latentdiff.types import JSON
 
@@ -44,7 +45,13 @@ class CompiledForward:
 
     Where gradients are recorded, in training, under autocast and with adapters, the network runs as it is: what is
     compiled knows of none of these.
+
+    Attributes:
+        takes_rows: That timesteps may come as rows of all those of a run, by which a UNet's bits don't depend on
+            whether it prepares them.
     """
+
+    takes_rows = True
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -95,7 +102,7 @@ class JustInTimeForward(CompiledForward):
         if not self.applies():
             return self.eager(*args, **kwargs)
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        out: Any = self.compiled(*args, **kwargs)
+        out: Any = self.compiled(*(arg.take() if isinstance(arg, RowOfMany) else arg for arg in args), **kwargs)
         if isinstance(out, Tensor):
             return out.clone()
         if isinstance(out, tuple):

@@ -120,3 +120,13 @@ def errno_of(code: int) -> int:
     if sys.platform == "win32":
         return OSError(0, "", None, code).errno or 0
     return code
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on, where the system says so; else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_trusted(found: os.stat_result) -> bool:
+    """Whether a file is this user's or root's, as far as the system has users."""
+    return not hasattr(os, "getuid") or found.st_uid in (os.getuid(), 0)

@@ -197,9 +197,9 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         """What residual blocks take of each timestep, computed in one pass; give them to `forward` one by one.
 
         A product of many rows sums in another order than one of a single row, so a prediction differs by rounding from
-        that of the timestep itself. An offloaded network computes all of them in each `forward`, to the same bits. The
-        timesteps of a network whose `forward` is replaced, such as by a compiled program, which takes tensors, are
-        returned as they are.
+        that of the timestep itself. An offloaded network computes all of them in each `forward`, to the same bits, and
+        so does a compiled one where it runs uncompiled. Where another `forward` is put in this one's place, timesteps
+        are returned as they are.
 
         Args:
             timesteps: All timesteps of a run (N,).
@@ -207,7 +207,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         Returns:
             N prepared timesteps, each for all rows of a batch.
         """
-        if self._is_offloaded():
+        if self._is_offloaded() or getattr(self.forward, "takes_rows", False):
             return [RowOfMany(timesteps, number) for number in range(len(timesteps))]
         if getattr(self.forward, "__func__", None) is not type(self).forward:
             return timesteps.unbind()

@@ -45,8 +45,8 @@ class RowOfMany:
         return RowOfMany(function(self.rows), self.number)
 
     def take(self) -> Tensor:
-        """The row (1, ...)."""
-        return self.rows[self.number : self.number + 1]
+        """The row (...)."""
+        return self.rows[self.number]
 
 
 TimeEmbedding = Tensor | PreparedTimestep | RowOfMany

@@ -101,6 +101,6 @@ class ResnetBlock(nn.Module):
         if isinstance(temb, PreparedTimestep):
             return temb.projections[self.index]
         if isinstance(temb, RowOfMany):
-            return temb.map(self.time_emb_proj).take()
+            return temb.map(self.time_emb_proj).take()[None]
         time: Tensor = self.time_emb_proj(temb)
         return time

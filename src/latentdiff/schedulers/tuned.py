@@ -80,7 +80,7 @@ def tuned_count(text: str) -> int:
     """
     match = re.fullmatch(r"tuned:([1-9][0-9]{0,3})", text)
     if match is None:
-        raise InputError(f"num_inference_steps is {text!r}; give a number, or one like 'tuned:10'")
+        raise InputError(f"num_inference_steps is {text!r}; choose an integer from 1, or one like 'tuned:10'")
     return int(match[1])
 
 

@@ -84,7 +84,7 @@ def first_stage(
         evaluation = make()
         with console.progress(evaluation.count, "reconstructions", report.quiet) as done:
             perform(evaluation, make, lambda told: done(told.images), bulk.engine, bulk.workers or 0)
-        if not all_is_there(evaluation, "blocks of reconstructions"):
+        if not all_is_there(evaluation, "reconstructions"):
             return
         sets = evaluation.sets()
         if (

@@ -151,7 +151,7 @@ def all_is_there(work: Work, what: str) -> bool:
     The jobs of an array don't wait for one another: the one that finds everything done goes on.
     """
     processes.wait_for_others()
-    if count := len(missing(work, work.shards())):
+    if count := sum(len(shard.items) for shard in missing(work, work.shards())):
         console.say(f"{count} {what} are still missing; whichever process ends last gives the numbers")
         return False
     return True
@@ -174,4 +174,4 @@ def compute_features(
             sets.compute(done)
         else:
             perform(sets, make, lambda told: done(told.images), bulk.engine, bulk.workers or 0)
-    return all_is_there(sets, "parts of the features") and processes.finishes()
+    return all_is_there(sets, "features") and processes.finishes()

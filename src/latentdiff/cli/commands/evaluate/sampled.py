@@ -16,6 +16,7 @@ from latentdiff.cli import console
 from latentdiff.cli.commands.evaluate.options import changed
 from latentdiff.cli.options import BulkOptions, FirstSeedOptions, GuidanceOptions, ModelOptions, OutputOptions
 from latentdiff.errors import InputError
+from latentdiff.io.staging import staging_folder
 
 if TYPE_CHECKING:
     from latentdiff.evaluation.image_sets import ImageSet
@@ -184,7 +185,10 @@ def _check_sampling(path: Path, plan: dict[str, object]) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if path.parent.is_dir() and any(path.parent.iterdir()):
+        names = {entry.name for entry in path.parent.iterdir()} if path.parent.is_dir() else set()
+        if path.name in names:  # another process has just written it
+            return _check_sampling(path, plan)
+        if names - {staging_folder(path).name}:
             raise InputError(f"{path.parent} has other files; choose another --samples-dir") from None
         return
     except (OSError, ValueError) as error:
