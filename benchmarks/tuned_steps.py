@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from latentdiff import DiffusionPipeline
-from latentdiff.cli.batch.sampler import default_scale
 from latentdiff.cli.commands.labels import all_labels
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
 from latentdiff.evaluation.image_sets import ImageSet, open_images
 from latentdiff.evaluation.moments import Moments, MomentSums, frechet
 from latentdiff.pipelines.codec import decode
+from latentdiff.pipelines.run_state import default_guidance_scale
 from latentdiff.tuning import TEACHER, TEACHER_STEPS
 
 
@@ -136,7 +136,7 @@ def main() -> None:
         karras = {"use_karras_sigmas": True}
         ways.append(Way(pipe, f"{TEACHER}, Karras, {TEACHER_STEPS} steps", TEACHER, TEACHER_STEPS, **karras))
     images = open_images(options.reference, None)
-    inputs, scale = conditions(pipe, images), default_scale(pipe)
+    inputs, scale = conditions(pipe, images), default_guidance_scale(pipe.components)
     guided = {} if scale is None else {"guidance_scale": scale}
     reference = reference_moments(images, options.reference_images, extractor)
     for repeat in range(options.repeats):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +16,7 @@ from torch import Tensor
 from latentdiff.errors import CheckpointError, InputError
 from latentdiff.io.files import atomic_file
 from latentdiff.io.lock import locked
-from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.pipelines.base import DiffusionPipeline, temporary_scheduler
 from latentdiff.pipelines.options import check_count
 from latentdiff.reading import parse_json, read_text
 from latentdiff.sampling import Guidance, Predictor, SamplingContext
@@ -234,19 +233,8 @@ def _solver_of(pipe: DiffusionPipeline, steps: int) -> TableScheduler:
 
 def _teach(runs: _Runs, recorder: _Recorder | None = None) -> Float64Array:
     """The teacher's latents (B, D)."""
-    with _solver(runs.pipe, TEACHER, use_karras_sigmas=True):
+    with temporary_scheduler(runs.pipe, TEACHER, use_karras_sigmas=True):
         return runs("the teacher", {"num_inference_steps": TEACHER_STEPS}, [recorder] if recorder else [])
-
-
-@contextmanager
-def _solver(pipe: DiffusionPipeline, name: str, **config: object) -> Iterator[None]:
-    """Give a pipeline another solver for a while."""
-    before = pipe.scheduler
-    pipe.set_scheduler(name, **config)
-    try:
-        yield
-    finally:
-        pipe.register_modules(scheduler=before)
 
 
 def _gits(recorder: _Recorder, target: Float64Array, schedule: NoiseSchedule, steps: int) -> dict[str, Timesteps]:

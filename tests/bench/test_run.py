@@ -6,8 +6,9 @@ from diffusers import PNDMScheduler
 from tiny import tiny_text_super_resolution
 
 from latentdiff import ClassEmbedder, DiffusionPipeline, InputError
-from latentdiff.bench.inputs import solver_name, solver_of
+from latentdiff.bench.inputs import solver_of
 from latentdiff.bench.run import Bench, guidance_of
+from latentdiff.schedulers.select import scheduler_name
 
 
 def test_a_loaded_pipeline_is_left_as_it_was(plain_pipe):
@@ -52,10 +53,10 @@ def test_the_models_own_solver_keeps_its_options(plain_pipe):
         with solver_of(plain_pipe, solver):
             assert plain_pipe.scheduler is before
     with solver_of(plain_pipe, "unipc"):
-        assert solver_name(plain_pipe) == "unipc"
+        assert scheduler_name(plain_pipe.scheduler) == "unipc"
     assert plain_pipe.scheduler is before
     plain_pipe.set_scheduler(PNDMScheduler)
-    with solver_of(plain_pipe, solver_name(plain_pipe)):
+    with solver_of(plain_pipe, scheduler_name(plain_pipe.scheduler)):
         assert type(plain_pipe.scheduler) is PNDMScheduler
 
 

@@ -16,7 +16,7 @@ from latentdiff.bench.timing import seconds_of
 from latentdiff.conversion.to_diffusers import stock_scheduler, stock_unet_config
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.models.unet import UNet2DConditionModel
-from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.pipelines.base import DiffusionPipeline, temporary_scheduler
 from latentdiff.pipelines.text_to_image import TextToImagePipeline
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import image_generators
@@ -140,16 +140,12 @@ def compare(
 
     calls = {"ours": call("ours", pipe), "theirs": call("theirs", theirs)}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    before = pipe.scheduler
-    pipe.set_scheduler(DDIMScheduler.from_config(stock_scheduler(before).config))
-    try:
+    with temporary_scheduler(pipe, DDIMScheduler.from_config(stock_scheduler(pipe.scheduler).config)):
         for function in calls.values():
             function()
         for number in range(rounds):
             for name in sorted(calls, reverse=bool(number % 2)):
                 seconds[name].append(seconds_of(pipe.device, calls[name]))
-    finally:
-        pipe.register_modules(scheduler=before)
     ratios = [their / our for our, their in zip(seconds["ours"], seconds["theirs"], strict=True)]
     return Against(
         pipeline=type(theirs).__name__,

@@ -11,12 +11,12 @@ import numpy as np
 from latentdiff.errors import InputError
 from latentdiff.evaluation.image_sets import FileImages, ImageSet
 from latentdiff.labels import class_number
-from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.pipelines.base import DiffusionPipeline, temporary_scheduler
 from latentdiff.pipelines.class_to_image import ClassToImagePipeline
 from latentdiff.pipelines.prompts import tokenize
 from latentdiff.pipelines.text_to_image import TextToImagePipeline
 from latentdiff.pipelines.unconditional import UnconditionalPipeline
-from latentdiff.registry import SCHEDULERS
+from latentdiff.schedulers.select import scheduler_name
 from latentdiff.tasks import task_of_pipeline
 
 Arguments = dict[str, object]
@@ -51,12 +51,6 @@ def own_size(pipe: DiffusionPipeline) -> tuple[int, int]:
     return height * pipe.vae_scale_factor, width * pipe.vae_scale_factor
 
 
-def solver_name(pipe: DiffusionPipeline) -> str:
-    """The name in the registry of a model's solver; for others, their class's."""
-    known = [name for name in SCHEDULERS.names() if type(pipe.scheduler) is SCHEDULERS.get(name)]
-    return known[0] if known else type(pipe.scheduler).__name__
-
-
 @contextmanager
 def solver_of(pipe: DiffusionPipeline, solver: str | None) -> Iterator[None]:
     """Have a model another solver while the block runs; its own, of that name or for None, keeps its options.
@@ -64,13 +58,11 @@ def solver_of(pipe: DiffusionPipeline, solver: str | None) -> Iterator[None]:
     Raises:
         ConfigError: If there is no such solver.
     """
-    before = pipe.scheduler
-    if solver not in (None, solver_name(pipe)):
-        pipe.set_scheduler(solver)
-    try:
+    if solver is None or solver == scheduler_name(pipe.scheduler):
         yield
-    finally:
-        pipe.register_modules(scheduler=before)
+        return
+    with temporary_scheduler(pipe, solver):
+        yield
 
 
 def example_inputs(pipe: DiffusionPipeline, count: int) -> Arguments:

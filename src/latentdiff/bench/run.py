@@ -11,7 +11,7 @@ import torch
 
 from latentdiff import __version__
 from latentdiff.bench.against import Against, compare, stock_pipeline
-from latentdiff.bench.inputs import own_size, solver_name, solver_of, task_name
+from latentdiff.bench.inputs import own_size, solver_of, task_name
 from latentdiff.bench.quality import Quality, QualityTable
 from latentdiff.bench.speed import Speed, load_timed, measure_speed
 from latentdiff.bench.timing import network_calls
@@ -20,9 +20,10 @@ from latentdiff.errors import InputError
 from latentdiff.evaluation.references import Reference
 from latentdiff.evaluation.samples import DEFAULT_FEATURES
 from latentdiff.pipelines.base import DiffusionPipeline
-from latentdiff.pipelines.class_to_image import ClassToImagePipeline
 from latentdiff.pipelines.options import check_count
-from latentdiff.tasks import NUM_INFERENCE_STEPS, TASKS
+from latentdiff.pipelines.run_state import default_guidance_scale
+from latentdiff.schedulers.select import scheduler_name
+from latentdiff.tasks import NUM_INFERENCE_STEPS
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Bench:
         self.stock = stock_pipeline(self.pipe) if against else None
         self.guidance_scale = guidance_of(self.pipe, guidance_scale)
         self.options = {} if self.guidance_scale is None else {"guidance_scale": self.guidance_scale}
-        own = solver_name(self.pipe)
+        own = scheduler_name(self.pipe.scheduler)
         self.solver, self.steps = None if solvers is None else solvers[0], max(steps)
         self._check_speed()
         self.table: QualityTable | None = None
@@ -179,7 +180,7 @@ class Bench:
                 options=self.options,
                 load_seconds=self.load_seconds,
             )
-            solver = solver_name(self.pipe)
+            solver = scheduler_name(self.pipe.scheduler)
         against = None
         if self.stock is not None:
             said("diffusers in turns")
@@ -254,11 +255,7 @@ def guidance_of(pipe: DiffusionPipeline, given: float | None) -> float | None:
     Raises:
         InputError: If one is given to such a model.
     """
-    default = TASKS[task_name(pipe)].guidance_scale
-    if default is None and pipe.components.get("text_encoder") is not None:
-        default = TASKS["text-to-image"].guidance_scale
-    if isinstance(pipe, ClassToImagePipeline) and pipe.class_embedder.config.null_class is None:
-        default = 1.0
+    default = default_guidance_scale(pipe.components)
     if default is None and given is not None:
         raise InputError(f"guidance_scale is {given:g}, but this model has no condition to drop; leave it out")
     return default if given is None else given

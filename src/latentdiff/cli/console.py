@@ -35,10 +35,10 @@ def progress_shown(quiet: bool) -> bool:
 
 @contextlib.contextmanager
 def progress(total: int, what: str, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yield what hears of finished images; a bar shows them where someone watches."""
+    """Yield what hears of finished images; a bar shows them where someone watches, and some are to be made."""
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=what, unit="images", disable=not progress_shown(quiet)) as bar:
+    with tqdm(total=total, desc=what, unit="images", disable=not (total and progress_shown(quiet))) as bar:
 
         def done(images: int) -> None:
             bar.update(images)

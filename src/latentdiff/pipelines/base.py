@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -335,3 +336,23 @@ class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin,
             HubError: If the hub doesn't know it or can't be reached.
         """
         self.register_modules(vae=fitting_decoder(decoder, self.vae))
+
+
+@contextmanager
+def temporary_scheduler(pipe: DiffusionPipeline, scheduler: str | type | Scheduler, **config: object) -> Iterator[None]:
+    """Have a pipeline another solver while the block runs, then its own again.
+
+    Args:
+        pipe: The pipeline.
+        scheduler: As for `set_scheduler`.
+        **config: As for `set_scheduler`.
+
+    Raises:
+        ConfigError: As `set_scheduler`.
+    """
+    before = pipe.scheduler
+    pipe.set_scheduler(scheduler, **config)
+    try:
+        yield
+    finally:
+        pipe.register_modules(scheduler=before)

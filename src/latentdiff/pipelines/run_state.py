@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from latentdiff.guidance.plus_plus import CFGPlusPlus
 from latentdiff.pipelines.options import SamplingOptions
 from latentdiff.pipelines.outputs import OutputT
 from latentdiff.sampling import Callback, Guidance
+from latentdiff.tasks import CLASS_GUIDANCE_SCALE, TEXT_GUIDANCE_SCALE
 
 
 @dataclass
@@ -40,6 +42,22 @@ _RUNS: ContextVar[Mapping[int, RunState]] = ContextVar("_RUNS", default={})  # n
 def strength_of(guidance: Sequence[Guidance]) -> float:
     """The strength of the classifier-free guidance among guidance objects, 1 without."""
     return next((guide.scale for guide in guidance if isinstance(guide, ClassifierFreeGuidance)), 1.0)
+
+
+def default_guidance_scale(components: Mapping[str, Any]) -> float | None:
+    """The scale of classifier-free guidance where none is given, by a pipeline's components.
+
+    Args:
+        components: As `pipe.components` has them.
+
+    Returns:
+        None for a model that takes no condition that can be dropped.
+    """
+    if components.get("text_encoder") is not None:
+        return TEXT_GUIDANCE_SCALE
+    if components.get("class_embedder") is not None:
+        return 1.0 if components["class_embedder"].config.null_class is None else CLASS_GUIDANCE_SCALE
+    return 1.0 if "layout_encoder" in components else None
 
 
 class RunStateMixin:

@@ -61,6 +61,12 @@ def make_scheduler(spec: str | type[SchedulerMixin] | Scheduler, config: JSON, *
     return scheduler
 
 
+def scheduler_name(scheduler: object) -> str:
+    """The scheduler's name in the registry; for others, their class's."""
+    known = [name for name in SCHEDULERS.names() if type(scheduler) is SCHEDULERS.get(name)]
+    return known[0] if known else type(scheduler).__name__
+
+
 def _check_instance(scheduler: Scheduler, config: JSON, options: Iterable[str]) -> None:
     """ConfigError unless an instance has the model's noise schedule and prediction type, and no options are given."""
     if not hasattr(scheduler, "config"):

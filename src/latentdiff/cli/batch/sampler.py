@@ -25,9 +25,11 @@ from latentdiff.guidance.auto import AutoGuidance, same_weights
 from latentdiff.hub.find import model_of_run
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.class_conditioning import ClassConditioningMixin
+from latentdiff.pipelines.run_state import default_guidance_scale
 from latentdiff.registry import PIPELINES, SCHEDULERS
+from latentdiff.schedulers.select import scheduler_name
 from latentdiff.schedulers.tuned import tuned_count
-from latentdiff.tasks import AUTOGUIDANCE_SCALE, CLASS_GUIDANCE_SCALE, TASKS, TEXT_GUIDANCE_SCALE
+from latentdiff.tasks import AUTOGUIDANCE_SCALE, TASKS
 from latentdiff.types import Labels
 from latentdiff.windows import Windows
 
@@ -80,7 +82,7 @@ class Sampler:
 
     def _check_guidance(self, loaded: DiffusionPipeline) -> None:
         given = self.command.guidance.given() if self.command.guidance else []
-        if given and default_scale(loaded) is None:
+        if given and default_guidance_scale(loaded.components) is None:
             raise InputError(f"{self.name} is unconditional and has no use for {given[0]}; leave it out")
         embedder = loaded.components.get("class_embedder")
         scaled = self.command.guidance is not None and self.command.guidance.guidance_scale not in (None, 1)
@@ -121,7 +123,7 @@ class Sampler:
 
     def _guidance(self) -> Arguments:
         """The options of classifier-free guidance, their defaults filled in; none for a command or model without."""
-        guidance, default = self.command.guidance, default_scale(self.pipeline)
+        guidance, default = self.command.guidance, default_guidance_scale(self.pipeline.components)
         if guidance is None or default is None:
             return {}
         filled = {
@@ -238,16 +240,6 @@ def shapes(inputs: Arguments) -> tuple[tuple[int, ...], ...]:
     return tuple(value.shape for value in inputs.values() if isinstance(value, np.ndarray))
 
 
-def default_scale(pipeline: DiffusionPipeline) -> float | None:
-    """The scale of classifier-free guidance if none is given; None for a model that takes no condition it can drop."""
-    parts = pipeline.components
-    if parts.get("text_encoder") is not None:
-        return TEXT_GUIDANCE_SCALE
-    if parts.get("class_embedder") is not None:
-        return 1.0 if parts["class_embedder"].config.null_class is None else CLASS_GUIDANCE_SCALE
-    return 1.0 if "layout_encoder" in parts else None
-
-
 def load(options: ModelOptions) -> DiffusionPipeline:
     """The pipeline of a model, in the named precision."""
     model, revision = model_of_run(options.model), options.revision
@@ -257,9 +249,3 @@ def load(options: ModelOptions) -> DiffusionPipeline:
         model, revision=revision, dtype=getattr(torch, dtype_name(options))
     )
     return pipeline
-
-
-def scheduler_name(scheduler: object) -> str:
-    """The scheduler's name in the registry; for others, their class's."""
-    known = [name for name in SCHEDULERS.names() if type(scheduler) is SCHEDULERS.get(name)]
-    return known[0] if known else type(scheduler).__name__

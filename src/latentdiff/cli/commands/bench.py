@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from json import dumps
 from typing import Annotated, Literal
@@ -195,7 +194,7 @@ def bench(
             dtype=getattr(torch, loaded.dtype),
             revision=loaded.revision,
         )
-        with _progress(0 if made.table is None else made.table.images_left(), output.quiet) as done:
+        with console.progress(0 if made.table is None else made.table.images_left(), "samples", output.quiet) as done:
             report = made.measure(lambda what: console.announce(what, output.quiet), done)
         if output.json is not None:
             write_text(output.json, f"{dumps(as_json(report), indent=2)}\n")
@@ -220,16 +219,3 @@ def _check(table: TableOptions, output: BenchOutputOptions) -> None:
         )
     for path in filter(None, (output.json, output.markdown, output.plot)):
         check_writable(path)
-
-
-@contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yield what hears of finished images; a bar shows them where someone watches."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc="samples", unit="images", disable=not (total and console.progress_shown(quiet))) as bar:
-
-        def done(images: int) -> None:
-            bar.update(images)
-
-        yield done

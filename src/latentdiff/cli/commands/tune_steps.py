@@ -83,8 +83,9 @@ def tune_steps(
                 f"{model} is no folder that could keep the timesteps; give --output FOLDER for a copy of it"
             )
         from latentdiff.cli.batch.device import find_device
-        from latentdiff.cli.batch.sampler import default_scale, load
+        from latentdiff.cli.batch.sampler import load
         from latentdiff.cli.commands.generate import read_prompts
+        from latentdiff.pipelines.run_state import default_guidance_scale
         from latentdiff.tuning import TEACHER_STEPS, save_tuned
         from latentdiff.tuning import tune_steps as tune
 
@@ -95,8 +96,9 @@ def tune_steps(
         texts = [] if prompts is None else read_prompts((), prompts)
         command = command_of(pipe, options, path, texts, mask)
         inputs, call = inputs_of(pipe, command, texts), command.arguments()
-        scale = default_scale(pipe) if guidance_scale is None else guidance_scale
-        if guidance_scale is not None and default_scale(pipe) is None:
+        default = default_guidance_scale(pipe.components)
+        scale = default if guidance_scale is None else guidance_scale
+        if guidance_scale is not None and default is None:
             raise InputError(f"{model} is unconditional and has no use for --guidance-scale; leave it out")
         if scheduler is not None:
             pipe.set_scheduler(scheduler)

@@ -24,7 +24,7 @@ from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.viz.denoising import DenoisingRecorder
 from latentdiff.viz.grid import image_grid
 
-GUIDANCE_SCALE = 3.0  # where conditions are dropped and the recipe says nothing; the pipelines' own default
+GUIDANCE_SCALE = 3.0  # where conditions are dropped and the recipe says nothing
 
 
 class Sampler:
