@@ -7,6 +7,7 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -180,8 +181,9 @@ class FrozenForward(CompiledForward):
     def _program(self, call: FlatCall) -> Function | None:
         """The program for a call; None to run the network as it is."""
         programs, signature = self.programs, call.signature
-        if self.watch is not None and self.watch() == programs.weights and signature in programs.loaded:
-            return programs.loaded[signature]
+        if self.watch is not None and self.watch() == programs.weights:
+            with suppress(KeyError):  # another thread may give a program up between a look and a read
+                return programs.loaded[signature]
         with self.lock:
             if self.watch is None or self.watch() != self.programs.weights:
                 self.watch = watch_weights(self.target.network)
