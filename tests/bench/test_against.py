@@ -6,7 +6,7 @@ from tiny import tiny_class_to_image, tiny_super_resolution
 
 from latentdiff import DiffusionPipeline, InputError, UnconditionalPipeline, UNet2DConditionModel
 from latentdiff.bench import against
-from latentdiff.bench.against import compare, stock_pipeline
+from latentdiff.bench.against import compare_with_diffusers, stock_pipeline
 
 
 @pytest.fixture
@@ -25,13 +25,13 @@ def test_both_make_the_same_images(text_pipe, plain_pipe, scale, embeddings):
     pipe = plain_pipe if scale is None else text_pipe
     before = pipe.scheduler
     stock = stock_pipeline(pipe)
-    found = compare(pipe, stock, 3, batch_size=2, rounds=1, guidance_scale=scale)
+    found = compare_with_diffusers(pipe, stock, 3, batch_size=2, rounds=1, guidance_scale=scale)
     assert found.pipeline == ("LDMPipeline" if scale is None else "StableDiffusionPipeline")
     assert 0 <= found.difference < 2e-5 and found.from_embeddings is embeddings
     assert pipe.scheduler is before and type(stock.unet).__module__.startswith("diffusers.")
     with torch.no_grad():
         next(pipe.unet.parameters()).add_(1.0)  # which both share
-    assert compare(pipe, stock, 3, batch_size=2, rounds=1, guidance_scale=scale).difference < 2e-5
+    assert compare_with_diffusers(pipe, stock, 3, batch_size=2, rounds=1, guidance_scale=scale).difference < 2e-5
 
 
 def test_they_take_turns_and_ratios_are_of_a_round(plain_pipe, monkeypatch):
@@ -45,7 +45,7 @@ def test_they_take_turns_and_ratios_are_of_a_round(plain_pipe, monkeypatch):
         return next(seconds[order[-1]])
 
     monkeypatch.setattr(against, "seconds_of", told)
-    found = compare(plain_pipe, stock, 1, batch_size=1, rounds=3)
+    found = compare_with_diffusers(plain_pipe, stock, 1, batch_size=1, rounds=3)
     assert order == ["ours", "theirs", "ours", "theirs", "theirs", "ours", "ours", "theirs"]
     assert (found.ours, found.theirs, found.ratio) == (2.0, 8.0, 3.0)
 

@@ -22,7 +22,7 @@ from latentdiff.data import encoding
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.encoding import LatentEncoding
 from latentdiff.data.images import ImageFolder
-from latentdiff.evaluation.first_stage import load_first_stage
+from latentdiff.evaluation.first_stage import first_stage_of
 
 IMAGES, SIDE = 23, 16
 
@@ -61,7 +61,7 @@ def many(tmp_path_factory):
 @pytest.fixture
 def work(vae, data):
     """Makes the work of encoding the few images into a folder."""
-    stage = load_first_stage(str(vae))
+    stage = first_stage_of(str(vae))
 
     def make(folder, **options):
         images = ImageFolder(data, SIDE)
@@ -104,7 +104,7 @@ def test_any_number_of_processes_and_threads_makes_the_same_bytes(work, whole, t
 
 @pytest.mark.filterwarnings("ignore:left out")
 def test_rows_are_those_of_the_images_and_their_mirror_images(work, whole, vae, data, tmp_path):
-    cache, stage = work(tmp_path / "whole").cache(), load_first_stage(str(vae))
+    cache, stage = work(tmp_path / "whole").cache(), first_stage_of(str(vae))
     images = ImageFolder(data, SIDE)
     assert set(cache.bad) == {7} and len(cache) == 2 * IMAGES
     for row in (0, 4, 5, 22, IMAGES, 2 * IMAGES - 1):

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 from latentdiff.config import load_recipe
 from latentdiff.io.images import load_image
 from latentdiff.io.inputs import read_image
-from latentdiff.training.data import open_images
+from latentdiff.training.data import open_training_images
 from latentdiff.training.recipes import FirstStageRecipe
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -46,7 +46,7 @@ def recipe(tmp_path, pictures):
 
 
 def test_a_recipe_reads_what_python_reads(recipe):
-    images = open_images(load_recipe(FirstStageRecipe, recipe), 1)
+    images = open_training_images(load_recipe(FirstStageRecipe, recipe), 1)
     for number in range(5):
         right = GREY / 127.5 - 1
         assert np.abs(images[number][0].numpy() - right).max() <= 1e-6

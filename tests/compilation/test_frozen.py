@@ -43,7 +43,7 @@ def cache(tmp_path_factory):
     """A folder with the program of `make_pipe`'s decoder for two latents, compiled once for all tests."""
     folder = tmp_path_factory.mktemp("programs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artefacts, "default_cache", lambda: folder)
+        patch.setattr(artefacts, "default_programs_folder", lambda: folder)
         pipe = make_pipe()
         pipe.compile("vae")
         decode(pipe)
@@ -59,7 +59,7 @@ def no_compiler():
 
 @pytest.fixture
 def pipe(cache, monkeypatch, no_compiler):
-    monkeypatch.setattr(artefacts, "default_cache", lambda: cache)
+    monkeypatch.setattr(artefacts, "default_programs_folder", lambda: cache)
     return make_pipe()
 
 
@@ -202,7 +202,7 @@ def test_a_damaged_program_is_compiled_anew(pipe, cache, tmp_path, monkeypatch):
     [whole] = cache.glob("*/program.so")
     folder = tmp_path / whole.parent.name
     folder.mkdir()
-    monkeypatch.setattr(artefacts, "default_cache", lambda: tmp_path)
+    monkeypatch.setattr(artefacts, "default_programs_folder", lambda: tmp_path)
     (folder / "program.json").write_bytes((whole.parent / "program.json").read_bytes())
     (folder / "program.so").write_bytes(whole.read_bytes()[:-1])
     with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler"):
@@ -221,7 +221,7 @@ def test_a_program_of_another_version_is_left_alone(pipe, monkeypatch):
 @pytest.mark.parametrize("explicit", [True, False])
 def test_a_cache_that_cannot_be_written(pipe, tmp_path, monkeypatch, explicit):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(artefacts, "default_cache", lambda: tmp_path / "file")
+    monkeypatch.setattr(artefacts, "default_programs_folder", lambda: tmp_path / "file")
     if explicit:
         with pytest.raises(InputError, match=r"cannot write .*HF_ASSETS_CACHE"):
             decode(compiled(pipe))

@@ -10,7 +10,7 @@ from PIL import Image
 from latentdiff import InputError
 from latentdiff.config import from_mapping
 from latentdiff.errors import LatentDiffWarning
-from latentdiff.training.data import open_held_out, open_images, open_to_check
+from latentdiff.training.data import open_held_out, open_to_check, open_training_images
 from latentdiff.training.first_stage.task import train_first_stage
 from latentdiff.training.recipes import FirstStageRecipe
 
@@ -45,7 +45,7 @@ def red(images):
 @pytest.mark.parametrize("steps", [0, 1])
 def test_a_folder_in_the_folder(folder, steps):
     given = recipe(folder, folder / "held", steps)
-    assert red(open_images(given)) == red(open_to_check(given.data, given)) == [0, 1]
+    assert red(open_training_images(given)) == red(open_to_check(given.data, given)) == [0, 1]
     assert steps == 0 or red(open_held_out(given, 3)) == [2, 3]
 
 
@@ -53,26 +53,26 @@ def test_the_folder_by_another_name(folder, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
     for held_out in ("link/held", "d/../d/held"):
-        assert red(open_images(recipe("d", held_out))) == [0, 1]
+        assert red(open_training_images(recipe("d", held_out))) == [0, 1]
 
 
 def test_files_that_metadata_name(folder):
     names = ("0.png", "held/2.png", "1.png")
     (folder / "metadata.csv").write_text("\n".join(["file_name", *names]))
     with pytest.warns(LatentDiffWarning, match=r"1 images of .* are held out, not trained on"):
-        assert red(open_images(recipe(folder, folder / "held"))) == [0, 1]
+        assert red(open_training_images(recipe(folder, folder / "held"))) == [0, 1]
 
 
 @pytest.mark.parametrize("link", [lambda a, b: b.symlink_to(a), lambda a, b: b.hardlink_to(a)])
 def test_files_that_are_linked(folder, tmp_path, link):
     (tmp_path / "v").mkdir()
     link(folder / "0.png", tmp_path / "v" / "x.png")
-    assert red(open_images(recipe(folder, tmp_path / "v"))) == [1, 2, 3]
+    assert red(open_training_images(recipe(folder, tmp_path / "v"))) == [1, 2, 3]
 
 
 def test_all_of_them_leave_nothing(folder):
     with pytest.raises(InputError, match=r"all images of .* which is held out; give others"):
-        open_images(recipe(folder, folder))
+        open_training_images(recipe(folder, folder))
 
 
 def test_shards(tmp_path):
@@ -83,8 +83,8 @@ def test_shards(tmp_path):
                 content = png(2 * number + image)
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
-    assert red(open_images(recipe(tmp_path, tmp_path / "1.tar"))) == [0, 1]
-    assert red(open_images(recipe(tmp_path / "0.tar", tmp_path / "1.tar"))) == [0, 1]
+    assert red(open_training_images(recipe(tmp_path, tmp_path / "1.tar"))) == [0, 1]
+    assert red(open_training_images(recipe(tmp_path / "0.tar", tmp_path / "1.tar"))) == [0, 1]
 
 
 def table(*colours):
@@ -98,13 +98,13 @@ def test_parquet_files(tmp_path):
     table(2, 3).to_parquet(tmp_path / "b.parquet")
     (tmp_path / "v" / "b.parquet").symlink_to(tmp_path / "b.parquet")
     for held_out in (tmp_path / "b.parquet", tmp_path / "v"):
-        assert red(open_images(recipe(tmp_path, held_out))) == [0, 1]
+        assert red(open_training_images(recipe(tmp_path, held_out))) == [0, 1]
 
 
 def test_a_saved_data_set_twice(tmp_path):
     table(0, 1).save_to_disk(tmp_path / "d")
     with pytest.raises(InputError, match=r"all images of .* which is held out; give others"):
-        open_images(recipe(tmp_path / "d", tmp_path / "d"))
+        open_training_images(recipe(tmp_path / "d", tmp_path / "d"))
 
 
 def test_a_share_holds_out_files_and_not_lines(folder, tmp_path):

@@ -13,7 +13,7 @@ from test_pairs import found, make
 from latentdiff import CheckpointError, InputError, VQModel
 from latentdiff.bulk.shards import missing
 from latentdiff.evaluation import store
-from latentdiff.evaluation.first_stage import FirstStageEvaluation, codebook_use, load_first_stage
+from latentdiff.evaluation.first_stage import FirstStageEvaluation, codebook_use, first_stage_of
 from latentdiff.pipelines.codec import decode, encode
 
 pytestmark = pytest.mark.filterwarnings("ignore::latentdiff.errors.LatentDiffWarning")
@@ -173,10 +173,8 @@ def test_one_image_has_no_distance_but_the_other_numbers(stages, tmp_path, count
 
 def test_a_first_stage_is_loaded_alone_or_out_of_a_model(stages, tmp_path):
     stages["vq"].save_pretrained(tmp_path / "vq")
-    assert torch.equal(
-        load_first_stage(str(tmp_path / "vq")).decoder.conv_in.weight, stages["vq"].decoder.conv_in.weight
-    )
-    assert load_first_stage("builtin:emoji").config.latent_channels == 8
+    assert torch.equal(first_stage_of(str(tmp_path / "vq")).decoder.conv_in.weight, stages["vq"].decoder.conv_in.weight)
+    assert first_stage_of("builtin:emoji").config.latent_channels == 8
     (tmp_path / "vq" / "config.json").write_text('{"_class_name": "UNet2DModel"}')
     with pytest.raises(CheckpointError, match="no first stage"):
-        load_first_stage(str(tmp_path / "vq"))
+        first_stage_of(str(tmp_path / "vq"))

@@ -7,12 +7,12 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from latentdiff.io.pickle_work import MAX_DEPTH, MAX_OPERATIONS, Work
+from latentdiff.io.pickle_work import MAX_DEPTH, MAX_OPERATIONS, PickleWork
 from latentdiff.io.tensor_files import open_tensors
 
 
 def check(content):
-    work = Work()
+    work = PickleWork()
     for operation, argument, _ in pickletools.genops(content):
         work.follow(operation, argument)
     work.check()

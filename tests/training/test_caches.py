@@ -13,7 +13,7 @@ import toy
 from tiny import tiny_text_to_image
 
 from latentdiff import InputError
-from latentdiff.training.data import open_images
+from latentdiff.training.data import open_training_images
 from latentdiff.training.diffusion.build import make_conditioner
 
 pytestmark = pytest.mark.thorough
@@ -56,7 +56,7 @@ def test_no_space_for_latents_is_one_line(data, vae, tmp_path):
 
 
 def rows_of(recipe):
-    images = open_images(recipe, 3)
+    images = open_training_images(recipe, 3)
     return make_conditioner(recipe, images).rows(images)
 
 

@@ -10,7 +10,7 @@ from tiny import tiny_text_to_image
 
 from latentdiff import ConfigError, LDMTextEncoder
 from latentdiff.seeding import SampleGenerators, array_generator
-from latentdiff.training.data import open_images
+from latentdiff.training.data import open_training_images
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.conditioners.text import TextConditioner
 
@@ -87,7 +87,7 @@ def test_rows_are_what_the_encoder_says(data, start, tmp_path):
             tmp_path,
             **options(start, **{"conditioning.train_text_encoder": None if not frozen else False}),
         )
-        images = open_images(recipe, 3)
+        images = open_training_images(recipe, 3)
         conditioner = make_conditioner(recipe, images)
         assert isinstance(conditioner, TextConditioner)
         rows = conditioner.rows(images)

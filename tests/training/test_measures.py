@@ -377,12 +377,12 @@ def test_the_first_metric_chooses_unless_another_is_named(data, best, name, high
 
 def test_samples_that_are_not_finite_end_no_run(data, vae, tmp_path, monkeypatch):
     from latentdiff.errors import NonFiniteError
-    from latentdiff.training.diffusion.samples import Sampler
+    from latentdiff.training.diffusion.samples import ValidationSampler
 
     def broken(self, batch, numbers):
         raise NonFiniteError("the images hold values that are not finite")
 
-    monkeypatch.setattr(Sampler, "__call__", broken)
+    monkeypatch.setattr(ValidationSampler, "__call__", broken)
     options = {**SMALL, "validation.metrics": ["frechet[small]"], "max_train_steps": 1}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from latentdiff import ConfigError, InputError
 from latentdiff.seeding import array_generator
-from latentdiff.training.data import open_images
+from latentdiff.training.data import open_training_images
 from latentdiff.training.diffusion.build import make_conditioner
 
 pytestmark = pytest.mark.thorough
@@ -49,7 +49,7 @@ def coco(data, tmp_path):
 
 def rows_of(task, data, vae, **options):
     recipe = toy.recipe(task, data, vae, "unused", **options)
-    images = open_images(recipe, 3)
+    images = open_training_images(recipe, 3)
     rows = make_conditioner(recipe, images).rows(images)
     return images, lambda image, number=0: rows(image, False, array_generator(0, number))
 

@@ -11,7 +11,7 @@ from latentdiff import DiffusionPipeline, InputError
 from latentdiff.errors import LatentDiffWarning
 from latentdiff.models.tokenizer import BERT_VOCABULARY, load_tokenizer
 from latentdiff.seeding import array_generator
-from latentdiff.training.data import check_condition, open_images, open_to_check
+from latentdiff.training.data import check_condition, open_to_check, open_training_images
 from latentdiff.training.diffusion.build import make_conditioner
 
 LONG = "a red star a red star a red star"  # 9 words and two special tokens, where the encoder takes 8
@@ -38,7 +38,7 @@ def with_caption(data, tmp_path):
 def open_rows(folder, vae, tmp_path, policy=None):
     options = {} if policy is None else {"conditioning.unfit_captions": policy}
     recipe = toy.recipe("text-to-image", folder, vae, tmp_path / "run", **options)
-    images = open_images(recipe, 3)
+    images = open_training_images(recipe, 3)
     conditioner = make_conditioner(recipe, images)
     return conditioner, conditioner.rows(images), recipe
 

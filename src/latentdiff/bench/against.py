@@ -100,7 +100,7 @@ def stock_pipeline(pipe: DiffusionPipeline) -> StockPipeline:
     return stock
 
 
-def compare(
+def compare_with_diffusers(
     pipe: DiffusionPipeline,
     theirs: StockPipeline,
     steps: int,

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL.Image import Image
 
@@ -25,13 +24,13 @@ from latentdiff.bench.timing import network_calls, synchronise
 from latentdiff.data.latent_cache import weights_fingerprint
 from latentdiff.errors import InputError, LatentDiffWarning
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
-from latentdiff.evaluation.image_sets import ImageSet
+from latentdiff.evaluation.image_sets import ImageSet, PlannedImages
 from latentdiff.evaluation.references import Reference, open_reference
 from latentdiff.evaluation.samples import DEFAULT_FEATURES, SamplesEvaluation
 from latentdiff.evaluation.store import default_cache
 from latentdiff.io.files import atomic_file, check_writable
 from latentdiff.pipelines.base import DiffusionPipeline
-from latentdiff.types import JSON, Array, Component
+from latentdiff.types import JSON, Component
 
 PLAN = "bench.json"
 DIFFERENCES = {"weights": "other weights", "conditions": "other captions or classes"}
@@ -173,7 +172,8 @@ class QualityTable:
         self.extractor = load_extractor(features, pipe.device) if isinstance(features, str) else features
         self.cache = Path(cache) if cache else default_cache()
         size = (resolution, resolution) if resolution else own_size(pipe)
-        planned = self._evaluation(_Planned(count, size))  # checks the reference and the features
+        # This checks the reference and the features.
+        planned = self._evaluation(PlannedImages(count, size, "the model's samples"))
         self.conditions = conditions_of(pipe, opened.images, opened.name, count, planned.reference_count)
         self.plan = self._plan()
         self._check_plan()
@@ -344,25 +344,6 @@ class QualityTable:
         with atomic_file(path) as aside:
             aside.write_text(json.dumps(found))
         return found
-
-
-class _Planned:
-    """A set of images that have still to be made, by which everything about an evaluation is checked before."""
-
-    name = "the model's samples"
-    captions = None
-
-    def __init__(self, count: int, size: tuple[int, int]) -> None:
-        self.count, self.size = count, size
-
-    def __len__(self) -> int:
-        return self.count
-
-    def pixels(self, number: int) -> Array:
-        return np.zeros((*self.size, 3), np.uint8)
-
-    def fingerprint(self) -> str:
-        return ""
 
 
 def _read(path: Path) -> JSON | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from latentdiff import __version__
-from latentdiff.bench.against import Against, compare, stock_pipeline
+from latentdiff.bench.against import Against, compare_with_diffusers, stock_pipeline
 from latentdiff.bench.inputs import own_size, solver_of, task_name
 from latentdiff.bench.quality import Quality, QualityTable
 from latentdiff.bench.speed import Speed, load_timed, measure_speed
@@ -184,7 +184,7 @@ class Bench:
         against = None
         if self.stock is not None:
             said("diffusers in turns")
-            against = compare(
+            against = compare_with_diffusers(
                 self.pipe,
                 self.stock,
                 self.steps,

@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def side_by_side(
+def map_in_threads(
     function: Callable[[Given], Made], items: Iterable[Given], device: torch.device, decoders: int | None = None
 ) -> Generator[Made, None, None]:
     """The results of a function, in order, computed side by side: on the CPU each by one thread, so in the same bits.

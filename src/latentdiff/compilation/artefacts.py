@@ -30,7 +30,7 @@ LIBRARY, FACTS = "program.so", "program.json"
 SECONDS_BETWEEN_LOOKS = 0.5  # for the artefact that another process is compiling
 
 
-def default_cache() -> Path:
+def default_programs_folder() -> Path:
     """The folder of all programs: that of the hub's libraries for what they make (`HF_ASSETS_CACHE`).
 
     Raises:
@@ -56,7 +56,7 @@ class Artefact:
     def __init__(self, facts: JSON, cache: Path | None = None) -> None:
         self.facts = facts
         text = json.dumps(facts, sort_keys=True)
-        self.folder = (cache or default_cache()) / hashlib.sha256(text.encode()).hexdigest()[:32]
+        self.folder = (cache or default_programs_folder()) / hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def load(self) -> Function | None:
         """The program; None if there is none, or none that can be loaded.

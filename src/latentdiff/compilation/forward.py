@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from latentdiff.compat import watch_weights
 from latentdiff.compilation.artefacts import Artefact, Function, environment, weights_digest
 from latentdiff.compilation.calls import FlatCall, Flatten
-from latentdiff.compilation.repay import Planned
+from latentdiff.compilation.repay import PlannedCalls
 from latentdiff.errors import ConfigError, LatentDiffError, LatentDiffWarning, one_line
 from latentdiff.nn.context import RowOfMany
 from latentdiff.progress import elapsed
@@ -139,7 +139,9 @@ class FrozenForward(CompiledForward):
         shown: Whether progress is shown.
     """
 
-    def __init__(self, target: Target, flatten: Flatten, facts: JSON, planned: Planned | None, shown: bool) -> None:
+    def __init__(
+        self, target: Target, flatten: Flatten, facts: JSON, planned: PlannedCalls | None, shown: bool
+    ) -> None:
         super().__init__(target)
         self.flatten, self.facts, self.planned, self.shown = flatten, facts, planned, shown
         # They are made by the first call: where a network is copied, this is made before the copy has its modules.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from latentdiff.bulk import processes
 from latentdiff.bulk.shards import SHARD, Shard, Tell, Told, missing, split
-from latentdiff.bulk.threads import side_by_side
+from latentdiff.bulk.threads import map_in_threads
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import META, MOMENTS, LatentCache, stamp_of, weights_fingerprint
@@ -152,7 +152,7 @@ class LatentEncoding:
             InputError: If too many images can't be decoded, or the disk is full.
         """
         blocks = list(self._blocks(shards))
-        results = side_by_side(lambda block: self._encode(block[1]), blocks, self.device, processes.cores())
+        results = map_in_threads(lambda block: self._encode(block[1]), blocks, self.device, processes.cores())
         found: dict[int, str] = {}
         with closing(results), open(self.partial / MOMENTS, "r+b") as file:
             np.lib.format.read_magic(file)

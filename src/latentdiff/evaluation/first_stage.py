@@ -17,7 +17,7 @@ from PIL import Image
 
 from latentdiff import __version__
 from latentdiff.bulk.shards import Shard, Tell, Told, split
-from latentdiff.bulk.threads import side_by_side
+from latentdiff.bulk.threads import map_in_threads
 from latentdiff.data.records import Records
 from latentdiff.errors import CheckpointError, InputError
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
@@ -42,7 +42,7 @@ OF_SETS = {"rfid": "fid", "rfrechet": "frechet", "ris": "is"}
 """Metrics of reconstructions as a set, and what they are called of samples."""
 
 
-def load_first_stage(model: str) -> FirstStage:
+def first_stage_of(model: str) -> FirstStage:
     """The first stage of a model, or one that lies by itself, in float32.
 
     Args:
@@ -72,7 +72,7 @@ class FirstStageEvaluation:
     the features of `sets`, then `report`.
 
     Args:
-        model: A model or first stage, as `load_first_stage` takes it, or a loaded one.
+        model: A model or first stage, as `first_stage_of` takes it, or a loaded one.
         data: Images, as `open_images` takes them.
         output: The folder of the reconstructions, in which those that are there are kept.
         metrics: Those of `evaluate_pairs`, and "rfid", "rfrechet", "ris" and "codebook"; None computes whatever can be.
@@ -106,7 +106,7 @@ class FirstStageEvaluation:
         self.count = counted(self.images, count)
         self.output, self.metrics, self.features = Path(output), metrics, features
         self.perceptual, self.device, self.cache = perceptual, torch.device(device), cache
-        self.vae = load_first_stage(model) if isinstance(model, str) else model
+        self.vae = first_stage_of(model) if isinstance(model, str) else model
         self.vae.to(self.device)
         self.name = model if isinstance(model, str) else type(model).__name__
         self.weights = _hash(self.vae)
@@ -141,7 +141,7 @@ class FirstStageEvaluation:
         with atomic_file(self.output / PLAN) as aside:
             aside.write_text(json.dumps(self._plan(), indent=2))
         blocks = [shard.items for shard in shards]
-        for block, _ in zip(blocks, side_by_side(self._write, blocks, self.device), strict=True):
+        for block, _ in zip(blocks, map_in_threads(self._write, blocks, self.device), strict=True):
             tell(Told(len(block)))
 
     def sets(self) -> SamplesEvaluation | None:

@@ -170,6 +170,32 @@ class ChosenImages:
         return hashlib.sha256(f"{whole} {list(self.places)}".encode()).hexdigest()
 
 
+class PlannedImages:
+    """Black images in place of those that are still to be made, by which an evaluation is checked before there are any.
+
+    Args:
+        count: How many there will be.
+        size: Their height and width in pixels.
+        name: What messages call the set.
+    """
+
+    captions = None
+
+    def __init__(self, count: int, size: tuple[int, int], name: str) -> None:
+        self.count, self.size, self.name = count, size, name
+
+    def __len__(self) -> int:
+        return self.count
+
+    def pixels(self, number: int) -> Array:
+        """A black image, uint8 (H, W, 3)."""
+        return np.zeros((*self.size, 3), np.uint8)
+
+    def fingerprint(self) -> str:
+        """A text that no set of files has."""
+        return f"planned {self.count} {self.size}"
+
+
 def open_images(source: str | Path, resolution: int | None = None) -> ImageSet:
     """Open a set of images.
 

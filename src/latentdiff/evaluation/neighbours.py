@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentdiff import __version__
-from latentdiff.bulk.threads import side_by_side
+from latentdiff.bulk.threads import map_in_threads
 from latentdiff.errors import InputError
 from latentdiff.evaluation.distributions import BLOCK, ChosenRows, Rows, blocks
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
@@ -28,7 +28,7 @@ from latentdiff.io.files import atomic_file, check_writable
 from latentdiff.io.stored import WRITTEN_KINDS
 from latentdiff.viz.grid import image_grid
 
-NEIGHBOURS = 10
+SHOWN_NEIGHBOURS = 10
 ROWS = 8
 ORDERS = ("nearest", "given")
 MARGIN, LEAST_SIDE = 4, 128  # pixels around each image of the picture; smaller images are enlarged, to be named below
@@ -65,7 +65,7 @@ def evaluate_neighbours(
     training: str | Path | ImageSet,
     *,
     output: str | Path | None = None,
-    neighbours: int = NEIGHBOURS,
+    neighbours: int = SHOWN_NEIGHBOURS,
     rows: int = ROWS,
     order: str = "nearest",
     features: str | FeatureExtractor = DEFAULT_FEATURES,
@@ -134,7 +134,7 @@ class NeighboursEvaluation(SharedFeatures):
         samples: str | Path | ImageSet,
         training: str | Path | ImageSet,
         *,
-        neighbours: int = NEIGHBOURS,
+        neighbours: int = SHOWN_NEIGHBOURS,
         rows: int = ROWS,
         order: str = "nearest",
         features: str | FeatureExtractor = DEFAULT_FEATURES,
@@ -287,5 +287,5 @@ def _nearest(rows: Rows, others: Rows, count: int, copies: bool) -> tuple[Tensor
 
     numbers = range(len(rows))
     starts = [numbers[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
-    squares, places = zip(*side_by_side(of_block, starts, torch.device("cpu")), strict=True)
+    squares, places = zip(*map_in_threads(of_block, starts, torch.device("cpu")), strict=True)
     return torch.cat(squares), torch.cat(places)

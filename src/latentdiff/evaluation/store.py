@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from huggingface_hub import cached_assets_path
 
 from latentdiff.bulk.shards import SHARD, Shard, Tell, Told, missing, split
-from latentdiff.bulk.threads import side_by_side
+from latentdiff.bulk.threads import map_in_threads
 from latentdiff.errors import InputError
 from latentdiff.evaluation.features import FeatureExtractor
 from latentdiff.evaluation.image_sets import ImageSet
@@ -104,7 +105,7 @@ class FeatureStore:
                 size = self.extractor.block
                 blocks = [numbers[start : start + size] for start in range(0, len(numbers), size)]
                 found: dict[str, list[torch.Tensor]] = {name: [] for name in self.extractor.dims}
-                computed = side_by_side(self._of_block, blocks, self.extractor.device)
+                computed = map_in_threads(self._of_block, blocks, self.extractor.device)
                 for block, features in zip(blocks, computed, strict=True):
                     for name, values in features.items():
                         self._check(values, block)
@@ -170,12 +171,12 @@ class FeatureStore:
             )
 
 
-class SharedFeatures:
+class SharedFeatures(ABC):
     """What evaluations of sets of images have in common: stores of features, which processes fill together."""
 
+    @abstractmethod
     def stores(self) -> Sequence[FeatureStore]:
         """All features that are needed."""
-        raise NotImplementedError
 
     def shards(self) -> list[Shard]:
         """The parts of all features that are needed."""

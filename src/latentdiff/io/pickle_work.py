@@ -52,7 +52,7 @@ class Node:
 LEAF = Node(size=1)
 
 
-class Work:
+class PickleWork:
     """The work that a pickle makes: call `follow` with each of its operations, then `check`."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ import torch
 from latentdiff.compat import meta_storage, read_tensor_pickle
 from latentdiff.errors import CheckpointError, UnsafeCheckpointError, one_line
 from latentdiff.io.file_kinds import CHECKPOINT_SUFFIXES
-from latentdiff.io.pickle_work import Work
+from latentdiff.io.pickle_work import PickleWork
 
 TENSOR_NAMES = {
     "collections.OrderedDict",
@@ -252,7 +252,7 @@ def _names(path: Path, operations: Iterator[tuple[pickletools.OpcodeInfo, Any, i
     """
     names: set[str] = set()
     strings: list[str] = []
-    longest, work = 0, Work()
+    longest, work = 0, PickleWork()
     for operation, argument, _ in operations:
         if isinstance(argument, str) and operation.name not in ("GLOBAL", "INST"):
             strings = [*strings[-1:], argument]  # the last two, which STACK_GLOBAL joins

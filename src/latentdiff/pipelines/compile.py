@@ -10,7 +10,7 @@ from torch import nn
 from latentdiff.compat import OFFLOAD_HOOK, progress_bar_config
 from latentdiff.compilation.calls import Flatten, flatten_simple, flatten_unet
 from latentdiff.compilation.forward import CompiledForward, FrozenForward, JustInTimeForward, Target
-from latentdiff.compilation.repay import Planned
+from latentdiff.compilation.repay import PlannedCalls
 from latentdiff.errors import ConfigError
 from latentdiff.models.text_encoder import LDMTextEncoder
 from latentdiff.models.unet import UNet2DConditionModel
@@ -78,7 +78,9 @@ class CompileMixin:
             owner: nn.Module = getattr(self, name)
             self._check_compilable(name, owner)
             if frozen:
-                planned = None if planned_calls is None else Planned(check_count("planned_calls", planned_calls[name]))
+                planned = (
+                    None if planned_calls is None else PlannedCalls(check_count("planned_calls", planned_calls[name]))
+                )
                 made.append(self._freeze(name, owner, planned))
             else:
                 options = {"backend": backend, "mode": mode or default_mode(self.unet.device.type, backend)}
@@ -116,7 +118,7 @@ class CompileMixin:
         if owner.training:
             raise ConfigError(f"the {name} is in training mode, which is not compiled; call pipe.{name}.eval()")
 
-    def _freeze(self, name: str, owner: nn.Module, planned: Planned | None) -> tuple[nn.Module, CompiledForward]:
+    def _freeze(self, name: str, owner: nn.Module, planned: PlannedCalls | None) -> tuple[nn.Module, CompiledForward]:
         """The module of a component whose weights are frozen, and what takes its `forward`'s place."""
         flatten: Flatten = flatten_simple
         if name == "unet":

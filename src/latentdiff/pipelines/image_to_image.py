@@ -22,7 +22,7 @@ from latentdiff.pipelines.options import SamplingKeywords, sampling_call
 from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
 from latentdiff.pipelines.padding import Composite, Padding
 from latentdiff.pipelines.start import StartPoint
-from latentdiff.pipelines.text_conditioning import TextConditioningMixin, TextOptions
+from latentdiff.pipelines.text_conditioning import PromptOptions, TextConditioningMixin
 from latentdiff.tasks import TEXT_GUIDANCE_SCALE
 from latentdiff.types import DenoisingNetwork, FirstStage, ImageInput, Labels, Scheduler, TextEncoder, Tokenizer
 
@@ -136,7 +136,7 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
                 interval=guidance_interval,
                 rescale=guidance_rescale,
                 images=count,
-                options=TextOptions(truncate_prompt, clip_skip),
+                options=PromptOptions(truncate_prompt, clip_skip),
             )
         batch = conditioning.batch_size or len(images) * count
         if batch % (len(images) * count) or (len(images) > 1 and batch != len(images) * count):
@@ -170,7 +170,7 @@ class ImageToImagePipeline(TextConditioningMixin, ClassConditioningMixin, Diffus
         interval: tuple[float, float],
         rescale: float,
         images: int,
-        options: TextOptions,
+        options: PromptOptions,
     ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
         """The conditioning of what the model takes, and the guidance; InputError if anything else is given."""
         text, classes = self.text_encoder is not None, self.class_embedder is not None

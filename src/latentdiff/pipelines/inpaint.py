@@ -16,7 +16,7 @@ from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.options import SamplingKeywords, sampling_call
 from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
 from latentdiff.pipelines.padding import Composite, Padding
-from latentdiff.pipelines.text_conditioning import OptionalTextMixin, TextOptions
+from latentdiff.pipelines.text_conditioning import OptionalTextMixin, PromptOptions
 from latentdiff.types import DenoisingNetwork, FirstStage, ImageInput, Scheduler, TextEncoder, Tokenizer
 from latentdiff.windows import Windows
 
@@ -138,7 +138,7 @@ class InpaintPipeline(OptionalTextMixin, DiffusionPipeline):
                 rescale=guidance_rescale,
                 prompt_embeds=prompt_embeds,
                 negative_prompt_embeds=negative_prompt_embeds,
-                options=TextOptions(truncate_prompt, clip_skip),
+                options=PromptOptions(truncate_prompt, clip_skip),
             )
             shown = self.encode_masked(padding.pad(images), padding.pad(holes), options.windows)
             shown = shown.to(self._execution_device, self.unet.dtype)

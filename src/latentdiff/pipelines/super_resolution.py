@@ -13,7 +13,7 @@ from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.options import SamplingKeywords, sampling_call
 from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
 from latentdiff.pipelines.padding import Padding
-from latentdiff.pipelines.text_conditioning import OptionalTextMixin, TextOptions
+from latentdiff.pipelines.text_conditioning import OptionalTextMixin, PromptOptions
 from latentdiff.types import DenoisingNetwork, FirstStage, ImageInput, Scheduler, TextEncoder, Tokenizer
 
 
@@ -101,7 +101,7 @@ class SuperResolutionPipeline(OptionalTextMixin, DiffusionPipeline):
                 rescale=guidance_rescale,
                 prompt_embeds=prompt_embeds,
                 negative_prompt_embeds=negative_prompt_embeds,
-                options=TextOptions(truncate_prompt, clip_skip),
+                options=PromptOptions(truncate_prompt, clip_skip),
             )
             small = padding.pad(images).to(self._execution_device, self.unet.dtype)
             conditioning, guidance = self._beside_text(small, text, guidance, options.num_images_per_prompt)

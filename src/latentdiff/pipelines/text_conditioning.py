@@ -20,7 +20,7 @@ from latentdiff.types import DenoisingNetwork, TextEncoder, Tokenizer
 
 
 @dataclass(frozen=True)
-class TextOptions:
+class PromptOptions:
     """How prompts are encoded.
 
     Attributes:
@@ -120,7 +120,7 @@ class TextConditioningMixin:
         if do_classifier_free_guidance is None and (negative_prompt is not None or negative_prompt_embeds is not None):
             raise InputError("negative prompts are encoded where do_classifier_free_guidance is True; pass it")
         device = torch.device(device) if device is not None else self._execution_device
-        options = TextOptions(truncate_prompt, clip_skip)
+        options = PromptOptions(truncate_prompt, clip_skip)
         with scaled_adapters([self.text_encoder], lora_scale):
             states = self._states(prompt, prompt_embeds, device, options, may_be_empty=may_be_empty)
             negative = None
@@ -136,7 +136,7 @@ class TextConditioningMixin:
         prompt: str | Sequence[str] | None,
         embeds: torch.Tensor | None,
         device: torch.device,
-        options: TextOptions,
+        options: PromptOptions,
         *,
         may_be_empty: bool = False,
     ) -> torch.Tensor:
@@ -173,7 +173,7 @@ class TextConditioningMixin:
         embeds: torch.Tensor | None,
         count: int,
         device: torch.device,
-        options: TextOptions,
+        options: PromptOptions,
     ) -> torch.Tensor:
         """The states (count, L, d) that guidance leads away from, those of the empty prompt by default."""
         if embeds is not None:
@@ -195,7 +195,7 @@ class TextConditioningMixin:
         prompt_embeds: torch.Tensor | None = None,
         negative_prompt_embeds: torch.Tensor | None = None,
         images: int = 1,
-        options: TextOptions,
+        options: PromptOptions,
     ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
         """The conditioning of `images` images of every prompt, and the guidance, none at scale 1."""
         scale, interval, rescale = (
@@ -236,7 +236,7 @@ class OptionalTextMixin(TextConditioningMixin):
         rescale: float,
         prompt_embeds: torch.Tensor | None,
         negative_prompt_embeds: torch.Tensor | None,
-        options: TextOptions,
+        options: PromptOptions,
     ) -> tuple[Conditioning, list[ClassifierFreeGuidance]]:
         """The conditioning of prompts and the guidance; both are empty for a model without a text encoder.
 

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.options import SamplingKeywords, sampling_call
 from latentdiff.pipelines.outputs import ImagePipelineOutput, OutputT
-from latentdiff.pipelines.text_conditioning import TextConditioningMixin, TextOptions
+from latentdiff.pipelines.text_conditioning import PromptOptions, TextConditioningMixin
 from latentdiff.tasks import TEXT_GUIDANCE_SCALE
 from latentdiff.types import DenoisingNetwork, FirstStage, Scheduler, TextEncoder, Tokenizer
 
@@ -92,6 +92,6 @@ class TextToImagePipeline(TextConditioningMixin, DiffusionPipeline):
                 prompt_embeds=prompt_embeds,
                 negative_prompt_embeds=negative_prompt_embeds,
                 images=options.num_images_per_prompt,
-                options=TextOptions(truncate_prompt, clip_skip),
+                options=PromptOptions(truncate_prompt, clip_skip),
             )
             return self._generate(conditioning, size, options, guidance=guidance)

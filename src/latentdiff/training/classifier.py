@@ -15,7 +15,7 @@ from latentdiff.models.classifier import NoisyLatentClassifier
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.seeding import SampleGenerators
-from latentdiff.training.data import encode_latents, open_bad_files, open_held_out, open_images
+from latentdiff.training.data import encode_latents, open_bad_files, open_held_out, open_training_images
 from latentdiff.training.diffusion.conditioners.base import build
 from latentdiff.training.diffusion.conditioners.classes import labels_of
 from latentdiff.training.diffusion.losses import draw_noisy
@@ -116,7 +116,7 @@ def _prepared(
     """What is run: the task, its data, and the held out data that validation looks at."""
     torch.manual_seed(recipe.seed)
     pipeline = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
-    images = open_images(recipe, pipeline.vae.config.in_channels)
+    images = open_training_images(recipe, pipeline.vae.config.in_channels)
     classifier = make_classifier(recipe, pipeline, images)
     check_before_caches(session.checkpoint, recipe, len(images))
     bad_files = open_bad_files(recipe, images, session.accelerator)

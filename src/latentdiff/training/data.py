@@ -39,7 +39,7 @@ from latentdiff.types import FirstStage
 LOOKED_AT = 1000  # images, for the sizes; `latentdiff data check` looks at all
 
 
-def open_images(recipe: Recipe, channels: int | None = None) -> Images:
+def open_training_images(recipe: Recipe, channels: int | None = None) -> Images:
     """The images of a recipe; what was left out of them is said, and whether some are small.
 
     Images that the recipe's folder for validation has, too, are left out.

@@ -21,14 +21,14 @@ from latentdiff.tasks import NUM_INFERENCE_STEPS
 TABLE, REPORT = Group.create_ordered("Quality against time"), Group.create_ordered("Report")
 
 
-def split(type_: object, tokens: Sequence[Token]) -> list[str]:
+def comma_separated(type_: object, tokens: Sequence[Token]) -> list[str]:
     """The converter of values that commas or blanks separate."""
     return [word for token in tokens for word in token.value.split(",") if word]
 
 
-def split_numbers(type_: object, tokens: Sequence[Token]) -> list[int]:
+def comma_separated_numbers(type_: object, tokens: Sequence[Token]) -> list[int]:
     """The converter of positive integers that commas or blanks separate."""
-    words = split(type_, tokens)
+    words = comma_separated(type_, tokens)
     if not all(word.isascii() and word.isdigit() and int(word) for word in words):
         raise ValueError("it must be integers of at least 1, separated by commas or blanks")
     return [int(word) for word in words]
@@ -71,7 +71,7 @@ class MeasuredOptions:
     solvers: Annotated[
         list[str] | None,
         Parameter(
-            converter=split,
+            converter=comma_separated,
             validator=all_registered,
             consume_multiple=1,
             metavar="NAME",
@@ -82,7 +82,7 @@ class MeasuredOptions:
     steps: Annotated[
         list[int] | None,
         Parameter(
-            converter=split_numbers,
+            converter=comma_separated_numbers,
             consume_multiple=1,
             metavar="N",
             help=f"Numbers of steps, separated likewise; speed is that at the most (default: {NUM_INFERENCE_STEPS}).",

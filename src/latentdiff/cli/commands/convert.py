@@ -74,7 +74,7 @@ def from_file(source: str, out: Path, options: ConvertOptions) -> tuple[str, ...
 
     dtype = getattr(torch, options.dtype) if options.dtype else None
     tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
-    with Progress(options.quiet) as progress:
+    with ConversionProgress(options.quiet) as progress:
         if options.to == "latentdiff":
             opened = convert_original(
                 source,
@@ -112,7 +112,7 @@ def from_folder(source: str, out: Path, options: ConvertOptions) -> tuple[str, .
             whole.save_pretrained(aside)
         return ()
     model = describe_folder(source, dtype)
-    with Progress(options.quiet) as progress:
+    with ConversionProgress(options.quiet) as progress:
         if options.to == "original":
             save_original(model.components, out, weights=model.weights, progress=progress.update)
         else:
@@ -131,7 +131,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     return tokenizer
 
 
-class Progress:
+class ConversionProgress:
     """A bar of bytes written, where someone watches."""
 
     def __init__(self, quiet: bool) -> None:
@@ -139,7 +139,7 @@ class Progress:
 
         self.bar = tqdm(unit="B", unit_scale=True, desc="converting", disable=not console.progress_shown(quiet))
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ConversionProgress:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -86,14 +86,14 @@ def open_encoding(
     from latentdiff.cli.batch.device import find_device
     from latentdiff.data.bad_files import BadFiles
     from latentdiff.data.encoding import LatentEncoding, has_bfloat16
-    from latentdiff.evaluation.first_stage import load_first_stage
+    from latentdiff.evaluation.first_stage import first_stage_of
     from latentdiff.training.data import open_to_encode
 
     place = find_device(device)
     if dtype == "bfloat16" and not has_bfloat16(place):
         raise InputError(f"--dtype is bfloat16, which {place.type} only emulates here; leave it out")
     data, recipe = read_options(source, options)
-    vae = load_first_stage(model).to(place)
+    vae = first_stage_of(model).to(place)
     images = open_to_encode(data, recipe, vae.config.in_channels)
     bad_files = BadFiles(None, len(images), data.max_bad_share)
     return LatentEncoding(

@@ -9,12 +9,12 @@ from torch.utils.data import default_collate
 from latentdiff.config import check
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import LatentCache, Rows
-from latentdiff.evaluation.image_sets import FileImages, ImageSet
+from latentdiff.evaluation.image_sets import FileImages, ImageSet, PlannedImages
 from latentdiff.seeding import array_generator
 from latentdiff.training.diffusion.conditioners.base import Conditioner
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions
-from latentdiff.training.diffusion.samples import Sampler
-from latentdiff.training.engine.measures import Measures, Part, Plan, Planned
+from latentdiff.training.diffusion.samples import ValidationSampler
+from latentdiff.training.engine.measures import Measures, NamedImages, Plan
 from latentdiff.training.recipes import DiffusionRecipe
 
 
@@ -48,7 +48,7 @@ def make_measures(
     """
     if not recipe.validation.measures:
         return None
-    options, sampler, side = recipe.validation, Sampler(conditioner, recipe), images.resolution
+    options, sampler, side = recipe.validation, ValidationSampler(conditioner, recipe), images.resolution
     check(
         images.channels == 3 and recipe.data.value_range is None,
         "validation.metrics are of RGB images of 8 bits, which these are not; leave them out",
@@ -56,7 +56,9 @@ def make_measures(
     bad = () if latents is None else latents.bad
     good = [place for place in range(len(images)) if place not in bad]
     records = images.records.subset(good) if bad else images.records
-    known: ImageSet = Planned(len(images), side) if latents is None else FileImages(records, side)
+    known: ImageSet = (
+        FileImages(records, side) if latents is not None else PlannedImages(len(images), (side, side), "this run")
+    )
     count, most = options.count, min(options.reference_count or len(good), len(good))
     chosen = [n * most // count if most >= count else n % most for n in range(count)]
 
@@ -71,8 +73,8 @@ def make_measures(
         count=count,
         side=side,
         block=recipe.train_batch_size,
-        reference=Part(known, name),
+        reference=NamedImages(known, name),
         reference_count=options.reference_count,
-        originals=Part(known, name, chosen) if conditional else None,
+        originals=NamedImages(known, name, chosen) if conditional else None,
     )
     return Measures(plan, accelerator, checked)

@@ -27,7 +27,7 @@ from latentdiff.viz.grid import image_grid
 GUIDANCE_SCALE = 3.0  # where conditions are dropped and the recipe says nothing
 
 
-class Sampler:
+class ValidationSampler:
     """Images of the pipeline that is trained, as the pipeline itself makes them.
 
     Args:
@@ -95,7 +95,7 @@ class SampleSheet:
     def __init__(
         self, conditioner: Conditioner[ConditionOptions], images: Images, rows: Rows, recipe: DiffusionRecipe
     ) -> None:
-        self.sampler, self.originals = Sampler(conditioner, recipe), list[Image.Image]()
+        self.sampler, self.originals = ValidationSampler(conditioner, recipe), list[Image.Image]()
         options = recipe.validation
         self.captions: list[str] = list(options.prompts)
         text = text_part(conditioner)

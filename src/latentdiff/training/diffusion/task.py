@@ -21,7 +21,7 @@ from latentdiff.training.data import (
     encode_latents,
     open_bad_files,
     open_held_out,
-    open_images,
+    open_training_images,
 )
 from latentdiff.training.diffusion.adapters import add_adapter, export_adapter, keep_frozen_out
 from latentdiff.training.diffusion.build import make_conditioner
@@ -171,7 +171,7 @@ def _prepared(
     """What is run: the task, its data, and the held out data that validation looks at."""
     accelerator = session.accelerator
     torch.manual_seed(recipe.seed)
-    images = open_images(recipe, 3)
+    images = open_training_images(recipe, 3)
     conditioner = make_conditioner(recipe, images)
     pipeline = conditioner.pipeline
     images.channels = pipeline.vae.config.in_channels

@@ -28,7 +28,7 @@ from latentdiff.training.engine.trackers import track_values
 from latentdiff.types import JSON
 
 
-class Progress(tqdm):  # type: ignore[type-arg]
+class StepProgress(tqdm):  # type: ignore[type-arg]
     """A bar where a terminal shows it, else a line from time to time; no run ends for want of room on stderr's disk.
 
     Commands keep libraries from writing to stderr; it then has the stream of before as its attribute `behind`.
@@ -144,7 +144,9 @@ class Log:
         line = f"{self.path} has lines of an earlier run; they are kept in {aside.name}"
         warnings.warn(LatentDiffWarning(line), stacklevel=2)
 
-    def add(self, values: Mapping[str, float] | None, step: int, lr: float, progress: Progress, waited: float) -> None:
+    def add(
+        self, values: Mapping[str, float] | None, step: int, lr: float, progress: StepProgress, waited: float
+    ) -> None:
         """Count the values of a step, None if it was skipped, and write a line when it is time.
 
         Args:

@@ -18,7 +18,7 @@ from latentdiff.seeding import generator
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import Interrupts, explain_out_of_memory
 from latentdiff.training.engine.gradient import GradientAccumulator
-from latentdiff.training.engine.log import Log, Progress
+from latentdiff.training.engine.log import Log, StepProgress
 from latentdiff.training.engine.optimizers import make_learning_rate, make_optimizer
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.session import Session, agreed
@@ -101,7 +101,7 @@ def train(
         session.clear()  # all is checked, and the first batch is there
         agreed(accelerator, lambda: log.begin(state.step))
         start_trackers(accelerator, recipe, state.step)
-        progress = Progress(steps, shown=accelerator.is_main_process)
+        progress = StepProgress(steps, shown=accelerator.is_main_process)
         validation = Validation(task, ema, held_out, recipe, log, best, progress)
         for step in progress:
             task.step = step

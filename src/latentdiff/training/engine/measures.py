@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -27,7 +26,7 @@ from latentdiff.errors import ConfigError, InputError, LatentDiffWarning
 from latentdiff.evaluation.directions import higher_is_better
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
 from latentdiff.evaluation.first_stage import OF_SETS
-from latentdiff.evaluation.image_sets import FileImages, ImageSet
+from latentdiff.evaluation.image_sets import FileImages, ImageSet, PlannedImages
 from latentdiff.evaluation.pairs import PERCEPTUAL, USUAL_FILES, Perceptual, evaluate_pairs
 from latentdiff.evaluation.protocols import Report, Result
 from latentdiff.evaluation.references import Reference
@@ -51,7 +50,7 @@ class Make(Protocol):
         ...
 
 
-class Part:
+class NamedImages:
     """Some images of a set, under a name of their own.
 
     Args:
@@ -84,27 +83,6 @@ class Part:
         return hashlib.sha256(f"{whole} {list(self.places)}".encode()).hexdigest()
 
 
-class Planned:
-    """As many black squares as there will be images of the model's, by which all is checked before there are any."""
-
-    captions = None
-    name = "this run"
-
-    def __init__(self, count: int, side: int) -> None:
-        self.count, self.side = count, side
-
-    def __len__(self) -> int:
-        return self.count
-
-    def pixels(self, number: int) -> Array:
-        """A black image, uint8 (H, W, 3)."""
-        return np.zeros((self.side, self.side, 3), np.uint8)
-
-    def fingerprint(self) -> str:
-        """A text that no other set has."""
-        return f"planned {self.count} {self.side}"
-
-
 @dataclass(frozen=True)
 class Plan:
     """What is measured, and how.
@@ -127,9 +105,9 @@ class Plan:
     count: int
     side: int
     block: int
-    reference: Part
+    reference: NamedImages
     reference_count: int | None = None
-    originals: Part | None = None
+    originals: NamedImages | None = None
     reconstructions: bool = False
     perceptual: Perceptual = USUAL_FILES
 
@@ -169,7 +147,10 @@ class Measures:
                 else {features: load_extractor(features, accelerator.device) for features in self.sets}
             )
             self.planned = {
-                features: self._evaluation(Planned(plan.count, plan.side), features, None) for features in self.sets
+                features: self._evaluation(
+                    PlannedImages(plan.count, (plan.side, plan.side), "this run"), features, None
+                )
+                for features in self.sets
             }
         self.names = {text: self._name(text) for text in plan.metrics}
 
@@ -314,7 +295,7 @@ class Measures:
     def _check_pairs(self) -> None:
         """InputError unless metrics of pairs can be computed, which the first original tells."""
         assert self.plan.originals is not None
-        first = Part(self.plan.originals, self.plan.originals.name, [0])
+        first = NamedImages(self.plan.originals, self.plan.originals.name, [0])
         self._compare(first, first)
 
     def _name(self, text: str) -> str:

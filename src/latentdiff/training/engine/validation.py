@@ -20,7 +20,7 @@ from latentdiff.training.engine.belongings import BEST, PICTURES
 from latentdiff.training.engine.best import LOSS, Best
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
-from latentdiff.training.engine.log import Log, Progress
+from latentdiff.training.engine.log import Log, StepProgress
 from latentdiff.training.engine.measures import Measures
 from latentdiff.training.engine.options import Recipe, ValidationOptions
 from latentdiff.training.engine.task import Batch, Task, to_device
@@ -51,7 +51,7 @@ class Validation(Generic[Batch]):
         recipe: Recipe,
         log: Log,
         best: Best,
-        progress: Progress,
+        progress: StepProgress,
     ) -> None:
         self.task: Task[Batch] = task
         self.held_out: Dataset[Batch] | None = held_out

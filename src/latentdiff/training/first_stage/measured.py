@@ -13,7 +13,7 @@ from latentdiff.errors import BadFileError, InputError
 from latentdiff.evaluation.image_sets import FileImages
 from latentdiff.evaluation.pairs import USUAL_FILES, Perceptual
 from latentdiff.pipelines.codec import decode, encode
-from latentdiff.training.engine.measures import Measures, Part, Plan
+from latentdiff.training.engine.measures import Measures, NamedImages, Plan
 from latentdiff.training.recipes import FirstStageRecipe
 from latentdiff.types import FirstStage
 
@@ -44,7 +44,7 @@ def make_measures(
         "validation.metrics are of RGB images of 8 bits, which these are not; leave them out",
     )
     images = _readable(FileImages(held_out, side), options.count, bad)
-    known = Part(images, HELD_OUT)
+    known = NamedImages(images, HELD_OUT)
 
     def make(numbers: range) -> torch.Tensor:
         pixels = torch.from_numpy(np.stack([known.pixels(number) for number in numbers]))

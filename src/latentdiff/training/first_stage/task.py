@@ -19,7 +19,7 @@ from latentdiff.models.lpips import PerceptualDistance
 from latentdiff.models.tiny_decoder import TinyDecoder
 from latentdiff.pipelines.codec import decode, encode
 from latentdiff.seeding import SampleGenerators, generator
-from latentdiff.training.data import open_bad_files, open_held_out, open_images
+from latentdiff.training.data import open_bad_files, open_held_out, open_training_images
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.export import export_folder
 from latentdiff.training.engine.loop import Run, train
@@ -217,7 +217,7 @@ def _prepared(
         "launch without it, first stages fit one device",
     )
     torch.manual_seed(recipe.seed)
-    images = open_images(recipe, recipe.data.channels)
+    images = open_training_images(recipe, recipe.data.channels)
     bad_files = open_bad_files(recipe, images, accelerator)
     trained, held_out, records = _parts(recipe, images, bad_files)
     perceptual = None

@@ -129,7 +129,7 @@ class SampleLayouts(SampleOf):
 
 
 @dataclass(frozen=True)
-class Conditions:
+class SampledConditions:
     """What a model is to show.
 
     Attributes:
@@ -154,7 +154,7 @@ class Conditions:
 
 def read_conditions(
     model: str, revision: str | None, given: str | None, reference: ImageSet | None
-) -> Conditions | None:
+) -> SampledConditions | None:
     """What a model is to show; None for one that `latentdiff sample` samples by itself.
 
     Args:
@@ -183,14 +183,14 @@ def read_conditions(
     if given is not None and Path(given).suffix == ".txt":
         if command is not SampleTexts:
             raise InputError(f"--conditions is {given}, but {model} takes no prompts; give data that has {what}")
-        return Conditions(command, read_prompts((), given), given)
+        return SampledConditions(command, read_prompts((), given), given)
     images = reference if given is None else open_images(given)
     values = read(images) if isinstance(images, FileImages) else None
     if not values:
         source = "the reference" if images is None else images.name
         raise InputError(f"{model} shows {what}, of which {source} has none; give --conditions DATA that has some")
     assert images is not None
-    return Conditions(command, values, images.name)
+    return SampledConditions(command, values, images.name)
 
 
 def _captions(images: FileImages) -> Sequence[object] | None:
@@ -224,7 +224,7 @@ READERS: dict[str, tuple[Callable[..., SampleOf], str, Callable[[FileImages], Se
 """Of each task that takes conditions: the command that samples them, what they are, and how they are read."""
 
 
-def sampling_command(shown: Conditions | None) -> Callable[..., ImageCommand]:
+def sampling_command(shown: SampledConditions | None) -> Callable[..., ImageCommand]:
     """The command that samples a model, which is called with its options alone."""
     if shown is None:
         return Sample
