@@ -11,7 +11,7 @@ TIMED_CALLS = 3
 """Calls after which it is decided; the fastest of them counts, so that the first, which warms up, does not."""
 
 
-class Planned:
+class PlannedCalls:
     """The calls of a network that are planned, and how long they take uncompiled.
 
     Args:
@@ -20,7 +20,7 @@ class Planned:
 
     def __init__(self, calls: int) -> None:
         self.calls = calls
-        self.seconds: dict[Hashable, list[float]] = {}
+        self.timed: dict[Hashable, list[tuple[int, float]]] = {}  # how many were left after a call, and its seconds
 
     def spend(self) -> None:
         """Count a call that was made compiled."""
@@ -29,16 +29,19 @@ class Planned:
     def add(self, signature: Hashable, seconds: float) -> None:
         """Count a call that was made uncompiled, and how long it took."""
         self.calls -= 1
-        times = self.seconds.setdefault(signature, [])
-        if len(times) < TIMED_CALLS:
-            times.append(seconds)
+        timed = self.timed.setdefault(signature, [])
+        if len(timed) < TIMED_CALLS:
+            timed.append((self.calls, seconds))
 
     def is_settled(self, signature: Hashable) -> bool:
         """Whether enough calls of a kind have been timed."""
-        return len(self.seconds.get(signature, ())) == TIMED_CALLS
+        return len(self.timed.get(signature, ())) == TIMED_CALLS
 
     def repays(self, signature: Hashable, parameters: int) -> bool:
         """Whether the calls that are left save more time than compiling takes; False until it is settled.
+
+        Of calls of several kinds in turn, such as those of feature caching, each kind has the share of those that are
+        left that it had of those from its first timed call to its last.
 
         Args:
             signature: The kind of call.
@@ -46,7 +49,9 @@ class Planned:
         """
         if not self.is_settled(signature):
             return False
-        return self.calls * min(self.seconds[signature]) * SAVED > compile_seconds(parameters)
+        timed = self.timed[signature]
+        share = (TIMED_CALLS - 1) / max(timed[0][0] - timed[-1][0], TIMED_CALLS - 1)
+        return self.calls * share * min(seconds for _, seconds in timed) * SAVED > compile_seconds(parameters)
 
 
 def compile_seconds(parameters: int) -> float:
