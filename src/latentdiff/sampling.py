@@ -44,7 +44,8 @@ class Denoiser:
         copies: How many predictions are made of each latent in one pass, such as 2 for classifier-free guidance.
         windows: Overlapped windows, in latent pixels, that the network sees one after the other; None for all at once.
         timesteps: The timesteps of the run (N,), if they are known: what the network makes of them is computed here,
-            too. An element of this very tensor is recognised by its place in memory, which reads nothing.
+            too. An element of this very tensor is recognised by its place in memory, which reads nothing; so the tensor
+            is kept, and is not to be changed in place. Any other timestep is computed when it comes.
         schedule: Which evaluations reuse deep features of earlier ones; None if each is computed in full.
 
     Raises:
