@@ -23,8 +23,9 @@ from PIL import Image
 
 from latentdiff.bulk.shards import missing
 from latentdiff.data.bad_files import BadFiles
-from latentdiff.data.encoding import LatentEncoding, has_bfloat16
+from latentdiff.data.encoding import LatentEncoding
 from latentdiff.data.images import ImageFolder
+from latentdiff.pipelines.precision import has_bfloat16
 
 
 def open_work(folder: Path, name: str, side: int) -> LatentEncoding:

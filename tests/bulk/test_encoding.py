@@ -23,6 +23,7 @@ from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.encoding import LatentEncoding
 from latentdiff.data.images import ImageFolder
 from latentdiff.evaluation.first_stage import first_stage_of
+from latentdiff.pipelines import precision
 
 IMAGES, SIDE = 23, 16
 
@@ -240,21 +241,21 @@ def test_latents_of_something_else_are_not_written_over(vae, data, tmp_path, cap
 
 
 def test_bfloat16_is_refused_where_it_is_emulated(vae, data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(encoding, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
     words = ["encode", str(vae), str(data), str(tmp_path / "out"), "--resolution", str(SIDE), "--dtype", "bfloat16"]
     assert main([*words, "--device", "cpu"]) == 2
     assert "--dtype is bfloat16, which cpu only emulates here; leave it out" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:left out")
-@pytest.mark.parametrize(("able", "precision"), [(True, "bfloat16"), (False, "float32")])
-def test_a_run_in_bf16_encodes_in_it_where_the_device_has_it(work, tmp_path, monkeypatch, able, precision):
+@pytest.mark.parametrize(("able", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_a_run_in_bf16_encodes_in_it_where_the_device_has_it(work, tmp_path, monkeypatch, able, expected):
     monkeypatch.setattr(encoding, "has_bfloat16", lambda device: able)
     made = work(tmp_path / "made", bfloat16=True)
     made.begin(replace=False)
     made.do(made.shards(), silent)
     assert made.finish()
-    assert json.loads((tmp_path / "made" / "meta.json").read_text())["precision"] == precision
+    assert json.loads((tmp_path / "made" / "meta.json").read_text())["precision"] == expected
 
 
 def test_images_of_which_none_can_be_decoded_are_one_line(vae, tmp_path, capsys):

@@ -27,6 +27,7 @@ from latentdiff.io.lock import LOCK, BusyError, locked
 from latentdiff.io.mapped import create_mapped
 from latentdiff.io.staging import recover_all
 from latentdiff.io.system import sync_open
+from latentdiff.pipelines.precision import has_bfloat16
 from latentdiff.types import FirstStage
 
 PARTIAL = ".partial"  # what the name of the folder ends in where an unfinished cache lies
@@ -240,13 +241,3 @@ class LatentEncoding:
             encoded = self.vae.encode(pixels.to(self.device))
         moments: torch.Tensor = encoded.latent_dist.parameters if hasattr(encoded, "latent_dist") else encoded.latents
         return moments.float().cpu()
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies in bfloat16; others only emulate it, which takes longer than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch can't tell
-        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return True

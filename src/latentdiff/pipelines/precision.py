@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 AUTO = "auto"
+MEASURED = ("cpu", "cuda", "xpu")  # kinds of devices that "auto" may choose bfloat16 for
 CPU_FLAGS = ("avx512_bf16", "amx_bf16")  # of CPUs that multiply in bfloat16; others emulate it, slower than float32
 
 
@@ -20,13 +21,19 @@ def best_dtype(device: torch.device | None = None) -> torch.dtype:
     """
     if device is None:
         device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return torch.bfloat16 if device.type in MEASURED and has_bfloat16(device) else torch.float32
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies in bfloat16. Others emulate it, which takes longer than float32.
+
+    It is taken for granted of kinds of devices that torch can't ask.
+    """
     if device.type == "cpu":
         known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # of torch 2.11 and later
-        found = any(known.get(flag) is True for flag in CPU_FLAGS)
-    elif device.type == "cuda":
-        found = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "xpu":
-        found = torch.xpu.is_bf16_supported(including_emulation=False)
-    else:
-        found = False  # nobody has measured it there
-    return torch.bfloat16 if found else torch.float32
+        return any(known.get(flag) is True for flag in CPU_FLAGS)
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "xpu":
+        return bool(torch.xpu.is_bf16_supported(including_emulation=False))
+    return True

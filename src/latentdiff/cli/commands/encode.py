@@ -85,8 +85,9 @@ def open_encoding(
     """
     from latentdiff.cli.batch.device import find_device
     from latentdiff.data.bad_files import BadFiles
-    from latentdiff.data.encoding import LatentEncoding, has_bfloat16
+    from latentdiff.data.encoding import LatentEncoding
     from latentdiff.evaluation.first_stage import first_stage_of
+    from latentdiff.pipelines.precision import has_bfloat16
     from latentdiff.training.data import open_to_encode
 
     place = find_device(device)
