@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,18 +25,16 @@ from latentdiff.errors import ConfigError, InputError, LatentDiffWarning
 from latentdiff.evaluation.directions import higher_is_better
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
 from latentdiff.evaluation.first_stage import OF_SETS
-from latentdiff.evaluation.image_sets import FileImages, ImageSet, PlannedImages
-from latentdiff.evaluation.pairs import PERCEPTUAL, USUAL_FILES, Perceptual, evaluate_pairs
+from latentdiff.evaluation.image_sets import ChosenImages, FileImages, ImageSet, PlannedImages
+from latentdiff.evaluation.pairs import PERCEPTUAL, SET_NAMES, USUAL_FILES, Perceptual, evaluate_pairs
 from latentdiff.evaluation.protocols import Report, Result
 from latentdiff.evaluation.references import Reference
 from latentdiff.evaluation.samples import DEFAULT_FEATURES, FID_NAMES, SamplesEvaluation
-from latentdiff.evaluation.set_metrics import SET_METRICS
 from latentdiff.io.staging import ASIDE, make_entry, remove_entry
 from latentdiff.registry import METRICS, nearest
 from latentdiff.training.engine.session import together
-from latentdiff.types import Array
 
-OF_SAMPLES = {name: name for kind in SET_METRICS if not kind.of_clip for name in (*kind.names, *(kind.otherwise or ()))}
+OF_SAMPLES = {name: name for name in SET_NAMES}
 """Metrics of samples as a set, by what a recipe calls them; those of CLIP's features need more than a recipe says."""
 METRIC = re.compile(r"(\w+)(?:\[(.+)\])?")
 
@@ -50,8 +47,8 @@ class Make(Protocol):
         ...
 
 
-class NamedImages:
-    """Some images of a set, under a name of their own.
+class NamedImages(ChosenImages):
+    """Some images of a set, under a name of their own, without captions.
 
     Args:
         images: The set.
@@ -60,27 +57,16 @@ class NamedImages:
     """
 
     def __init__(self, images: ImageSet, name: str, places: Sequence[int] | None = None) -> None:
-        self.images, self.name = images, name
-        self.places: Sequence[int] = range(len(images)) if places is None else places
-        self.captions: list[str] | None = None
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def pixels(self, number: int) -> Array:
-        """An image, uint8 (H, W, 3)."""
-        return self.images.pixels(self.places[number])
+        super().__init__(images, range(len(images)) if places is None else places)
+        self.name, self.captions = name, None
 
     def fingerprint(self) -> str:
-        """That of the set, looked at once in a run: the images are those that it began with."""
+        """That of the chosen images, looked at once in a run: the images are those that it began with."""
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
-        whole = self.images.fingerprint()
-        if self.places == range(len(self.images)):
-            return whole
-        return hashlib.sha256(f"{whole} {list(self.places)}".encode()).hexdigest()
+        return super().fingerprint()
 
 
 @dataclass(frozen=True)

@@ -76,26 +76,8 @@ class SampledModel:
             InputError: If options are given that don't fit, or the folder has samples of other options.
         """
         self.check(source)
-        return self._sample(source, count, reference, device, bulk, protocol) if is_model(source) else source
-
-    def check(self, source: str) -> None:
-        """InputError if options of sampling are given for what is sampled already."""
-        if is_model(source):
-            return
-        given = [*changed(self.model, SampledModelOptions()), *changed(self.sampling, FirstSeedOptions())]
-        given += [*self.guidance.given(), *(["--conditions"] if self.conditions is not None else [])]
-        if given:
-            raise InputError(f"{given[0]} is given, but {source} is sampled already; leave it out")
-
-    def _sample(
-        self,
-        source: str,
-        count: int | None,
-        reference: ImageSet | None,
-        device: str | None,
-        bulk: BulkOptions,
-        protocol: bool,
-    ) -> str | None:
+        if not is_model(source):
+            return source
         from latentdiff.cli.batch.make import make_images
         from latentdiff.cli.commands.evaluate.conditions import read_conditions, sampling_command
         from latentdiff.hub.find import model_of_run
@@ -143,6 +125,15 @@ class SampledModel:
                 _write_captions(folder, shown.values)
             processes.wait_for_others()
         return self.samples_dir
+
+    def check(self, source: str) -> None:
+        """InputError if options of sampling are given for what is sampled already."""
+        if is_model(source):
+            return
+        given = [*changed(self.model, SampledModelOptions()), *changed(self.sampling, FirstSeedOptions())]
+        given += [*self.guidance.given(), *(["--conditions"] if self.conditions is not None else [])]
+        if given:
+            raise InputError(f"{given[0]} is given, but {source} is sampled already; leave it out")
 
 
 def is_model(source: str) -> bool:
