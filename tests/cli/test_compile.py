@@ -12,7 +12,7 @@ from latentdiff.pipelines import precision
 @pytest.fixture
 def no_compiler(tmp_path, monkeypatch):
     """A machine without a C++ compiler, and with no programs on its disk."""
-    monkeypatch.setattr(artefacts, "default_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(artefacts, "default_programs_folder", lambda: tmp_path / "cache")
     with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
         yield
 

@@ -179,7 +179,7 @@ def test_cuda_graphs_are_for_cuda(device, mode):
 @pytest.mark.slow
 def test_a_guided_run_of_frozen_networks(pipe, tmp_path, monkeypatch):
     """Guided and unguided steps have a program each, and the second pipeline takes both from the disk."""
-    monkeypatch.setattr(artefacts, "default_cache", lambda: tmp_path)
+    monkeypatch.setattr(artefacts, "default_programs_folder", lambda: tmp_path)
     options = {"guidance_scale": 3.0, "guidance_interval": (0.0, 0.5)}
     expected = images(pipe, **options)
     pipe.compile()

@@ -19,7 +19,7 @@ from latentdiff.evaluation.weights import sha256_of
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DINO_SIDE = 224
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json")
 PROMPT = "A photo depicts "  # what CLIPScore puts before each caption
 
 
@@ -95,8 +95,9 @@ class CLIPFeatures(_Normalised):
         from transformers import CLIPTokenizer
 
         try:
-            if not any((self.folder / name).is_file() for name in TOKENIZER_FILES):
-                raise OSError(f"it has neither {' nor '.join(TOKENIZER_FILES)}")  # transformers would make an empty one
+            if not any((self.folder / name).is_file() for name in VOCABULARY_FILES):
+                # Without this, transformers would make an empty one.
+                raise OSError(f"it has neither {' nor '.join(VOCABULARY_FILES)}")
             tokenizer = CLIPTokenizer.from_pretrained(self.folder, local_files_only=True)
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{self.folder} has no tokenizer for captions ({one_line(error)}); add it") from None

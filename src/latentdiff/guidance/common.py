@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentdiff.errors import InputError
 
-LARGEST = torch.finfo(torch.float32).max
+LARGEST_FLOAT = torch.finfo(torch.float32).max
 
 Interval = tuple[float, float]
 """Part of the steps in which guidance acts, as fractions from 0 (first) to 1 (last); the end is left out."""
@@ -28,7 +28,7 @@ def finite_number(name: str, value: object) -> float:
         found = float(number) if isinstance(number, Real) and not isinstance(number, bool) else math.nan
     except OverflowError:  # an integer of hundreds of digits
         found = math.inf
-    if not abs(found) <= LARGEST:
+    if not abs(found) <= LARGEST_FLOAT:
         raise InputError(f"{name} is {value!r}; it must be a finite number")
     return found
 

@@ -18,7 +18,7 @@ METADATA = "lora_adapter_metadata"  # diffusers' name for peft's configuration, 
 
 # peft matches the names of layers with expressions that it makes of these; a plain name stands for itself.
 PLAIN = re.compile(r"\^?[\w-]+(\.[\w-]+)*")
-LONGEST = 500
+LONGEST_NAME = 500
 LARGEST_SCALE = 1e30
 MOST_TENSORS = 8  # of a layer: two of LoRA, and factors, scales and biases of its relatives
 
@@ -27,7 +27,7 @@ DESCRIBING = ("auto_mapping", "base_model_name_or_path", "inference_mode", "peft
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= LONGEST and PLAIN.fullmatch(value) is not None
+    return isinstance(value, str) and len(value) <= LONGEST_NAME and PLAIN.fullmatch(value) is not None
 
 
 def _are_names(value: object) -> bool:

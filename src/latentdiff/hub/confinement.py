@@ -36,7 +36,7 @@ REFUSED_ENTRIES = {
 }
 
 # Names of attention that transformers has itself; it gets all others from the hub or from packages.
-ATTENTION = (None, "eager", "sdpa")
+ATTENTION_KINDS = (None, "eager", "sdpa")
 ATTENTION_ENTRY = re.compile(r"_?(attn|experts)_implementation(_internal)?")
 
 UNBOUNDED_ENTRIES = ("lambda_min_clipped", "s_tmax")  # of schedulers
@@ -127,7 +127,7 @@ def check_config(path: Path, config: JSON, elements: int = 0) -> None:
                 f"{path}: {name} stands for {REFUSED_ENTRIES[name]}, {_shown(value)}; take the entry out, or don't use "
                 "the model"
             )
-        if ATTENTION_ENTRY.fullmatch(name) and any(leaf not in ATTENTION for leaf in _leaves(value)):
+        if ATTENTION_ENTRY.fullmatch(name) and any(leaf not in ATTENTION_KINDS for leaf in _leaves(value)):
             raise CheckpointError(
                 f"{path}: {name} is {_shown(value)}, which would be fetched; allowed: eager, sdpa; change it, or take "
                 "the entry out"

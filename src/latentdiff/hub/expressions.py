@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-LONGEST = 2000  # characters; the longest of a known tokenizer has a few hundred
+LONGEST_EXPRESSION = 2000  # characters; the longest of a known tokenizer has a few hundred
 MOST_REPETITIONS = 4  # in one alternative: n of them may take a time that grows as the text's length to the power n
-LARGEST_COUNT = 1000
+MOST_REPETITIONS = 1000
 
 ESCAPED = re.compile(r"\\[pP]\{[^}]*\}|\\.", re.DOTALL)  # a class of characters such as \p{L}, or one character
 SET = re.compile(r"\[\^?\]?[^\]]*\]")
@@ -20,8 +20,8 @@ def may_take_endless_time(expression: str) -> bool:
     Such are expressions that repeat a group which holds a repetition or a choice, as (a+)+ and (a|a)* do, and those
     with many repetitions in a row. Some harmless ones are among them, but none that a known tokenizer has.
     """
-    if len(expression) > LONGEST or any(
-        int(count) > LARGEST_COUNT for count in re.findall(r"(?<=[{,])\d+", expression)
+    if len(expression) > LONGEST_EXPRESSION or any(
+        int(count) > MOST_REPETITIONS for count in re.findall(r"(?<=[{,])\d+", expression)
     ):
         return True
     text = SET.sub("x", ESCAPED.sub("x", expression))

@@ -14,7 +14,7 @@ from latentdiff.types import JSON
 
 Value = TypeVar("Value")
 
-LARGEST = 2**26  # bytes; the largest real ones are tables of shards and vocabularies
+LARGEST_JSON = 2**26  # bytes; the largest real ones are tables of shards and vocabularies
 
 
 def read_json(path: Path, *, strict: bool = True) -> JSON:
@@ -32,7 +32,7 @@ def read_json(path: Path, *, strict: bool = True) -> JSON:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is no file")
-        if status.st_size > LARGEST:
+        if status.st_size > LARGEST_JSON:
             raise ValueError(f"it has {status.st_size} bytes, more than any such file of a model")
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError, MemoryError) as error:

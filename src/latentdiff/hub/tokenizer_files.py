@@ -13,7 +13,7 @@ from latentdiff.errors import CheckpointError
 from latentdiff.hub.component_folder import TOKENIZER, TOKENIZER_CONFIG, ComponentFolder
 from latentdiff.hub.confinement import READ_SUFFIXES
 from latentdiff.hub.expressions import may_take_endless_time
-from latentdiff.hub.json_files import LARGEST
+from latentdiff.hub.json_files import LARGEST_JSON
 from latentdiff.types import JSON
 
 SPECIAL_TOKENS, ADDED_TOKENS = "special_tokens_map.json", "added_tokens.json"
@@ -25,7 +25,7 @@ SPECIAL_ENTRY = re.compile(r"\w+_tokens?")
 
 LARGEST_ID = 2**21
 SAMPLES, SPAN = 64, 4096  # tokens whose numbers are compared, and bytes of the file in which each is looked for
-ENTRY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*(\d+)\s*[,}]')
+VOCABULARY_ENTRY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*(\d+)\s*[,}]')
 
 
 def check_tokenizer_files(part: ComponentFolder, kind: type[PreTrainedTokenizerFast]) -> None:
@@ -40,7 +40,7 @@ def check_tokenizer_files(part: ComponentFolder, kind: type[PreTrainedTokenizerF
             expression that may take endless time; or if the files of the vocabulary are missing.
     """
     for path in (part.path / name for name in part.names if name.endswith(READ_SUFFIXES)):
-        if path.is_file() and path.stat().st_size > LARGEST:
+        if path.is_file() and path.stat().st_size > LARGEST_JSON:
             raise CheckpointError(f"{path} is larger than any tokenizer's file; don't use the model")
     _check_settings(part, kind)
     _check_tokens(part)
@@ -125,7 +125,7 @@ def _sample(part: ComponentFolder) -> Iterator[tuple[str, int]]:
     end = len(data) if end < begin else end
     for number in range(SAMPLES if begin >= 0 else 0):
         place = begin + (end - begin) * number // SAMPLES
-        if entry := ENTRY.search(data, place, min(place + SPAN, end)):
+        if entry := VOCABULARY_ENTRY.search(data, place, min(place + SPAN, end)):
             yield json.loads(entry[1]), int(entry[2])
 
 

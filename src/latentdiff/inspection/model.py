@@ -11,7 +11,7 @@ from latentdiff.hub.component_folder import CONFIG_FILES, ComponentFolder, libra
 from latentdiff.hub.find import local_path
 from latentdiff.hub.folder import ModelFolder
 from latentdiff.hub.index import CARD, INDEX
-from latentdiff.hub.json_files import LARGEST
+from latentdiff.hub.json_files import LARGEST_JSON
 from latentdiff.tasks import task_of_pipeline
 from latentdiff.types import JSON
 
@@ -128,7 +128,7 @@ def _license(folder: Path) -> str | None:
     from huggingface_hub import metadata_load  # the hub's client takes a while to import
 
     card = folder / CARD
-    if not card.is_file() or card.stat().st_size > LARGEST:
+    if not card.is_file() or card.stat().st_size > LARGEST_JSON:
         return None
     try:
         licence = (metadata_load(card) or {}).get("license")

@@ -19,7 +19,7 @@ from latentdiff.io.owners import OWNER, has_ended, is_this_process, this_process
 
 ASIDE, OLD = "aside", "old"  # kinds of entries: what is being written, and what is being replaced
 SUFFIX = ".latentdiff"
-ENTRY = re.compile(rf"({ASIDE}|{OLD})-({OWNER})-[0-9a-f]{{8}}")
+STAGED_NAME = re.compile(rf"({ASIDE}|{OLD})-({OWNER})-[0-9a-f]{{8}}")
 
 _in_use: set[str] = set()  # the names of the entries that this process is at work on
 
@@ -92,7 +92,7 @@ def recover_all(folder: Path) -> None:
 def _is_left(entry: Path) -> bool:
     """Whether an entry of a hidden folder is one, or the hidden folder of one, and of a process that has ended."""
     name = entry.name.removeprefix(".").removesuffix(SUFFIX)
-    found = ENTRY.fullmatch(name)
+    found = STAGED_NAME.fullmatch(name)
     if found is None or entry.is_symlink() or not entry.is_dir():
         return False
     if is_this_process(found[2]):

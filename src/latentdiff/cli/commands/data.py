@@ -23,7 +23,7 @@ from latentdiff.training.recipes import Recipe
 from latentdiff.types import JSON
 
 EXIT_BAD_FILES = 1
-SHOWN = 20  # lines of a kind
+SHOWN_LINES = 20  # lines of a kind
 UNUSED = ("train_data_dir", "random_flip", "num_workers")  # options of the data that aren't flags here
 
 
@@ -99,22 +99,22 @@ def _lines(report: JSON) -> Iterator[str]:
     for name in ("bad_files", "notes", "ignored", "errors", "duplicates", "preview"):
         facts.pop(name, None)
     for section in (facts, facts.get("objects", {})):
-        if len(section.get("classes", {})) > SHOWN:
+        if len(section.get("classes", {})) > SHOWN_LINES:
             section["classes"] = _cut(section["classes"])
     yield from render(_short(facts))
     for note in report["notes"]:
         yield f"note: {note}"
     for line in report["ignored"]:
         yield f"ignored: {line}"
-    for group in report["duplicates"][:SHOWN]:
+    for group in report["duplicates"][:SHOWN_LINES]:
         yield f"the same bytes: {', '.join(group)}"
-    for found in bad[:SHOWN]:
+    for found in bad[:SHOWN_LINES]:
         yield (
             f"bad: {found['reason']}"
             if found["file"] in found["reason"]
             else f"bad: {found['file']}: {found['reason']}"
         )
-    hidden = max(0, len(report["duplicates"]) - SHOWN) + max(0, len(bad) - SHOWN)
+    hidden = max(0, len(report["duplicates"]) - SHOWN_LINES) + max(0, len(bad) - SHOWN_LINES)
     if hidden:
         yield f"and {hidden} more; --json has all"
     if "preview" in report:
@@ -125,8 +125,8 @@ def _lines(report: JSON) -> Iterator[str]:
 
 
 def _cut(classes: Mapping[str, int]) -> JSON:
-    first = dict(list(classes.items())[:SHOWN])
-    return {**first, f"{len(classes) - SHOWN} more": sum(classes.values()) - sum(first.values())}
+    first = dict(list(classes.items())[:SHOWN_LINES])
+    return {**first, f"{len(classes) - SHOWN_LINES} more": sum(classes.values()) - sum(first.values())}
 
 
 def _short(facts: Mapping[str, object]) -> JSON:

@@ -15,7 +15,7 @@ from latentdiff.training.diffusion.conditioners.options import Unfit
 from latentdiff.types import Tokenizer
 
 AT_ONCE = 1024  # captions that are tokenised together
-SHOWN = 60  # characters of a caption in a message
+SHOWN_CHARACTERS = 60  # characters of a caption in a message
 Part = tuple[int, int, str]
 """A caption: the number of its image, its place among that image's captions, and its text."""
 
@@ -159,7 +159,7 @@ def _chunks(captions: Sequence[Sequence[str]]) -> Iterator[list[Part]]:
 
 def _unfit(tokenizer: Tokenizer, text: str, max_length: int, image: int, place: int) -> UnfitCaption | None:
     """What is wrong with a caption; None if it fits."""
-    shown = repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
+    shown = repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}...")
     try:
         check_prompt(text, name=f"is {shown}, which")
     except InputError as error:

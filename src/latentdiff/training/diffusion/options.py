@@ -10,7 +10,7 @@ from latentdiff.config import Part, check, option
 from latentdiff.tasks import NUM_INFERENCE_STEPS
 from latentdiff.training.engine.options import MeasuredValidationOptions
 
-ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+ATTENTION_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 class LoraOptions(Part):
@@ -20,12 +20,15 @@ class LoraOptions(Part):
     """Rank of the matrices that are added."""
     alpha: float | None = option(None, gt=0, note="null is the rank")
     """Scale of what the matrices add, times the rank; by default the rank."""
-    target_modules: list[str] = option(ATTENTION)
+    target_modules: list[str] = option(ATTENTION_LAYERS)
     """Ends of the names of the layers that get such matrices."""
 
     @model_validator(mode="after")
     def _check_targets(self) -> Self:
-        check(bool(self.target_modules), f"target_modules is empty; give ends of names of layers, such as {ATTENTION}")
+        check(
+            bool(self.target_modules),
+            f"target_modules is empty; give ends of names of layers, such as {ATTENTION_LAYERS}",
+        )
         return self
 
 

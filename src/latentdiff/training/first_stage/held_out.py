@@ -17,7 +17,7 @@ from latentdiff.registry import METRICS
 from latentdiff.training.first_stage.reconstruction import Reconstruction
 from latentdiff.viz.grid import image_grid
 
-SHOWN = 8  # images in a picture
+SHOWN_IMAGES = 8  # images in a picture
 Reconstruct = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images (B, C, H, W) in [-1, 1] to the originals in [-1, 1] and the decoded ones in [0, 1], on the run's device."""
 
@@ -61,10 +61,10 @@ class HeldOut:
             numbers = range(start, min(start + self.batch_size, len(self.images)))
             images = torch.stack([self.images[number] for number in numbers])
             targets, decoded = reconstruct(images)
-            shown += zip(targets.add(1).div(2).cpu(), decoded.cpu(), strict=True) if start < SHOWN else ()
+            shown += zip(targets.add(1).div(2).cpu(), decoded.cpu(), strict=True) if start < SHOWN_IMAGES else ()
             for name, values in self._compare(targets, decoded).items():
                 rows.setdefault(name, []).append(values.cpu())
-        _draw(shown[:SHOWN], picture)
+        _draw(shown[:SHOWN_IMAGES], picture)
         columns = {name: torch.cat(parts) for name, parts in rows.items()}
         features = [columns.pop(name) for name in ("real", "decoded") if name in columns]
         found = {name: float(values.mean()) for name, values in columns.items()}
