@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -88,7 +88,6 @@ def measure_speed(
     rounds: int = 5,
     options: Mapping[str, object] | None = None,
     load_seconds: float | None = None,
-    done: Callable[[str], None] = lambda what: None,
 ) -> Speed:
     """Measure a model with the solver that it has. The first image that it makes should be the one that is made here.
 
@@ -99,7 +98,6 @@ def measure_speed(
         rounds: How many calls the medians are of.
         options: Further arguments of the calls, such as the guidance scale.
         load_seconds: What loading it took.
-        done: Hears what has been measured.
 
     Raises:
         InputError: If an option doesn't fit the model.
@@ -107,19 +105,14 @@ def measure_speed(
     given: Arguments = {**(options or {}), "seed": 0}
     one, many = ({**example_inputs(pipe, count), **given} for count in (1, batch_size))
     first = timed_call(pipe, steps, one).total
-    done("first image")
     single = [timed_call(pipe, steps, one).total for _ in range(rounds)]
-    done("one image")
     with most_memory(pipe.device) as memory:  # a call of its own, since watching takes time; it warms up, too
         pipe(**many, num_inference_steps=steps)
     calls = [timed_call(pipe, steps, many) for _ in range(rounds)]
-    done("batches")
     names = ("condition", "step", "decode", "total")
     phases = Phases(*(statistics.median(getattr(call, name) for call in calls) for name in names))
     flops = count_flops(pipe, dict(options or {}))
-    done("operations")
     peak = measure_peak(pipe.device, pipe.unet.dtype)
-    done("peak")
     return Speed(
         load_seconds=load_seconds,
         first_image_seconds=first,

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentdiff.bulk.threads import one_thread
-from latentdiff.errors import InputError
 from latentdiff.registry import FEATURE_EXTRACTORS
 
 CPU_BLOCK, ACCELERATOR_BLOCK = 8, 64
@@ -107,9 +106,3 @@ def bicubic(images: Tensor, side: int) -> Tensor:
     values = F.interpolate(images.float(), size, mode="bicubic", antialias=True).div(255).clamp(0, 1)
     top, left = (size[0] - side) // 2, (size[1] - side) // 2
     return values[:, :, top : top + side, left : left + side]
-
-
-def check_images(images: Tensor) -> None:
-    """InputError unless images are uint8 (B, 3, H, W)."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or not images.numel():
-        raise InputError(f"images are {images.dtype} {tuple(images.shape)}; features are of uint8 (B, 3, H, W)")

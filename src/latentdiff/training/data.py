@@ -271,7 +271,7 @@ def encode_latents(
             "them with latentdiff encode, or leave it out",
         )
         agreed(accelerator, lambda: work.begin(replace=True))
-        together(accelerator, lambda: _encode_share(work, accelerator))
+        together(lambda: _encode_share(work, accelerator))
         agreed(accelerator, work.finish)
     found = work.cache()
     assert found is not None

@@ -175,7 +175,7 @@ class Measures:
         if main:
             for evaluation in self.planned.values():
                 _warn_of_bias(evaluation)
-        together(self.accelerator, share)
+        together(share)
 
     def __call__(self, folder: Path) -> dict[str, float]:
         """Make images by the weights of now and measure them; all processes have to call it.
@@ -198,11 +198,11 @@ class Measures:
             if accelerator.is_main_process:
                 places[0] = make_entry(folder / "samples", ASIDE)
 
-        together(accelerator, open_folder)
+        together(open_folder)
         (aside,) = broadcast_object_list(places)
         assert aside is not None
         try:
-            together(accelerator, lambda: self._make(aside))
+            together(lambda: self._make(aside))
             files = [_file(aside, number) for number in range(plan.count)]
             made = FileImages(Records(aside, files, watched=files), None)
             evaluations: list[SamplesEvaluation] = []
@@ -217,8 +217,8 @@ class Measures:
                 if accelerator.is_main_process:
                     found.update(self._values(made, evaluations))
 
-            together(accelerator, compute)
-            together(accelerator, report)
+            together(compute)
+            together(report)
         finally:
             if accelerator.is_main_process:
                 remove_entry(aside)

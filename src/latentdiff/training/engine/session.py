@@ -143,7 +143,7 @@ def agreed(accelerator: Accelerator, function: Callable[[], Found]) -> Found:
     return outcome
 
 
-def together(accelerator: Accelerator, function: Callable[[], None]) -> None:
+def together(function: Callable[[], None]) -> None:
     """Call a function on every process, each of which does its share; all raise the first error that one has.
 
     Raises:
