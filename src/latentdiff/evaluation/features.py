@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
@@ -16,7 +17,7 @@ CPU_BLOCK, ACCELERATOR_BLOCK = 8, 64
 BICUBIC = "bicubic-antialias"
 
 
-class FeatureExtractor(nn.Module):
+class FeatureExtractor(nn.Module, ABC):
     """Base of the networks whose features images are compared by.
 
     Args:
@@ -40,6 +41,7 @@ class FeatureExtractor(nn.Module):
         self.identity = identity
 
     @classmethod
+    @abstractmethod
     def load(cls, place: str | None = None) -> Self:
         """Load the network.
 
@@ -50,11 +52,10 @@ class FeatureExtractor(nn.Module):
             CheckpointError: If weights are missing or damaged.
             ConfigError: If a package is missing, or a place is not given where one is needed.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Features of images uint8 (B, 3, H, W): each output float32 (B, D), by its name."""
-        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
