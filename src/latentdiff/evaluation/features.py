@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,6 @@ class FeatureExtractor(nn.Module, ABC):
     resize: str
     dims: Mapping[str, int]
     is_fid: bool = False
-    takes: ClassVar[str | None] = "FILE"
 
     def __init__(self, identity: str) -> None:
         super().__init__()
