@@ -178,7 +178,9 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_made(table, tmp_p
 
 def test_references_that_do_not_fit_the_model_are_refused(table, make_reference, tmp_path):
     large = make_reference("large", size=18)
-    with pytest.raises(InputError, match=r"the model's samples has images of 16x16, the reference .*large of 18x18"):
+    with pytest.raises(
+        InputError, match=r"the images of the model's samples are 16x16, those of the reference .*large 18x18"
+    ):
         table(reference=large)
     assert table(reference=large, resolution=16).images_left() == 4 * 4
     with pytest.raises(InputError, match="the reference bare has no captions"):

@@ -1,6 +1,7 @@
 """Reports say the numbers that were measured, and the picture has them where its axes say."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,6 +85,12 @@ def test_lines():
         "ddim has 20 at 250 steps (0.2 samples a second); the fewest steps that reach it: ddim 10 (20), heun 10 (10)",
         "ddim:5: too high (and 1 more distances alike)",
     ]
+
+
+@pytest.mark.parametrize(("rounds", "line"), [(1, "those of a single call"), (2, "medians of 2 calls")])
+def test_speeds_of_one_round_are_no_medians(rounds, line):
+    report = BenchReport(FACTS, replace(SPEED, rounds=rounds), None, None)
+    assert f"speeds are {line}" in list(as_lines(report))
 
 
 def test_solvers_that_miss_the_target_are_named():

@@ -225,6 +225,15 @@ def test_engines_that_do_not_go_together_are_one_line(vae, data, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("resolution", [SIDE - 1, SIDE + 1])
+def test_a_resolution_that_the_first_stage_cannot_halve_is_one_line(vae, data, tmp_path, capsys, resolution):
+    out = tmp_path / "out"
+    assert main(["encode", str(vae), str(data), str(out), "--resolution", str(resolution)]) == 2
+    message = f"latentdiff: error: resolution is {resolution}; this first stage needs a multiple of 2\n"
+    assert capsys.readouterr().err == message
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.filterwarnings("ignore:left out")
 def test_latents_of_something_else_are_not_written_over(vae, data, tmp_path, capsys, whole, work):
     command = ["encode", str(vae), str(data), "--resolution", str(SIDE)]

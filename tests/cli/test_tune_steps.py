@@ -83,8 +83,8 @@ def test_a_copy(run, models, tmp_path):
 @pytest.mark.parametrize(
     ("command", "words", "message"),
     [
-        ("sample", ["--prompts", "prompts.txt"], "is a model for unconditional and has no use for --prompts"),
-        ("sample", ["photos"], "is a model for unconditional and has no use for PATH"),
+        ("sample", ["--prompts", "prompts.txt"], "is a model of the task unconditional and has no use for --prompts"),
+        ("sample", ["photos"], "is a model of the task unconditional and has no use for PATH"),
         ("sample", ["--guidance-scale", 2], "has no use for --guidance-scale"),
         ("sample", ["--scheduler", "ddpm"], "DDPMScheduler adds noise"),
         ("sample", ["--steps", 1], "--steps is 1; steps are tuned for 2 to 40"),

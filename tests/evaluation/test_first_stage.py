@@ -178,3 +178,7 @@ def test_a_first_stage_is_loaded_alone_or_out_of_a_model(stages, tmp_path):
     (tmp_path / "vq" / "config.json").write_text('{"_class_name": "UNet2DModel"}')
     with pytest.raises(CheckpointError, match="no first stage"):
         first_stage_of(str(tmp_path / "vq"))
+    (tmp_path / "photos").mkdir()
+    message = r"photos holds no model_index\.json and no config\.json; give the folder of a model or of a first stage$"
+    with pytest.raises(CheckpointError, match=message):
+        first_stage_of(str(tmp_path / "photos"))

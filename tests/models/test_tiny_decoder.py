@@ -55,7 +55,7 @@ def test_decoding_doubles_the_sides_at_every_level_but_the_first():
         assert torch.equal(images, made.decode(torch.zeros(2, 4, 3, 5), return_dict=False)[0])
 
 
-def test_in_the_place_of_a_first_stage_it_takes_over_its_scale(pipe, tmp_path):
+def test_in_the_place_of_a_first_stage_it_takes_over_its_scale(pipe, tmp_path, caplog):
     pipe.vae.register_to_config(scaling_factor=0.5, shift_factor=0.25)
     made = decoder()
     made.save_pretrained(tmp_path / "tiny" / "decoder")
@@ -68,8 +68,9 @@ def test_in_the_place_of_a_first_stage_it_takes_over_its_scale(pipe, tmp_path):
         images = other(num_inference_steps=2, seed=0, output_type="pt").images
         torch.testing.assert_close(images, expected)
     half = unconditional(tmp_path).to(dtype=torch.bfloat16)
+    caplog.clear()
     half.set_decoder(tmp_path / "tiny")
-    assert half.vae.dtype == torch.bfloat16
+    assert half.vae.dtype == torch.bfloat16 and not caplog.records
 
 
 def test_a_pipeline_with_it_is_saved_and_loaded(pipe, tmp_path):

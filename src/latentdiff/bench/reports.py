@@ -130,7 +130,7 @@ def _sentences(report: BenchReport) -> Iterator[str]:
         f"the machine's peak is {peak.best / 1e9:,.4g} GFLOP/s in {peak.dtype}: square matrices "
         f"{peak.matmul / 1e9:,.4g}, 3x3 convolutions {peak.convolution / 1e9:,.4g}"
     )
-    yield f"speeds are medians of {speed.rounds} calls"
+    yield f"speeds are medians of {speed.rounds} calls" if speed.rounds > 1 else "speeds are those of a single call"
     if report.against is not None:
         yield f"the images of latentdiff and diffusers differ by at most {report.against.difference:.1e} of white"
     if report.quality is not None:

@@ -62,6 +62,10 @@ def first_stage_of(model: str) -> FirstStage:
         library = "latentdiff" if kind == "VQModel" else "diffusers"
         stage: FirstStage = load_alone(part, IndexEntry(alone.name, library, kind), torch.float32)
         return stage
+    if folder.is_dir() and not (folder / INDEX).is_file():
+        raise CheckpointError(
+            f"{folder} holds no {INDEX} and no {CONFIG_FILES[0]}; give the folder of a model or of a first stage"
+        )
     pipeline = DiffusionPipeline.from_pretrained(model)
     found: FirstStage = pipeline.components["vae"]
     return found

@@ -237,8 +237,9 @@ def check_sizes(samples: ImageSet, reference: ImageSet | None) -> None:
     (height, width, _), (other, wide, _) = (images.pixels(0).shape for images in (samples, reference))
     if (height, width) != (other, wide):
         raise InputError(
-            f"{samples.name} has images of {width}x{height}, the reference {reference.name} of {wide}x{other}; give a "
-            "resolution to crop and resize both to, as in training, or a reference of the samples' size"
+            f"the images of {samples.name} are {width}x{height}, those of the reference {reference.name} "
+            f"{wide}x{other}; give a resolution to crop and resize both to, as in training, or a reference of the "
+            "samples' size"
         )
 
 

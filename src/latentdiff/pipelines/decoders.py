@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from latentdiff.errors import CheckpointError, ConfigError
 from latentdiff.hub.component_folder import ComponentFolder
@@ -56,5 +57,5 @@ def fitting_decoder(decoder: str | Path | TinyDecoder, vae: FirstStage) -> TinyD
         differs = [f"{a} {name}, this model {b}" for name, a, b in zip(names, theirs, ours, strict=True) if a != b]
         raise ConfigError(f"the decoder has {'; '.join(differs)}; give one that was distilled from this model")
     made.register_to_config(scaling_factor=vae.config.scaling_factor, shift_factor=codec.shift(vae) or None)
-    made.to(vae.device, vae.dtype)
+    nn.Module.to(made, vae.device, vae.dtype)  # diffusers' own method warns of every cast
     return made

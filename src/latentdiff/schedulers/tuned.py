@@ -131,7 +131,7 @@ def find_tuned(scheduler: Scheduler, text: str) -> list[TunedTimesteps]:
         known = ", ".join(sorted({f"{entry.solver} {entry.steps}" for entry in of_model}))
         raise InputError(
             f"num_inference_steps is {text!r}, but there are no such timesteps for {solver} with these options; "
-            f"tuned: {known}; {advice}"
+            f"tuned: {known}; latentdiff tune-steps MODEL --steps {steps} --scheduler NAME makes others"
         )
     return found
 

@@ -81,12 +81,14 @@ def open_encoding(
     """The work: the first stage on its device, and the images as training reads them.
 
     Raises:
-        LatentDiffError: If the model or the data can't be used, or the device doesn't multiply in bfloat16.
+        LatentDiffError: If the model or the data can't be used, or don't fit each other, or the device doesn't
+            multiply in bfloat16.
     """
     from latentdiff.cli.batch.device import find_device
     from latentdiff.data.bad_files import BadFiles
     from latentdiff.data.encoding import LatentEncoding
     from latentdiff.evaluation.first_stage import first_stage_of
+    from latentdiff.pipelines.codec import factor
     from latentdiff.pipelines.precision import has_bfloat16
     from latentdiff.training.data import open_to_encode
 
@@ -95,6 +97,8 @@ def open_encoding(
         raise InputError(f"--dtype is bfloat16, which {place.type} only emulates here; leave it out")
     data, recipe = read_options(source, options)
     vae = first_stage_of(model).to(place)
+    if data.resolution % factor(vae):
+        raise InputError(f"resolution is {data.resolution}; this first stage needs a multiple of {factor(vae)}")
     images = open_to_encode(data, recipe, vae.config.in_channels)
     bad_files = BadFiles(None, len(images), data.max_bad_share)
     return LatentEncoding(
