@@ -372,7 +372,7 @@ class _Planned:
 
 def _is_distance(found: JSON) -> bool:
     """Whether what a file says of a cell's distance is whole."""
-    kinds = {"metric": str, "distance": (int, float), "notes": list}
+    kinds: dict[str, type | tuple[type, ...]] = {"metric": str, "distance": (int, float), "notes": list}
     return all(isinstance(found.get(name), kind) for name, kind in kinds.items())
 
 

@@ -101,12 +101,10 @@ def read_tuned(config: JSON) -> list[TunedTimesteps]:
 def _read_entry(entry: JSON) -> TunedTimesteps:
     """One entry of `FIELD`; KeyError, TypeError or ValueError unless each of its values is of its kind."""
     values = {field.name: entry[field.name] for field in fields(TunedTimesteps)}
-    kinds = {
-        "options": dict,
-        "untuned": dict,
-        "timesteps": list,
-        "guidance_scale": (int, float),
-        "distance": (int, float),
+    number = (int, float)
+    kinds: dict[str, type | tuple[type, ...]] = {
+        **{"options": dict, "untuned": dict, "timesteps": list},
+        **{"guidance_scale": number, "distance": number},
     }
     for name, value in values.items():
         if not isinstance(value, kinds.get(name, str)):

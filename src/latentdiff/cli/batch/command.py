@@ -18,12 +18,12 @@ from latentdiff.cli.options import BulkOptions, Grid, GuidanceOptions, ModelOpti
 from latentdiff.reading import parse_json, read_text
 from latentdiff.registry import SCHEDULERS
 from latentdiff.tasks import TASKS
-from latentdiff.types import JSON
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from latentdiff.pipelines.base import DiffusionPipeline
+    from latentdiff.types import JSON
 
 Arguments = dict[str, object]
 """Arguments of a pipeline for one image, by their names."""
