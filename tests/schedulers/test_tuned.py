@@ -77,8 +77,8 @@ def test_new_ones_replace_those_of_the_same_solver_count_and_guidance():
             "another noise schedule or prediction type",
         ),
         (DEISScheduler(**{**MODEL, "beta_end": 0.0196}), "tuned:3", "another noise schedule or prediction type"),
-        (DEISScheduler(**MODEL), "tuned:03", "'tuned:03'; give a number, or one like 'tuned:10'"),
-        (DEISScheduler(**MODEL), "3", "'3'; give a number, or one like 'tuned:10'"),
+        (DEISScheduler(**MODEL), "tuned:03", "'tuned:03'; choose an integer from 1, or one like 'tuned:10'"),
+        (DEISScheduler(**MODEL), "3", "'3'; choose an integer from 1, or one like 'tuned:10'"),
     ],
 )
 def test_for_something_else(scheduler, text, message):
