@@ -227,3 +227,29 @@ def test_the_fewest_steps_reach_the_target_at_its_very_distance():
 
 def test_a_target_is_a_solver_and_its_steps():
     assert CellName.parse("ddim:250") == CellName("ddim", 250) and str(CellName("ddim", 250)) == "ddim:250"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"a": 1}', '{"0": "x"}', '{"0": null, "3": 1}', '{"0": 0, "3": 1}', '{"0": NaN, "3": 1}', "[]", '{"0":'],
+)
+def test_a_damaged_note_of_seconds_has_its_batches_made_again(table, tmp_path, content):
+    options = {"solvers": ["ddim"], "steps": [2]}
+    before = table(**options).compute().cells[0].distance
+    (tmp_path / "cells" / "ddim-2.seconds.json").write_text(content)
+    again = table(**options)
+    assert again.images_left() in (3, 4)
+    (cell,) = again.compute().cells
+    assert cell.distance == before and cell.samples_per_second > 0
+    assert table(**options).images_left() == 0
+
+
+@pytest.mark.parametrize("changes", [{"metric": None}, {"distance": "x"}, {"notes": 3}])
+def test_a_damaged_note_of_a_distance_is_made_again(table, tmp_path, changes):
+    options = {"solvers": ["ddim"], "steps": [2]}
+    before = table(**options).compute()
+    path = tmp_path / "cells" / "ddim-2.distance.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, **changes}))
+    assert table(**options).compute() == before
+    assert json.loads(path.read_text()) == whole

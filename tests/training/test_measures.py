@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import warnings
 
 import pytest
@@ -403,3 +404,16 @@ def test_images_that_cannot_be_decoded_are_in_no_reference(data, vae, tmp_path, 
     options = {"validation.share": 0.0, "validation.data_dir": str(folder), "max_train_steps": 1}
     output = first_stage(toy.write(tmp_path / "other"), tmp_path / "vae", **{"validation.metrics": ["psnr"]}, **options)
     assert len(found(output, "psnr[23, held-out]")) == 1
+
+
+def test_a_run_whose_best_folder_was_deleted_begins_to_choose_anew(data, vae, tmp_path):
+    """Else nothing would be kept until a later validation is better than weights that are gone."""
+    options = {**SMALL, "validation.metrics": ["frechet[small]"], "max_train_steps": 2}
+    output = toy.train("unconditional", data, vae, tmp_path / "run", **options)
+    shutil.rmtree(output / "best")
+    going_on = {**options, "max_train_steps": 3, "resume_from_checkpoint": "latest"}
+    with pytest.warns(LatentDiffWarning, match=r"best is gone, which was of step [12]; the next"):
+        toy.train("unconditional", data, vae, output, **going_on)
+    assert (output / "best").is_dir() and found(output, "best_step")[-1] == 3
+    state = json.loads((output / "checkpoint-3" / "state.json").read_text())
+    assert state["best"]["step"] == 3 and state["best"]["without_gain"] == 0

@@ -12,6 +12,7 @@ from processes import Runs
 
 from latentdiff import ConfigError
 from latentdiff.cli.main import main
+from latentdiff.data.encoding import LatentEncoding
 from latentdiff.training.engine.gradient import GradientAccumulator
 
 pytestmark = pytest.mark.thorough
@@ -83,3 +84,70 @@ def test_the_log_has_the_share_of_waiting_for_data(tmp_path, monkeypatch, loadin
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     assert [line["data_wait"] for line in lines][1:] == [pytest.approx(share)]
     assert lines[1]["images_per_second"] == pytest.approx(4 / (loading + computing))
+
+
+@pytest.fixture
+def encode(data, vae, tmp_path, capsys):
+    """Encodes the data to the folder `made`; the exit code and the error."""
+
+    def call():
+        code = main(["encode", str(vae), str(data), str(tmp_path / "made"), "--resolution", str(toy.SIDE), "--quiet"])
+        return code, capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize("bad", [[], 5, None, {"x": "y"}, {"24": "none of them"}, {"-1": "nor this"}])
+def test_a_finished_encoding_whose_list_of_bad_images_is_damaged_is_refused(encode, tmp_path, bad):
+    assert encode()[0] == 0
+    meta = tmp_path / "made" / "meta.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "bad": bad}))
+    code, err = encode()
+    assert code == 2 and err.count("\n") == 1
+    assert "exists already and holds no such latents" in err
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "bad": {"23": "the last image"}}))
+    assert encode()[0] == 0
+
+
+def interrupt(encode, monkeypatch, tmp_path):
+    """Encode all, but end before the result has its name; the folder in which it lies."""
+
+    def stop(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LatentEncoding, "finish", stop)
+        assert encode()[0] == 130
+    return tmp_path / "made.partial"
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"0":', b'{"99": "none of the shard"}'])
+def test_a_shard_whose_mark_is_damaged_is_encoded_again(encode, monkeypatch, tmp_path, content):
+    assert encode()[0] == 0
+    whole = (tmp_path / "made" / "moments.npy").read_bytes()
+    (tmp_path / "made").rename(tmp_path / "before")
+    partial = interrupt(encode, monkeypatch, tmp_path)
+    (mark,) = (partial / "shards").iterdir()
+    mark.write_bytes(content)
+    assert encode()[0] == 0
+    assert (tmp_path / "made" / "moments.npy").read_bytes() == whole
+
+
+@pytest.mark.parametrize("size", [None, 0, 200])
+def test_unfinished_rows_that_are_cut_off_are_told_and_nothing_is_made_of_them(encode, monkeypatch, tmp_path, size):
+    partial = interrupt(encode, monkeypatch, tmp_path)
+    rows = partial / "moments.npy"
+    content = rows.read_bytes()
+    rows.unlink() if size is None else rows.write_bytes(content[:size])
+    code, err = encode()
+    assert code == 2 and "has a moments.npy that is damaged or missing; remove the folder" in err
+    assert not (tmp_path / "made").exists()
+    rows.write_bytes(content)
+    assert encode()[0] == 0
+
+
+def test_a_file_where_unfinished_latents_would_go_is_told(encode, tmp_path):
+    (tmp_path / "made.partial").write_text("mine")
+    code, err = encode()
+    assert code == 2 and "made.partial is a file, and unfinished latents would go there; remove it" in err
+    assert (tmp_path / "made.partial").read_text() == "mine"

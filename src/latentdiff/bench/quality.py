@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import statistics
 import time
 import warnings
@@ -280,9 +281,13 @@ class QualityTable:
         return self.folder_of(name) / f"{number:06d}.png"
 
     def _seconds(self, name: CellName) -> dict[int, float]:
-        """The seconds of the batches that were made, by the number of their first image."""
-        found = _read(self._note(name, "seconds"))
-        return {int(first): float(value) for first, value in (found or {}).items()}
+        """The seconds of the batches that were made, by the number of their first image; none of a damaged file."""
+        found = _read(self._note(name, "seconds")) or {}
+        try:
+            seconds = {int(first): float(value) for first, value in found.items()}
+        except (TypeError, ValueError):
+            return {}
+        return {first: value for first, value in seconds.items() if 0 < value < math.inf}
 
     def _missing(self, name: CellName) -> list[range]:
         """The batches of a cell that have to be made."""
@@ -328,7 +333,7 @@ class QualityTable:
         key = [store.computation.key for side in evaluation.sides[False] if (store := side.store) is not None]
         path = self._note(name, "distance")
         kept = _read(path)
-        if kept is not None and kept.get("key") == [*key, self.reference.name]:
+        if kept is not None and kept.get("key") == [*key, self.reference.name] and _is_distance(kept):
             return kept
         evaluation.compute()
         with warnings.catch_warnings(record=True) as caught:
@@ -344,6 +349,12 @@ class QualityTable:
         with atomic_file(path) as aside:
             aside.write_text(json.dumps(found))
         return found
+
+
+def _is_distance(found: JSON) -> bool:
+    """Whether what a file says of a cell's distance is whole."""
+    kinds: dict[str, type | tuple[type, ...]] = {"metric": str, "distance": (int, float), "notes": list}
+    return all(isinstance(found.get(name), kind) for name, kind in kinds.items())
 
 
 def _read(path: Path) -> JSON | None:

@@ -157,6 +157,9 @@ class SolverOptions:
             raise InputError("--autoguidance-scale is given without --autoguidance MODEL; give both or none")
         if self.cache_interval == 1 and self.cache_branch is not None:
             raise InputError("--cache-branch is given without a --cache-interval above 1; give both or none")
+        if isinstance(self.steps, str) and self.timestep_spacing is not None:
+            spacing = f"--timestep-spacing is {self.timestep_spacing}"
+            raise InputError(f"{spacing}, but --steps {self.steps} has timesteps of its own; drop one of them")
         if self.window is None:
             unused = [name for name in ("window_overlap", "wrap") if getattr(self, name) not in (None, False)]
             if unused:
@@ -270,8 +273,6 @@ class OutputOptions:
         path = Path(self.preview_file)
         if path.suffix.lower() != ".png" or path.is_dir():
             raise InputError(f"--preview-file is {self.preview_file}; it must be a .png file")
-        if self.output is not None and path.absolute() == Path(self.output).absolute():
-            raise InputError(f"--preview-file and --output are both {self.output}; give two files")
         check_writable(path)
 
     def suffix(self) -> str:

@@ -20,11 +20,11 @@ from latentdiff.bulk.shards import SHARD, Shard, Tell, Told, missing, split
 from latentdiff.bulk.threads import map_in_threads
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.images import Images
-from latentdiff.data.latent_cache import META, MOMENTS, LatentCache, stamp_of, weights_fingerprint
+from latentdiff.data.latent_cache import META, MOMENTS, LatentCache, read_bad, stamp_of, weights_fingerprint
 from latentdiff.errors import BadFileError, InputError
 from latentdiff.io.files import atomic_file, remove_folder
 from latentdiff.io.lock import LOCK, BusyError, locked
-from latentdiff.io.mapped import create_mapped
+from latentdiff.io.mapped import MappedArray, create_mapped
 from latentdiff.io.staging import recover_all
 from latentdiff.io.system import sync_open
 from latentdiff.pipelines.precision import has_bfloat16
@@ -105,20 +105,27 @@ class LatentEncoding:
         Processes may call it at the same time, unless it replaces.
 
         Args:
-            replace: Whether latents of other weights, images or precision that were begun there are removed.
+            replace: Whether latents of other weights, images or precision that were begun there are removed, or
+                damaged ones.
 
         Raises:
             InputError: If such latents were begun there and stay, or the disk has no room.
         """
         plan = {**self.asked, "precision": self.precision, "shard": self.shard}
         begun = self.partial / PLAN
+        fault = None
         if begun.exists() and stamp_of(self.partial, PLAN) != plan:
-            if not replace:
-                raise InputError(
-                    f"{self.partial} holds latents of another first stage, data or options; give those, or remove it"
-                )
+            fault = "holds latents of another first stage, data or options; give those, or remove it"
+        elif begun.exists() and not self._has_room():
+            fault = f"has a {MOMENTS} that is damaged or missing; remove the folder, and the latents are made anew"
+        if fault is not None and not replace:
+            raise InputError(f"{self.partial} {fault}")
+        if fault is not None:
             remove_folder(self.partial)
-        self.partial.mkdir(parents=True, exist_ok=True)
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise InputError(f"{self.partial} is a file, and unfinished latents would go there; remove it") from None
         while not begun.exists():
             with suppress(BusyError), locked(self.partial):
                 if not begun.exists():
@@ -138,13 +145,20 @@ class LatentEncoding:
             reason = f"{error.strerror}; free some space or choose another output"
             raise InputError(f"cannot write {self.folder}: {reason}") from None
 
+    def _has_room(self) -> bool:
+        """Whether the file of rows is there in its full size."""
+        try:
+            return len(MappedArray(self.partial / MOMENTS).rows) == self.copies * len(self.images)
+        except (OSError, ValueError):
+            return False
+
     def shards(self) -> list[Shard]:
         """All shards."""
         return split(len(self.images), self.shard)
 
     def is_done(self, shard: Shard) -> bool:
         """Whether a shard's rows are on the disk."""
-        return self._mark(shard).exists()
+        return self._found_bad(shard) is not None
 
     def do(self, shards: Sequence[Shard], tell: Tell) -> None:
         """Encode some shards.
@@ -187,9 +201,9 @@ class LatentEncoding:
         shards = self.shards()
         if missing(self, shards):
             return False
-        bad: dict[str, str] = {}
+        bad: dict[int, str] = {}
         for shard in shards:
-            bad |= json.loads(self._mark(shard).read_text(encoding="utf-8"))
+            bad |= self._found_bad(shard) or {}
         if len(bad) == len(self.images):
             first = next(iter(bad.values()))
             remove_folder(self.partial)
@@ -207,6 +221,13 @@ class LatentEncoding:
         (self.folder / PLAN).unlink()
         shutil.rmtree(self.folder / SHARDS)
         return True
+
+    def _found_bad(self, shard: Shard) -> dict[int, str] | None:
+        """The images of a shard that can't be decoded; None if the shard is not done, or what is said of it damaged."""
+        try:
+            return read_bad(json.loads(self._mark(shard).read_text(encoding="utf-8")), shard.items)
+        except (OSError, ValueError):
+            return None
 
     def _mark(self, shard: Shard) -> Path:
         return self.partial / SHARDS / f"{shard.name}.json"

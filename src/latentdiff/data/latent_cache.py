@@ -44,9 +44,9 @@ class LatentCache(Dataset[torch.Tensor]):
         self.moments: NDArray[np.float16] = MappedArray(folder / MOMENTS).rows
         if len(self.moments) not in (images, 2 * images):
             raise ValueError(f"{folder} has {len(self.moments)} latents of {images} images")
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        meta = stamp_of(folder)
         self.first_stage = str(meta["first_stage"])
-        self.bad = {int(image): str(reason) for image, reason in meta["bad"].items()}
+        self.bad = read_bad(meta["bad"], range(images))
 
     def __reduce__(self) -> tuple[type[LatentCache], tuple[Path, int]]:
         return LatentCache, (self.folder, self.images)  # a process that starts afresh maps the file, too, not a copy
@@ -121,6 +121,21 @@ def stamp_of(folder: Path, name: str = META) -> JSON:
         return stamp if isinstance(stamp, dict) else {}
     except (OSError, ValueError):
         return {}
+
+
+def read_bad(found: object, images: range) -> dict[int, str]:
+    """What a file says of images that can't be decoded: the reasons, by the images' numbers.
+
+    Raises:
+        ValueError: If that is no mapping, or has other numbers than those of `images`.
+    """
+    if not isinstance(found, dict):
+        raise ValueError(f"{found!r} are no images with reasons")
+    bad = {int(image): str(reason) for image, reason in found.items()}
+    strange = [image for image in bad if image not in images]
+    if strange:
+        raise ValueError(f"image {strange[0]} is none of {images}")
+    return bad
 
 
 def measure_scale(cache: LatentCache, channels: int, images: int, rng: torch.Generator) -> float:

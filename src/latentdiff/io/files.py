@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -31,6 +31,21 @@ def check_writable(path: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another output path") from None
     return path
+
+
+def check_files(paths: Sequence[str | Path]) -> None:
+    """Check that a file of its own can be written at each path; nothing is made or changed.
+
+    Raises:
+        InputError: If one can't be written, is a folder, or is given twice.
+    """
+    taken: set[Path] = set()
+    for path in map(Path, paths):
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder; choose another output path")
+        if path.resolve() in taken:
+            raise InputError(f"{path} is given for two files; give each a name of its own")
+        taken.add(check_writable(path).resolve())
 
 
 @contextmanager

@@ -90,14 +90,28 @@ def read_tuned(config: JSON) -> list[TunedTimesteps]:
     Raises:
         ConfigError: If what it keeps is damaged.
     """
-    known = [field.name for field in fields(TunedTimesteps)]
     try:
-        entries = [{name: entry[name] for name in known} for entry in config.get(FIELD) or []]
-        return [TunedTimesteps(**{**entry, "timesteps": tuple(map(int, entry["timesteps"]))}) for entry in entries]
+        return [_read_entry(entry) for entry in config.get(FIELD) or []]
     except (KeyError, TypeError, ValueError):
         raise ConfigError(
             f"{FIELD} of the scheduler's config is damaged; take it out of scheduler_config.json, and tune again"
         ) from None
+
+
+def _read_entry(entry: JSON) -> TunedTimesteps:
+    """One entry of `FIELD`; KeyError, TypeError or ValueError unless each of its values is of its kind."""
+    values = {field.name: entry[field.name] for field in fields(TunedTimesteps)}
+    number = (int, float)
+    kinds: dict[str, type | tuple[type, ...]] = {
+        **{"options": dict, "untuned": dict, "timesteps": list},
+        **{"guidance_scale": number, "distance": number},
+    }
+    for name, value in values.items():
+        if not isinstance(value, kinds.get(name, str)):
+            raise TypeError(f"{name} is {value!r}")
+    if not values["timesteps"] or any(type(timestep) is not int for timestep in values["timesteps"]):
+        raise ValueError(f"timesteps are {values['timesteps']!r}")
+    return TunedTimesteps(**{**values, "timesteps": tuple(values["timesteps"])})
 
 
 def with_tuned(config: JSON, tuned: TunedTimesteps) -> list[JSON]:

@@ -6,19 +6,24 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 from cyclopts import Parameter
 
 from latentdiff.cli.batch.plan import BatchPlan, Item, Job, make_batch_plan
 from latentdiff.cli.options import BulkOptions, Grid, GuidanceOptions, ModelOptions, OutputOptions, Size, SolverOptions
+from latentdiff.reading import parse_json, read_text
+from latentdiff.registry import SCHEDULERS
 from latentdiff.tasks import TASKS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from latentdiff.pipelines.base import DiffusionPipeline
+    from latentdiff.types import JSON
 
 Arguments = dict[str, object]
 """Arguments of a pipeline for one image, by their names."""
@@ -91,7 +96,23 @@ class ImageCommand:
             from latentdiff.cli.batch.device import dtype_name
 
             kept["dtype"] = dtype_name(self.model)
+        if isinstance(self.sampling.steps, str):  # they may have been tuned again since
+            kept["tuned"] = self._tuned_timesteps(self.sampling.steps)
         return dict(json.loads(json.dumps(kept, default=str)))
+
+    def _tuned_timesteps(self, steps: str) -> list[list[float]]:
+        """The guidance and timesteps of "tuned:N" that the model's folder keeps for the solver, none of a hub model."""
+        from latentdiff.hub.find import model_of_run
+        from latentdiff.schedulers.tuned import read_tuned, tuned_count
+
+        config: JSON = {}
+        with suppress(OSError, ValueError):  # loading the model says what is wrong
+            path = Path(model_of_run(self.model.model)) / "scheduler" / "scheduler_config.json"
+            config = cast("JSON", parse_json(read_text(path)))
+        name = self.sampling.scheduler
+        solver = config.get("_class_name") if name is None else SCHEDULERS.get(name).__name__
+        found = [entry for entry in read_tuned(config) if (entry.steps, entry.solver) == (tuned_count(steps), solver)]
+        return sorted([entry.guidance_scale, *entry.timesteps] for entry in found)
 
     def items(self) -> Sequence[Item]:
         """The inputs; every one is used with every seed."""

@@ -113,6 +113,7 @@ def make_batch_plan(
         if processes.count() > 1:
             raise InputError("--grid is given to several processes; let one make it")
         _check_new(path, overwrite)
+        _check_preview(output_options, path)
         return BatchPlan(items, seeds, [Job(*pair, None) for pair in pairs], grid=path)
     if output is not None and Path(output).suffix.lower() == ARRAY_SUFFIX:
         return _array_plan(Path(output), output_options, items, seeds, array)
@@ -120,11 +121,13 @@ def make_batch_plan(
     if single is not None:
         _check_outputs([single], items)
         _check_new(single, overwrite)
+        _check_preview(output_options, single)
         return BatchPlan(items, seeds, [Job(*pairs[0], single)])
     folder = Path(output or DEFAULT_FOLDER)
     names = [file_name(number, *pair, len(seeds) > 1) for number, pair in enumerate(pairs)]
     paths = [folder / f"{name}{suffix}" for name in names]
     _check_outputs(paths, items)
+    _check_preview(output_options, folder)
     jobs = [Job(*pair, path) for pair, path in zip(pairs, paths, strict=True)]
     return BatchPlan(items, seeds, jobs, folder=folder)
 
@@ -190,6 +193,20 @@ def _check_new(path: Path, overwrite: bool) -> None:
     _check_outputs([path], [])
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already; choose another --output, or allow it with --overwrite")
+
+
+def _check_preview(output_options: OutputOptions, made: Path) -> None:
+    """InputError if a preview would take the place of the image that is made, or count as one in their folder."""
+    preview = output_options.preview_file
+    if preview is None:
+        return
+    if Path(preview).resolve() == made.resolve():
+        raise InputError(f"--preview-file and --output are both {made}; give two files")
+    if Path(preview).resolve().is_relative_to(made.resolve()):
+        raise InputError(
+            f"--preview-file is {preview}, which lies among the images in {made} and would count as one; choose "
+            "another folder"
+        )
 
 
 def _check_outputs(paths: Sequence[Path], items: Sequence[Item]) -> None:

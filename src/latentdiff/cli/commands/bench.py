@@ -208,7 +208,7 @@ def bench(
 
 def _check(table: TableOptions, output: BenchOutputOptions) -> None:
     """InputError unless all files can be written and one process runs; nothing is loaded."""
-    from latentdiff.io.files import check_writable
+    from latentdiff.io.files import check_files
 
     if processes.count() > 1:
         raise InputError(f"bench measures one process; {processes.count()} are started, start one")
@@ -217,5 +217,4 @@ def _check(table: TableOptions, output: BenchOutputOptions) -> None:
         raise InputError(
             f"{(given or ['--plot'])[0]} is for the table of quality, which needs --reference DATA; give it"
         )
-    for path in filter(None, (output.json, output.markdown, output.plot)):
-        check_writable(path)
+    check_files([path for path in (output.json, output.markdown, output.plot) if path is not None])

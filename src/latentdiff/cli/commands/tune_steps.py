@@ -85,7 +85,9 @@ def tune_steps(
         from latentdiff.cli.batch.device import find_device
         from latentdiff.cli.batch.sampler import load
         from latentdiff.cli.commands.generate import read_prompts
+        from latentdiff.io.files import check_writable
         from latentdiff.pipelines.run_state import default_guidance_scale
+        from latentdiff.schedulers.tuned import read_tuned
         from latentdiff.tuning import TEACHER_STEPS, save_tuned
         from latentdiff.tuning import tune_steps as tune
 
@@ -93,6 +95,9 @@ def tune_steps(
         place = find_device(device)
         pipe = load(options)
         own = pipe.scheduler
+        if output is None:
+            check_writable(Path(name) / "scheduler" / "scheduler_config.json")
+        read_tuned(own.config)  # what is there already is kept, so it is looked at before the long work
         texts = [] if prompts is None else read_prompts((), prompts)
         command = command_of(pipe, options, path, texts, mask)
         inputs, call = inputs_of(pipe, command, texts), command.arguments()

@@ -72,6 +72,10 @@ class Best:
         if state is not None and state.name == self.name:
             self.value, self.step, self.without_gain = state.value, state.step, state.without_gain
 
+    def forget(self) -> None:
+        """Begin anew, as the weights of the best are gone."""
+        self.value, self.step, self.without_gain = None, 0, 0
+
     def why_it_ends(self, step: int) -> str:
         """The line about a run that ends after `step` steps since there was no gain."""
         best = "there was none" if self.value is None else f"best/ has that of step {self.step}, {self.value:g}"

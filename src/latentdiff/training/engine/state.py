@@ -18,7 +18,7 @@ from torch import nn
 
 from latentdiff.errors import LatentDiffError, LatentDiffWarning
 from latentdiff.training.engine import checkpoint
-from latentdiff.training.engine.belongings import LOG
+from latentdiff.training.engine.belongings import BEST, LOG
 from latentdiff.training.engine.best import LOSS, Best
 from latentdiff.training.engine.checkpoint import AVERAGES_FILE, MOMENTS_FILE, NUMBERS_FILE, WEIGHTS_FILE
 from latentdiff.training.engine.ema import EMA
@@ -127,6 +127,13 @@ class State(Generic[Batch]):
         self.best.load(saved.numbers.best)
         if saved.numbers.best is None and self.best.name == LOSS:  # it is older than `Best`, and left this to the log
             self.best.value, self.best.step = lowest(folder.parent / LOG, "validation/loss", self.step) or (None, 0)
+        if self.best.value is not None and self.recipe.validation.steps and not (folder.parent / BEST).exists():
+            line = (
+                f"{folder.parent / BEST} is gone, which was of step {self.best.step}; the next validation is the best"
+            )
+            if self.accelerator.is_main_process:
+                warnings.warn(LatentDiffWarning(line), stacklevel=2)
+            self.best.forget()
 
     def save(self) -> None:
         """Write `checkpoint-STEP`; where the disk doesn't allow it, a warning says so and the last one stays.

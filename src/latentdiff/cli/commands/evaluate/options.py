@@ -69,10 +69,9 @@ class ReportOptions:
     def check(self) -> None:
         """InputError unless all files can be written; nothing is."""
         from latentdiff.evaluation.reports import read_card
-        from latentdiff.io.files import check_writable
+        from latentdiff.io.files import check_files
 
-        for path in filter(None, (self.json, self.markdown)):
-            check_writable(path)
+        check_files([path for path in (self.json, self.markdown) if path is not None])
         if self.card is not None:
             read_card(self.card)
 

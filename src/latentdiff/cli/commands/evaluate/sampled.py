@@ -14,7 +14,15 @@ from cyclopts import Group, Parameter
 from latentdiff.bulk import processes
 from latentdiff.cli import console
 from latentdiff.cli.commands.evaluate.options import changed
-from latentdiff.cli.options import BulkOptions, FirstSeedOptions, GuidanceOptions, ModelOptions, OutputOptions
+from latentdiff.cli.options import (
+    BulkOptions,
+    Compile,  # noqa: F401 (the parser looks up here what a subclass has inherited)
+    ComputeDType,  # noqa: F401
+    FirstSeedOptions,
+    GuidanceOptions,
+    ModelOptions,
+    OutputOptions,
+)
 from latentdiff.errors import InputError
 from latentdiff.io.staging import staging_folder
 
