@@ -128,7 +128,11 @@ def test_what_cannot_be_compared_is_one_line(sides, tmp_path):
         ((samples, training), {"neighbours": 0}, "neighbours is 0; it must be at least 1"),
         ((samples, training), {"rows": 0}, "rows is 0; it must be at least 1"),
         ((samples, training), {"order": "random"}, "order is 'random'; it must be nearest or given"),
-        ((samples, tmp_path / "large"), few, "the images of .*samples are 12x12, those of the reference .*large 16x16; give a resolution"),
+        (
+            (samples, tmp_path / "large"),
+            few,
+            "images of .*samples are 12x12, those of .*large 16x16; give a resolution",
+        ),
         ((tmp_path / "mixed", training), few, "0002.png is 5x9, another image of .*mixed 12x12"),
         ((tmp_path / "broken", training), few, "0002.png is not an image of a known kind"),
         ((samples, tmp_path / "none"), few, "is not a folder"),
