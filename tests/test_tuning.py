@@ -35,6 +35,7 @@ def latents(pipe, **schedule):
     return pipe(batch_size=IMAGES, seed=5 + IMAGES, output_type="latent", **schedule).images
 
 
+@pytest.mark.thorough
 def test_distances_are_those_of_images_that_were_not_tuned_on(folder, tuned):
     pipe = load(folder)
     pipe.set_scheduler("dpmpp_2m", use_karras_sigmas=True)
@@ -55,6 +56,7 @@ def test_untuned_timesteps_are_kept_where_none_are_better(tuned):
     assert (tuned.solver, tuned.guidance_scale, len(tuned.timesteps)) == ("DEISScheduler", 1.0, 3)
 
 
+@pytest.mark.thorough
 def test_the_same_call_finds_the_same(folder, tuned):
     pipe = load(folder)
     pipe.set_scheduler("deis")

@@ -34,6 +34,7 @@ def test_both_make_the_same_images(text_pipe, plain_pipe, scale, embeddings):
     assert compare_with_diffusers(pipe, stock, 3, batch_size=2, rounds=1, guidance_scale=scale).difference < 2e-5
 
 
+@pytest.mark.thorough
 def test_they_take_turns_and_ratios_are_of_a_round(plain_pipe, monkeypatch):
     stock, order = stock_pipeline(plain_pipe), []
     for name, pipe in (("ours", plain_pipe), ("theirs", stock)):

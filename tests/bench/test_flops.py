@@ -38,6 +38,7 @@ class Products:
         self.monkeypatch.undo()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scale", [1.0, 5.0])
 def test_parts_add_up_to_the_products_of_all_networks(text_pipe, monkeypatch, scale):
     found = count_flops(text_pipe, {"guidance_scale": scale})
@@ -51,6 +52,7 @@ def test_parts_add_up_to_the_products_of_all_networks(text_pipe, monkeypatch, sc
     assert found.decode == products.count > 0
 
 
+@pytest.mark.thorough
 def test_a_step_is_a_call_of_the_network_and_the_context_is_prepared_once(text_pipe, monkeypatch):
     found = count_flops(text_pipe, {"guidance_scale": 1.0})
     unet = text_pipe.unet

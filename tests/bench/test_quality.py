@@ -123,6 +123,7 @@ def test_other_features_measure_the_images_that_are_there(table, text_pipe):
         table(reference_count=3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -153,6 +154,7 @@ def test_a_folder_of_another_model_or_of_other_files_is_refused(table, text_pipe
         table()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
@@ -229,6 +231,7 @@ def test_a_target_is_a_solver_and_its_steps():
     assert CellName.parse("ddim:250") == CellName("ddim", 250) and str(CellName("ddim", 250)) == "ddim:250"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "content",
     ['{"a": 1}', '{"0": "x"}', '{"0": null, "3": 1}', '{"0": 0, "3": 1}', '{"0": NaN, "3": 1}', "[]", '{"0":'],
@@ -244,6 +247,7 @@ def test_a_damaged_note_of_seconds_has_its_batches_made_again(table, tmp_path, c
     assert table(**options).images_left() == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("changes", [{"metric": None}, {"distance": "x"}, {"notes": 3}])
 def test_a_damaged_note_of_a_distance_is_made_again(table, tmp_path, changes):
     options = {"solvers": ["ddim"], "steps": [2]}

@@ -53,6 +53,7 @@ def test_a_preview_does_not_take_the_place_of_the_only_image_or_the_grid(sample,
     assert sorted(path.name for path in tmp_path.glob("*.png")) == []
 
 
+@pytest.mark.thorough
 def test_a_spacing_beside_tuned_timesteps_is_refused_as_it_would_do_nothing(tuned_sample, run, fails):
     fails(
         "--timestep-spacing is trailing, but --steps tuned:2 has timesteps of its own; drop one of them",
@@ -61,6 +62,7 @@ def test_a_spacing_beside_tuned_timesteps_is_refused_as_it_would_do_nothing(tune
     assert run(*tuned_sample, "-o", "a.png")[0] == 0
 
 
+@pytest.mark.thorough
 def test_images_of_timesteps_that_were_tuned_again_are_not_mixed(tuned_sample, run, fails, tmp_path):
     words = (*tuned_sample, "-o", "out", "-n")
     assert run(*words, 1)[0] == 0
@@ -75,6 +77,7 @@ def test_images_of_timesteps_that_were_tuned_again_are_not_mixed(tuned_sample, r
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "changes",
     [
@@ -102,6 +105,7 @@ def images(tmp_path):
         Image.fromarray(np.full((16, 16, 3), 50 * number, np.uint8)).save(tmp_path / "images" / f"{number}.png")
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("words", [("evaluate", "pairs", "images", "images", "--metrics", "psnr"), ("bench",)])
 def test_reports_have_files_of_their_own_which_is_told_before_the_work(run, fails, tmp_path, sample, words):
@@ -121,6 +125,7 @@ def test_an_option_of_the_model_of_samples_that_are_there_is_no_crash(run, optio
     assert "is given, but images is sampled already" in err[0] or "unknown feature extractor" in err[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("images")
 def test_a_model_is_sampled_in_the_precision_that_is_asked_for(run, sample, tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch")

@@ -68,6 +68,7 @@ def test_everything_as_text_json_markdown_and_picture(run, tmp_path, text_model,
     assert again[0] == 0 and json.loads((tmp_path / "2.json").read_text())["quality"] == report["quality"]
 
 
+@pytest.mark.thorough
 def test_the_speed_of_a_model_alone(run, models):
     code, out, err = run(
         "bench", models["class"], "--steps", 3, "--rounds", 1, "--batch-size", 2, "--dtype", "bfloat16"

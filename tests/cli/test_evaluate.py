@@ -264,6 +264,7 @@ def test_neighbours_of_a_folder_and_of_a_model(run, fails, tmp_path, uncondition
     assert code == 0 and out[0].startswith("memorisation[efficientnet_lite0, bicubic-antialias, 3, train]")
 
 
+@pytest.mark.thorough
 def test_pairs(run, fails, tmp_path):
     make(tmp_path / "a", 3), make(tmp_path / "b", 3, 1), make(tmp_path / "c", 4, 1)
     sets = ("--metrics", "psnr", "ssim", "frechet", *FEATURES)
@@ -278,6 +279,7 @@ def test_pairs(run, fails, tmp_path):
     fails("preset inpainting needs --masks", "evaluate", "pairs", "a", "b", "--preset", "inpainting")
 
 
+@pytest.mark.thorough
 def test_wrong_command_lines_are_one_line(fails, tmp_path):
     make(tmp_path / "a", 3)
     (tmp_path / "file").write_text("")

@@ -132,6 +132,7 @@ def test_every_scheduler(generate, name):
     assert read_parameters("a.png")["scheduler"] == name
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_close(generate, dtype):
     generate("a dog", "--seed", 0, "-o", "full.png")
@@ -225,6 +226,7 @@ def taken(tmp_path):
     assert (tmp_path / "old.png").read_text() == "old"
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("taken")
 @pytest.mark.parametrize("message", WRONG_WHATEVER_THE_MODEL)
 def test_wrong_options_are_told_before_the_model_is_looked_for(fails, message):

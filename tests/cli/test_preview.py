@@ -70,6 +70,7 @@ def test_one_picture_takes_the_place_of_the_other_and_nothing_stays(terminal):
     assert terminal.screen() == (["a line before", "an image is written", ""], (2, 0))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ["generate", "sample", "class", "img2img"])
 def test_every_command_previews(models, run, tmp_path, command):
     inputs = {"generate": ["a dog"], "class": ["dog"], "img2img": ["photo.png", "--prompt", "a dog"]}.get(command, [])

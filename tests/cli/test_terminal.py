@@ -32,6 +32,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("line", "argv"),
     [

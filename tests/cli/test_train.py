@@ -53,6 +53,7 @@ def test_progress_is_lines_where_no_terminal_shows_a_bar(run, recipe, text_model
     assert run("train", "diffusion", path, "--report_to", "none", "--output_dir", "b", "--quiet")[2] == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("stage", STAGES)
 def test_dry_run(run, recipe, data, text_model, tmp_path, stage):
     lines = (data / "metadata.jsonl").read_text().splitlines()

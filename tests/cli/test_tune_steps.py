@@ -50,6 +50,7 @@ def test_every_task(run, models, tmp_path, command):
     assert tuned["guidance_scale"] == scales.get(command, 1.0)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("inputs")
 def test_files_take_prompts_in_turn(run, fails, tmp_path):
     model = tiny_text_super_resolution(tmp_path)
@@ -58,6 +59,7 @@ def test_files_take_prompts_in_turn(run, fails, tmp_path):
     assert run(*words, "--prompts", "prompts.txt")[0] == 0
 
 
+@pytest.mark.thorough
 def test_steps_that_were_tuned(run, fails, models, tmp_path):
     shutil.copytree(models["sample"], tmp_path / "model")
     words = ["sample", "--model", "model", "--num-images", 1]
@@ -70,6 +72,7 @@ def test_steps_that_were_tuned(run, fails, models, tmp_path):
     assert any("--steps tuned:2" in line for line in shown)
 
 
+@pytest.mark.thorough
 def test_a_copy(run, models, tmp_path):
     before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
     code, out, _ = run("tune-steps", models["sample"], *FAST, "--scheduler", "deis", "-o", "copy")
@@ -79,6 +82,7 @@ def test_a_copy(run, models, tmp_path):
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.parametrize(
     ("command", "words", "message"),

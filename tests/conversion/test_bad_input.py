@@ -87,6 +87,7 @@ def test_stored_scales_that_are_none(scale):
         load_original(state, GOLDEN / "ldm_churches" / "config.yaml")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", ["model.safetensors", "model.ckpt", "legacy.ckpt"])
 @pytest.mark.parametrize("left", [0.0, 0.001, 0.5, 0.999])
 def test_truncated_files(capsys, tmp_path, state, form, left):
@@ -175,6 +176,7 @@ def test_an_output_folder_that_is_there(capsys, tmp_path, to):
     assert "out exists; choose another output folder, or delete it first" in err
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("wrapper", ["module.", "_forward_module.", "module._orig_mod."])
 def test_names_that_a_wrapper_of_several_devices_left(state, tmp_path, wrapper):
     path = tmp_path / "model.ckpt"

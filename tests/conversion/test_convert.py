@@ -179,6 +179,7 @@ def file_size_limit(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["file", "folder"])
 @pytest.mark.parametrize("form", ["latentdiff", "diffusers", "original"])
 def test_no_room_leaves_nothing(tmp_path, capsys, kind, form):

@@ -16,6 +16,7 @@ def label_map(height, width):
     return np.square(places[:, :, None] - points).sum(-1).argmin(-1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [(256, 256), (64, 96), (120, 33), (8, 8)])
 def test_shape_type_and_coverage(name, size):

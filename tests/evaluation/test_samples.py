@@ -45,6 +45,7 @@ def values(report):
     return {result.metric: result.value for result in report.results}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_numbers_have_the_same_bits_for_any_number_of_processes(sides, tmp_path, monkeypatch, processes):
     monkeypatch.setattr(store, "PART", 8)

@@ -64,6 +64,7 @@ def test_what_is_no_finite_number_is_refused(calls, pipeline):
         assert "\n" not in str(raised.value)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("pipeline", GUIDED)
 def test_every_form_of_a_number_is_that_number(calls, pipeline):
     expected = calls[pipeline](guidance_scale=3.0)

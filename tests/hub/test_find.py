@@ -43,6 +43,7 @@ DOORS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("name", MISSING)
 def test_a_missing_folder(here, door, name):

@@ -77,6 +77,7 @@ def of_2022(folder, tmp_path):
     return tmp_path / "plain", {}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [plain, sharded, with_variant, of_2022])
 @pytest.mark.parametrize("use", ["load", "info", "convert"])
 def test_folders_are_listed_and_files_are_opened_once(folder, tmp_path, make, use):

@@ -192,6 +192,7 @@ def test_super_resolution(tmp_path):
     assert found.shape == expected.shape == (1, 16, 24, 3) and np.abs(found - expected).max() <= 1e-4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["text_folder", "plain_folder"])
 def test_from_the_hub_and_into_todays_layout(hub, name, request, tmp_path):
     folder = request.getfixturevalue(name)

@@ -27,6 +27,7 @@ def refused(kind, match, name, **options):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("place", ["folder", "hub"])
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_component_name_that_leads_outside(hub, copy, name, place):
@@ -36,6 +37,7 @@ def test_component_name_that_leads_outside(hub, copy, name, place):
     assert len(hub.asked("GET", "resolve")) == (place == "hub")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_file_of_a_repository_that_leads_outside(hub, copy, name):
     hub.add(f"{OWNER}/evil", copy).commits[-1][1][f"unet/{name}.json" if name[0] == "." else name] = b"evil"

@@ -228,6 +228,7 @@ LONG_CHUNKS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", LONG_CHUNKS)
 def test_pictures_with_long_texts_or_profiles_are_read(tmp_path, name):
     """As ComfyUI and its like write them, and scanners with large profiles; their sizes are read, too."""

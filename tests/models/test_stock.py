@@ -49,6 +49,7 @@ UNCONDITIONAL = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CONDITIONAL)
 @torch.no_grad()
 def test_stock_conditional_folder(name, tmp_path):

@@ -59,6 +59,7 @@ OFFLOADS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("context", [16, None])
 @pytest.mark.parametrize("way", OFFLOADS)
 def test_offloading_makes_a_difference_of_0(tmp_path, way, context):
@@ -74,6 +75,7 @@ def test_offloading_makes_a_difference_of_0(tmp_path, way, context):
         assert torch.equal(unet(sample, timestep, states).sample, whole)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", OFFLOADS)
 def test_features_are_cached_of_offloaded_networks(tmp_path, way):
     unet, timesteps, (sample, _, states) = network(), torch.tensor([900, 700, 500]), inputs()

@@ -189,6 +189,7 @@ def test_what_replaces_the_forward_is_given_timesteps_as_they_are():
 BRANCHES = range(4)  # of a network of two levels with one layer each: conv_in, layer, halving, layer
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("branch", BRANCHES)
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()

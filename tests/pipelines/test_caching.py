@@ -68,6 +68,7 @@ class Evaluations:
             hook.remove()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("interval", FULL)
 def test_one_of_so_many_evaluations_is_full(pipe, interval):
     with Evaluations(pipe.unet) as made:
@@ -123,6 +124,7 @@ TASKS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task(task, tmp_path):
     make, inputs, options = TASKS[task]
@@ -144,6 +146,7 @@ def test_every_task(task, tmp_path):
 STOCK = ["HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [*SCHEDULERS.names(), *STOCK])
 def test_every_solver(pipe, name):
     pipe.set_scheduler(name if name in SCHEDULERS else getattr(diffusers, name))

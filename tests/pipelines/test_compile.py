@@ -113,6 +113,7 @@ def test_regional_compiles_the_repeated_blocks_of_every_family(pipe, tmp_path):
     assert torch.allclose(other(seed=0, num_inference_steps=1, output_type="pt").images, expected, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [JUST_IN_TIME, {"freeze": True}])
 def test_adapters_that_come_later_are_at_work_and_the_network_uncompiled(pipe, options):
     pipe.compile("unet", **options)
@@ -141,6 +142,7 @@ def stock(pipe):
     pipe.register_modules(unet=STOCK.eval())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("prepare", "options", "message"),
     [

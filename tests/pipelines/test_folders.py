@@ -201,6 +201,7 @@ def test_a_file_is_no_folder(tmp_path):
         DiffusionPipeline.from_pretrained(tmp_path / "model.ckpt")
 
 
+@pytest.mark.thorough
 def test_unreachable_hub(tmp_path):
     with pytest.raises(HubError, match="someone/model"):
         DiffusionPipeline.from_pretrained("someone/model", local_files_only=True, cache_dir=tmp_path)
@@ -218,6 +219,7 @@ def test_loaded_pipeline_makes_the_saved_image(tmp_path):
     assert np.array_equal(make(pipe), make(DiffusionPipeline.from_pretrained(tmp_path / "text")))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("stored", "right"), [(8, (16, 16)), ([8, 16], (16, 32)), (None, None), ("8", None), ([8], None)]
 )

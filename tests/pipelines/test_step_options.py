@@ -61,6 +61,7 @@ def estimates(pipe, **options):
     return made, seen
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", sorted(SCHEDULERS.names()))
 def test_callbacks_see_x0(pipe, name):
     """A run's last step lands on its x0, where it lands on noise-free images."""

@@ -47,6 +47,7 @@ def test_folder_names_its_pipeline(pipes, task):
     assert type(pipes[task]) is PIPELINES.get(task)
 
 
+@pytest.mark.thorough
 def test_image_of_a_batch_equals_the_image_made_alone(pipes, task):
     _, inputs, options = TASKS[task]
     batch = pipes[task](*inputs, **options, **FAST, seed=5).images
@@ -93,6 +94,7 @@ def test_windows_make_large_images(pipes, task):
     assert set(sizes) == {(8, 8)}
 
 
+@pytest.mark.thorough
 def test_half_precision(pipes, task, tmp_path):
     make, inputs, options = TASKS[task]
     pipe = tiny._quiet(DiffusionPipeline.from_pretrained(make(tmp_path), dtype=torch.bfloat16))

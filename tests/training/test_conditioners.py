@@ -403,6 +403,7 @@ BAD = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_line_and_writes_nothing(name, data, vae, tmp_path):
     task, options, kind, message = BAD[name]

@@ -107,6 +107,7 @@ def test_a_new_decoder_follows_its_teacher():
     assert make_tiny_decoder({"latent_scale": 2.0}, vae, some()).config.latent_scale == 2.0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("given", "line"),
     [
