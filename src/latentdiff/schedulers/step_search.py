@@ -143,9 +143,9 @@ def model_free_bound(scheduler: TableScheduler, timesteps: Timesteps) -> float:
     """The bound of the error of a run that the paper minimises, from the solver's weights alone.
 
     An estimate of x0 is taken to be wrong by sigma^2 / alpha of its level, independently of the others, as the paper
-    recommends for latent space. The errors of a step are added as squares, and those of the steps as they are. (The
-    paper lets the weights of later steps cancel each other; among whole timesteps and at second order, what it then
-    finds is a run that makes all of its steps at the end.) The run lands at the lowest level of training, since at
+    recommends for latent space. The errors of a step are added as squares, and those of the steps as they are. The
+    paper lets the weights of later steps cancel each other instead; among whole timesteps, trials with that put almost
+    all steps at the end. The run lands at the lowest level of training, since at
     a noise-free image only the last estimate would count.
 
     Args:
