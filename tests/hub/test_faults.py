@@ -117,6 +117,30 @@ def test_interrupted_download_goes_on_within_a_call(model, folder, monkeypatch):
         assert all(torch.equal(tensor, right[key]) for key, tensor in left.items())
 
 
+@pytest.mark.parametrize(("method", "part"), [("HEAD", "model_index.json"), ("HEAD", UNET), ("GET", "/revision/")])
+def test_connection_closed_before_the_answer(model, folder, method, part):
+    """A hub may close a kept connection just as a request goes out on it; asked again, it answers."""
+    left = [1, 2]
+
+    def hang_up(kind, path):
+        if kind == method and part in path and left:
+            left.pop()
+            raise ConnectionAbortedError
+
+    model.on_request = hang_up
+    pipe = load()
+    assert not left
+    assert torch.equal(pipe.unet.conv_in.bias, DiffusionPipeline.from_pretrained(folder).unet.conv_in.bias)
+
+
+def test_hub_that_always_hangs_up(model):
+    def hang_up(kind, path):
+        raise ConnectionAbortedError
+
+    model.on_request = hang_up
+    refused(HubError, "try again")
+
+
 def test_broken_download_goes_on_in_the_next_call(model, folder, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     full = len((folder / "unet" / UNET).read_bytes())

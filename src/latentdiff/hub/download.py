@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import httpx
 
 from latentdiff.errors import CheckpointError, HubError, one_line
 from latentdiff.hub import weight_files
@@ -20,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 DOWNLOADS_AT_ONCE = 4
 SMALL_FILES = (".json", ".txt", ".model")
+ATTEMPTS = 3
+
+Answer = TypeVar("Answer")
 
 
 class HubOptions(TypedDict, total=False):
@@ -70,13 +76,15 @@ def fetch(
     prefix = "" if inside == "." else f"{inside}/"
 
     def download(path: str, revision: str | None) -> Path:
-        found = api.hf_hub_download(
-            name,
-            prefix + path,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
+        found = _answer(
+            lambda: api.hf_hub_download(
+                name,
+                prefix + path,
+                revision=revision,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                force_download=force_download,
+            )
         )
         return Path(found)
 
@@ -132,19 +140,22 @@ def fetch_adapter(
     prefix = f"{PurePosixPath(subfolder).as_posix()}/" if subfolder else ""
     with hub_errors(api, name, revision):
         if weight_name is None and not local_files_only and not constants.HF_HUB_OFFLINE:
-            info = api.model_info(name, revision=revision)
+            info = _answer(lambda: api.model_info(name, revision=revision))
             paths = [file.rfilename for file in info.siblings or []]
             weight_name = weight_files.choose_adapter(
                 name, [path.removeprefix(prefix) for path in paths if path.startswith(prefix)]
             )
             revision = info.sha
-        found = api.hf_hub_download(
-            name,
-            prefix + (weight_name or weight_files.ADAPTER),
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
+        path = prefix + (weight_name or weight_files.ADAPTER)
+        found = _answer(
+            lambda: api.hf_hub_download(
+                name,
+                path,
+                revision=revision,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                force_download=force_download,
+            )
         )
     return Path(found)
 
@@ -165,24 +176,38 @@ def fetch_component(name: str, config: str = "config.json") -> Path:
     """
     api = HfApi()
     with hub_errors(api, name, None):
-        folder = Path(api.hf_hub_download(name, config)).parent
+        folder = Path(_answer(lambda: api.hf_hub_download(name, config))).parent
         names = [path for path in _file_names(api, name, folder.name) or [] if "/" not in path]
         small = [path for path in names if path.endswith(SMALL_FILES) and weight_files.parse(path) is None]
         for path in small + (weight_files.weights(names, None) if config != TOKENIZER_CONFIG else []):
-            api.hf_hub_download(name, path, revision=folder.name)
+            _answer(partial(api.hf_hub_download, name, path, revision=folder.name))
     return folder
+
+
+def _answer(ask: Callable[[], Answer]) -> Answer:
+    """What the hub answers, asked again where it closed a kept connection just as the request went out on it.
+
+    The client resumes a broken download by itself, but a request that was never answered fails at once.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return ask()
+        except httpx.RemoteProtocolError as error:
+            logger.info("the hub closed the connection (%s); it is asked again", one_line(error))
+    return ask()
 
 
 def _file_names(api: HfApi, name: str, commit: str) -> list[str] | None:
     """The paths of all files of the commit; None without a network, when the cache has to do."""
     try:
-        names = [file.rfilename for file in api.model_info(name, revision=commit).siblings or []]
+        info = _answer(lambda: api.model_info(name, revision=commit))
     except NETWORK_ERRORS as error:
         if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
             raise  # the hub answered: it wants another token, or has the model no more
         if not isinstance(error, OfflineModeIsEnabled):
             logger.warning("%s: the hub cannot be reached (%s); the cache has to do", name, one_line(error))
         return None
+    names = [file.rfilename for file in info.siblings or []]
     for path in names:
         if not is_inside(path):
             raise CheckpointError(f"{name} has a file {path!r}, which leads out of its folder; don't use the model")
