@@ -9,8 +9,10 @@ import sys
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
 
+from latentdiff import DiffusionPipeline
 from latentdiff.bulk import processes
 from latentdiff.cli.batch.sampler import Sampler
 from latentdiff.io.generated import read_parameters
@@ -288,6 +290,25 @@ def test_images_of_other_options_are_not_counted_as_made(run, models, tmp_path, 
         assert run(*second, "--overwrite")[0] == 0
         assert files(tmp_path / "out") != before
         shutil.rmtree(tmp_path / "out")
+
+
+def test_images_of_weights_that_were_trained_again_are_not_mixed(run, models, tmp_path):
+    """A copy is the same model, whatever the times of its files."""
+    shutil.copytree(models["sample"], tmp_path / "m", copy_function=shutil.copyfile)
+    command = ["sample", "--model", "m", "--steps", 2, "-o", "out", "-n"]
+    assert run(*command, 1)[0] == 0
+    shutil.rmtree(tmp_path / "m")
+    shutil.copytree(models["sample"], tmp_path / "m", copy_function=shutil.copyfile)
+    assert run(*command, 2)[1][-1] == "out: 1 made, 1 existed already"
+    pipe = DiffusionPipeline.from_pretrained("m")
+    with torch.no_grad():
+        pipe.unet.conv_out.bias += 0.1
+    pipe.save_pretrained("m")
+    before = files(tmp_path / "out")
+    code, out, err = run(*command, 3)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert "out/000000.png was made of another model, input or options" in err[0]
+    assert files(tmp_path / "out") == before
 
 
 def test_more_images_of_the_same_options_join_those_that_exist(run, models, tmp_path):

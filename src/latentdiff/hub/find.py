@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -10,8 +12,9 @@ from latentdiff.errors import CheckpointError, ConfigError, InputError, one_line
 from latentdiff.hub.component_folder import list_names
 from latentdiff.hub.confinement import check_link
 from latentdiff.hub.index import INDEX, is_inside
-from latentdiff.hub.weight_files import choose_adapter
+from latentdiff.hub.weight_files import choose_adapter, parse
 from latentdiff.io.staging import OLD, recover, staging_folder
+from latentdiff.reading import open_file
 from latentdiff.registry import nearest
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 RUN_FILES = "log.jsonl", "checkpoint-*/manifest.json"  # of a training run; one that is short has no line to log
 WINDOWS = ("\\", ":")  # in paths of Windows, and in no name of the hub
+PIECES, PIECE = 64, 4096  # of a weight file that its model is told by, and the bytes of each
 
 
 def builtin_models() -> dict[str, Path]:
@@ -38,6 +42,25 @@ def model_of_run(name: str) -> str:
     if (run / "pipeline" / INDEX).is_file():
         return str(run / "pipeline")
     return str(run / "vae") if (run / "vae" / "config.json").is_file() and is_run(run) else name
+
+
+def weights_of_folder(name: str) -> str | None:
+    """A hash that changes with the weights of a model in a folder; None for a model of the hub, or where there is none.
+
+    Of each file the size and pieces all over it are hashed: training moves all weights of a component, and gigabytes
+    need not be read. The times of files say nothing here, as copies of a model on several machines are one model.
+    """
+    root = builtin_models().get(name) or Path(model_of_run(name))
+    digest = hashlib.sha256()
+    paths = sorted(path for path in [*root.glob("*"), *root.glob("*/*")] if parse(path.name) and path.is_file())
+    for path in paths:
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            digest.update(f"{path.relative_to(root).as_posix()} {size}\n".encode())
+            for piece in range(PIECES):
+                file.seek(max(0, size - PIECE) * piece // (PIECES - 1))
+                digest.update(file.read(PIECE))
+    return digest.hexdigest() if paths else None
 
 
 def is_run(folder: Path) -> bool:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
@@ -15,6 +16,7 @@ from cyclopts import Parameter
 
 from latentdiff.cli.batch.plan import BatchPlan, Item, Job, make_batch_plan
 from latentdiff.cli.options import BulkOptions, Grid, GuidanceOptions, ModelOptions, OutputOptions, Size, SolverOptions
+from latentdiff.hub.find import model_of_run, weights_of_folder
 from latentdiff.reading import parse_json, read_text
 from latentdiff.registry import SCHEDULERS
 from latentdiff.tasks import TASKS
@@ -77,14 +79,15 @@ class ImageCommand:
 
     def asked(self, plan: BatchPlan) -> dict[str, object]:
         """All that the images of a plan depend on and that is known before the model is loaded, as JSON values."""
-        return {**self._options(), "seed": plan.seed_text}
+        return {**self._options, "seed": plan.seed_text}
 
     def fingerprint(self, job: Job) -> str:
         """What tells an image of other options, or of another input or seed, before the model is loaded."""
         source = job.item.file if job.item.path else job.item.source
-        text = json.dumps([self._options(), job.seed, source], sort_keys=True, default=str)
+        text = json.dumps([self._options, job.seed, source], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @cached_property
     def _options(self) -> dict[str, object]:
         """The options that all images depend on, as JSON values; inputs are none, nor what changes no image."""
         parts = (self.model, self.sampling, self.guidance)
@@ -92,17 +95,18 @@ class ImageCommand:
         values |= {part.name: getattr(self, part.name) for part in fields(self) if part.kw_only}
         kept = {name: value for name, value in values.items() if name not in NOT_OF_IMAGES}
         kept["model"] = os.path.normpath(self.model.model)
+        models = (self.model.model, self.model.decoder, self.sampling.autoguidance)
+        kept["weights"] = [weights_of_folder(name) for name in models if name is not None]  # they may be trained again
         if self.model.dtype == "auto":  # what it means is the device's matter, and the images are of that
             from latentdiff.cli.batch.device import dtype_name
 
-            kept["dtype"] = dtype_name(self.model)
+            kept["dtype"] = dtype_name(self.model.dtype, self.model.device)
         if isinstance(self.sampling.steps, str):  # they may have been tuned again since
             kept["tuned"] = self._tuned_timesteps(self.sampling.steps)
         return dict(json.loads(json.dumps(kept, default=str)))
 
     def _tuned_timesteps(self, steps: str) -> list[list[float]]:
         """The guidance and timesteps of "tuned:N" that the model's folder keeps for the solver, none of a hub model."""
-        from latentdiff.hub.find import model_of_run
         from latentdiff.schedulers.tuned import read_tuned, tuned_count
 
         config: JSON = {}

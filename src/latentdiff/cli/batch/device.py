@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from latentdiff.bulk import processes
-from latentdiff.cli.options import ModelOptions
 from latentdiff.errors import InputError
 from latentdiff.pipelines.precision import AUTO, best_dtype
 
@@ -26,8 +25,8 @@ def find_device(name: str | None) -> torch.device:
     return device
 
 
-def dtype_name(model: ModelOptions) -> str:
-    """The precision that --dtype names, or that it means on the device if it is "auto"."""
-    if model.dtype != AUTO:
-        return model.dtype
-    return str(best_dtype(find_device(model.device))).removeprefix("torch.")
+def dtype_name(dtype: str, device: str | None) -> str:
+    """The precision that --dtype names, or that it means on the device that --device names if it is "auto"."""
+    if dtype != AUTO:
+        return dtype
+    return str(best_dtype(find_device(device))).removeprefix("torch.")

@@ -214,7 +214,7 @@ class Sampler:
             **self.command.arguments(),
             "model": model.model,
             "revision": model.revision,
-            "dtype": dtype_name(model),
+            "dtype": dtype_name(model.dtype, model.device),
             "decoder": model.decoder,
             "seed": seed,
             "steps": sampling.steps,
@@ -246,6 +246,6 @@ def load(options: ModelOptions) -> DiffusionPipeline:
     if revision is not None and (model.startswith("builtin:") or Path(model).is_dir()):
         raise InputError(f"--revision is {revision!r}, but {model} is not on the hub; leave it out")
     pipeline: DiffusionPipeline = DiffusionPipeline.from_pretrained(
-        model, revision=revision, dtype=getattr(torch, dtype_name(options))
+        model, revision=revision, dtype=getattr(torch, dtype_name(options.dtype, options.device))
     )
     return pipeline

@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter, Token
 from latentdiff.bulk import processes
 from latentdiff.cli import console
 from latentdiff.cli.messages import flags_named
-from latentdiff.cli.options import MODEL, SAMPLING, Count, DType, Flag, flag
+from latentdiff.cli.options import MODEL, SAMPLING, ComputeDType, Count, Flag, flag
 from latentdiff.cli.values import number, registered_scheduler
 from latentdiff.errors import InputError
 from latentdiff.registry import SCHEDULERS
@@ -47,12 +47,12 @@ class BenchedModelOptions:
 
     Attributes:
         revision: Branch, tag or commit of a hub model.
-        dtype: Precision of the networks.
+        dtype: Precision of the networks; "auto" is bfloat16 where the device multiplies in it, else float32.
         device: Device, such as cuda, cuda:1, mps or cpu (default: an accelerator if there is one).
     """
 
     revision: str | None = None
-    dtype: DType = "float32"
+    dtype: ComputeDType = "float32"
     device: str | None = None
 
 
@@ -168,7 +168,7 @@ def bench(
         from latentdiff.bench.plot import write_plot
         from latentdiff.bench.reports import as_json, as_lines, as_markdown
         from latentdiff.bench.run import Bench, check_arguments
-        from latentdiff.cli.batch.device import find_device
+        from latentdiff.cli.batch.device import dtype_name, find_device
         from latentdiff.evaluation.reports import write_text
 
         steps = measured.steps or [NUM_INFERENCE_STEPS]
@@ -191,7 +191,7 @@ def bench(
             samples_dir=table.samples_dir,
             cache=table.cache,
             device=find_device(loaded.device),
-            dtype=getattr(torch, loaded.dtype),
+            dtype=getattr(torch, dtype_name(loaded.dtype, loaded.device)),
             revision=loaded.revision,
         )
         with console.progress(0 if made.table is None else made.table.images_left(), "samples", output.quiet) as done:

@@ -13,7 +13,7 @@ from latentdiff.cli import console
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import Item, Job
 from latentdiff.cli.messages import flags_named
-from latentdiff.cli.options import Count, DefaultModelOptions, DType, ModelOptions
+from latentdiff.cli.options import ComputeDType, Count, DefaultModelOptions, ModelOptions
 from latentdiff.cli.values import number, registered_scheduler
 from latentdiff.errors import InputError
 from latentdiff.registry import SCHEDULERS
@@ -42,7 +42,7 @@ def tune_steps(
     batch_size: Count = 8,
     output: Annotated[str | None, Parameter(alias="-o", metavar="FOLDER")] = None,
     revision: str | None = None,
-    dtype: DType = "float32",
+    dtype: ComputeDType = "float32",
     device: str | None = None,
 ) -> None:
     """Find the timesteps of a number of steps that suit a model, for --steps tuned:N.
@@ -66,7 +66,7 @@ def tune_steps(
         batch_size: Images that are computed at once, which bounds the memory.
         output: Where a copy of the model goes that has the timesteps (default: the model's folder gets them).
         revision: Branch, tag or commit of a hub model.
-        dtype: Precision of the networks.
+        dtype: Precision of the networks; "auto" is bfloat16 where the device multiplies in it, else float32.
         device: Device, such as cuda, cuda:1, mps or cpu (default: an accelerator if there is one).
     """
     console.announce(f"loading {model}")

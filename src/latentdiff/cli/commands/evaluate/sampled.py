@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -88,7 +87,7 @@ class SampledModel:
             return source
         from latentdiff.cli.batch.make import make_images
         from latentdiff.cli.commands.evaluate.conditions import read_conditions, sampling_command
-        from latentdiff.hub.find import model_of_run
+        from latentdiff.hub.find import model_of_run, weights_of_folder
 
         source = model_of_run(source)
         shown = read_conditions(source, self.model.revision, self.conditions, reference)
@@ -101,7 +100,7 @@ class SampledModel:
             raise InputError(f"--num-images is given; here --count, which is {count}, says how many samples are made")
         plan: dict[str, object] = {
             "model": source,
-            "files": _fingerprint(source),
+            "weights": weights_of_folder(source),
             "revision": self.model.revision,
             "dtype": self.model.dtype,
             "conditions": None if shown is None else shown.fingerprint(),
@@ -198,15 +197,3 @@ def _check_sampling(path: Path, plan: dict[str, object]) -> None:
                 f"{path.parent} has samples with {name} {found.get(name)!r}, but this run has {value!r}; "
                 "choose another --samples-dir, or the same options"
             )
-
-
-def _fingerprint(source: str) -> str | None:
-    """A hash that changes with the files of a model in a folder; None for others, whose names say what they are."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256()
-    for path in sorted(file for file in folder.rglob("*") if file.is_file()):
-        stat = path.stat()
-        digest.update(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
