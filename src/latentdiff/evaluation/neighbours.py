@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -60,20 +61,26 @@ class Neighbours:
         return float((self.ratios < 1).double().mean())
 
 
+class NeighboursOptions(TypedDict, total=False):
+    """Options of `NeighboursEvaluation`, which describes them."""
+
+    neighbours: int
+    rows: int
+    order: str
+    features: str | FeatureExtractor
+    count: int | None
+    training_count: int | None
+    resolution: int | None
+    device: torch.device | str
+    cache: str | Path | None
+
+
 def evaluate_neighbours(
     samples: str | Path | ImageSet,
     training: str | Path | ImageSet,
     *,
     output: str | Path | None = None,
-    neighbours: int = SHOWN_NEIGHBOURS,
-    rows: int = ROWS,
-    order: str = "nearest",
-    features: str | FeatureExtractor = DEFAULT_FEATURES,
-    count: int | None = None,
-    training_count: int | None = None,
-    resolution: int | None = None,
-    device: torch.device | str = "cpu",
-    cache: str | Path | None = None,
+    **options: Unpack[NeighboursOptions],
 ) -> Report:
     """Find the training images that are nearest to samples, in this process alone.
 
@@ -82,16 +89,7 @@ def evaluate_neighbours(
         training: The images that the model was trained on.
         output: A picture to write or replace, as `NeighboursEvaluation.picture` makes it: a .png, .jpg or .webp file;
             None writes none.
-        neighbours: How many training images are shown of each sample.
-        rows: How many samples are shown.
-        order: Which ones: "nearest" shows those that are most like a copy, "given" the first.
-        features: The feature extractor, as `load_extractor` takes it, or a loaded one.
-        count: How many samples, from the first on; None takes all.
-        training_count: Likewise of the training images.
-        resolution: The side of the squares that images are cropped and resized to, as in training; None takes them as
-            they are.
-        device: Where features are computed.
-        cache: Where features are kept; None is `default_cache()`.
+        **options: What is shown, the features, how many images and at which size, as `NeighboursEvaluation` takes them.
 
     Returns:
         The memorisation score, the median ratio of distances, and the number of copies; see `Neighbours`.
@@ -103,19 +101,7 @@ def evaluate_neighbours(
     """
     if output is not None:
         check_picture(output)
-    evaluation = NeighboursEvaluation(
-        samples,
-        training,
-        neighbours=neighbours,
-        rows=rows,
-        order=order,
-        features=features,
-        count=count,
-        training_count=training_count,
-        resolution=resolution,
-        device=device,
-        cache=cache,
-    )
+    evaluation = NeighboursEvaluation(samples, training, **options)
     evaluation.compute()
     found = evaluation.find()
     if output is not None:
@@ -126,7 +112,26 @@ def evaluate_neighbours(
 class NeighboursEvaluation(SharedFeatures):
     """An evaluation in two steps, so that processes can share the first: `compute` the features, then `find`.
 
-    Everything that can be checked is checked when it is made. Its arguments are those of `evaluate_neighbours`.
+    Everything that can be checked is checked when it is made.
+
+    Args:
+        samples: Images, as `open_images` takes them.
+        training: The images that the model was trained on.
+        neighbours: How many training images are shown of each sample.
+        rows: How many samples are shown.
+        order: Which ones: "nearest" shows those that are most like a copy, "given" the first.
+        features: The feature extractor, as `load_extractor` takes it, or a loaded one.
+        count: How many samples, from the first on; None takes all.
+        training_count: Likewise of the training images.
+        resolution: The side of the squares that images are cropped and resized to, as in training; None takes them as
+            they are.
+        device: Where features are computed.
+        cache: Where features are kept; None is `default_cache()`.
+
+    Raises:
+        InputError: If images can't be read or don't fit, or there are fewer training images than neighbours.
+        CheckpointError: If weights are missing or damaged.
+        ConfigError: If a name is unknown, or a package is missing.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -27,20 +28,46 @@ FID_NAMES = {"frechet": "fid", "frechet_spatial": "sfid"}
 """FID is a Fréchet distance, and may be asked for as one."""
 
 
+class SamplesOptions(TypedDict, total=False):
+    """Options of `SamplesEvaluation`, which describes them."""
+
+    metrics: Sequence[str] | None
+    features: str | FeatureExtractor
+    clip: str | None
+    count: int | None
+    reference_count: int | None
+    resolution: int | None
+    device: torch.device | str
+    cache: str | Path | None
+
+
 def evaluate_samples(
-    samples: str | Path | ImageSet,
-    reference: str | Path | Reference,
-    *,
-    metrics: Sequence[str] | None = None,
-    features: str | FeatureExtractor = DEFAULT_FEATURES,
-    clip: str | None = None,
-    count: int | None = None,
-    reference_count: int | None = None,
-    resolution: int | None = None,
-    device: torch.device | str = "cpu",
-    cache: str | Path | None = None,
+    samples: str | Path | ImageSet, reference: str | Path | Reference, **options: Unpack[SamplesOptions]
 ) -> Report:
     """Compare samples with a reference, in this process alone.
+
+    Args:
+        samples: Images, as `open_images` takes them.
+        reference: A reference, as `open_reference` takes it.
+        **options: The metrics, the features, how many images and at which size, as `SamplesEvaluation` takes them.
+
+    Returns:
+        The numbers, each named by its protocol.
+
+    Raises:
+        InputError: If images can't be read or don't fit, or a metric that is asked for can't be computed.
+        CheckpointError: If weights are missing or damaged.
+        ConfigError: If a name is unknown, or a package is missing.
+    """
+    evaluation = SamplesEvaluation(samples, reference, **options)
+    evaluation.compute()
+    return evaluation.report()
+
+
+class SamplesEvaluation(SharedFeatures):
+    """An evaluation in two steps, so that processes can share the first: `do` the shards of features, then `report`.
+
+    Everything that can be checked is checked when it is made.
 
     Args:
         samples: Images, as `open_images` takes them.
@@ -54,36 +81,12 @@ def evaluate_samples(
             they are.
         device: Where features are computed.
         cache: Where features are kept; None is `default_cache()`.
-
-    Returns:
-        The numbers, each named by its protocol.
+        samples_cache: Where those of the samples are kept, if they are not worth keeping beside the reference's.
 
     Raises:
         InputError: If images can't be read or don't fit, or a metric that is asked for can't be computed.
         CheckpointError: If weights are missing or damaged.
         ConfigError: If a name is unknown, or a package is missing.
-    """
-    evaluation = SamplesEvaluation(
-        samples,
-        reference,
-        metrics=metrics,
-        features=features,
-        clip=clip,
-        count=count,
-        reference_count=reference_count,
-        resolution=resolution,
-        device=device,
-        cache=cache,
-    )
-    evaluation.compute()
-    return evaluation.report()
-
-
-class SamplesEvaluation(SharedFeatures):
-    """An evaluation in two steps, so that processes can share the first: `do` the shards of features, then `report`.
-
-    Everything that can be checked is checked when it is made. Its arguments are those of `evaluate_samples`, and
-    `samples_cache`, where features of the samples are kept if they are not worth keeping beside the reference's.
     """
 
     def __init__(
