@@ -292,7 +292,7 @@ def test_images_of_other_options_are_not_counted_as_made(run, models, tmp_path, 
         shutil.rmtree(tmp_path / "out")
 
 
-def test_images_of_weights_that_were_trained_again_are_not_mixed(run, models, tmp_path):
+def test_images_of_weights_that_were_trained_again_are_not_mixed(run, models, tmp_path, capsys):
     """A copy is the same model, whatever the times of its files."""
     shutil.copytree(models["sample"], tmp_path / "m", copy_function=shutil.copyfile)
     command = ["sample", "--model", "m", "--steps", 2, "-o", "out", "-n"]
@@ -304,6 +304,7 @@ def test_images_of_weights_that_were_trained_again_are_not_mixed(run, models, tm
     with torch.no_grad():
         pipe.unet.conv_out.bias += 0.1
     pipe.save_pretrained("m")
+    capsys.readouterr()
     before = files(tmp_path / "out")
     code, out, err = run(*command, 3)
     assert (code, out, len(err)) == (2, [], 1)

@@ -1,14 +1,14 @@
 """A hub that only this test sees, and a cache that only this test fills."""
 
 import pytest
-from fake_hub import TOKEN, FakeHub
 from huggingface_hub import constants
+from loopback_hub import TOKEN, LoopbackHub
 from tiny import tiny_text_to_image
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    server = FakeHub()
+    server = LoopbackHub()
     # The client reads its environment when it is imported, which other tests have done already.
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     monkeypatch.setattr(

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 import torch
-from fake_hub import OWNER
 from huggingface_hub import constants, utils
 from huggingface_hub.errors import HfHubHTTPError
+from loopback_hub import OWNER
 
 from latentdiff import CheckpointError, DiffusionPipeline, HubError, UnsafeCheckpointError
 from latentdiff.hub import download as hub_module

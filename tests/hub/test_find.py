@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_hub import OWNER
 from hostile import make
+from loopback_hub import OWNER
 from tiny import tiny_unconditional
 
 from latentdiff import AutoPipeline, CheckpointError, ConfigError, DiffusionPipeline, HubError

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from fake_hub import LFS_BYTES
+from loopback_hub import LFS_BYTES
 
 from latentdiff import DiffusionPipeline
 

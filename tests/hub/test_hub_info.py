@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from fake_hub import OWNER
+from loopback_hub import OWNER
 
 from latentdiff.inspection.model import describe_pipeline
 

@@ -16,7 +16,7 @@ from diffusers import (
 )
 from diffusers import UNet2DConditionModel as StockUNet
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
-from fake_hub import OWNER
+from loopback_hub import OWNER
 from safetensors.torch import load_file, save_file
 from tiny import SPECIAL, WORDS, randomise
 

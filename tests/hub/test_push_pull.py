@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from fake_hub import OWNER
+from loopback_hub import OWNER
 from tiny import tiny_unconditional
 
 from latentdiff import DiffusionPipeline, InputError, TextToImagePipeline, UnconditionalPipeline

@@ -5,8 +5,8 @@ import json
 import pytest
 import tiny
 import torch
-from fake_hub import OWNER
 from huggingface_hub import ModelCard
+from loopback_hub import OWNER
 from safetensors.torch import load_file
 
 from latentdiff import CheckpointError, DiffusionPipeline, HubError, InputError

@@ -5,7 +5,7 @@ import json
 import pytest
 import toy
 import yaml
-from fake_hub import OWNER
+from loopback_hub import OWNER
 
 from latentdiff import ConfigError, DiffusionPipeline, HubError
 

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from fake_hub import OWNER
+from loopback_hub import OWNER
 
 from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, InputError, UnsafeCheckpointError
 

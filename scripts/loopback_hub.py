@@ -1,8 +1,13 @@
 """A hub on loopback: as much of the protocol as huggingface_hub speaks for models, with faults on demand.
 
-Repositories are lists of commits in memory. Files of more than LFS_BYTES go through the LFS protocol, as on the hub.
+    python scripts/loopback_hub.py [--port 8765] [--add OWNER/NAME=FOLDER ...]
+
+It prints the environment with which the hub's clients use it, and then whatever is asked of it, until Ctrl+C; tests use
+the class. Repositories are lists of commits in memory, and end with it. Files of more than LFS_BYTES go through the LFS
+protocol, as on the hub.
 """
 
+import argparse
 import base64
 import hashlib
 import json
@@ -12,6 +17,7 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "hf_loopback"
@@ -33,6 +39,7 @@ class Repo:
         self.commit("main", {}, "initial commit")
 
     def commit(self, ref, files, message):
+        """Make a commit with these files, which the ref then names; its id."""
         name = hashlib.sha1(f"{id(self)} {len(self.commits)} {message}".encode()).hexdigest()
         self.commits.append((name, dict(files), message))
         self.refs[ref] = name
@@ -44,13 +51,13 @@ class Repo:
         return next(((commit, files) for commit, files, _ in self.commits if commit == name), None)
 
 
-class FakeHub(ThreadingHTTPServer):
+class LoopbackHub(ThreadingHTTPServer):
     """The server; `requests` holds (method, path) of all that was asked."""
 
     daemon_threads = True
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port=0):
+        super().__init__(("127.0.0.1", port), Handler)
         self.repos = {}
         self.objects = {}
         self.requests = []
@@ -68,6 +75,7 @@ class FakeHub(ThreadingHTTPServer):
 
     @property
     def url(self):
+        """Where it is served."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def add(self, name, folder, *, private=False, prefix="", ref="main"):
@@ -79,16 +87,21 @@ class FakeHub(ThreadingHTTPServer):
         return repo
 
     def asked(self, method, part):
+        """The paths that were asked for by a method, of those with this part."""
         return [path for kind, path in self.requests if kind == method and part in path]
 
 
 class Handler(BaseHTTPRequestHandler):
+    """The routes, a method each; what they are asked lies in `body`, `query`, `repo`, `files` and `id`."""
+
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args):
+        """Nothing is logged."""
         pass
 
     def do_GET(self):
+        """Answer a request of any kind."""
         self.answer()
 
     do_HEAD = do_POST = do_PUT = do_GET
@@ -109,6 +122,7 @@ class Handler(BaseHTTPRequestHandler):
     )
 
     def answer(self):
+        """Find the route of a request."""
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.read_chunks() if self.headers.get("Transfer-Encoding") else self.rfile.read(length)
         url = urlsplit(self.path)
@@ -132,6 +146,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.send(404, {"error": f"no such route {self.command} {url.path}"})
 
     def dispatch(self, name, parts):
+        """Find the repository and the commit of a route, and follow it."""
         if "repo" in parts:
             self.repo = self.server.repos.get(parts.pop("repo"))
             if self.repo is None or (self.repo.private and not self.known):
@@ -147,6 +162,7 @@ class Handler(BaseHTTPRequestHandler):
         return getattr(self, name)(**parts)
 
     def read_chunks(self):
+        """The body of a request that comes in chunks."""
         body = b""
         while size := int(self.rfile.readline(), 16):
             body += self.rfile.read(size)
@@ -155,6 +171,7 @@ class Handler(BaseHTTPRequestHandler):
         return body
 
     def send(self, status, content=b"", headers=None):
+        """Answer with a status, bytes or JSON, and headers."""
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for key, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
@@ -164,11 +181,13 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def whoami(self):
+        """Who the token is of."""
         if not self.known:
             return self.send(401, {"error": "Unauthorized"})
         return self.send(200, {"type": "user", "name": OWNER, "orgs": [], "auth": {"accessToken": {"role": "write"}}})
 
     def create(self):
+        """Make a repository."""
         asked = json.loads(self.body)
         name = f"{asked.get('organization') or OWNER}/{asked['name']}"
         there = name in self.server.repos
@@ -178,13 +197,16 @@ class Handler(BaseHTTPRequestHandler):
         return self.send(409 if there else 200, {"url": f"{self.server.url}/{name}", "name": name, "id": "0"})
 
     def validate(self):
+        """Any model card will do."""
         return self.send(200, {"errors": [], "warnings": []})
 
     def list_refs(self):
+        """Branches and tags."""
         refs = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": i} for n, i in self.repo.refs.items()]
         return self.send(200, {"branches": refs, "tags": [], "converts": []})
 
     def entry(self, path, data):
+        """What the tree says of a file."""
         entry = {"type": "file", "path": path, "oid": git_id(data), "size": len(data)}
         oid = hashlib.sha256(data).hexdigest()
         return {
@@ -193,21 +215,25 @@ class Handler(BaseHTTPRequestHandler):
         }
 
     def tree(self):
+        """All files of a commit."""
         return self.send(200, [self.entry(path, data) for path, data in self.files.items()])
 
     def info(self):
+        """What is known of a model."""
         siblings = [{"rfilename": path} for path in self.files]
         return self.send(
             200, {"_id": "0", "id": "x/y", "sha": self.id, "private": self.repo.private, "siblings": siblings}
         )
 
     def branch(self, branch):
+        """Make a branch."""
         there = branch in self.repo.refs
         if not there:
             self.repo.refs[branch] = self.repo.refs["main"]
         return self.send(409 if there else 200, {})
 
     def preupload(self):
+        """Say which files go through LFS."""
         answers = [
             {
                 "path": file["path"],
@@ -220,17 +246,20 @@ class Handler(BaseHTTPRequestHandler):
         return self.send(200, {"files": answers, "commitOid": self.id})
 
     def batch(self):
+        """Say where the objects of LFS go."""
         asked = json.loads(self.body)["objects"]
         link = f"{self.server.url}/objects/"
         answers = [{**o, "actions": {"upload": {"href": link + o["oid"], "header": {}}}} for o in asked]
         return self.send(200, {"transfer": "basic", "objects": answers})
 
     def put_object(self, oid):
+        """Take an object of LFS."""
         assert hashlib.sha256(self.body).hexdigest() == oid
         self.server.objects[oid] = self.body
         return self.send(200)
 
     def commit(self):
+        """Take a commit, or a pull request."""
         files = dict(self.files)
         lines = [json.loads(line) for line in self.body.splitlines()]
         header = next(line["value"] for line in lines if line["key"] == "header")
@@ -252,6 +281,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.send(200, {"commitUrl": f"{self.server.url}/x/y/commit/{name}", "commitOid": name, **answer})
 
     def resolve(self, path):
+        """A file of a commit, from a byte on if that is asked, and as broken as a test wants it."""
         headers = {"X-Repo-Commit": self.id, "Accept-Ranges": "bytes"}
         if path not in self.files:
             return self.send(404, b"", {**headers, "X-Error-Code": "EntryNotFound"})
@@ -277,4 +307,32 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def git_id(data):
+    """A file's id in git."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def main():
+    """Serve until Ctrl+C."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=8765, help="0 takes a free one; default: %(default)s")
+    parser.add_argument("--add", metavar="OWNER/NAME=FOLDER", action="append", default=[], help="a model to begin with")
+    options = parser.parse_args()
+    try:
+        server = LoopbackHub(options.port)
+    except OSError as error:
+        raise SystemExit(f"port {options.port} can't be used ({error.strerror}); give another --port") from None
+    for text in options.add:
+        name, _, folder = text.partition("=")
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or not Path(folder).is_dir():
+            raise SystemExit(f"--add is {text!r}; give OWNER/NAME=FOLDER, such as me/faces=runs/faces/pipeline")
+        server.add(name, Path(folder))
+    server.on_request = lambda method, path: print(f"{method:5} {path}", flush=True)
+    print(f"export HF_ENDPOINT={server.url} HF_TOKEN={TOKEN} HF_HUB_DISABLE_XET=1", flush=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        server.shutdown()
+
+
+if __name__ == "__main__":
+    main()
