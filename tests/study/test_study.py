@@ -3,8 +3,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import NAMES, SIZE, picture
 from PIL import Image, PngImagePlugin
+from small_studies import NAMES, SIZE, picture
 
 from latentdiff.errors import BadFileError, InputError
 from latentdiff.study.images import EVIDENT, degraded, is_evident
