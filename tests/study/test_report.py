@@ -111,8 +111,7 @@ def test_who_fails_attention_checks_is_left_out(path, whole, clock, allowed, lef
     assert (report.failed, report.left_out) == (left_out, left_out)
     assert [row.answers for row in report.preferences] == [6 * (3 - left_out)] * 3
     told = f"{left_out} participants ({left_out / 3:.0%}) failed more than {allowed}, left out"
-    assert told in "
-".join(as_lines(report))
+    assert told in "\n".join(as_lines(report))
     every = report_study(path, wrong_checks_allowed=allowed, everyone=True)
     assert (every.failed, every.left_out) == (left_out, 0)
     assert [row.answers for row in every.preferences] == [18] * 3
@@ -150,7 +149,18 @@ def test_forms(path, whole, clock):
             store.answer(number, position, attentive(pair))
     report = report_study(path)
     lines = list(as_lines(report))
-    assert lines[0].split() == "task preferred over share 95% interval answers alpha median time".split()
+    assert lines[0].split() == [
+        "task",
+        "preferred",
+        "over",
+        "share",
+        "95%",
+        "interval",
+        "answers",
+        "alpha",
+        "median",
+        "time",
+    ]
     assert lines[3].split() == ["2", "ours", "theirs", "100.0%", "61.0%", "to", "100.0%", "6", "-", "4.0", "s"]
     assert "participants: 1 of 3 invited, 1 with all answers" in lines
     markdown = as_markdown(report).splitlines()
