@@ -1,4 +1,5 @@
 import io
+import os
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ from small_studies import NAMES, SIZE, picture
 
 from latentdiff.errors import BadFileError, InputError
 from latentdiff.study.images import EVIDENT, degraded, is_evident
+from latentdiff.study.store import open_store
 from latentdiff.study.study import open_study
 from latentdiff.study.texts import ENGLISH, TASKS, read_texts
 
@@ -117,7 +119,8 @@ def test_images_of_another_size_are_refused(folders, which, size):
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "fits"), [(6, 6, True), (24, 24, True), (25, 24, True), (26, 24, False), (7, 6, False)]
+    ("width", "height", "fits"),
+    [(6, 6, True), (24, 24, True), (25, 24, True), (26, 24, False), (7, 6, True), (8, 6, False)],
 )
 def test_inputs_may_be_smaller_but_not_of_another_shape(folders, width, height, fits):
     picture(1).resize((width, height)).save(folders.inputs / "d.png")
@@ -240,3 +243,14 @@ def test_texts_that_are_none(tmp_path, content, message):
     with pytest.raises(InputError) as told:
         read_texts(path)
     assert message in str(told.value)
+
+
+def test_names_of_any_bytes(folders, tmp_path):
+    for folder in (folders.ours, folders.theirs, folders.truth):
+        (folder / "a.png").rename(folder / os.fsdecode(b"\xff\xfe.png"))
+    study = opened(folders)
+    with open_store(tmp_path / "study.db", study) as store:
+        number = store.participant(store.join())
+        names = [pair.name for pair in study.pairs(number)]
+        assert r"\xff\xfe" in names
+        store.show(number, 0)

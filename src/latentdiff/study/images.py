@@ -60,7 +60,8 @@ def find_images(folder: str | Path) -> dict[str, Path]:
         raise InputError(f"{folder} is no folder; give one with images")
     found: dict[str, Path] = {}
     for path in walk(root).images:
-        name = path.relative_to(root).with_suffix("").as_posix()
+        # File names may be any bytes, databases take text.
+        name = os.fsencode(path.relative_to(root).with_suffix("").as_posix()).decode(errors="backslashreplace")
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         if name in found:

@@ -7,6 +7,7 @@ generator, so that another version of Python or numpy can't change a study that 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -73,8 +74,11 @@ class Plan:
             first, second = self.comparisons[(turn + number) % len(self.comparisons)]
             chosen.append(Pair(names[number], first, second))
         chosen += [Pair(name, INTACT, DEGRADED) for name in self.checks]
-        chosen.sort(key=lambda pair: _draw(self.seed, participant, "order", pair))
-        return [pair.swapped() if _draw(self.seed, participant, "side", pair)[0] % 2 else pair for pair in chosen]
+        chosen.sort(key=lambda pair: _draw(self.seed, participant, "order", pair.name, pair.left, pair.right))
+        return [
+            pair.swapped() if _draw(self.seed, participant, "side", pair.name, pair.left, pair.right)[0] % 2 else pair
+            for pair in chosen
+        ]
 
 
 def shuffled(names: Sequence[str], seed: int, what: str) -> list[str]:
@@ -87,5 +91,5 @@ def _shuffled(names: tuple[str, ...], seed: int) -> list[str]:
     return shuffled(names, seed, "ring")
 
 
-def _draw(*parts: object) -> bytes:
-    return hashlib.sha256(repr(parts).encode()).digest()
+def _draw(*parts: int | str) -> bytes:
+    return hashlib.sha256(json.dumps(parts).encode()).digest()

@@ -23,7 +23,7 @@ FORMAT = 1  # of the tables
 IDENTITY = ("application_id", "user_version")  # the places in the file that have these two
 TOKEN_BYTES = 12
 SECONDS_A_DAY = 86_400
-BUSY_SECONDS = 10.0  # for which another process, such as a backup, may hold the file
+BUSY_SECONDS = 2.0  # for which another process, such as a backup, may hold the file
 
 TABLES = """
 CREATE TABLE study (fingerprint TEXT NOT NULL, facts TEXT NOT NULL, made REAL NOT NULL);
@@ -266,19 +266,19 @@ def read_facts(connection: sqlite3.Connection, path: str | Path) -> tuple[str, F
     """
     try:
         application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in IDENTITY)
-        if application != APPLICATION:
-            raise InputError(f"{path} is no database of a study; give one that latentdiff study has made")
-        if version != FORMAT:
-            raise InputError(
-                f"{path} is of format {version}, and this latentdiff reads format {FORMAT}; "
-                "use the version that made it, or begin another database"
-            )
-        fingerprint, facts = connection.execute("SELECT fingerprint, facts FROM study").fetchone()
-        return fingerprint, Facts(**json.loads(facts))
+        if (application, version) == (APPLICATION, FORMAT):
+            fingerprint, facts = connection.execute("SELECT fingerprint, facts FROM study").fetchone()
+            return fingerprint, Facts(**json.loads(facts))
     except sqlite3.OperationalError as error:
         raise InputError(f"{path} can't be read ({error}); free it, or give another database") from None
     except (sqlite3.DatabaseError, TypeError, ValueError):
         raise InputError(f"{path} is no database of a study, or damaged; give another") from None
+    if application != APPLICATION:
+        raise InputError(f"{path} is no database of a study; give one that latentdiff study has made")
+    raise InputError(
+        f"{path} is of format {version}, and this latentdiff reads format {FORMAT}; use the version that made it, or "
+        "begin another database"
+    )
 
 
 def _connect(path: Path) -> sqlite3.Connection:
