@@ -110,7 +110,7 @@ def test_who_fails_attention_checks_is_left_out(path, whole, clock, allowed, lef
     report = report_study(path, wrong_checks_allowed=allowed)
     assert (report.failed, report.left_out) == (left_out, left_out)
     assert [row.answers for row in report.preferences] == [6 * (3 - left_out)] * 3
-    told = f"{left_out} participants ({left_out / 3:.0%}) failed more than {allowed}, left out"
+    told = f"{left_out} of 3 participants ({left_out / 3:.0%}) failed more than {allowed}, left out"
     assert told in "\n".join(as_lines(report))
     every = report_study(path, wrong_checks_allowed=allowed, everyone=True)
     assert (every.failed, every.left_out) == (left_out, 0)

@@ -225,7 +225,7 @@ def _notes(report: StudyReport) -> Iterator[str]:
         told = "left out" if report.left_out or not report.failed else "counted all the same"
         yield (
             f"attention checks: {report.checks_failed} of {report.checks_answered} answered wrongly; "
-            f"{report.failed} participants ({share}) failed more than {report.wrong_checks_allowed}, {told}"
+            f"{report.failed} of {report.participants} participants ({share}) failed more than {report.wrong_checks_allowed}, {told}"
         )
     else:
         yield "attention checks: none in this study"

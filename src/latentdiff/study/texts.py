@@ -24,8 +24,8 @@ ENGLISH: Mapping[str, str] = {
     ),
     "welcome.title": "A study of images",
     "welcome.text": (
-        "You will see {of} pairs of images, one after another. Look at both images of a pair for {look} seconds, then "
-        "choose one. There is no time limit; most people need about {minutes} minutes in all."
+        "You will see {of} pairs of images, one after another. Look at both images of a pair for {look} s, then choose "
+        "one. There is no time limit; most people need about {minutes} min in all."
     ),
     "welcome.question": "Each time, the question is:",
     "welcome.how": (

@@ -98,6 +98,10 @@ def study(
     table = ENGLISH if texts is None else read_texts(texts)
     check_files([database])
     with contextlib.closing(listen(host, port)) as listening:
+
+        def done(images: int) -> None:
+            bar.update(images)
+
         with tqdm(desc="images", unit="images", disable=not console.progress_shown(quiet)) as bar:
             opened = open_study(
                 a,
@@ -110,7 +114,7 @@ def study(
                 look=look,
                 seed=seed,
                 texts=table,
-                done=bar.update,
+                done=done,
                 found=bar.reset,
             )
         base = (url or address(host, listening)).rstrip("/")

@@ -117,6 +117,7 @@ async function onePair({ done, of }) {
   await Promise.all(imagesOf(done).map(([place, source]) => showImage(at(place).querySelector("img"), source)));
   const [left, middle] = ["left", "middle"].map((place) => at(place).querySelector("img"));
   at("images").style.setProperty("--side", `${Math.max(left.naturalWidth, SMALLEST_SHOWN)}px`);
+  at("images").style.setProperty("--ratio", left.naturalWidth / left.naturalHeight);
   middle.className = middle.naturalWidth < left.naturalWidth ? "coarse" : "";
   middle.alt = text("pair.middle");
   at("images").classList.remove("empty");
@@ -170,7 +171,7 @@ async function welcome(done, isRemembered) {
   at("start").textContent = text(done ? "welcome.resume" : "welcome.start");
   at("other").hidden = !isRemembered;
   open("welcome");
-  at("start").focus();
+  at("start").focus({ preventScroll: true });
   return (await Promise.race([clicked("start"), clicked("other")])) === "other";
 }
 
