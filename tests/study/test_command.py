@@ -8,6 +8,9 @@ from small_studies import Clock
 from latentdiff.cli.main import main
 from latentdiff.study.store import open_store
 
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):

@@ -166,6 +166,9 @@ def test_another_study_on_the_database_is_refused(path, study, folders):
 def test_a_second_server_on_the_database_is_refused(path, study):
     with open_store(path, study) as store:
         opening_fails(path, study, f"another server has {path}; end it")
+        link = path.with_name("link.db")
+        link.symlink_to(path)
+        opening_fails(link, study, f"another server has {link}; end it")
         store.join()
     with open_store(path.with_name("other.db"), study), open_store(path, study):
         pass  # databases in one folder don't mind one another

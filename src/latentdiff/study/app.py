@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from importlib.resources import files
@@ -82,6 +84,8 @@ class _Server:
         self._store = store
         self._texts = texts
         page = files("latentdiff.study") / "page"
+        # A large image takes hundreds of megabytes while it is decoded.
+        self._decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._assets = {name: (page / name).read_bytes() for name in ASSETS}
 
     def page(self, request: Request) -> Response:
@@ -147,7 +151,8 @@ class _Server:
         if place not in roles:
             return _nothing()
         tag = hashlib.sha256(f"{self._study.fingerprint} {request.url.path}".encode()).hexdigest()
-        return _tagged(request, lambda: self._study.png(pair.name, roles[place]), tag, "image/png", KEPT)
+        with self._decoding:
+            return _tagged(request, lambda: self._study.png(pair.name, roles[place]), tag, "image/png", KEPT)
 
     def _place(self, request: Request) -> tuple[int, int]:
         """The participant's number and the place of the pair."""

@@ -223,10 +223,9 @@ def _notes(report: StudyReport) -> Iterator[str]:
     if facts.checks:
         share = f"{report.failed / report.participants:.0%}" if report.participants else "none"
         told = "left out" if report.left_out or not report.failed else "counted all the same"
-        yield (
-            f"attention checks: {report.checks_failed} of {report.checks_answered} answered wrongly; "
-            f"{report.failed} of {report.participants} participants ({share}) failed more than {report.wrong_checks_allowed}, {told}"
-        )
+        wrong = f"{report.checks_failed} of {report.checks_answered} answered wrongly"
+        failed = f"{report.failed} of {report.participants} participants ({share}) failed"
+        yield f"attention checks: {wrong}; {failed} more than {report.wrong_checks_allowed}, {told}"
     else:
         yield "attention checks: none in this study"
     if report.left_share is not None:

@@ -247,7 +247,8 @@ def open_store(path: str | Path, study: Study, clock: Callable[[], float] = time
     check_files([path])
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(path.parent, f".{path.name}.lock"):
+        real = path.resolve()  # so that links to it have one lock
+        with locked(real.parent, f".{real.name}.lock"):
             connection = _connect(path)
             try:
                 _prepare(connection, path, study, clock())
