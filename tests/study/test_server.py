@@ -117,6 +117,11 @@ def test_what_there_is_not(shared_server, path, method, status, error):
         assert reply.content["error"] == error
 
 
+def test_texts_of_another_language(shared_server):
+    server, _ = shared_server
+    assert server.ask("/api/study").content["texts"] == {**ENGLISH, "language": "de", "question.general": "Welches?"}
+
+
 @pytest.fixture(scope="module")
 def shared_server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shared")
@@ -124,7 +129,9 @@ def shared_server(tmp_path_factory):
         (folder / method).mkdir()
         for place, name in enumerate(NAMES):
             picture(number, place).save(folder / method / f"{name}.png")
-    server = Server(folder, "ours", "theirs", "--pairs", 4, "--checks", 2, "--port", 0, "--quiet")
+    (folder / "german.json").write_text('{"language": "de", "question.general": "Welches?"}')
+    words = ("ours", "theirs", "--pairs", 4, "--checks", 2, "--texts", "german.json", "--port", 0, "--quiet")
+    server = Server(folder, *words)
     yield server, server.ask("/api/join", "POST").content["token"]
     server.kill()
     server.process.stdout.close()
