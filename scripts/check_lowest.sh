@@ -24,7 +24,7 @@ for requirement in sum(project["optional-dependencies"].values(), project["depen
 END
 
 "${pip[@]}" install --quiet "torch==${TORCH:-$(sed -n 's/^torch==//p' constraints.txt)}"
-"${pip[@]}" install --quiet --constraint "$folder/lowest.txt" '.[emoji,evaluation,training,datasets,tiff]' pytest scikit-image
+"${pip[@]}" install --quiet --constraint "$folder/lowest.txt" '.[emoji,evaluation,training,datasets,tiff,study]' pytest scikit-image
 "${pip[@]}" check
 cat "$folder/lowest.txt"
 env -u PYTHONPATH OMP_NUM_THREADS=1 "$folder/venv/bin/python" -m pytest -p no:cacheprovider "$@"

@@ -17,6 +17,7 @@ from latentdiff.cli.commands import (
     IMAGE_COMMANDS,
     MODEL_COMMANDS,
     SCHEMA_COMMAND,
+    STUDY_COMMAND,
     TRAIN_COMMANDS,
 )
 from latentdiff.cli.messages import commands_of, explain
@@ -72,6 +73,8 @@ def make_app(called: Collection[str] = ()) -> App:
     app.command(train)
     app.command(data)
     app.command(evaluate)
+    command, summary = STUDY_COMMAND
+    app.command(command, name="study", help=None if "study" in called else summary)
     app.register_install_completion_command(help="Install completion for this shell.")
     return app
 

@@ -7,10 +7,9 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from latentdiff.errors import BadFileError, LatentDiffError
@@ -18,6 +17,9 @@ from latentdiff.io.file_kinds import HEAD_BYTES, other_file
 from latentdiff.io.png import may_be_turned, without_texts
 from latentdiff.io.stored import MAX_FILE_BYTES, Stored, open_stored
 from latentdiff.types import Array
+
+if TYPE_CHECKING:
+    import torch
 
 Converted = TypeVar("Converted")
 
@@ -236,11 +238,15 @@ def centre_square(image: Image.Image, resolution: int) -> Image.Image:
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """An RGB image as (3, H, W) in [-1, 1]."""
+    import torch  # here, since what only reads images does without it
+
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(127.5).sub_(1)
 
 
 def to_picture(image: torch.Tensor) -> Image.Image:
     """An image (C, H, W) in [-1, 1] as RGB with 8 bits; one channel is grey, of more than three the first are RGB."""
+    import torch
+
     channels = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
     pixels = channels.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

@@ -34,8 +34,10 @@ class BusyError(InputError):
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
     """Keep an existing folder for this process, by a hidden file in it, until the block ends or the process does.
+
+    A lock of another `name` is one of its own.
 
     On a file system without locks the file names the process, and what a living process of this machine left is heeded.
 
@@ -44,7 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
         InputError: If there is another file of the lock's name.
         OSError: If no file can be made there.
     """
-    path = folder / LOCK
+    path = folder / name
     descriptor = _acquire(path)
     _held.add(descriptor)
     try:

@@ -38,6 +38,7 @@ TRAIN_COMMANDS = {  # with what each trains, since importing the recipes takes a
     "diffusion": ("latentdiff.cli.commands.train:diffusion", "the diffusion model in the latent space"),
     "classifier": ("latentdiff.cli.commands.train:classifier", "the classifier of noisy latents that guides the model"),
 }
+STUDY_COMMAND = ("latentdiff.cli.commands.study:app", "Ask people which of two images they prefer.")
 SCHEMA_COMMAND = "latentdiff.cli.commands.train:schema"
 DATA_COMMANDS = {
     "check": (
