@@ -79,7 +79,7 @@ def test_images_of_other_kinds_have_the_figures_of_validation(tmp_path):
     options = {"validation.share": 0.4, "validation.steps": 2, "report": {}}
     found = figures(run(data, tmp_path / "run", **options))
     assert {"psnr", "ssim", "latent_std"} <= found.keys()
-    with pytest.raises(ConfigError, match="report.features are of RGB images of 8 bits"):
+    with pytest.raises(ConfigError, match=r"report\.features are of RGB images of 8 bits"):
         run(data, tmp_path / "bad", **options | {"report": {"features": "efficientnet_lite0"}})
     assert not (tmp_path / "bad").exists()
 

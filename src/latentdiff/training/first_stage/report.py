@@ -124,11 +124,12 @@ def latent_statistics(vae: Autoencoder, held_out: HeldOut, count: str) -> list[R
     """
     sums, pixels, nats, images = torch.zeros(2, vae.config.latent_channels, dtype=torch.float64), 0, 0.0, 0
     for batch in _batches(held_out):
-        latents = encode(vae, batch, scaled=False).double().cpu()
+        output = vae.encode(batch.to(vae.device))
+        posterior = getattr(output, "latent_dist", None)
+        latents = (output.latents if posterior is None else posterior.mode()).double().cpu()
         sums += torch.stack([latents.sum((0, 2, 3)), latents.square().sum((0, 2, 3))])
         pixels, images = pixels + latents[:, 0].numel(), images + len(batch)
-        output = vae.encode(batch.to(vae.device))
-        nats += float(output.latent_dist.kl().sum()) if hasattr(output, "latent_dist") else 0.0
+        nats += 0.0 if posterior is None else float(posterior.kl().sum())
     mean, square = sums / pixels
     stds = (square - mean**2).clamp(min=0).sqrt()
     std = float((square.mean() - mean.mean() ** 2).clamp(min=0).sqrt())
