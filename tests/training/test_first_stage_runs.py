@@ -276,11 +276,15 @@ torch.manual_seed(recipe.seed)
 
 
 class Kept(FirstStageTask):
+    encoders = {}
+
     def after_step(self, ema, rng):
         super().after_step(ema, rng)
         averaged = {f"ema.{name}": p for name, p in ema.shadow.items()}
         state = {**dict(self.named_parameters()), **averaged, "counts": self.bottleneck.counts}
         state |= {f"adversarial.{name}": value for name, value in self.adversarial.named_buffers() if "lecam" in name}
+        self.encoders[f"encoder.{self.step}"] = self.vae.encoder.conv_in.weight.detach().clone()
+        state |= self.encoders
         path = f"{recipe.output_dir}-{session.accelerator.process_index}.pt"
         torch.save({name: p.detach() for name, p in state.items()}, path)
 
@@ -330,6 +334,8 @@ def test_two_processes_keep_the_same_weights(images, tmp_path, norm, start):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"run-{rank}.pt", weights_only=True) for rank in (0, 1))
+    still = [torch.equal(first[f"encoder.{step}"], first[f"encoder.{step + 1}"]) for step in range(4)]
+    assert still == [start == "in phases" and step > 0 for step in range(4)]
     if start == "late":  # of the step since the last restart, on both, both micro-batches
         assert first["counts"].sum() == 2 * 2 * 2 * 64
     different = [name for name, value in first.items() if not torch.equal(value, second[name])]
