@@ -91,8 +91,8 @@ def check_phases(options: Sequence[PhaseOptions], trainable: Trained, loss: Firs
     name, start = starts[-1]
     check(
         start < steps,
-        f"phases has {name!r}, which starts at step {start}, but the run ends after max_train_steps {steps}; let it "
-        "start earlier, or train longer",
+        f"phases has {name!r}, which starts at step {start}, but the run ends after {steps} steps; let it start "
+        "earlier, or raise max_train_steps",
     )
     has = {"perceptual": bool(loss.perceptual_weight), "equivariance": loss.equivariance is not None}
     has |= dict.fromkeys(("adversarial", "discriminator"), loss.adversarial is not None)
