@@ -85,3 +85,15 @@ def test_fills_of_holes():
     mean, smooth = filled(images, holes)
     np.testing.assert_allclose(smooth, images, atol=1e-6)  # a ramp solves Laplace's equation
     assert np.unique(mean[0, 5:11, 5:11]).size == 1
+
+
+def test_variants_of_first_stages_fit_and_their_changes_are_told_by_seed(emoji):
+    from steady_first_stages import CONTINUED, FIRST, changes, table
+
+    shared = {"validation.data_dir": "-", "validation.steps": 1, "loss.lpips": {"vgg16": "-"}, "report": {}}
+    for given in (*CONTINUED.values(), {**FIRST, "loss.equivariance": {}}):
+        recipe = load_recipe(FirstStageRecipe, ROOT / "examples" / "photographs.yaml", {**shared, **given})
+        assert recipe.loss.reconstruction == "l1"
+    rows = {"a": [{"psnr": 30.0, "x": 2.0}, {"psnr": 31.0, "x": 4.0}], "b": [{"psnr": 29.5, "x": 1.0}] * 2}
+    assert changes(rows, "a", "b", "x") == ["b against a: PSNR -0.50 / -1.50 dB, x -50.0 / -75.0 % (seeds 0, 1, 2)"]
+    assert table("what", rows, {"psnr": "dB"})[2:] == ["| a | 30.5 ± 0.5 |", "| b | 29.5 ± 0 |"]

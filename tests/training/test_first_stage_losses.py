@@ -16,7 +16,7 @@ from latentdiff.config import load_recipe
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.engine.ema import EMA
-from latentdiff.training.first_stage.adversarial import Adversarial, adaptive_weight
+from latentdiff.training.first_stage.adversarial import Adversarial, adaptive_weight, gradient_norms
 from latentdiff.training.first_stage.autoencoder import make_first_stage
 from latentdiff.training.first_stage.bottlenecks import VQBottleneck, count_codes, perplexity
 from latentdiff.training.first_stage.discriminator import ActNorm, PatchDiscriminator, hinge_loss, vanilla_loss
@@ -164,10 +164,11 @@ def test_actnorm_discriminator_is_the_originals(io):
 def test_adaptive_weight_is_its_formula(io):
     layer = io["adaptive.last_layer"].clone().requires_grad_()
     distance, generator = ((io[f"adaptive.{name}"] * layer).sum() for name in ("nll_grad", "g_grad"))
-    found = adaptive_weight(distance, generator, layer)
+    found = adaptive_weight(*gradient_norms(distance, generator, layer))
     assert 0.5 * float(found) == pytest.approx(float(io["adaptive.weight"]), rel=1e-6) and not found.requires_grad
-    assert float(adaptive_weight(distance, generator, layer, 3.0)) == 3
-    assert float(adaptive_weight(distance, 0 * generator, layer)) == 1e4  # 119 / 1e-4 would be more
+    assert float(adaptive_weight(*gradient_norms(distance, generator, layer), 3.0)) == 3
+    # 119 / 1e-4 would be more.
+    assert float(adaptive_weight(*gradient_norms(distance, 0 * generator, layer))) == 1e4
 
 
 def test_adaptive_weight_in_mixed_precision():

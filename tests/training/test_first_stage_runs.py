@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import toy
 from accelerate.utils import DistributedType
 from diffusers import AutoencoderKL
-from PIL import Image, ImageDraw
+from first_stages import ADVERSARIAL, KL, VQ, draw, log, run
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, PerceptualDistance, UnconditionalPipeline
@@ -21,29 +21,11 @@ from latentdiff.pipelines.codec import encode
 from latentdiff.training.diffusion.task import train_diffusion
 from latentdiff.training.engine import session as sessions
 from latentdiff.training.first_stage.autoencoder import load_first_stage
-from latentdiff.training.first_stage.task import train_first_stage
-from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
+from latentdiff.training.recipes import DiffusionRecipe
 
 pytestmark = pytest.mark.thorough
 
-KL = toy.VAE
-VQ = {**KL, "_class_name": "VQModel", "num_vq_embeddings": 64}
 MEAN_COLOUR = 13.87  # dB of drawn images painted over with their mean colour
-ADVERSARIAL = {"loss.adversarial.discriminator": {"channels": 8, "layers": 2}}
-
-
-def draw(folder, number, side=16):
-    """Discs and squares on shaded grounds."""
-    rng = np.random.default_rng(7)
-    folder.mkdir()
-    for i in range(number):
-        ground = np.linspace(rng.integers(0, 90, 3), rng.integers(100, 256, 3), side).astype(np.uint8)
-        image = Image.fromarray(np.repeat(ground[:, None], side, 1))
-        left, top, size = [*rng.integers(0, side // 2, 2).tolist(), side // 2]
-        shape = ImageDraw.Draw(image).ellipse if i % 2 else ImageDraw.Draw(image).rectangle
-        shape((left, top, left + size, top + size), fill=tuple(rng.integers(0, 256, 3).tolist()))
-        image.save(folder / f"{i:03}.png")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -58,23 +40,6 @@ def vgg16(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "vgg16.safetensors"
     save_file({name: p for name, p in PerceptualDistance().state_dict().items() if name.startswith("features")}, path)
     return path
-
-
-def run(images, output, **options):
-    base = {
-        "data.resolution": 16,
-        "model": KL,
-        "train_batch_size": 4,
-        "max_train_steps": 2,
-        "optimizer.learning_rate": 3e-3,
-    }
-    base |= {"data.train_data_dir": str(images), "output_dir": str(output), "logging_steps": 1}
-    return train_first_stage(load_recipe(FirstStageRecipe, None, {**base, **options}))
-
-
-def log(folder, name):
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [line[name] for line in lines if name in line]
 
 
 def test_images_held_out_are_measured_and_shown(images, vgg16, tmp_path):
@@ -311,10 +276,15 @@ torch.manual_seed(recipe.seed)
 
 
 class Kept(FirstStageTask):
+    encoders = {}
+
     def after_step(self, ema, rng):
         super().after_step(ema, rng)
         averaged = {f"ema.{name}": p for name, p in ema.shadow.items()}
         state = {**dict(self.named_parameters()), **averaged, "counts": self.bottleneck.counts}
+        state |= {f"adversarial.{name}": value for name, value in self.adversarial.named_buffers() if "lecam" in name}
+        self.encoders[f"encoder.{self.step}"] = self.vae.encoder.conv_in.weight.detach().clone()
+        state |= self.encoders
         path = f"{recipe.output_dir}-{session.accelerator.process_index}.pt"
         torch.save({name: p.detach() for name, p in state.items()}, path)
 
@@ -326,9 +296,20 @@ with open_session(recipe) as session:
 """
 
 
+PHASES = [
+    {"name": "reconstruct", "weights": {"adversarial": 0, "discriminator": 0}},
+    {"name": "judge", "start_step": 2, "trainable": "discriminator"},
+    {"name": "sharpen", "start_step": 3, "trainable": "decoder"},
+]
+STARTS = {
+    "late": {"loss.adversarial.start_step": 2},
+    "in phases": {"phases": PHASES, "loss.adversarial.lecam_weight": 0.1, "loss.equivariance": {}},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("norm", ["batch", "act"])
-def test_two_processes_keep_the_same_weights(images, tmp_path, norm):
+@pytest.mark.parametrize(("norm", "start"), [("batch", "late"), ("act", "late"), ("group", "in phases")])
+def test_two_processes_keep_the_same_weights(images, tmp_path, norm, start):
     """With a start before the discriminator's, adaptive weights that differ, accumulation and restarted codes."""
     (tmp_path / "rank.py").write_text(RANK)
     recipe = {
@@ -342,7 +323,7 @@ def test_two_processes_keep_the_same_weights(images, tmp_path, norm):
         "data.train_data_dir": str(images),
         "output_dir": str(tmp_path / "run"),
         "loss.codebook.restart": 2,
-        "loss.adversarial.start_step": 2,
+        **STARTS[start],
     }
     recipe |= {
         "gradient_accumulation_steps": 2,
@@ -353,7 +334,10 @@ def test_two_processes_keep_the_same_weights(images, tmp_path, norm):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"run-{rank}.pt", weights_only=True) for rank in (0, 1))
-    assert first["counts"].sum() == 2 * 2 * 2 * 64  # of the step since the last restart, on both, both micro-batches
+    still = [torch.equal(first[f"encoder.{step}"], first[f"encoder.{step + 1}"]) for step in range(4)]
+    assert still == [start == "in phases" and step > 0 for step in range(4)]
+    if start == "late":  # of the step since the last restart, on both, both micro-batches
+        assert first["counts"].sum() == 2 * 2 * 2 * 64
     different = [name for name, value in first.items() if not torch.equal(value, second[name])]
     assert not different
 

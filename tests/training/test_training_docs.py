@@ -35,8 +35,25 @@ def blocks(kind):
     return [yaml.safe_load(block) for block in re.findall(rf"```yaml {kind}\n(.*?)```", TEXT, re.DOTALL)]
 
 
+def of_first_stage(option):
+    """The block of a first stage that shows an option."""
+    return next(block for block in blocks("first-stage") if option in flat(block) or option in block)
+
+
+@pytest.mark.parametrize(
+    "option", ["phases", "report", "loss.equivariance.probability", "model.downsampling_factor", "distill_decoder"]
+)
+def test_blocks_of_a_first_stage_fit(option):
+    plain, lines = blocks("first-stage")[0], of_first_stage(option)
+    recipe = from_mapping(FirstStageRecipe, {**plain, **lines})
+    if not recipe.distill_decoder:
+        with torch.device("meta"):
+            FirstStageTask(make_first_stage(recipe.model, 3, recipe.data.resolution), recipe)
+    assert len(blocks("first-stage")) == 7
+
+
 def test_first_stage():
-    plain, full, _ = blocks("first-stage")
+    plain, full = blocks("first-stage")[:2]
     recipe = from_mapping(FirstStageRecipe, {**plain, **full})
     adversarial = full["loss"]["adversarial"]
     assert recipe.data.resolution == 256 and recipe.loss.adversarial.start_step == adversarial["start_step"]
@@ -45,7 +62,7 @@ def test_first_stage():
 
 
 def test_a_tiny_decoder():
-    plain, _, tiny = blocks("first-stage")
+    plain, tiny = blocks("first-stage")[0], of_first_stage("distill_decoder")
     recipe = from_mapping(FirstStageRecipe, {**plain, **tiny})
     assert recipe.distill_decoder and recipe.model["pretrained_model_name_or_path"] == f"{plain['output_dir']}/vae"
     with torch.device("meta"):

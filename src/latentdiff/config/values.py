@@ -117,7 +117,7 @@ def noun(hint: object, plural: bool = False) -> str:
         count = f"{len(args)} " if origin is tuple and ... not in args else ""
         return f"{'lists' if plural else 'a list'} of {count}{noun(args[0], plural=True)}"
     if isinstance(hint, type(BaseModel)):
-        return f"a mapping of {', '.join(hint.model_fields)}"
+        return f"{'mappings' if plural else 'a mapping'} of {', '.join(hint.model_fields)}"
     return f"a mapping of names to {noun(args[1], plural=True)}" if args and args[1] in NOUNS else "a mapping"
 
 

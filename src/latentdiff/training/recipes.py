@@ -17,9 +17,14 @@ from latentdiff.training.first_stage.options import (
     PRETRAINED,
     FirstStageDataOptions,
     FirstStageLossOptions,
+    FirstStageReportOptions,
     FirstStageValidationOptions,
+    PhaseOptions,
 )
+from latentdiff.training.first_stage.phases import check_phases
 from latentdiff.types import JSON
+
+UNUSED_BY_DISTILLATION = ("kl_weight", "codebook", "adversarial", "equivariance")
 
 __all__ = ["ClassifierRecipe", "DiffusionRecipe", "FirstStageRecipe", "Recipe"]
 
@@ -43,6 +48,11 @@ class FirstStageRecipe(Recipe):
     follows from the model may be left out."""
     loss: FirstStageLossOptions = FirstStageLossOptions()
     """The terms of the loss and their weights."""
+    phases: list[PhaseOptions] = option([])
+    """Phases of the run that follow each other, each with what it trains and which terms of the loss count."""
+    report: FirstStageReportOptions | None = option(None, resume="free")
+    """A report at the end on the images that validation holds out, as `report.md`, `report.json` and `report.png`; null
+    for none."""
     validation: FirstStageValidationOptions = option(FirstStageValidationOptions(), resume="free")
     """Looks at the weights while they are trained."""
 
@@ -52,6 +62,37 @@ class FirstStageRecipe(Recipe):
         check(
             self.loss.lpips is None or used,
             "loss.lpips is given, but neither loss.perceptual_weight nor validation.steps is; give one of them",
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _check_phases(self) -> Self:
+        adversarial = self.loss.adversarial
+        check(
+            not self.phases or adversarial is None or not adversarial.given("start_step"),
+            "loss.adversarial.start_step is given, but phases say when the discriminator comes in; leave it out",
+        )
+        check_phases(self.phases, self.trainable, self.loss, self.max_train_steps)
+        return self
+
+    @property
+    def parts_rest(self) -> bool:
+        """Whether some of what is trained gets no gradient in some steps."""
+        return bool(self.phases)
+
+    @model_validator(mode="after")
+    def _check_equivariance(self) -> Self:
+        check(
+            self.loss.equivariance is None or self.trainable == "all",
+            "loss.equivariance is given, but trainable is 'decoder', which leaves the latents alone; leave it out",
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _check_report(self) -> Self:
+        check(
+            self.report is None or self.validation.steps > 0,
+            "report is given, but no image is held out; give validation.steps with validation.share or data_dir",
         )
         return self
 
@@ -67,8 +108,10 @@ class FirstStageRecipe(Recipe):
         unused = {
             "trainable": self.given("trainable"),
             "gradient_checkpointing": self.gradient_checkpointing,
+            "phases": bool(self.phases),
+            "report": self.report is not None,
             "validation.metrics": bool(self.validation.metrics),
-            **{f"loss.{name}": self.loss.given(name) for name in ("kl_weight", "codebook", "adversarial")},
+            **{f"loss.{name}": self.loss.given(name) for name in UNUSED_BY_DISTILLATION},
         }
         for name, given in unused.items():
             check(not given, f"{name} is given, but distill_decoder does not use it; leave it out")

@@ -18,7 +18,8 @@ from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.trackers import PROJECT, TRACKER_FOLDER
 
-LOG, BAD_FILES = "log.jsonl", "bad_files.jsonl"
+LOG, BAD_FILES, REPORT = "log.jsonl", "bad_files.jsonl", "report"
+REPORT_FILES = tuple(f"{REPORT}.{suffix}" for suffix in ("md", "json", "png"))
 BEST, PICTURES, TRACKED = "best", "validation", Path(TRACKER_FOLDER, PROJECT)
 WRITTEN_IN = (BEST, PICTURES, "captions")  # folders of a run in which files or folders are written
 PICTURE = re.compile(r"(reconstructions|samples|denoising)-\d+\.png")
@@ -74,7 +75,7 @@ def remove_belongings(recipe: Recipe) -> None:
     for place in places:
         _remove(_files(place, TRACKER_FILE))
     _remove_empty(folder / BEST, folder / PICTURES, *places, (folder / TRACKED).parent)
-    _remove([path for path in (folder / LOG, folder / BAD_FILES) if path.is_file()])
+    _remove([path for name in (LOG, BAD_FILES, *REPORT_FILES) if (path := folder / name).is_file()])
     for path in checkpoint.existing(folder):
         checkpoint.remove(path)
 
@@ -119,7 +120,7 @@ def _check_place(path: Path, marker: str) -> None:
 def _check_removable(recipe: Recipe) -> None:
     """Refuse to remove links, which lead to what is somewhere else, and what the run itself is made of."""
     folder = Path(recipe.output_dir)
-    names: list[str | Path] = [*recipe.results, BEST, PICTURES, TRACKED, TRACKED.parent, LOG, BAD_FILES]
+    names: list[str | Path] = [*recipe.results, BEST, PICTURES, TRACKED, TRACKED.parent, LOG, BAD_FILES, *REPORT_FILES]
     names += [Path(BEST, name) for name in recipe.results]
     own = [folder / name for name in names] + checkpoint.existing(folder)
     for path in own:

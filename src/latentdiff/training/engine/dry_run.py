@@ -69,7 +69,7 @@ class DryRun:
         everything = {id(p): p for module in (task, *parts) for p in module.parameters()}.values()
         frozen = sum(p.numel() for p in everything) - sum(p.numel() for p in trained)
         model, optimizer, _ = prepare(task, recipe, accelerator)
-        task.step = recipe.max_train_steps - 1  # when all takes part
+        task.step = task.busiest_step(recipe.max_train_steps)
 
         with (
             explain_out_of_memory(recipe),

@@ -167,6 +167,11 @@ class Recipe(Part):
     """Remove the checkpoints, log and results of an earlier run in `output_dir` when all is checked and the first step
     is next; other files there stay."""
 
+    @property
+    def parts_rest(self) -> bool:
+        """Whether some of what is trained gets no gradient in some steps, which processes have to expect."""
+        return False
+
     @model_validator(mode="after")
     def _check_start_anew(self) -> Self:
         both = self.overwrite_output_dir and self.resume_from_checkpoint is not None

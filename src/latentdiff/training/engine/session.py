@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, broadcast_object_list, gather_object
 
 from latentdiff.compat import forget_accelerate_settings
 from latentdiff.config import check
@@ -110,7 +110,10 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
             mixed_precision=recipe.mixed_precision,
             gradient_accumulation_steps=recipe.gradient_accumulation_steps,
             # The main process alone looks at samples, while the others wait for it.
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=timedelta(days=1)),
+                DistributedDataParallelKwargs(find_unused_parameters=recipe.parts_rest),
+            ],
             **trackers,
         )
     except (ValueError, TypeError, KeyError, RuntimeError, ImportError, OSError) as error:

@@ -50,6 +50,10 @@ class Task(nn.Module, ABC, Generic[Batch]):
     def export(self, folder: Path) -> None:
         """Write the current weights as a model folder, which pipelines load."""
 
+    def busiest_step(self, steps: int) -> int:
+        """A step of a run of so many steps at which as much takes part as at any."""
+        return steps - 1
+
     def identity(self) -> dict[str, object]:
         """What a resumed run has to have in common with the one that made its checkpoint, beside its recipe."""
         return {}

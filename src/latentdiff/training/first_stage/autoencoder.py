@@ -16,6 +16,7 @@ from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.pipelines.codec import factor
 from latentdiff.registry import nearest
 from latentdiff.training.first_stage.options import PRETRAINED
+from latentdiff.training.first_stage.presets import expanded
 from latentdiff.types import JSON
 
 Autoencoder: TypeAlias = AutoencoderKL | VQModel
@@ -27,7 +28,8 @@ def make_first_stage(model: JSON, channels: int, resolution: int) -> Autoencoder
     """A new first stage, or a trained one to go on with, that fits the images.
 
     Args:
-        model: Constructor arguments, and `_class_name` if it isn't AutoencoderKL; or `pretrained_model_name_or_path`.
+        model: Constructor arguments, and `_class_name` if it isn't AutoencoderKL, or `downsampling_factor` for those of
+            a preset; or `pretrained_model_name_or_path`.
         channels: The images' channels, which in_channels and out_channels follow from.
         resolution: Side of the images in pixels.
 
@@ -40,7 +42,7 @@ def make_first_stage(model: JSON, channels: int, resolution: int) -> Autoencoder
             raise ConfigError(f"model has {sorted(set(model) - {PRETRAINED})} beside {PRETRAINED}; leave them out")
         vae = load_first_stage(model[PRETRAINED])
     else:
-        options = {"in_channels": channels, "out_channels": channels, **model}
+        options = {"in_channels": channels, "out_channels": channels, **expanded(model)}
         name = options.pop("_class_name", "AutoencoderKL")
         if name not in CLASSES:
             raise ConfigError(f"model has _class_name {name!r}; {nearest(name, CLASSES)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
 import torch
@@ -12,22 +13,31 @@ from torch import Tensor, nn
 
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.seeding import SampleGenerators
+from latentdiff.training.first_stage.equivariance import STILL, Move
 from latentdiff.training.first_stage.options import CodebookOptions, FirstStageLossOptions
 from latentdiff.types import FirstStage
+
+
+def without_gradients(frozen: bool) -> AbstractContextManager[object]:
+    """A block that records no gradients if `frozen`."""
+    return torch.no_grad() if frozen else nullcontext()
 
 
 class Bottleneck(nn.Module):
     """From images through the latents to decoded images, with a penalty on the latents.
 
-    `forward(vae, images, draws)` gives decoded images (B, C, H, W), the penalty () and values to log, of images
-    (B, C, H, W) in [-1, 1].
+    `forward(vae, images, draws, move, frozen)` gives decoded images (B, C, H, W), the penalty () and values to log, of
+    images (B, C, H, W) in [-1, 1]. What is decoded are latents that were moved, and `frozen` says whether the latents
+    are to learn nothing.
 
     Attributes:
         option: The part or option of the recipe's `loss` that is for this kind of first stage alone.
+        term: What phases call the penalty.
         summed: Whether the original code sums its losses over an image, which its limits are meant for.
     """
 
     option: ClassVar[str]
+    term: ClassVar[str]
     summed: ClassVar[bool] = False
 
     def after_step(self, step: int, codebooks: Sequence[Tensor], rng: torch.Generator) -> None:
@@ -41,7 +51,7 @@ class KLBottleneck(Bottleneck):
         weight: The divergence's weight.
     """
 
-    option = "kl_weight"
+    option, term = "kl_weight", "kl"
     summed = True
 
     def __init__(self, weight: float) -> None:
@@ -49,13 +59,15 @@ class KLBottleneck(Bottleneck):
         self.weight = weight
 
     def forward(
-        self, vae: FirstStage, images: Tensor, draws: SampleGenerators
+        self, vae: FirstStage, images: Tensor, draws: SampleGenerators, move: Move = STILL, frozen: bool = False
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Decode a draw; the value that is logged is the divergence in nats an image."""
-        posterior = vae.encode(images).latent_dist
-        mean, std, logvar = posterior.mean, posterior.std, posterior.logvar
-        kl = 0.5 * (mean.float() ** 2 + posterior.var.float() - 1 - logvar.float()).sum(dim=(1, 2, 3)).mean()
-        decoded = vae.decode(mean + std * draws.normal_like(mean)).sample.to(images.dtype)
+        with without_gradients(frozen):
+            posterior = vae.encode(images).latent_dist
+            mean, std, logvar = posterior.mean, posterior.std, posterior.logvar
+            kl = 0.5 * (mean.float() ** 2 + posterior.var.float() - 1 - logvar.float()).sum(dim=(1, 2, 3)).mean()
+            latents = move.latents(mean + std * draws.normal_like(mean))
+        decoded = vae.decode(latents).sample.to(images.dtype)
         return decoded, self.weight * kl / images[0].numel(), {"kl": kl.detach()}
 
 
@@ -68,7 +80,7 @@ class VQBottleneck(Bottleneck):
         micro_steps: The micro-batches of a step.
     """
 
-    option = "codebook"
+    option, term = "codebook", "codebook"
 
     def __init__(self, options: CodebookOptions, codes: int, micro_steps: int) -> None:
         super().__init__()
@@ -79,12 +91,13 @@ class VQBottleneck(Bottleneck):
         self.batches: deque[tuple[Tensor, Tensor]] = deque(maxlen=micro_steps if options.restart else 0)
 
     def forward(
-        self, vae: VQModel, images: Tensor, draws: SampleGenerators
+        self, vae: VQModel, images: Tensor, draws: SampleGenerators, move: Move = STILL, frozen: bool = False
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Decode the nearest codes; logged are the codebook's loss and how many codes are used."""
         vae.quantize.legacy, vae.quantize.beta = self.options.loss == "legacy", self.options.beta
-        latents = vae.encode(images).latents.float()
-        quantised, loss, (_, _, indices) = vae.quantize(latents)
+        with without_gradients(frozen):
+            latents = move.latents(vae.encode(images).latents.float())
+            quantised, loss, (_, _, indices) = vae.quantize(latents)
         decoded = vae.decode(quantised, force_not_quantize=True).sample.to(images.dtype)
         counts = count_codes(indices, len(self.counts))
         self.batches.append((latents.detach().movedim(1, -1).flatten(0, -2), indices))

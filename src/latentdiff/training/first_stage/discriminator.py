@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from accelerate.utils import reduce
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 from latentdiff.config import check
 
 KERNEL, SLOPE, WIDEST = 4, 0.2, 8  # the widest layer has 8 times the channels of the first
+GROUPS = 32
 
 
 class ActNorm(nn.Module):
@@ -41,7 +45,12 @@ class ActNorm(nn.Module):
         return self.scale * (hidden + self.loc)
 
 
-NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "act": ActNorm}
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm (Wu & He 2018, arXiv 1803.08494) of 32 groups, or of as many below that as divide the channels."""
+    return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "act": ActNorm, "group": group_norm}
 
 
 class PatchDiscriminator(nn.Module):
@@ -51,7 +60,7 @@ class PatchDiscriminator(nn.Module):
         in_channels: Channels of images.
         channels: Channels of the first layer; they double with every layer up to eightfold.
         layers: Number of layers that halve the resolution. Three see patches of 70 pixels a side, two of 34.
-        norm: "batch" as in the published models, or "act" for `ActNorm`.
+        norm: "batch" as in the published models, "act" for `ActNorm`, or "group" for `group_norm`.
 
     Attributes:
         smallest: Side in pixels of the smallest images that it has a logit for.

@@ -43,7 +43,7 @@ def make_measures(
         channels == 3 and recipe.data.value_range is None,
         "validation.metrics are of RGB images of 8 bits, which these are not; leave them out",
     )
-    images = _readable(FileImages(held_out, side), options.count, bad)
+    images = readable(FileImages(held_out, side), options.count, bad)
     known = NamedImages(images, HELD_OUT)
 
     def make(numbers: range) -> torch.Tensor:
@@ -64,7 +64,7 @@ def make_measures(
     return Measures(plan, accelerator)
 
 
-def _readable(images: FileImages, count: int | None, bad: BadFiles) -> FileImages:
+def readable(images: FileImages, count: int | None, bad: BadFiles) -> FileImages:
     """The first `count` images that can be decoded, or all of those.
 
     Raises:

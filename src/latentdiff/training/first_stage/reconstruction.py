@@ -43,12 +43,21 @@ class Reconstruction:
         self.distance, self.perceptual = PIXEL_DISTANCES[options.reconstruction], perceptual
         self.weight = options.perceptual_weight
 
-    def __call__(self, decoded: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The distance () of decoded images (B, C, H, W) from images of that shape, and values to log."""
-        pixels = self.distance(decoded, images)
-        if not self.weight:
-            return pixels, {"reconstruction": pixels.detach()}
+    def __call__(
+        self, decoded: Tensor, images: Tensor, of_pixels: float = 1.0, of_features: float = 1.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The distance () of decoded images (B, C, H, W) from images of that shape, and values to log.
+
+        Args:
+            decoded: The decoded images.
+            images: The images.
+            of_pixels: Factor of the distance in pixels.
+            of_features: Factor of the weight of that in features.
+        """
+        pixels, weight = self.distance(decoded, images), self.weight * of_features
+        if not weight:
+            return of_pixels * pixels, {"reconstruction": pixels.detach()}
         assert self.perceptual is not None
         features = self.perceptual(decoded, images).mean()
         values = {"reconstruction": pixels.detach(), self.perceptual.title: features.detach()}
-        return pixels + self.weight * features, values
+        return of_pixels * pixels + weight * features, values

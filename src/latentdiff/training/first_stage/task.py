@@ -15,9 +15,9 @@ from latentdiff.data.bad_files import BadFiles, SkipBadFiles
 from latentdiff.data.images import Images
 from latentdiff.data.records import Records
 from latentdiff.io.stored import Stored
-from latentdiff.models.lpips import PerceptualDistance
+from latentdiff.models.lpips import SMALLEST, PerceptualDistance
 from latentdiff.models.tiny_decoder import TinyDecoder
-from latentdiff.pipelines.codec import decode, encode
+from latentdiff.pipelines.codec import decode, encode, factor
 from latentdiff.seeding import SampleGenerators, generator
 from latentdiff.training.data import open_bad_files, open_held_out, open_training_images
 from latentdiff.training.engine.ema import EMA
@@ -28,17 +28,26 @@ from latentdiff.training.engine.session import Session, open_session
 from latentdiff.training.engine.task import Task
 from latentdiff.training.first_stage.adversarial import LARGEST_WEIGHT, Adversarial
 from latentdiff.training.first_stage.autoencoder import Autoencoder, make_first_stage
-from latentdiff.training.first_stage.bottlenecks import KLBottleneck, VQBottleneck, make_bottleneck
+from latentdiff.training.first_stage.bottlenecks import (
+    KLBottleneck,
+    VQBottleneck,
+    make_bottleneck,
+    without_gradients,
+)
 from latentdiff.training.first_stage.colours import fit_colours
 from latentdiff.training.first_stage.discriminator import PatchDiscriminator
 from latentdiff.training.first_stage.distillation import Teacher, make_tiny_decoder
+from latentdiff.training.first_stage.equivariance import STILL, Equivariance
 from latentdiff.training.first_stage.held_out import HeldOut, Tensors, check_held_out
 from latentdiff.training.first_stage.measured import make_measures
 from latentdiff.training.first_stage.options import FirstStageLossOptions
+from latentdiff.training.first_stage.phases import check_bottleneck, make_phases, phase_at
 from latentdiff.training.first_stage.reconstruction import Reconstruction, load_perceptual
+from latentdiff.training.first_stage.report import FirstStageReport, make_report
 from latentdiff.training.recipes import FirstStageRecipe
 
 CODEBOOK = "vae.quantize.embedding.weight"
+MOVES = 3  # what the step's draws of moves are called among the others of (seed, step)
 
 
 class FirstStageTask(Task[torch.Tensor]):
@@ -65,7 +74,10 @@ class FirstStageTask(Task[torch.Tensor]):
     ) -> None:
         super().__init__()
         self.vae, self.recipe, self.images = vae, recipe, images
+        self.phases = make_phases(recipe.phases, recipe.trainable, recipe.loss.adversarial, recipe.max_train_steps)
         self.bottleneck = make_bottleneck(vae, recipe.loss, recipe.gradient_accumulation_steps)
+        self.penalty = self.bottleneck.term
+        check_bottleneck(recipe.phases, self.penalty)
         if recipe.trainable == "all":
             _check_used(type(vae).__name__, self.bottleneck.option, recipe.loss)
         else:
@@ -86,24 +98,53 @@ class FirstStageTask(Task[torch.Tensor]):
                 "layers",
             )
             elements = channels * resolution**2 if self.bottleneck.summed else 1
-            self.adversarial = Adversarial(discriminator, recipe.loss.adversarial, LARGEST_WEIGHT / elements)
+            self.adversarial = Adversarial(
+                discriminator,
+                recipe.loss.adversarial,
+                LARGEST_WEIGHT / elements,
+                next((phase.start for phase in self.phases if phase.learns_of_the_discriminator), 0),
+                recipe.gradient_accumulation_steps,
+            )
+        self.equivariance = self._make_equivariance()
 
     def forward(self, batch: torch.Tensor, draws: SampleGenerators) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of images (B, C, H, W)."""
+        phase, move = phase_at(self.phases, self.step), STILL
+        if self.equivariance is not None:  # by a draw of the step, which is that of all processes and micro-batches
+            rng = generator(self.recipe.seed, self.step, MOVES)
+            move = self.equivariance.draw(rng, phase.weight("equivariance"))
         batch = _flipped(batch, draws) if self.recipe.data.random_flip else batch
-        decoded, penalty, values = self.bottleneck(self.vae, batch, draws)
-        loss, more = self.reconstruction(decoded, batch)
-        values = {**more, **values}
+        with without_gradients(phase.trainable == "discriminator"):
+            decoded, penalty, values = self.bottleneck(self.vae, batch, draws, move, phase.trainable == "decoder")
+            batch = move.images(batch)
+            loss, seen = self.reconstruction(decoded, batch, phase.weight("reconstruction"), phase.weight("perceptual"))
+        # Small images are easier or harder than whole ones, so their figures have names of their own.
+        values = {**(seen if move is STILL else {f"moved_{name}": value for name, value in seen.items()}), **values}
         if self.adversarial is not None:
-            adversarial, more = self.adversarial(batch, decoded, loss, self.vae.decoder.conv_out.weight, self.step)
-            loss, values = loss + adversarial, {**values, **more}
-        return loss + penalty if self.recipe.trainable == "all" else loss, values
+            strength = self.adversarial.strength(self.step) * phase.weight("adversarial")
+            strength, share = strength if phase.trainable != "discriminator" else 0.0, phase.weight("discriminator")
+            if strength or share:
+                last_layer = self.vae.decoder.conv_out.weight
+                adversarial, more = self.adversarial(batch, decoded, loss, last_layer, strength, share)
+                loss, values = loss + adversarial, {**values, **more}
+            elif not self.recipe.parts_rest:
+                loss = loss + self.adversarial.resting()
+        return loss + phase.weight(self.penalty) * penalty if phase.trainable == "all" else loss, values
 
     def after_step(self, ema: EMA | None, rng: torch.Generator) -> None:
-        """Restart codes that nothing chooses."""
-        codebooks = [self.get_parameter(CODEBOOK)] if isinstance(self.bottleneck, VQBottleneck) else []
-        averaged = [ema.shadow[CODEBOOK]] if ema and CODEBOOK in ema.shadow else []
-        self.bottleneck.after_step(self.step + 1, codebooks + averaged, rng)
+        """Restart codes that nothing chooses, and follow the discriminator's logits."""
+        if self.adversarial is not None:
+            self.adversarial.after_step()
+        if phase_at(self.phases, self.step).trainable == "all":
+            codebooks = [self.get_parameter(CODEBOOK)] if isinstance(self.bottleneck, VQBottleneck) else []
+            averaged = [ema.shadow[CODEBOOK]] if ema and CODEBOOK in ema.shadow else []
+            self.bottleneck.after_step(self.step + 1, codebooks + averaged, rng)
+
+    def busiest_step(self, steps: int) -> int:
+        """The last step of the phase in which most is trained."""
+        ends = [*(phase.start for phase in self.phases[1:]), steps]
+        phases = zip(self.phases, ends, strict=True)
+        return max((phase.trainable == "all", phase.learns_of_the_discriminator, end) for phase, end in phases)[2] - 1
 
     def validate(self, folder: Path, step: int) -> dict[str, float]:
         """Measure and show the reconstructions of the images held out."""
@@ -112,6 +153,21 @@ class FirstStageTask(Task[torch.Tensor]):
     def _reconstructed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         decoded = decode(self.vae, encode(self.vae, images, scaled=True), must_be_finite=False)
         return images.to(self.vae.device), decoded.to(self.vae.device)
+
+    def _make_equivariance(self) -> Equivariance | None:
+        """What draws moves, if any, of which none makes images too small for what looks at them."""
+        options, loss, side = self.recipe.loss.equivariance, self.recipe.loss, self.recipe.data.resolution
+        if options is None:
+            return None
+        judged = 0 if self.adversarial is None else self.adversarial.discriminator.smallest
+        smallest = max(judged, SMALLEST if loss.perceptual_weight else 0)
+        found = Equivariance(options, side, factor(self.vae), smallest)
+        check(
+            options.turns or found.smallest < found.side,
+            f"loss.equivariance only scales, but images of {side} pixels can't be smaller for what looks at them; set "
+            "its turns to true, or raise data.resolution",
+        )
+        return found
 
     def export(self, folder: Path) -> None:
         """Write the autoencoder as `folder/vae`, with its map from latents to colours."""
@@ -197,13 +253,18 @@ def train_first_stage(recipe: FirstStageRecipe, run: Run = train, limit: int | N
         InputError: If there are no images.
     """
     with open_session(recipe) as session:
-        return run(*_prepared(recipe, session))
+        task, images, report = _prepared(recipe, session)
+        reports = report is not None and run is train and session.accelerator.is_main_process
+        folder = run(task, images, recipe, session)
+        if report is not None and reports:
+            report.write(folder)
+        return folder
 
 
 def _prepared(
     recipe: FirstStageRecipe, session: Session
-) -> tuple[Task[torch.Tensor], SkipBadFiles[torch.Tensor], FirstStageRecipe, Session]:
-    """What is run: the task and its data."""
+) -> tuple[Task[torch.Tensor], SkipBadFiles[torch.Tensor], FirstStageReport | None]:
+    """What is run, the task and its data, and the report at its end."""
     accelerator, loss = session.accelerator, recipe.loss
     act = loss.adversarial is not None and loss.adversarial.discriminator.norm == "act"
     check(
@@ -216,6 +277,10 @@ def _prepared(
         "a first stage with a discriminator or codebook.restart is not trained by FSDP, as both look at whole weights; "
         "launch without it, first stages fit one device",
     )
+    check(
+        not recipe.phases or accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED),
+        "phases are given, but FSDP and DeepSpeed have no parts that rest; launch without them",
+    )
     torch.manual_seed(recipe.seed)
     images = open_training_images(recipe, recipe.data.channels)
     bad_files = open_bad_files(recipe, images, accelerator)
@@ -227,11 +292,14 @@ def _prepared(
     if recipe.distill_decoder:
         decoder = make_tiny_decoder(recipe.decoder, vae, trained)
         teacher = Teacher(vae.to(accelerator.device))
-        return DistillationTask(teacher, decoder, recipe, perceptual, held_out), trained, recipe, session
+        return DistillationTask(teacher, decoder, recipe, perceptual, held_out), trained, None
     task = FirstStageTask(vae, recipe, perceptual, held_out, trained)
     if recipe.validation.measures:
         task.measures = make_measures(task.vae, records, images.channels, recipe, bad_files, accelerator)
-    return task, trained, recipe, session
+    if recipe.report is None:
+        return task, trained, None
+    rgb = images.channels == 3 and recipe.data.value_range is None
+    return task, trained, make_report(recipe, task.held_out, records, rgb, bad_files, accelerator.device)
 
 
 def _parts(
