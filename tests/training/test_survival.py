@@ -33,7 +33,7 @@ from latentdiff.training.diffusion.task import DiffusionTask
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine import log as log_module
 from latentdiff.training.engine.loop import train
-from latentdiff.training.engine.optimizers import UNFIT
+from latentdiff.training.engine.packaged import UNFIT
 from latentdiff.training.engine.session import open_session
 from latentdiff.training.engine.validation import Validation
 from latentdiff.training.recipes import Recipe
@@ -372,7 +372,11 @@ def test_a_full_disk_costs_nothing(whole, tmp_path, limit):
 
 
 OPTIMIZERS = [
-    *(name for name, kind in vars(torch.optim).items() if inspect.isclass(kind) and name not in {*UNFIT, "Adam"}),
+    *(
+        name
+        for name, kind in vars(torch.optim).items()
+        if inspect.isclass(kind) and name not in {*UNFIT, "Adam", "Optimizer"}
+    ),
     "adamw_fused",
 ]
 
@@ -455,7 +459,7 @@ def test_a_disk_that_is_full_at_validation_and_trackers_ends_no_run(data, vae, t
 
         def look(self, step, measured):
             fill()
-            looked(self, step, measured)
+            return looked(self, step, measured)
 
         monkeypatch.setattr(Validation, "_look", look)
         monkeypatch.setattr(DiffusionTask, "export", lambda self, folder: None)  # that is the test above
@@ -480,7 +484,10 @@ def test_another_recipe_is_refused_field_by_field(whole, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "version", "line"),
-    [({}, 1, "FSDP version 1; set fsdp_version to 2"), ({"validation.steps": 5}, 2, "validation.steps is 5, but a sh")],
+    [
+        ({}, 1, "FSDP version 1; set fsdp_version to 2"),
+        ({"optimizer.name": "torch.optim:AdamW"}, 2, "'torch.optim:AdamW', of another package, whose state is not put"),
+    ],
 )
 def test_what_fsdp_may_be_configured_for(tmp_path, options, version, line):
     recipe = load_recipe(Recipe, None, {**BASE, "output_dir": str(tmp_path), **options})

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from latentdiff.data.annotations import annotate
 from latentdiff.data.folder import read_folder
+from latentdiff.data.mixture import join
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Records
 from latentdiff.data.shards import is_shards, read_shards
@@ -39,6 +40,9 @@ def read_records(
         InputError: If the data isn't there, holds no images, or something is known of some of them only.
         ConfigError: If an option does not go with this source, or an extra of the package is needed and missing.
     """
+    if options.train_data:
+        parts = [read_records(part, output_dir, held_out) for part in options.parts()]
+        return join(parts, [one.weight for one in options.train_data])
     if options.source is not None:
         return read_source(options)
     source = Path(options.train_data_dir or "")

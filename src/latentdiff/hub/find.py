@@ -134,7 +134,7 @@ def find_model(name: str | Path, subfolder: str | None, variant: str | None, hub
     if subfolder is not None and not is_inside(subfolder):
         raise InputError(f"subfolder is {subfolder!r}; it must be a path inside the model, such as 'small'")
     text = str(name)
-    root = _builtin_folder(text) if text.startswith("builtin:") else local_path(text)
+    root = builtin_folder(text) if text.startswith("builtin:") else local_path(text)
     if root.is_dir():
         root = root if subfolder else Path(model_of_run(str(root)))
         folder = root / (subfolder or "")
@@ -157,13 +157,14 @@ def find_model(name: str | Path, subfolder: str | None, variant: str | None, hub
     return folder, folder
 
 
-def find_component(name: str, advice: str, config: str = "config.json") -> Path:
+def find_component(name: str, advice: str, config: str = "config.json", part: str | None = None) -> Path:
     """The folder of a component that lies by itself, which is downloaded if it is on the hub.
 
     Args:
         name: A folder, or a hub id.
         advice: What to do if there is no such folder.
         config: The name of the component's configuration.
+        part: What the component is called in a pipeline; a hub id may be that of one.
 
     Raises:
         CheckpointError: If there is no such folder, it is a file, or the repository lacks a file of it.
@@ -178,7 +179,7 @@ def find_component(name: str, advice: str, config: str = "config.json") -> Path:
         raise CheckpointError(missing_folder(name, advice))
     from latentdiff.hub.download import fetch_component  # the hub's client takes a while to import
 
-    return fetch_component(name, config)
+    return fetch_component(name, config, part)
 
 
 def find_adapter(
@@ -216,7 +217,12 @@ def find_adapter(
     return fetch_adapter(str(source), weight_name=weight_name, subfolder=subfolder, **hub)
 
 
-def _builtin_folder(name: str) -> Path:
+def builtin_folder(name: str) -> Path:
+    """The folder of a model that ships inside the package, by its name "builtin:NAME".
+
+    Raises:
+        ConfigError: If there is no such model.
+    """
     models = builtin_models()
     if name not in models:
         raise ConfigError(f"unknown model {name!r}; {nearest(name, models)}")

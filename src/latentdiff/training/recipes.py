@@ -123,12 +123,12 @@ class DiffusionRecipe(Recipe):
 
     results: ClassVar[Mapping[str, str]] = {"pipeline": INDEX, "lora": ADAPTER}
 
-    vae: str | None = option(None, resume="free", of_pipeline=True)  # the latent cache compares its weights
-    """Folder of the trained first stage."""
+    vae: str | None = option(None, resume="free")  # the latent cache compares its weights
+    """The trained first stage: its folder, or the name of a built-in model ("builtin:NAME") or of one on the hub that
+    has it or is it."""
     pretrained_model_name_or_path: str | None = None
-    """A pipeline folder whose networks are the start, in place of vae, unet, noise_schedule and the condition's
-    networks. An unconditional one may become one of super-resolution, inpaint or semantic-to-image, and one of text one
-    of super-resolution or inpaint with captions."""
+    """A pipeline whose networks are the start, in place of unet, noise_schedule and the condition's networks. With
+    another `conditioning`, or `vae`, it becomes one of that: the UNet's weights go on where they fit."""
     latents_dir: str | None = option(None, resume="free")
     """Folder of latents that `latentdiff encode` made of the same data; null to encode them into `output_dir`."""
     unet: JSON = option({}, of_pipeline=True)
@@ -140,7 +140,9 @@ class DiffusionRecipe(Recipe):
     """The task, by its name, or a mapping with that as `type` and with the task's options; by default that of the
     pretrained pipeline, else unconditional."""
     lora: LoraOptions | None = None
-    """Train an adapter of the UNet's attention and nothing else; it ends as `lora/`. Needs the package peft."""
+    """Train an adapter of the UNet and nothing else; it ends as `lora/`, or in `pipeline/`. Needs the package peft."""
+    freeze: list[str] = option([])
+    """Names of weights or of modules that stay as they are, such as `unet.down_blocks.*` or `text_encoder`."""
     loss: DiffusionLossOptions = DiffusionLossOptions()
     """The terms of the loss and their weights."""
     validation: DiffusionValidationOptions = option(DiffusionValidationOptions(), resume="free")
@@ -170,12 +172,16 @@ class DiffusionRecipe(Recipe):
         if self.lora is not None:
             check(pretrained, "lora is given without pretrained_model_name_or_path; give the pipeline to adapt")
             check(not trained, "lora trains the UNet's adapter alone; leave conditioning.train_text_encoder out")
-            check(not self.push_to_hub, "push_to_hub uploads a pipeline, and lora trains none; leave it out")
+            apart = not self.lora.merge and self.push_to_hub
+            check(not apart, "push_to_hub uploads a pipeline, and lora trains none; leave it out, or set lora.merge")
         if self.latent_scale is not None:
             check(
                 not self.given("latent_scale_images"), "latent_scale and latent_scale_images are both given; drop one"
             )
-            check(not pretrained, "latent_scale is given, but the pretrained pipeline has its own; leave it out")
+            check(
+                not pretrained or self.vae is not None,
+                "latent_scale is given, but the pretrained pipeline has its own; leave it out",
+            )
         return self
 
 

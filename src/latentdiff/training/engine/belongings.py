@@ -20,6 +20,7 @@ from latentdiff.training.engine.trackers import PROJECT, TRACKER_FOLDER
 
 LOG, BAD_FILES, REPORT = "log.jsonl", "bad_files.jsonl", "report"
 REPORT_FILES = tuple(f"{REPORT}.{suffix}" for suffix in ("md", "json", "png"))
+AUTO = "auto"  # resume_from_checkpoint of a command that starts a run, or goes on with it
 BEST, PICTURES, TRACKED = "best", "validation", Path(TRACKER_FOLDER, PROJECT)
 WRITTEN_IN = (BEST, PICTURES, "captions")  # folders of a run in which files or folders are written
 PICTURE = re.compile(r"(reconstructions|samples|denoising)-\d+\.png")
@@ -44,7 +45,7 @@ def check_start(recipe: Recipe) -> Path | None:
         raise InputError(f"{folder / LOG} is a folder, where the run's log belongs; give another output_dir")
     for name, marker in recipe.results.items():
         _check_place(folder / name, marker)
-    if recipe.resume_from_checkpoint is not None:
+    if recipe.resume_from_checkpoint not in (None, AUTO) or (recipe.resume_from_checkpoint and has):
         return _to_go_on_from(recipe, has)
     _check_own_folder(recipe)
     if recipe.overwrite_output_dir:
@@ -82,7 +83,7 @@ def remove_belongings(recipe: Recipe) -> None:
 
 def _to_go_on_from(recipe: Recipe, has: list[str]) -> Path:
     folder, choice = Path(recipe.output_dir), str(recipe.resume_from_checkpoint)
-    found = checkpoint.resolve(folder, choice)
+    found = checkpoint.resolve(folder, "latest" if choice == AUTO else choice)
     if has and found.resolve().parent != folder.resolve():
         raise CheckpointError(
             f"{choice} is of another run than the one that {folder} holds ({', '.join(has)}); give another output_dir"
@@ -101,8 +102,9 @@ def _check_own_folder(recipe: Recipe) -> None:
     marker = next((name for name in (INDEX, *CONFIG_FILES) if (folder / name).is_file()), None)
     if marker is not None:
         raise InputError(f"{folder} has {marker}, so its name stands for the model there; give another output_dir")
-    sources = {"data.train_data_dir": recipe.data.train_data_dir, "validation.data_dir": recipe.validation.data_dir}
-    for name, images in sources.items():
+    sources = [("data.train_data_dir", recipe.data.train_data_dir), ("validation.data_dir", recipe.validation.data_dir)]
+    sources += [("data.train_data", one.dir) for one in recipe.data.train_data]
+    for name, images in sources:
         if images is not None and folder.resolve().is_relative_to(Path(images).resolve()):
             raise InputError(
                 f"output_dir {folder} lies in {name} {images}, whose images would be joined by the run's own pictures; "
