@@ -118,7 +118,8 @@ class DataOptions(Part):
         return [self._of(one, set()) for one in self.train_data]
 
     def _of(self, one: DataSetOptions, also_own: set[str]) -> Self:
-        theirs = {name: getattr(one, name) for name in ("annotations", "label_maps", "source", "source_options")}
+        theirs = {name: getattr(one, name) for name in ("annotations", "label_maps")}
+        theirs |= {name: getattr(one, name) for name in ("source", "source_options") if one.given(name)}
         own = {"train_data", "dataset_name", "dataset_config_name", *theirs, *also_own}
         shared = {name: getattr(self, name) for name in self.model_fields_set - own}
         return type(self)(**{**shared, **theirs, "train_data_dir": one.dir})

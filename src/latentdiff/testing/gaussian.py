@@ -13,7 +13,9 @@ import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
+from latentdiff.schedulers.base import TableScheduler
 from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR, NoiseSchedule
+from latentdiff.schedulers.predictions import FLOW
 from latentdiff.seeding import Generators
 from latentdiff.types import Scheduler
 
@@ -47,7 +49,7 @@ class GaussianData:
             gain = self.std / total if consistency else alpha * self.std**2 / total**2
             x0 = self.mean + gain * (x - alpha * self.mean)
             noise = (x - alpha * x0) / sigma
-            predictions = {"epsilon": noise, "sample": x0, "v_prediction": alpha * noise - sigma * x0}
+            predictions = {"epsilon": noise, "sample": x0, "v_prediction": alpha * noise - sigma * x0, FLOW: noise - x0}
             return predictions[scheduler.config.prediction_type]
 
         return predict
@@ -59,7 +61,13 @@ class GaussianData:
 
 
 def noise_level(scheduler: Scheduler, timestep: Tensor | float) -> tuple[float, float]:
-    """(alpha, sigma) of a timestep in the noise schedule of the scheduler's config."""
+    """(alpha, sigma) of a timestep in the noise schedule of the scheduler's config, in the network's scale."""
+    if scheduler.config.prediction_type == FLOW:
+        floor = scheduler.floor if isinstance(scheduler, TableScheduler) else 0.0
+        levels = NoiseSchedule.from_config(scheduler.config, floor)
+        alpha_bar = float(levels.alpha_bar_at(np.asarray(float(timestep))))
+        alpha, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+        return alpha / (alpha + sigma), sigma / (alpha + sigma)
     schedule = NoiseSchedule.from_config(scheduler.config, TINY_ALPHA_BAR)
     ratio = float(schedule.sigma_at(np.asarray(float(timestep))))
     return 1 / math.hypot(1, ratio), ratio / math.hypot(1, ratio)

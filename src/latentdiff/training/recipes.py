@@ -11,7 +11,13 @@ from latentdiff.config import check, option
 from latentdiff.hub.index import INDEX
 from latentdiff.hub.weight_files import ADAPTER
 from latentdiff.training.diffusion.conditioners.options import Conditioning
-from latentdiff.training.diffusion.options import DiffusionLossOptions, DiffusionValidationOptions, LoraOptions
+from latentdiff.training.diffusion.options import (
+    DiffusionLossOptions,
+    DiffusionValidationOptions,
+    DistillationOptions,
+    LoraOptions,
+    TimestepOptions,
+)
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.first_stage.options import (
     PRETRAINED,
@@ -135,7 +141,8 @@ class DiffusionRecipe(Recipe):
     """Constructor arguments of `latentdiff.UNet2DConditionModel`; its sample_size, in_channels, out_channels and
     cross_attention_dim follow from the first stage and the conditioning, and may be left out."""
     noise_schedule: JSON = option({}, of_pipeline=True)
-    """Arguments of `latentdiff.DDIMScheduler`, such as beta_start, beta_end and prediction_type."""
+    """Arguments of `latentdiff.DDIMScheduler`, such as beta_start, beta_end and prediction_type; a flow_prediction
+    makes a `latentdiff.FlowMatchEulerScheduler`, with num_train_timesteps and shift."""
     conditioning: Conditioning | None = None
     """The task, by its name, or a mapping with that as `type` and with the task's options; by default that of the
     pretrained pipeline, else unconditional."""
@@ -143,6 +150,10 @@ class DiffusionRecipe(Recipe):
     """Train an adapter of the UNet and nothing else; it ends as `lora/`, or in `pipeline/`. Needs the package peft."""
     freeze: list[str] = option([])
     """Names of weights or of modules that stay as they are, such as `unet.down_blocks.*` or `text_encoder`."""
+    distill: DistillationOptions | None = None
+    """Distil the pretrained pipeline into one of 1 to 8 steps, rather than train it on."""
+    timesteps: TimestepOptions = TimestepOptions()
+    """How often each timestep is trained on."""
     loss: DiffusionLossOptions = DiffusionLossOptions()
     """The terms of the loss and their weights."""
     validation: DiffusionValidationOptions = option(DiffusionValidationOptions(), resume="free")
@@ -174,6 +185,11 @@ class DiffusionRecipe(Recipe):
             check(not trained, "lora trains the UNet's adapter alone; leave conditioning.train_text_encoder out")
             apart = not self.lora.merge and self.push_to_hub
             check(not apart, "push_to_hub uploads a pipeline, and lora trains none; leave it out, or set lora.merge")
+        if self.distill is not None:
+            check(pretrained, "distill is given without pretrained_model_name_or_path; give the pipeline to distil")
+            for name in ("loss", "timesteps"):
+                check(not self.given(name), f"{name} is given, but distill has its own; leave it out")
+            check(not trained, "distill trains the UNet alone; leave conditioning.train_text_encoder out")
         if self.latent_scale is not None:
             check(
                 not self.given("latent_scale_images"), "latent_scale and latent_scale_images are both given; drop one"

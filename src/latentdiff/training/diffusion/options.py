@@ -65,6 +65,43 @@ class DiffusionLossOptions(Part):
         return self
 
 
+class DistillationOptions(Part):
+    """Consistency distillation of a trained pipeline into few steps (Luo et al. 2023, arXiv 2310.04378)."""
+
+    teacher: str | None = option(None, resume="free")
+    """Pipeline folder of the model to learn from, by default the pretrained pipeline itself; its latents, noise
+    schedule, prediction type and condition have to be those of the pretrained one."""
+    guidance_scale: float | None = None
+    """Strength of the teacher's classifier-free guidance, which the student learns along; by default that of the
+    pipeline's calls, 1 for a model without a null condition. The student is called with guidance_scale 1."""
+    solver_steps: int = option(50, ge=2)
+    """Steps of the teacher's solver, DDIM; two neighbours of these are what the student is to be consistent at, and
+    its runs visit some of them."""
+    huber_c: float = option(0.001, gt=0)
+    """Difference at which the pseudo-Huber loss turns from squares to absolute values."""
+
+
+class TimestepOptions(Part):
+    """How often each timestep is trained on (Esser et al. 2024, arXiv 2403.03206, section 3.1)."""
+
+    density: Literal["uniform", "logit_normal", "mode", "cosmap"] = "uniform"
+    """All timesteps alike; a normal distribution of the logit of the share of the way to pure noise, which prefers the
+    middle; one with heavier ends; or the cosine schedule's, for a flow. The names are those of diffusers' scripts."""
+    logit_mean: float = 0.0
+    """Mean of logit_normal; above 0 there are more noisy timesteps."""
+    logit_std: float = option(1.0, gt=0)
+    """Standard deviation of logit_normal."""
+    mode_scale: float = option(1.29, ge=-1, le=1.75)
+    """Strength of mode: above 0 the middle is drawn more often, below 0 the ends."""
+
+    @model_validator(mode="after")
+    def _check_used(self) -> Self:
+        for name, kind in (("logit_mean", "logit_normal"), ("logit_std", "logit_normal"), ("mode_scale", "mode")):
+            used = self.density == kind or not self.given(name)
+            check(used, f"{name} is given, but density is {self.density!r}; leave it out, or set density to {kind!r}")
+        return self
+
+
 class DiffusionValidationOptions(MeasuredValidationOptions):
     """Looks at samples, and at the loss of images that are not trained on."""
 

@@ -32,7 +32,17 @@ from latentdiff.training.diffusion.adapters import (
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.conditioners.base import Conditioner
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions
-from latentdiff.training.diffusion.losses import by_variance, diffusion_loss, draw_noisy, huber_widths, timestep_weights
+from latentdiff.training.diffusion.distillation import Consistency, prepare_distillation
+from latentdiff.training.diffusion.losses import (
+    by_variance,
+    diffusion_loss,
+    draw_latents,
+    draw_timesteps,
+    huber_widths,
+    noisy_latents,
+    target_of,
+    timestep_weights,
+)
 from latentdiff.training.diffusion.measured import make_measures
 from latentdiff.training.diffusion.publish import publish
 from latentdiff.training.diffusion.samples import SampleSheet, make_samples
@@ -54,6 +64,7 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         recipe: Gives the loss, and what is trained of the UNet.
         samples: The sheet that is drawn at validation, if there is to be one.
         first_stage: What tells the first stage from others, as the latent cache says it.
+        consistency: What a distillation has in place of the loss.
     """
 
     def __init__(
@@ -62,6 +73,7 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         recipe: DiffusionRecipe,
         samples: SampleSheet | None = None,
         first_stage: str | None = None,
+        consistency: Consistency | None = None,
     ) -> None:
         super().__init__()
         self.first_stage = first_stage
@@ -70,23 +82,29 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         self.unet: DenoisingNetwork
         for name in ("unet", *conditioner.trains):
             setattr(self, name, getattr(self.pipeline, name).train())
-        if recipe.lora is not None:
+        self.consistency = consistency
+        if recipe.lora is not None or consistency is not None:
             self.requires_grad_(False)
-            add_adapter(self.get_submodule("unet"), recipe.lora)
+            if recipe.lora is not None:
+                add_adapter(self.get_submodule("unet"), recipe.lora)
+            else:
+                self.get_submodule("unet").requires_grad_(True)
             keep_frozen_out(self)
         if recipe.torch_compile:
             self.get_submodule("unet").compile()
         self.dropout = conditioner.dropout
         self.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
         alphas, kind = self.scheduler.alphas_cumprod, self.scheduler.config.prediction_type
+        if not self.scheduler.schedule.whole:  # near the image, float32 doesn't tell its levels apart
+            alphas = torch.from_numpy(self.scheduler.schedule.alphas_cumprod)
         self.weights: torch.Tensor
         self.simple: torch.Tensor
         self.widths: torch.Tensor
         weights = timestep_weights(alphas, kind, self.loss.snr_gamma, self.loss.elbo_weight)
         check(
             bool(weights.isfinite().all()),
-            f"loss.elbo_weight is {self.loss.elbo_weight}, but where all is noise the bound's weight of an epsilon "
-            "prediction is infinite; set it to 0, or choose another prediction_type or noise_schedule",
+            f"loss.elbo_weight is {self.loss.elbo_weight}, but where all is noise, or nothing, the bound's weight of "
+            f"this {kind} is infinite; set it to 0, or choose another prediction_type or noise_schedule",
         )
         self.register_buffer("weights", weights, persistent=False)
         self.register_buffer("simple", timestep_weights(alphas, kind, self.loss.snr_gamma, 0.0), persistent=False)
@@ -101,18 +119,16 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
 
         In evaluation no condition is dropped.
         """
-        latents, noise, timesteps = draw_noisy(
-            batch["moments"], self.pipeline.vae.config, self.scheduler, draws, self.loss.noise_offset
-        )
+        if self.consistency is not None:
+            return self.consistency(self.unet, batch, draws), {}
+        latents, noise = draw_latents(batch["moments"], self.pipeline.vae.config, draws, self.loss.noise_offset)
+        timesteps = draw_timesteps(self.scheduler.schedule, draws, self.recipe.timesteps).to(latents.device)
         dropped = draws.uniform().to(latents.device) < self.dropout * self.training
         conditioning = self.conditioner(batch, dropped, draws)
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        noisy = noisy_latents(self.scheduler, latents, noise, timesteps)
         prediction = Denoiser(self.unet, conditioning)(noisy, timesteps, 0.0)
-        target = {
-            "epsilon": noise,
-            "v_prediction": self.scheduler.get_velocity(latents, noise, timesteps),
-            "sample": latents,
-        }[self.scheduler.config.prediction_type]
+        target = target_of(self.scheduler, latents, noise, timesteps)
+        timesteps = timesteps.round().long()
         weights, widths = self.weights[timesteps], self.widths[timesteps]
         if self.logvar is None:
             return diffusion_loss(prediction, target, weights, self.loss.type, widths), {}
@@ -184,6 +200,7 @@ def _prepared(
     images = open_training_images(recipe, 3)
     conditioner = make_conditioner(recipe, images)
     pipeline = conditioner.pipeline
+    consistency = None if recipe.distill is None else prepare_distillation(conditioner, recipe.distill)
     images.channels = pipeline.vae.config.in_channels
     check_first_stage_channels(images)
     held_out = open_held_out(recipe, images.channels)
@@ -208,7 +225,7 @@ def _prepared(
             latents, channels, recipe.latent_scale_images, generator(recipe.seed)
         )
         pipeline.vae.register_to_config(scaling_factor=scale)
-    task = DiffusionTask(conditioner, recipe, samples, latents.first_stage)
+    task = DiffusionTask(conditioner, recipe, samples, latents.first_stage, consistency)
     if measures is not None:
         task.measures = make_measures(conditioner, *reference, recipe, accelerator, reference_latents, measures)
     visits, mixture = LatentRows(latents, rows, recipe.seed), images.records.mixture

@@ -86,7 +86,7 @@ def train(
     """
     accelerator = session.accelerator
     model, optimizer, learning_rate = prepare(task, recipe, accelerator)
-    ema = EMA(task, recipe.ema.decay) if recipe.ema.decay else None
+    ema = EMA(task, recipe.ema.decay, recipe.ema.profiles) if recipe.ema.decay else None
     log, best = Log(session), choose_by(task.measures, recipe)
     state = State(task, ema, optimizer, log, recipe, accelerator, len(items), best)  # type: ignore[arg-type]
     if session.checkpoint is not None:
@@ -102,7 +102,7 @@ def train(
         silent_threads(),
     ):
         session.clear()  # all is checked, and the first batch is there
-        agreed(accelerator, lambda: log.begin(state.step))
+        agreed(accelerator, state.begin)
         start_trackers(accelerator, recipe, state.step)
         progress = StepProgress(steps, shown=accelerator.is_main_process)
         validation = Validation(task, ema, optimizer, held_out, recipe, log, best, progress)
@@ -120,14 +120,15 @@ def train(
             validation.if_due(state.step)
             last = state.step == steps.stop or validation.ends_run
             stops = wishes["stop"] or (wishes["time_is_up"] and not last)
-            asked = wishes["save"] or validation.among_best
-            if stops or last or asked or state.step % recipe.checkpoint.steps == 0:
+            due = state.step % recipe.checkpoint.steps == 0 or validation.among_best
+            if stops or last or wishes["save"] or due:
                 state.save()
-            if wishes["save"] and not stops:
-                progress.say(f"a checkpoint was asked for at step {state.step}; the run goes on")
+            state.keep(last)
             if stops:
                 accelerator.wait_for_everyone()  # until the checkpoint is there
                 interruption = _interruption(wishes["stop"], interrupts.number, recipe, state.step, state.last())
+            elif wishes["save"]:
+                progress.say(f"a checkpoint was asked for at step {state.step}; the run goes on")
             if stops or validation.ends_run:
                 break
         if best.ends_run and interruption is None:
@@ -136,12 +137,17 @@ def train(
         state.export()
     # What holds the process group has to go before it does: gloo's end waits for a thread that waits for Python's lock.
     del gradient, model
-    accelerator.free_memory()
-    end_trackers(accelerator)
-    accelerator.end_training()
+    _end(accelerator)
     if interruption is not None:
         raise interruption
     return session.output_dir
+
+
+def _end(accelerator: Accelerator) -> None:
+    """Let go of the devices' memory, the trackers and the other processes."""
+    accelerator.free_memory()
+    end_trackers(accelerator)
+    accelerator.end_training()
 
 
 def _interruption(stopped: bool, number: int, recipe: Recipe, step: int, last: str) -> TrainingInterrupted:
