@@ -158,7 +158,7 @@ class Diffusion:
         self.alphas_cumprod = conditioner.pipeline.scheduler.alphas_cumprod.float().to(asked.device)
         with quiet_libraries(quiet=True):
             bad = BadFiles(folder, len(images), 0)
-            work = LatentEncoding(folder / "latents", self.vae, images, bad, random_flip=False)
+            work = LatentEncoding(folder / "latents", self.vae, images, bad)
             work.begin(replace=True)
             work.do(work.shards(), lambda told: None)
             work.finish()
@@ -195,7 +195,7 @@ class Uncached(Diffusion):
                 return super().forward({"moments": encode(batch["pixels"])}, rng)
 
         self.task, self.plain_items = Encoding(conditioner, self.recipe), images
-        self.items = LatentRows(cache, lambda image, mirrored, rng: {"pixels": images[image]})
+        self.items = LatentRows(cache, lambda image, view, rng: {"pixels": images.at(image, view)})
 
     @torch.no_grad()
     def moments(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from latentdiff.data.buckets import BucketOrder
 from latentdiff.data.mixture import MixtureOrder
 from latentdiff.data.records import Mixture
 from latentdiff.errors import LatentDiffError
@@ -35,9 +38,16 @@ class VisitedDataset(Dataset[ItemT_co], ABC):
     def visit(self, index: int, number: int) -> ItemT_co:
         """Item `index` as sample `number` of the run."""
 
+    def __getitem__(self, index: int) -> ItemT_co:
+        return self.visit(index, index)
+
+    def groups(self) -> list[NDArray[np.int64]]:
+        """The items of each size; one group of all where they have one."""
+        return [np.arange(len(self))]  # type: ignore[arg-type]  # all data sets here have a length
+
 
 class _EpochOrder:
-    """The order of a data set: sample n is in epoch n // N, at its place in the permutation of that epoch."""
+    """The order of items of one size: sample n is in epoch n // N, at its place in the permutation of that epoch."""
 
     def __init__(self, length: int, seed: int) -> None:
         self.length, self.seed = length, seed
@@ -121,6 +131,7 @@ def stream(
     rank: int = 0,
     world_size: int = 1,
     num_workers: int = 0,
+    samples_in_step: int | None = None,
     collate_fn: Callable[[list[Any]], Any] = default_collate,
 ) -> Iterator[Any]:
     """Endless batches of a data set, reshuffled in every epoch, starting at micro-step `first_step`.
@@ -133,6 +144,8 @@ def stream(
         rank: The number of this process.
         world_size: The number of processes.
         num_workers: The number of worker processes that load samples; 0 loads them in this process.
+        samples_in_step: The number of samples in a training step, of all processes and micro-steps, which are of one
+            size where the items have several; by default those of a micro-step.
         collate_fn: The function that makes a batch of samples.
 
     Raises:
@@ -140,8 +153,13 @@ def stream(
     """
     sampler = _Steps(batch_size, rank, world_size, first_step)
     length: int = len(items)  # type: ignore[arg-type]  # all data sets here have a length
-    mixture = items.mixture if isinstance(items, VisitedDataset) else None
-    shuffled = _Shuffled(items, _EpochOrder(length, seed) if mixture is None else MixtureOrder(mixture, length, seed))
+    groups, mixture = (items.groups(), items.mixture) if isinstance(items, VisitedDataset) else ([], None)
+    order: Callable[[int], int] = _EpochOrder(length, seed)
+    if mixture is not None:
+        order = MixtureOrder(mixture, length, seed)
+    elif len(groups) > 1:
+        order = BucketOrder(groups, samples_in_step or batch_size * world_size, seed)
+    shuffled = _Shuffled(items, order)
     loader = DataLoader(
         shuffled,
         batch_sampler=sampler,
