@@ -119,8 +119,33 @@ DEGRADATIONS: Registry[Degradation] = Registry(
         "bicubic": "latentdiff.data.degradations.resize:bicubic",
         "bsr": "latentdiff.data.degradations.bsr:BSR_FULL",
         "bsr_light": "latentdiff.data.degradations.bsr:BSR_LIGHT",
+        "bsrgan": "latentdiff.data.degradations.bsr:BSR_FULL",  # the names of the latent diffusion code
+        "bsrgan_light": "latentdiff.data.degradations.bsr:BSR_LIGHT",
+        **{
+            name: f"latentdiff.data.degradations.filters:{name.upper()}"
+            for name in (
+                *(f"cv_{kind}" for kind in ("nearest", "bilinear", "bicubic", "area", "lanczos")),
+                *(f"pil_{kind}" for kind in ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")),
+            )
+        },
     },
 )
+
+SOURCES: Registry[Any] = Registry(
+    "source of data",
+    {
+        "ade20k": "latentdiff.data.sources.ade20k:read_ade20k",
+        "celebahq": "latentdiff.data.sources.lists:read_list",
+        "coco": "latentdiff.data.sources.coco:read_coco_folder",
+        "coco-stuff": "latentdiff.data.sources.coco:read_coco_stuff",
+        "ffhq": "latentdiff.data.sources.lists:read_list",
+        "imagenet": "latentdiff.data.sources.imagenet:read_imagenet",
+        "laion": "latentdiff.data.sources.laion:read_laion",
+        "lsun": "latentdiff.data.sources.lists:read_list",
+        "open-images": "latentdiff.data.sources.open_images:read_open_images",
+    },
+)
+"""Functions of `DataOptions`, and of settings as keywords, that return `latentdiff.data.records.Records`."""
 
 MASKS: Registry[MaskGenerator] = Registry(
     "mask generator",

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -16,7 +17,9 @@ from latentdiff.cli.commands import (
     EVALUATE_COMMANDS,
     IMAGE_COMMANDS,
     MODEL_COMMANDS,
+    RECIPES_COMMAND,
     SCHEMA_COMMAND,
+    START_COMMANDS,
     TRAIN_COMMANDS,
 )
 from latentdiff.cli.messages import commands_of, explain
@@ -26,6 +29,10 @@ EXIT_FAILED = 1
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 
+TRAIN_HELP = (
+    "Train a first stage, diffusion model or classifier on your own images; "
+    "latentdiff train RECIPE.yaml ... trains what several recipes say, one after another."
+)
 HELP_FLAGS = ("--help", "-h")
 IMAGE_NOTE = (
     "Images carry the parameters of their generation, which `latentdiff info IMAGE.png` shows. "
@@ -35,6 +42,13 @@ TRAIN_NOTE = (
     "A flag wins over the recipe's file, and flags alone will do. "
     "Under `accelerate launch -m latentdiff train ...` several processes share the work."
 )
+
+
+def names_recipes(words: Collection[str]) -> bool:
+    """Whether a command line is `train RECIPE.yaml ...`, with no stage named."""
+    first = [*words][:2]
+    recipes = any(word.endswith((".yaml", ".yml")) for word in words)
+    return first[:1] == ["train"] and recipes and first[1] not in (*TRAIN_COMMANDS, "--schema")
 
 
 def make_app(called: Collection[str] = ()) -> App:
@@ -59,7 +73,11 @@ def make_app(called: Collection[str] = ()) -> App:
 
     add(app, IMAGE_COMMANDS, IMAGE_NOTE)
     add(app, MODEL_COMMANDS)
-    train = App("train", help="Train a first stage, diffusion model or classifier on your own images.")
+    add(app, START_COMMANDS)
+    train = App("train", help=TRAIN_HELP)
+    if names_recipes(called):
+        module, _, attribute = RECIPES_COMMAND.partition(":")
+        train.default(getattr(import_module(module), attribute))
     for name, (command, trained) in TRAIN_COMMANDS.items():
         usage = f"Usage: latentdiff train {name} [RECIPE.yaml] [--OPTION VALUE ...]"
         how = {"usage": usage, "help_format": "plaintext", "help_epilogue": TRAIN_NOTE}  # markdown would take longer
@@ -121,7 +139,7 @@ def script() -> NoReturn:
 def _run(words: list[str]) -> int:
     """Parse the words and call what they name; its exit code."""
     app = make_app(words)
-    if words[:1] == ["train"] and words[1:2] and words[1] in TRAIN_COMMANDS:
+    if words[:1] == ["train"] and ((words[1:2] and words[1] in TRAIN_COMMANDS) or names_recipes(words)):
         from latentdiff.cli.commands.train import with_values
 
         words = with_values(words)

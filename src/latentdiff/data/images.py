@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from latentdiff.data.folder import read_folder
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Records
 from latentdiff.data.shards import is_shards, read_shards
+from latentdiff.data.sources import read_source
 from latentdiff.data.tables import is_table, read_table
 from latentdiff.errors import ConfigError
 from latentdiff.io.arrays import kind_of, read_values, resize_square
@@ -37,6 +39,8 @@ def read_records(
         InputError: If the data isn't there, holds no images, or something is known of some of them only.
         ConfigError: If an option does not go with this source, or an extra of the package is needed and missing.
     """
+    if options.source is not None:
+        return read_source(options)
     source = Path(options.train_data_dir or "")
     if options.dataset_name is None and options.dataset_config_name is not None:
         raise ConfigError("dataset_config_name is given without dataset_name; give both, or neither")
@@ -99,7 +103,7 @@ class Images(Dataset[torch.Tensor]):
         self.boxes = records.boxes
         self.label_maps: list[Stored] | None = records.columns.get("label_map")
         self.labels: list[int] | None = records.columns.get("label") or None
-        self.class_names: list[str] | None = None
+        self.class_names: list[str] | None = records.class_names and list(records.class_names)
         if self.labels and isinstance(self.labels[0], str):
             self.class_names = sorted_names(records.columns["label"])
             numbers = {name: number for number, name in enumerate(self.class_names)}
@@ -107,8 +111,8 @@ class Images(Dataset[torch.Tensor]):
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, 0 if there are none; where the data has numbers, the largest is that of the last."""
-        return max(self.labels) + 1 if self.labels else 0
+        """The number of classes, 0 if there are none; without names, the largest number is that of the last."""
+        return len(self.class_names or ()) or max(self.labels or [-1]) + 1
 
     def hint(self, option: str) -> str:
         """The end of a message about what is not known of the images: the columns that the data has, and what may help.
@@ -124,7 +128,11 @@ class Images(Dataset[torch.Tensor]):
         """The first `count` images, or all of them for None."""
         if count is None or count >= len(self):
             return self
-        return Images(self.records.subset(range(count)), self.resolution, self.channels, self.value_range)
+        return self.among(range(count))
+
+    def among(self, places: Sequence[int]) -> Images:
+        """These images alone."""
+        return Images(self.records.subset(places), self.resolution, self.channels, self.value_range)
 
     def fingerprint(self) -> str:
         """A text that changes with the files and with the way in which they are read."""

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from latentdiff.config import Part, check, option
+from latentdiff.types import JSON
 
 # What can be known of an image, and what it is called unless the recipe says so.
 KNOWN = ("text", "label", "objects", "label_map")
@@ -20,6 +21,11 @@ class DataOptions(Part):
     `file_name`, `text`, `label`, `objects` and `label_map`); captions also in `.txt` files beside them, classes as
     sub-folders. Or WebDataset shards: a folder of `.tar` files, one of them, or a pattern such as `shards/train-*.tar`.
     Or a folder that `datasets` saved, or of Parquet files."""
+    source: str | None = None
+    """The layout of a published data set that train_data_dir has, a name of the registry `SOURCES`: ade20k, celebahq,
+    coco, coco-stuff, ffhq, imagenet, laion, lsun, open-images, or your own."""
+    source_options: JSON = option({})
+    """Settings of that source, such as the `classes` of imagenet."""
     dataset_name: str | None = option(None, resume="free")
     """In place of train_data_dir, what `datasets.load_dataset` takes: a data set of the hub, or a folder."""
     dataset_config_name: str | None = None
@@ -70,6 +76,14 @@ class DataOptions(Part):
         check(
             self.train_data_dir is None or self.dataset_name is None,
             "train_data_dir is given, and dataset_name too; give one of them",
+        )
+        check(
+            self.source is None or self.train_data_dir is not None,
+            "source is given, but train_data_dir isn't, which has its layout; give the folder",
+        )
+        check(
+            self.source is not None or not self.source_options,
+            "source_options is given without source; give both, or neither",
         )
         low, high = self.value_range or (0, 1)
         check(low < high, f"value_range is {self.value_range}; the first number must be below the second")

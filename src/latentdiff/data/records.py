@@ -40,6 +40,7 @@ class Records:
         notes: Lines that say what was left out, of which a run warns.
         ignored: Lines on what was left out as nobody will miss it, which a check says.
         damaged: Files that could be read in part only, each with the reason.
+        class_names: The names of the classes by number, where the labels are numbers; None if they have none.
         watched: The files whose sizes and times change when the data changes.
         identity: A text that changes when data changes that is in no file.
     """
@@ -53,6 +54,7 @@ class Records:
     notes: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
+    class_names: Sequence[str] | None = None
     watched: Sequence[Path] = ()
     identity: str = ""
 

@@ -46,15 +46,37 @@ def read_values(source: Stored, channels: int, value_range: tuple[float, float] 
     Raises:
         BadFileError: If the file can't be decoded, has another number of channels, or values of no known range.
     """
+    return _scaled(_unscaled(source, channels), channels, value_range, str(source))
+
+
+def extent_of(source: Stored, channels: int) -> tuple[str, float, float]:
+    """The type of an image's values, such as "uint16", and the least and greatest of them that is finite.
+
+    Args:
+        source: The file.
+        channels: As `read_values` takes it.
+
+    Raises:
+        BadFileError: If the file can't be decoded, or has no finite value.
+    """
+    pixels = _unscaled(source, channels).pixels
+    finite = pixels[np.isfinite(pixels)]
+    if not finite.size:
+        raise BadFileError(f"{source} has no value that is a number; replace it")
+    return str(pixels.dtype), float(finite.min()), float(finite.max())
+
+
+def _unscaled(source: Stored, channels: int) -> Values:
+    """The values of a file as they are."""
     kind = kind_of(source)
     if kind == "pillow":
-        return values_of(source, channels, str(source), value_range)
+        return read_pixels(source, lambda upright: _from_pillow(upright, channels), str(source))
     if kind == "npy":
-        return _scaled(Values(read_npy(source)), channels, value_range, str(source))
+        return Values(read_npy(source))
     values = read_tiff(source)
     if channels == 3 and values.pixels.shape[2] == 1:
         values = values._replace(pixels=values.pixels.repeat(3, axis=2), negative=3 * values.negative)
-    return _scaled(values, channels, value_range, str(source))
+    return values
 
 
 def values_of(

@@ -39,6 +39,13 @@ TRAIN_COMMANDS = {  # with what each trains, since importing the recipes takes a
     "classifier": ("latentdiff.cli.commands.train:classifier", "the classifier of noisy latents that guides the model"),
 }
 SCHEMA_COMMAND = "latentdiff.cli.commands.train:schema"
+RECIPES_COMMAND = "latentdiff.cli.commands.train_recipes:train_recipes"
+START_COMMANDS = {
+    "init": (
+        "latentdiff.cli.commands.init:init",
+        "Write the recipes of a first stage and a diffusion model for your images, NAME-1-... and NAME-2-....yaml.",
+    ),
+}
 DATA_COMMANDS = {
     "check": (
         "latentdiff.cli.commands.data:check",

@@ -16,6 +16,7 @@ from latentdiff.cli import console
 from latentdiff.cli.options import Flag
 from latentdiff.cli.recipes import recipe_flags
 from latentdiff.config import json_schema, load_recipe, options_of
+from latentdiff.reading import parse_yaml, read_text
 from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, Recipe
 
 
@@ -43,6 +44,21 @@ STAGES = {
     "diffusion": TrainingStage(DiffusionRecipe, "latentdiff.training.diffusion.task:train_diffusion"),
     "classifier": TrainingStage(ClassifierRecipe, "latentdiff.training.classifier:train_classifier"),
 }
+
+
+def stage_of(recipe: Recipe) -> TrainingStage:
+    """The stage that a recipe is of."""
+    return next(stage for stage in STAGES.values() if isinstance(recipe, stage.recipe))
+
+
+def kind_of(path: str | Path) -> type[Recipe]:
+    """The class of the recipe in a file: the one that knows most of its options; whether it is right is not checked."""
+    try:
+        values = parse_yaml(read_text(Path(path)))
+        given = set(values) if isinstance(values, dict) else set()
+    except (OSError, ValueError):
+        given = set()  # what is wrong with it is said when it is read
+    return min((stage.recipe for stage in STAGES.values()), key=lambda recipe: len(given - set(recipe.model_fields)))
 
 
 def stage_command(stage: TrainingStage) -> Callable[..., None]:
@@ -80,9 +96,11 @@ def stage_command(stage: TrainingStage) -> Callable[..., None]:
 
 
 def with_values(words: Sequence[str]) -> list[str]:
-    """The words of a command line `train STAGE ...`, in which an option of true or false may stand alone for true."""
+    """The words of a command line `train ...`, in which an option of true or false may stand alone for true."""
     found: list[str] = []
-    switches = {option.name for option in options_of(STAGES[words[1]].recipe) if option.field.annotation is bool}
+    stage = STAGES.get(words[1])
+    options = options_of(Recipe if stage is None else stage.recipe)
+    switches = {option.name for option in options if option.field.annotation is bool}
     for place, word in enumerate(words):
         found.append(word)
         if (

@@ -1,9 +1,9 @@
 """Resizing with the kernels of the published degradations, and bicubic downsampling, which is a degradation by itself.
 
 Resizing is a product with two small matrices, one for each axis. "bicubic" is MATLAB's imresize: a cubic kernel with
-a = -1/2 that widens when the image shrinks (antialiasing), with mirrored edges. "linear", "cubic" (a = -3/4) and "area"
-are OpenCV's. The first two look at 2 and 4 pixels however much the image shrinks, which causes the aliasing of BSR, and
-repeat the edge pixel.
+a = -1/2 that widens when the image shrinks (antialiasing), with mirrored edges. "nearest", "linear", "cubic"
+(a = -3/4), "area" and "lanczos" are OpenCV's. But for "area" they look at 1, 2, 4 and 8 pixels however much the image
+shrinks, which causes the aliasing of BSR, and repeat the edge pixel.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def resize(image: Array, size: tuple[int, int], kind: str) -> Float64Array:
     Args:
         image: The image.
         size: The new height and width.
-        kind: "bicubic", "linear", "cubic" or "area".
+        kind: "bicubic", "nearest", "linear", "cubic", "area" or "lanczos".
     """
     (height, width, channels), (h, w) = image.shape, size
     weights = WEIGHTS[kind]
@@ -124,4 +124,25 @@ def area_weights_enlarging(n_in: int, n_out: int) -> Float64Array:
     return _matrix(taps, np.concatenate([1 - share, share], 1), n_in)
 
 
-WEIGHTS = {"bicubic": bicubic_weights, "linear": linear_weights, "cubic": cubic_weights, "area": area_weights}
+def nearest_weights(n_in: int, n_out: int) -> Float64Array:
+    """The matrix (n_out, n_in) of OpenCV's nearest neighbour, which is the pixel at or before the new one's start."""
+    taps = np.floor(np.arange(n_out)[:, None] * (n_in / n_out))
+    return _matrix(np.minimum(taps, n_in - 1), np.ones_like(taps), n_in)
+
+
+def lanczos_weights(n_in: int, n_out: int) -> Float64Array:
+    """The matrix (n_out, n_in) of OpenCV's Lanczos interpolation over 8 pixels; its rows sum to 1."""
+    centres = _centres(n_in, n_out)
+    taps = np.floor(centres) + np.arange(-3, 5)
+    weights = np.sinc(centres - taps) * np.sinc((centres - taps) / 4)
+    return _matrix(np.clip(taps, 0, n_in - 1), weights / weights.sum(1, keepdims=True), n_in)
+
+
+WEIGHTS = {
+    "bicubic": bicubic_weights,
+    "nearest": nearest_weights,
+    "linear": linear_weights,
+    "cubic": cubic_weights,
+    "area": area_weights,
+    "lanczos": lanczos_weights,
+}

@@ -43,9 +43,13 @@ class DryRun:
 
     Attributes:
         lines: What was found.
+        parameters: How many are trained.
+        seconds: What a step takes.
     """
 
     lines: list[str] = field(default_factory=list)
+    parameters: int = 0
+    seconds: float = 0.0
 
     def __call__(
         self,
@@ -81,6 +85,7 @@ class DryRun:
             for _ in range(TIMED_STEPS):
                 step()  # which waits for the device
             seconds = (time.perf_counter() - start) / TIMED_STEPS
+        self.parameters, self.seconds = sum(p.numel() for p in trained), seconds
         weights, gradients = _bytes(everything), _bytes(trained)
         moments = _bytes(tensor for state in optimizer.state.values() for tensor in state.values())
         needs = {"weights": weights, "gradients": gradients, "optimiser": moments}
@@ -90,7 +95,7 @@ class DryRun:
         total: int = len(items.files)  # type: ignore[attr-defined]
         left = timedelta(seconds=round(seconds * recipe.max_train_steps))
         self.lines = [
-            f"parameters: {sum(p.numel() for p in trained):,} trained, {frozen:,} frozen",
+            f"parameters: {self.parameters:,} trained, {frozen:,} frozen",
             f"memory of a process: {sum(needs.values()) / GIB:.3f} GiB = "
             + " + ".join(f"{name} {size / GIB:.3f}" for name, size in needs.items())
             + f" (of {recipe.train_batch_size} images)",
@@ -102,7 +107,12 @@ class DryRun:
 
 
 def dry_run(stage: Trainer[R_contra], recipe: R_contra) -> list[str]:
-    """Lines on what a run needs: parameters, memory, steps, time. Nothing is written where it would write.
+    """Lines on what a run needs: parameters, memory, steps, time; see `rehearse`."""
+    return rehearse(stage, recipe).lines
+
+
+def rehearse(stage: Trainer[R_contra], recipe: R_contra) -> DryRun:
+    """Make a few steps of a run to tell what it needs. Nothing is written where it would write.
 
     Args:
         stage: `train_diffusion` or another.
@@ -116,7 +126,7 @@ def dry_run(stage: Trainer[R_contra], recipe: R_contra) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         there = recipe.replace(output_dir=folder, resume_from_checkpoint=None, overwrite_output_dir=False)
         stage(there, run=rehearsal, limit=ENCODED_IMAGES)
-    return rehearsal.lines
+    return rehearsal
 
 
 @contextmanager

@@ -102,6 +102,18 @@ def check_before_caches(folder: Path | None, recipe: Recipe, images: int) -> Non
     check_same(folder, theirs, {**identity(recipe, 0, images), **later}, recipe, quiet=True)
 
 
+def check_options(folder: Path, recipe: Recipe) -> None:
+    """The same for a run that has ended: its options alone, before anything of the data is looked at.
+
+    Raises:
+        ConfigError: If the checkpoint was made with another recipe.
+    """
+    theirs = _recorded(folder)
+    of_data = {name: theirs[name] for name in (FIRST_STAGE, IMAGES, IMAGES_IN_STEP) if name in theirs}
+    if theirs:
+        check_same(folder, theirs, {**identity(recipe, 0, 0), **of_data}, recipe, quiet=True)
+
+
 def recorded_first_stage(folder: Path | None) -> str | None:
     """What tells the first stage of a checkpoint's run from others, if the checkpoint says it."""
     found: str | None = _recorded(folder).get(FIRST_STAGE)

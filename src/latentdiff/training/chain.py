@@ -1,0 +1,148 @@
+"""Several recipes as one training: which of them needs what another makes, and how far each has come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from latentdiff.config import check
+from latentdiff.errors import CheckpointError, InputError
+from latentdiff.hub.find import is_hub_id
+from latentdiff.training.data import check_condition, open_to_check
+from latentdiff.training.engine import checkpoint
+from latentdiff.training.engine.belongings import LOG, PICTURES, check_start, results
+from latentdiff.training.engine.options import Recipe
+from latentdiff.training.engine.resume_check import check_options
+from latentdiff.training.first_stage.options import PRETRAINED
+from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe
+
+State = Literal["finished", "begun", "new"]
+FOUND = "validation/"  # what the names of validation's values begin with in the log
+
+
+def in_order(recipes: Mapping[str, Recipe]) -> list[str]:
+    """The names of recipes in an order in which each has what it starts from when its turn comes, else as given.
+
+    Args:
+        recipes: The recipes by the names of their files.
+
+    Raises:
+        ConfigError: If two write to one folder, need each other, or don't belong together.
+        InputError: If one starts from what isn't there and none of the others makes.
+    """
+    makers: dict[Path, str] = {}
+    for name, recipe in recipes.items():
+        folder = Path(recipe.output_dir).resolve()
+        check(
+            folder not in makers,
+            f"{makers.get(folder)} and {name} both have the output_dir {recipe.output_dir}; give each one of its own",
+        )
+        makers[folder] = name
+    needs = {name: _maker(name, recipe, recipes, makers) for name, recipe in recipes.items()}
+    order: list[str] = []
+    while len(order) < len(recipes):
+        ready = [name for name in recipes if name not in order and needs[name] in (None, *order)]
+        left = [name for name in recipes if name not in order]
+        check(bool(ready), f"{' and '.join(left)} need each other's results; one has to come first")
+        order.append(ready[0])
+    return order
+
+
+def _maker(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], makers: Mapping[Path, str]) -> str | None:
+    """The name of the recipe that makes what another starts from, if one of them does."""
+    option, start = _start(recipe)
+    if start is None:
+        return None
+    path = Path(start).resolve()
+    maker = next((makers[place] for place in (path, *path.parents) if place in makers), None)
+    first_stages = [other for other, given in recipes.items() if isinstance(given, FirstStageRecipe)]
+    if option == "vae" and maker is None and first_stages:
+        first = recipes[first_stages[0]]
+        check(
+            False,
+            f"{name} is for the first stage {start}, and {first_stages[0]} makes {Path(first.output_dir, 'vae')}; give "
+            "recipes of one first stage, or train them apart",
+        )
+    if maker is None and not path.exists() and not is_hub_id(start) and not start.startswith("builtin:"):
+        raise InputError(f"{name}: {option} is {start}, which isn't there; give the recipe that makes it, too")
+    if maker is not None and option == "vae":
+        ours, theirs = recipe.data.value_range, recipes[maker].data.value_range
+        check(
+            ours == theirs,
+            f"data.value_range is {ours} in {name}, and {theirs} in {maker}, whose first stage would see other values; "
+            "give both the same",
+        )
+    return maker
+
+
+def _start(recipe: Recipe) -> tuple[str, str | None]:
+    """The option that names what a recipe starts from, and its value, if there is one."""
+    if isinstance(recipe, FirstStageRecipe):
+        return f"model.{PRETRAINED}", recipe.model.get(PRETRAINED)
+    if isinstance(recipe, DiffusionRecipe) and recipe.pretrained_model_name_or_path is None:
+        return "vae", recipe.vae
+    assert isinstance(recipe, (DiffusionRecipe, ClassifierRecipe))
+    return PRETRAINED, recipe.pretrained_model_name_or_path
+
+
+def state_of(name: str, recipe: Recipe) -> State:
+    """How far a recipe's run has come: to its end, to a checkpoint, or nowhere.
+
+    A run is finished when its result is there and no step is left, also where its checkpoints have been deleted.
+
+    Raises:
+        ConfigError: If a finished run was of another recipe.
+        CheckpointError: If there is a result without the steps that the recipe asks for, and no checkpoint.
+    """
+    if recipe.overwrite_output_dir:
+        return "new"
+    made, points = results(recipe), checkpoint.existing(Path(recipe.output_dir))
+    if made and (not points or checkpoint.step_of(points[-1]) >= recipe.max_train_steps):
+        if points:
+            check_options(points[-1], recipe)
+        return "finished"
+    return "begun" if points else "new"
+
+
+def check_ahead(recipe: Recipe) -> None:
+    """Check what would end a run of a chain hours later: its folder, its data and what its condition is made of.
+
+    Raises:
+        LatentDiffError: If something would.
+    """
+    check_start(recipe)
+    errors, _ = check_condition(open_to_check(recipe.data, recipe), recipe)
+    if errors:
+        raise InputError(errors[0])
+
+
+def found(recipe: Recipe) -> tuple[int, dict[str, float], list[Path]]:
+    """The step of a run's last validation, the values that it found, and its pictures; 0 and nothing without one."""
+    log = Path(recipe.output_dir, LOG)
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    for line in reversed(lines):
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise CheckpointError(f"{log} has a line that is no JSON ({error}); remove it") from None
+        measured = {name.removeprefix(FOUND): value for name, value in values.items() if name.startswith(FOUND)}
+        if measured:
+            return values["step"], measured, sorted(Path(recipe.output_dir, PICTURES).glob(f"*-{values['step']}.png"))
+    last = max(Path(recipe.output_dir, PICTURES).glob("*.png"), key=lambda path: path.stat().st_mtime, default=None)
+    return 0, {}, [] if last is None else [last]
+
+
+def table(recipes: Mapping[str, Recipe]) -> Iterator[str]:
+    """What validation found last of each run, as a table in Markdown, and the pictures below it."""
+    pictures: list[Path] = []
+    yield "| run | step | measured | value |"
+    yield "|---|---|---|---|"
+    for recipe in recipes.values():
+        step, values, drawn = found(recipe)
+        pictures += drawn
+        for name, value in values.items():
+            yield f"| {recipe.output_dir} | {step:,} | {name} | {value:.4g} |"
+    for picture in pictures:
+        yield f"picture: {picture}"
