@@ -46,9 +46,9 @@ TRAIN_NOTE = (
 
 def names_recipes(words: Collection[str]) -> bool:
     """Whether a command line is `train RECIPE.yaml ...`, with no stage named."""
-    first = [*words][:2]
-    recipes = any(word.endswith((".yaml", ".yml")) for word in words)
-    return first[:1] == ["train"] and recipes and first[1] not in (*TRAIN_COMMANDS, "--schema")
+    command, second = [*words, "", ""][:2]
+    recipes = [word for word in words if word.endswith((".yaml", ".yml"))]
+    return command == "train" and bool(recipes) and second != "--schema" and (second in recipes or second[:1] == "-")
 
 
 def make_app(called: Collection[str] = ()) -> App:

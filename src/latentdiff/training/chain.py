@@ -20,6 +20,16 @@ from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, First
 
 State = Literal["finished", "begun", "new"]
 FOUND = "validation/"  # what the names of validation's values begin with in the log
+FACTS = ("best_step", "without_gain")  # of the run, not of its images
+SHOW = {  # how to see more of a model, by its task
+    "unconditional": "sample --model {model} -n 16 -o samples",
+    "text-to-image": 'generate "a caption" --model {model} -o image.png',
+    "class-to-image": "class 0-3 --model {model} -o images",
+    "layout-to-image": "layout boxes.json --model {model} -o images",
+    "semantic-to-image": "semantic maps --model {model} -o images",
+    "super-resolution": "upscale photos --model {model} -o enlarged",
+    "inpaint": "inpaint photos --mask masks --model {model} -o filled",
+}
 
 
 def in_order(recipes: Mapping[str, Recipe]) -> list[str]:
@@ -127,15 +137,17 @@ def found(recipe: Recipe) -> tuple[int, dict[str, float], list[Path]]:
             values = json.loads(line)
         except ValueError as error:
             raise CheckpointError(f"{log} has a line that is no JSON ({error}); remove it") from None
-        measured = {name.removeprefix(FOUND): value for name, value in values.items() if name.startswith(FOUND)}
+        named = {name.removeprefix(FOUND): value for name, value in values.items() if name.startswith(FOUND)}
+        measured = {name: value for name, value in named.items() if name not in FACTS}
         if measured:
-            return values["step"], measured, sorted(Path(recipe.output_dir, PICTURES).glob(f"*-{values['step']}.png"))
+            step = int(values["step"])
+            return step, measured, sorted(Path(recipe.output_dir, PICTURES).glob(f"*-{step}.png"))
     last = max(Path(recipe.output_dir, PICTURES).glob("*.png"), key=lambda path: path.stat().st_mtime, default=None)
     return 0, {}, [] if last is None else [last]
 
 
 def table(recipes: Mapping[str, Recipe]) -> Iterator[str]:
-    """What validation found last of each run, as a table in Markdown, and the pictures below it."""
+    """What validation found last of each run, as a table in Markdown, its pictures, and how to see more."""
     pictures: list[Path] = []
     yield "| run | step | measured | value |"
     yield "|---|---|---|---|"
@@ -146,3 +158,8 @@ def table(recipes: Mapping[str, Recipe]) -> Iterator[str]:
             yield f"| {recipe.output_dir} | {step:,} | {name} | {value:.4g} |"
     for picture in pictures:
         yield f"picture: {picture}"
+    last = list(recipes.values())[-1]
+    if isinstance(last, DiffusionRecipe) and last.lora is None:
+        task = "unconditional" if last.conditioning is None else last.conditioning.type
+        show = SHOW.get(task, "info {model}").format(model=last.output_dir)
+        yield f"next: latentdiff {show}"

@@ -14,7 +14,7 @@ from latentdiff.cli.options import Flag
 from latentdiff.cli.recipes import recipe_flags
 from latentdiff.config import load_recipe, options_of
 from latentdiff.errors import InputError
-from latentdiff.training.recipes import DiffusionRecipe, Recipe
+from latentdiff.training.recipes import Recipe
 
 SHARED = (  # options that mean the same to every stage, and aren't a run's own
     "max_train_steps",
@@ -63,7 +63,7 @@ def train_recipes(
             if states[name] != "finished":
                 stage_of(made[name]).trainer()(made[name])
     if processes.rank() == 0 and not quiet:
-        console.say("\n".join([*table({name: made[name] for name in order}), *_next(made[order[-1]])]))
+        console.say("\n".join(table({name: made[name] for name in order})))
 
 
 SAID = {"finished": "has ended, in", "begun": "goes on in", "new": "begins in"}
@@ -85,10 +85,3 @@ def read_recipes(paths: tuple[str, ...], flags: dict[str, str]) -> dict[str, Rec
             raise InputError(f"{path} is given twice; give each recipe once")
         made[path] = load_recipe(kind_of(path), path, flags)
     return made
-
-
-def _next(recipe: Recipe) -> list[str]:
-    """How to look further at what came out last."""
-    if not isinstance(recipe, DiffusionRecipe) or recipe.lora is not None:
-        return []
-    return [f"next: latentdiff info {recipe.output_dir}, which says what makes images with it"]

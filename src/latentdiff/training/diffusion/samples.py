@@ -126,7 +126,8 @@ class SampleSheet:
         images = self.sampler(self.batch, range(self.count), recorder)
         samples = [to_picture(image * 2 - 1) for image in images]
         captions = [""] * len(self.originals) + (self.captions or [""] * self.count)
-        pictures = {"samples": image_grid([*self.originals, *samples], columns=self.count, captions=captions)}
+        columns = self.count if any(captions) or self.originals else math.ceil(math.sqrt(self.count))
+        pictures = {"samples": image_grid([*self.originals, *samples], columns=columns, captions=captions)}
         if recorder is not None:
             pictures["denoising"] = recorder.strip(scale=pipeline.vae_scale_factor)
         return pictures

@@ -45,11 +45,13 @@ class DryRun:
         lines: What was found.
         parameters: How many are trained.
         seconds: What a step takes.
+        needs: Bytes of memory by what they are for.
     """
 
     lines: list[str] = field(default_factory=list)
     parameters: int = 0
     seconds: float = 0.0
+    needs: dict[str, int] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -91,6 +93,7 @@ class DryRun:
         needs = {"weights": weights, "gradients": gradients, "optimiser": moments}
         needs["EMA"] = 4 * sum(p.numel() for p in trained) if recipe.ema.decay else 0
         needs["activations"] = sum(saved.values()) // recipe.gradient_accumulation_steps
+        self.needs = needs
         images = recipe.train_batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
         total: int = len(items.files)  # type: ignore[attr-defined]
         left = timedelta(seconds=round(seconds * recipe.max_train_steps))
