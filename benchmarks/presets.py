@@ -1,4 +1,4 @@
-"""What the sizes of `latentdiff init` need, the columns of `Needs`: ``python benchmarks/presets.py [--sizes tiny small]``.
+"""What the sizes of `latentdiff init` need, as its table says: ``python benchmarks/presets.py [--sizes tiny small]``.
 
 Three steps of each stage, of one image in fp32. "paper" takes a quarter of an hour and 10 GiB on two cores.
 """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -32,8 +33,46 @@ SHOW = {  # how to see more of a model, by its task
 }
 
 
-def in_order(recipes: Mapping[str, Recipe]) -> list[str]:
-    """The names of recipes in an order in which each has what it starts from when its turn comes, else as given.
+@dataclass(frozen=True)
+class Run:
+    """A run of a chain.
+
+    Attributes:
+        name: That of its recipe's file.
+        recipe: Its recipe, by which it goes on from its last checkpoint where it has begun.
+        state: How far it has come.
+    """
+
+    name: str
+    recipe: Recipe
+    state: State
+
+
+def make_chain(recipes: Mapping[str, Recipe]) -> list[Run]:
+    """The runs of recipes, each after what it starts from, with all checked that can be before the first step.
+
+    Raises:
+        LatentDiffError: If recipes don't belong together, or a run would end for its folder, its recipe or its data.
+    """
+    order = in_order(recipes)
+    chain: dict[str, Run] = {}
+    for name, maker in order.items():
+        recipe, state = recipes[name], state_of(name, recipes[name])
+        check(
+            maker is None or state == "new" or chain[maker].state == "finished",
+            f"{recipe.output_dir} has begun with what {maker} made before, which is to be trained further; set "
+            f"overwrite_output_dir in {name}, or give it another output_dir",
+        )
+        if state == "begun" and recipe.resume_from_checkpoint is None:
+            recipe = recipe.replace(resume_from_checkpoint="latest")
+        if state != "finished":
+            _check_ahead(recipe)
+        chain[name] = Run(name, recipe, state)
+    return list(chain.values())
+
+
+def in_order(recipes: Mapping[str, Recipe]) -> dict[str, str | None]:
+    """The names of recipes, each after the one that makes what it starts from, and else as given; with that one's name.
 
     Args:
         recipes: The recipes by the names of their files.
@@ -51,12 +90,12 @@ def in_order(recipes: Mapping[str, Recipe]) -> list[str]:
         )
         makers[folder] = name
     needs = {name: _maker(name, recipe, recipes, makers) for name, recipe in recipes.items()}
-    order: list[str] = []
+    order: dict[str, str | None] = {}
     while len(order) < len(recipes):
         ready = [name for name in recipes if name not in order and needs[name] in (None, *order)]
         left = [name for name in recipes if name not in order]
         check(bool(ready), f"{' and '.join(left)} need each other's results; one has to come first")
-        order.append(ready[0])
+        order[ready[0]] = needs[ready[0]]
     return order
 
 
@@ -116,7 +155,7 @@ def state_of(name: str, recipe: Recipe) -> State:
     return "begun" if points else "new"
 
 
-def check_ahead(recipe: Recipe) -> None:
+def _check_ahead(recipe: Recipe) -> None:
     """Check what would end a run of a chain hours later: its folder, its data and what its condition is made of.
 
     Raises:
@@ -146,19 +185,19 @@ def found(recipe: Recipe) -> tuple[int, dict[str, float], list[Path]]:
     return 0, {}, [] if last is None else [last]
 
 
-def table(recipes: Mapping[str, Recipe]) -> Iterator[str]:
+def table(recipes: Sequence[Recipe]) -> Iterator[str]:
     """What validation found last of each run, as a table in Markdown, its pictures, and how to see more."""
     pictures: list[Path] = []
     yield "| run | step | measured | value |"
     yield "|---|---|---|---|"
-    for recipe in recipes.values():
+    for recipe in recipes:
         step, values, drawn = found(recipe)
         pictures += drawn
         for name, value in values.items():
             yield f"| {recipe.output_dir} | {step:,} | {name} | {value:.4g} |"
     for picture in pictures:
         yield f"picture: {picture}"
-    last = list(recipes.values())[-1]
+    last = recipes[-1]
     if isinstance(last, DiffusionRecipe) and last.lora is None:
         task = "unconditional" if last.conditioning is None else last.conditioning.type
         show = SHOW.get(task, "info {model}").format(model=last.output_dir)

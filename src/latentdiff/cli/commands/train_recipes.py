@@ -48,22 +48,16 @@ def train_recipes(
     console.announce("reading the recipes, and loading what trains them", quiet)
     with console.quiet_libraries(quiet):
         made = read_recipes(recipes, options)
-        from latentdiff.training.chain import check_ahead, in_order, state_of, table
+        from latentdiff.training.chain import make_chain, table
 
-        order = in_order(made)
-        states = {name: state_of(name, made[name]) for name in order}
-        for name in order:
-            if states[name] == "begun" and made[name].resume_from_checkpoint is None:
-                made[name] = made[name].replace(resume_from_checkpoint="latest")
-            if states[name] != "finished":
-                check_ahead(made[name])
-        for name in order:
+        chain = make_chain(made)
+        for run in chain:
             if processes.rank() == 0 and not quiet:
-                console.say(f"{name}: {SAID[states[name]]} {made[name].output_dir}")
-            if states[name] != "finished":
-                stage_of(made[name]).trainer()(made[name])
+                console.say(f"{run.name}: {SAID[run.state]} {run.recipe.output_dir}")
+            if run.state != "finished":
+                stage_of(run.recipe).trainer()(run.recipe)
     if processes.rank() == 0 and not quiet:
-        console.say("\n".join(table({name: made[name] for name in order})))
+        console.say("\n".join(table([run.recipe for run in chain])))
 
 
 SAID = {"finished": "has ended, in", "begun": "goes on in", "new": "begins in"}

@@ -33,9 +33,7 @@ def free_places(name: str) -> tuple[Path, Path]:
     places = Path(f"{name}-1-first-stage.yaml"), Path(f"{name}-2-diffusion.yaml")
     for place in (*places, RUNS / name):
         if place.exists() or place.is_symlink():
-            raise InputError(
-                f"{place} exists already, and nothing is overwritten; give another --name, or move it away"
-            )
+            raise InputError(f"{place} exists, and nothing is overwritten; give another --name, or move it away")
         check_writable(place)
     return places
 
@@ -53,6 +51,6 @@ def write_new(files: Sequence[tuple[Path, str]]) -> None:
                 written.append(path)
                 file.write(text)
     except OSError as error:
-        for path in written:
-            path.unlink()
+        for half in written:
+            half.unlink()
         raise InputError(f"cannot write {path}: {error.strerror}; choose another --name") from None
