@@ -64,7 +64,8 @@ def download(source: Source, work: Path) -> Path:
     return path
 
 
-def _training_photographs(work: Path) -> Iterator[Image.Image]:
+def training_photographs(work: Path) -> Iterator[Image.Image]:
+    """The 27 photographs of `TRAINING`, RGB."""
     for source in TRAINING:
         path = download(source, work)
         folder = path.with_suffix("")
@@ -94,7 +95,7 @@ def _crops(photographs: Iterator[Image.Image], count: int, seed: int) -> Iterato
 
 def photographs(work: Path) -> tuple[Path, Path]:
     """Folders of 64-pixel crops: of 27 photographs to train on, of four others to measure."""
-    train = write_images(work / "photographs" / "train", _crops(_training_photographs(work), 220, 0))
+    train = write_images(work / "photographs" / "train", _crops(training_photographs(work), 220, 0))
     held_out = write_images(work / "photographs" / "held-out", _crops(_held_out_photographs(work), 48, 1))
     return train, held_out
 
