@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -128,11 +127,7 @@ class Images(Dataset[torch.Tensor]):
         """The first `count` images, or all of them for None."""
         if count is None or count >= len(self):
             return self
-        return self.among(range(count))
-
-    def among(self, places: Sequence[int]) -> Images:
-        """These images alone."""
-        return Images(self.records.subset(places), self.resolution, self.channels, self.value_range)
+        return Images(self.records.subset(range(count)), self.resolution, self.channels, self.value_range)
 
     def fingerprint(self) -> str:
         """A text that changes with the files and with the way in which they are read."""
