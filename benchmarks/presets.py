@@ -1,6 +1,7 @@
 """What the sizes of `latentdiff init` need, as its table says: ``python benchmarks/presets.py [--sizes tiny small]``.
 
-Three steps of each stage, of one image in fp32. "paper" takes a quarter of an hour and 10 GiB on two cores.
+Three steps of each stage, of one image in fp32. At a lower --resolution they take less time; what an image takes grows
+with its pixels, but for the attention of the coarsest level, and is printed for the size's own resolution.
 """
 
 import argparse
@@ -24,25 +25,29 @@ def main() -> None:
     """Print a line for each stage of each size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", choices=BY_NAME, default=list(BY_NAME))
-    sizes = parser.parse_args().sizes
+    parser.add_argument("--resolution", type=int, help="side of the images (default: that of each size)")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         Path("images").mkdir()
         for number in range(16):
             pixels = np.random.default_rng(number).integers(0, 256, (256, 256, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(f"images/{number}.png")
-        found = survey(FirstStageDataOptions(train_data_dir="images"))
+        given = {} if options.resolution is None else {"resolution": options.resolution}
+        found = survey(FirstStageDataOptions(train_data_dir="images", **given))
         print("| size | stage | parameters, million | weights, gradients, moments, average, GiB | each image, GiB |")
         print("|---|---|---|---|---|")
-        for name in sizes:
+        for name in options.sizes:
             preset = BY_NAME[name]
             single = replace(
                 preset, first_stage=replace(preset.first_stage, batch=1), diffusion=replace(preset.diffusion, batch=1)
             )
-            runs = measure(make_plan("images", found, single, Machine("cpu", 1024.0, bfloat16=False)))
+            plan = make_plan("images", found, single, Machine("cpu", 1024.0, bfloat16=False))
+            runs = measure(plan)
             for stage, run in zip(("first stage", "diffusion"), runs, strict=True):
-                image = run.needs["activations"] / GIB
-                fixed = sum(run.needs.values()) / GIB - image
+                kept = run.needs["activations"] / GIB
+                fixed = sum(run.needs.values()) / GIB - kept
+                image = kept * (preset.resolution / plan.resolution) ** 2
                 print(f"| {name} | {stage} | {run.parameters / 1e6:.1f} | {fixed:.3f} | {image:.3f} |", flush=True)
 
 

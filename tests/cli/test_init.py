@@ -110,9 +110,12 @@ def test_wrong_input_is_one_line_and_leaves_nothing(fails, photos, tmp_path):
     fails("holds 15 images, too few", "init", "photos", "--name", "x")
 
 
-def test_recipes_that_do_not_belong_together_are_one_line(run, fails, photos, tmp_path):
+def test_recipes_that_do_not_belong_together_are_one_line(run, fails, photos, tmp_path, monkeypatch):
     assert run("init", "photos", "--unmeasured", "--quiet") == (0, [], [])
     first, second = shrunk(tmp_path)
+    with monkeypatch.context() as launcher:
+        launcher.setenv("WORLD_SIZE", "2")
+        fails(f"one recipe at a time, and 2 are left; give {first} first", "train", second, first)
     fails("vae is runs/photos/first-stage/vae, which isn't there; give the recipe that makes it", "train", second)
     fails("is given twice", "train", first, first)
     fails("none.yaml cannot be read", "train", first, "none.yaml")

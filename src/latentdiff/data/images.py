@@ -122,7 +122,7 @@ class Images(Dataset[torch.Tensor]):
         self.boxes = records.boxes
         self.label_maps: list[Stored] | None = records.columns.get("label_map")
         self.labels: list[int] | None = records.columns.get("label") or None
-        self.class_names: list[str] | None = records.class_names and list(records.class_names)
+        self.class_names: list[str] | None = None if records.class_names is None else list(records.class_names)
         if self.labels and isinstance(self.labels[0], str):
             self.class_names = sorted_names(records.columns["label"])
             numbers = {name: number for number, name in enumerate(self.class_names)}

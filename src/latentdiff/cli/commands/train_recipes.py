@@ -51,6 +51,11 @@ def train_recipes(
         from latentdiff.training.chain import make_chain, table
 
         chain = make_chain(made)
+        left = [run for run in chain if run.state != "finished"]
+        if processes.count() > 1 and len(left) > 1:  # the launcher's store serves one process group
+            raise InputError(
+                f"several processes train one recipe at a time, and {len(left)} are left; give {left[0].name} first"
+            )
         for run in chain:
             if processes.rank() == 0 and not quiet:
                 console.say(f"{run.name}: {SAID[run.state]} {run.recipe.output_dir}")

@@ -36,7 +36,7 @@ class Machine:
         """This machine: its accelerator if there is one, else the CPU."""
         device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
         library = getattr(torch, device.type, None)
-        if device.type not in ("cpu", "mps") and hasattr(library, "mem_get_info"):
+        if device.type not in ("cpu", "mps") and library is not None and hasattr(library, "mem_get_info"):
             memory = library.mem_get_info(device)[1]
         else:  # MPS computes in the memory of the CPU
             memory = psutil.virtual_memory().total

@@ -112,7 +112,8 @@ PAPER_SCHEDULE: JSON = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, 
 V_SCHEDULE: JSON = {**PAPER_SCHEDULE, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
 
 # The first three are modelled on recipes/emoji and examples/; the last is celeba256 of recipes/paper without the losses
-# whose weights have to be downloaded. `python benchmarks/presets.py` prints what stands in `Needs`.
+# whose weights have to be downloaded. `python benchmarks/presets.py` prints what stands in `Needs` (the last
+# two by --resolution 128).
 PRESETS = (
     Preset(
         name="tiny",
@@ -177,7 +178,7 @@ PRESETS = (
             steps=60_000,
             learning_rate=1e-4,
             ema=0.9995,
-            needs=Needs(1.0, 0.02, 0.02),
+            needs=Needs(47.1, 0.877, 1.601),
             loss={"reconstruction": "l1", "kl_weight": 1e-6},
         ),
         diffusion=StagePreset(
@@ -186,7 +187,7 @@ PRESETS = (
             steps=150_000,
             learning_rate=1e-4,
             ema=0.9999,
-            needs=Needs(1.0, 0.02, 0.02),
+            needs=Needs(100.2, 2.042, 0.064),
         ),
         context=512,
         context_layers=8,
@@ -203,7 +204,7 @@ PRESETS = (
             steps=500_000,
             learning_rate=3.6e-5,
             ema=0.9999,
-            needs=Needs(1.0, 0.02, 0.02),
+            needs=Needs(55.3, 1.030, 2.413),
             loss={"reconstruction": "l1", "codebook": {"loss": "corrected"}},
         ),
         diffusion=StagePreset(
@@ -212,7 +213,7 @@ PRESETS = (
             steps=410_000,
             learning_rate=9.6e-5,
             ema=0.9999,
-            needs=Needs(1.0, 0.02, 0.02),
+            needs=Needs(274.1, 5.311, 0.348),
         ),
         context=640,
         context_layers=16,

@@ -245,13 +245,13 @@ def make_plan(
 
 def in_looks(steps: int) -> int:
     """A number of steps near this one, at least `FEWEST_STEPS`, of which a validation is at the last."""
-    unit = LOOKS * max(1, 10 ** (len(str(steps)) - 3))
+    unit = LOOKS * int(10 ** max(0, len(str(steps)) - 3))
     return max(FEWEST_STEPS, steps // unit * unit)
 
 
 def _resolution(side: int, most: int) -> int:
     """The largest power of two that images of a shorter side fill, at most the preset's."""
-    return max(SMALLEST, min(most, 2 ** (side.bit_length() - 1)))
+    return max(SMALLEST, min(most, 1 << (side.bit_length() - 1)))
 
 
 def _as_mapping(text: str) -> JSON:

@@ -79,7 +79,8 @@ def survey(options: FirstStageDataOptions) -> Survey:
             f"{images.root} holds {len(images)} image{'s' * (len(images) != 1)}, too few to train on some and look at "
             f"others; give at least {FEWEST}"
         )
-    part = images.among(sorted(set(np.linspace(0, len(images) - 1, LOOKED_AT).astype(int).tolist())))
+    places = sorted(set(np.linspace(0, len(images) - 1, LOOKED_AT).astype(int).tolist()))
+    part = Images(images.records.subset(places), images.resolution, images.channels, images.value_range)
     kinds = _extents(part)
     if options.value_range is None and (bounds := _range_of(kinds)):
         options = options.replace(value_range=bounds)
