@@ -68,6 +68,23 @@ class TrainingInterrupted(LatentDiffError):
         super().__init__(message)
         self.number = number
 
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with, as a shell says it of a signal."""
+        return 128 + self.number
+
+
+class TimeLimitReached(TrainingInterrupted):
+    """The time that its recipe gives a training run is up; its state is saved."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, 0)
+
+    @property
+    def exit_code(self) -> int:
+        """EX_TEMPFAIL of sysexits.h: try again."""
+        return 75
+
 
 class LatentDiffWarning(UserWarning):
     """A warning in one line: something that a user should know although work goes on."""

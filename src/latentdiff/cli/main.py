@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 after a wrong option or input, told in one line on stderr; 1 where the system failed, such
-        as by a full disk, or where a check found faults; 130 after an interrupt; 143 where SIGTERM ended a training
-        run.
+        as by a full disk, or where a check found faults; 130 after an interrupt; of a training run 143 where SIGTERM
+        ended it, and 75 where its time was up.
     """
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except TrainingInterrupted as stop:
         print(f"latentdiff: {stop}", file=sys.stderr)
-        return 128 + stop.number
+        return stop.exit_code
     except (CycloptsError, LatentDiffError) as error:
         return _fail(explain(error) if isinstance(error, CycloptsError) else str(error), EXIT_WRONG_INPUT)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough

@@ -19,6 +19,7 @@ from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.trackers import PROJECT, TRACKER_FOLDER
 
 LOG, BAD_FILES = "log.jsonl", "bad_files.jsonl"
+AUTO = "auto"  # resume_from_checkpoint of a command that starts a run, or goes on with it
 BEST, PICTURES, TRACKED = "best", "validation", Path(TRACKER_FOLDER, PROJECT)
 WRITTEN_IN = (BEST, PICTURES, "captions")  # folders of a run in which files or folders are written
 PICTURE = re.compile(r"(reconstructions|samples|denoising)-\d+\.png")
@@ -43,7 +44,7 @@ def check_start(recipe: Recipe) -> Path | None:
         raise InputError(f"{folder / LOG} is a folder, where the run's log belongs; give another output_dir")
     for name, marker in recipe.results.items():
         _check_place(folder / name, marker)
-    if recipe.resume_from_checkpoint is not None:
+    if recipe.resume_from_checkpoint not in (None, AUTO) or (recipe.resume_from_checkpoint and has):
         return _to_go_on_from(recipe, has)
     _check_own_folder(recipe)
     if recipe.overwrite_output_dir:
@@ -81,7 +82,7 @@ def remove_belongings(recipe: Recipe) -> None:
 
 def _to_go_on_from(recipe: Recipe, has: list[str]) -> Path:
     folder, choice = Path(recipe.output_dir), str(recipe.resume_from_checkpoint)
-    found = checkpoint.resolve(folder, choice)
+    found = checkpoint.resolve(folder, "latest" if choice == AUTO else choice)
     if has and found.resolve().parent != folder.resolve():
         raise CheckpointError(
             f"{choice} is of another run than the one that {folder} holds ({', '.join(has)}); give another output_dir"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from latentdiff.training.engine.log import rounded
 from latentdiff.training.engine.saved import BestState
@@ -23,6 +23,8 @@ class Best:
         value: The best value; None before the first.
         step: The number of steps after which it was found.
         without_gain: The number of validations since then.
+        keep: The number of the best checkpoints that are kept.
+        kept: The steps of these checkpoints, with their values.
     """
 
     name: str = LOSS
@@ -31,6 +33,8 @@ class Best:
     value: float | None = None
     step: int = 0
     without_gain: int = 0
+    keep: int = 0
+    kept: dict[int, float] = field(default_factory=dict)
 
     @property
     def ends_run(self) -> bool:
@@ -62,15 +66,25 @@ class Best:
             self.value, self.step, self.without_gain = rounded(values[self.name]), step, 0
         elif self.name in values:
             self.without_gain += 1
+        if self.keep and not math.isnan(value := rounded(values.get(self.name, math.nan))):
+            ranked = sorted({**self.kept, step: value}.items(), key=self._rank)
+            self.kept = dict(ranked[: self.keep])
+
+    def _rank(self, entry: tuple[int, float]) -> tuple[float, int]:
+        """The place of a step and its value, the best first; of equal ones the earlier."""
+        step, value = entry
+        return -value if self.higher_is_better else value, step
 
     def state(self) -> dict[str, object]:
         """What a checkpoint holds of it."""
-        return {"name": self.name, "value": self.value, "step": self.step, "without_gain": self.without_gain}
+        numbers = {"name": self.name, "value": self.value, "step": self.step, "without_gain": self.without_gain}
+        return {**numbers, "kept": {str(step): value for step, value in self.kept.items()}}
 
     def load(self, state: BestState | None) -> None:
         """Go on from a checkpoint, unless its best is that of another number."""
         if state is not None and state.name == self.name:
             self.value, self.step, self.without_gain = state.value, state.step, state.without_gain
+            self.kept = {int(step): value for step, value in state.kept.items()}
 
     def forget(self) -> None:
         """Begin anew, as the weights of the best are gone."""

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,11 +56,11 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def written(output_dir: Path, step: int, keep: int) -> Iterator[Path]:
+def written(output_dir: Path, step: int, keep: int, best: Collection[int] = ()) -> Iterator[Path]:
     """Yield a folder that becomes `checkpoint-STEP` when all in it is safely on disk.
 
-    Only then older ones are dropped but for the newest `keep`, this one included. Later ones, which are there when a
-    run goes on from an earlier checkpoint, stay until they are replaced.
+    Only then older ones are dropped but for the newest `keep`, this one included, and those of the steps in `best`.
+    Later ones, which are there when a run goes on from an earlier checkpoint, stay until they are replaced.
 
     Raises:
         FileExistsError: If there is a file of that name.
@@ -76,7 +76,7 @@ def written(output_dir: Path, step: int, keep: int) -> Iterator[Path]:
         _keep_others(path, folder)
     until_now = [path for path in existing(output_dir) if step_of(path) <= step]
     for old in until_now[:-keep]:
-        if not old.is_symlink():
+        if not old.is_symlink() and step_of(old) not in best:
             remove(old)
 
 

@@ -1,7 +1,8 @@
-"""What the system does to a run: it refuses memory or a write, or sends a signal; no run is lost by it."""
+"""What the system does to a run: it refuses memory or a write, sends a signal, or ends it; no run is lost by it."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -29,6 +30,8 @@ LEVERS: dict[str, tuple[str, tuple[object, ...]]] = {
     "data.num_workers": ("lower data.num_workers (it is {})", (0,)),
     "data.resolution": ("lower data.resolution (it is {})", ()),
 }
+SAVE = getattr(signal, "SIGUSR1", None)  # which Windows hasn't got
+WISHES = ("stop", "save", "time_is_up")
 FORWARDED_S = 1.0  # a launcher sends its processes the Ctrl-C that the terminal has sent them, too
 
 
@@ -65,24 +68,36 @@ def tolerate_os_errors(what: str, then: Callable[[], str]) -> Iterator[None]:
 
 
 class Interrupts:
-    """SIGTERM and Ctrl-C as a wish to stop at the next good moment.
+    """What is asked of a run from outside: to stop or to save at the next good moment.
 
-    In the context `number` is that of the signal that came, else 0; a second Ctrl-C ends the process at once. In a
-    thread other than the main one, where Python handles no signals, it stays 0.
+    In the context `number` is that of the SIGTERM or Ctrl-C that came, else 0; a second Ctrl-C ends the process at
+    once. SIGUSR1 asks for a checkpoint. In a thread other than the main one, where Python handles no signals, nothing
+    is heard of them.
+
+    Args:
+        deadline: The value of `time.monotonic` at which the run's time is up.
     """
 
-    def __init__(self) -> None:
-        self.number, self.time = 0, 0.0
+    def __init__(self, deadline: float = math.inf) -> None:
+        self.number, self.time, self.asked, self.deadline = 0, 0.0, 0, deadline
         self.before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            if SAVE is not None:
+                self.before[SAVE] = signal.signal(SAVE, self._note_save)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def wishes(self) -> dict[str, float]:
+        """What is asked now, by the names in `WISHES`, 0 for no; a checkpoint is said to be asked for once."""
+        asked, self.asked = self.asked, 0
+        wishes = (self.number, asked, time.monotonic() >= self.deadline)
+        return dict(zip(WISHES, map(float, wishes), strict=True))
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if not self.number:
@@ -90,3 +105,19 @@ class Interrupts:
         elif number == signal.SIGINT and time.monotonic() - self.time > FORWARDED_S:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+
+    def _note_save(self, number: int, _: FrameType | None) -> None:
+        self.asked = 1
+
+
+@contextmanager
+def deaf_to_saves() -> Iterator[None]:
+    """Inside the block SIGUSR1, which would end the process, does nothing: there is nothing to save yet."""
+    if SAVE is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(SAVE, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(SAVE, signal.SIG_DFL if before is None else before)

@@ -46,12 +46,12 @@ class GradientAccumulator(Generic[Batch]):
         """Compute the gradient.
 
         Args:
-            interrupts: The signals that this process is sent, until the end of the backward pass.
+            interrupts: What this process is asked, until the end of the backward pass.
 
         Returns:
             Means over the batch of all processes: the "loss" and the task's values; "grad_norm" before clipping;
-            "data_wait", the seconds in which the device had nothing to do until the next batch came; and "signal",
-            which is 0 if no process was sent any.
+            "data_wait", the seconds in which the device had nothing to do until the next batch came; and the wishes of
+            `interrupts`, each of which is 0 if no process has it.
         """
         micro_steps = self.recipe.gradient_accumulation_steps
         means: dict[str, torch.Tensor] = {}
@@ -68,7 +68,7 @@ class GradientAccumulator(Generic[Batch]):
         limit = self.recipe.optimizer.max_grad_norm
         norm = full(self.accelerator.clip_grad_norm_(self.model.parameters(), limit), loss.device)
         means |= {"grad_norm": norm, "data_wait": torch.full_like(norm, waited)}
-        means |= {"signal": torch.full_like(norm, interrupts.number)}
+        means |= {name: torch.full_like(norm, wish) for name, wish in interrupts.wishes().items()}
         return self._agreed(means)
 
     def close(self) -> None:

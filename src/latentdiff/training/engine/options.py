@@ -17,7 +17,8 @@ class OptimizerOptions(Part):
     """The optimiser, its learning rate and the clipping of gradients."""
 
     name: str = "adamw"
-    """The optimiser: "adamw", "adamw_fused" (the same in one kernel), or a class of torch.optim by its name."""
+    """The optimiser: "adamw", "adamw_fused" (the same in one kernel), a class of torch.optim by its name, or one of
+    another package as "package.module:Class", such as "schedulefree:AdamWScheduleFree"."""
     options: JSON = option({})
     """Further constructor arguments of the optimiser."""
     learning_rate: float = option(1e-4, gt=0, resume="remedy")
@@ -55,6 +56,9 @@ class CheckpointOptions(Part):
     """Steps between checkpoints."""
     total_limit: int = option(2, ge=1)
     """Number of the newest checkpoints that are kept."""
+    keep_best: int = option(0, ge=0)
+    """Number of the best checkpoints that are kept beside them, by what chooses `best/`; they are written at
+    validations."""
 
 
 class ValidationOptions(Part):
@@ -144,6 +148,9 @@ class Recipe(Part):
     """Looks at the weights while they are trained."""
     max_train_steps: int = option(100_000, ge=1, resume="free")
     """Optimiser steps in all, those before a resume included."""
+    max_hours: float | None = option(None, gt=0, resume="free")
+    """Hours from its start after which the run writes a checkpoint and ends with exit code 75, to be gone on with; null
+    for no limit."""
     train_batch_size: int = option(16, ge=1, resume="free")
     """Images per process and micro-step."""
     gradient_accumulation_steps: int = option(1, ge=1, resume="free")
@@ -162,10 +169,21 @@ class Recipe(Part):
     seed: int = option(0, ge=0)
     """Seed of the run: all that is drawn for a sample depends on it and on the sample's number in the run."""
     resume_from_checkpoint: str | None = option(None, resume="free")
-    """Checkpoint to go on from: "latest", a checkpoint's folder, or null to start anew in a folder without a run."""
+    """Checkpoint to go on from: "latest", a checkpoint's folder, "auto" for the latest if there is one, or null to
+    start anew in a folder without a run."""
     overwrite_output_dir: bool = option(False, resume="free")
     """Remove the checkpoints, log and results of an earlier run in `output_dir` when all is checked and the first step
     is next; other files there stay."""
+
+    @model_validator(mode="after")
+    def _check_kept(self) -> Self:
+        chosen = bool(self.validation.steps and self.validation.choices)
+        check(
+            chosen or not self.checkpoint.keep_best,
+            f"checkpoint.keep_best is {self.checkpoint.keep_best}, but nothing is measured to choose by; give "
+            "validation.steps and validation.data_dir, or validation.metrics",
+        )
+        return self
 
     @model_validator(mode="after")
     def _check_start_anew(self) -> Self:

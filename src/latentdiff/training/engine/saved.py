@@ -16,8 +16,9 @@ from torch import nn
 
 from latentdiff.errors import CheckpointError, one_line
 from latentdiff.training.engine.checkpoint import AVERAGES_FILE, MOMENTS_FILE, NUMBERS_FILE, WEIGHTS_FILE, step_of
-from latentdiff.training.engine.optimizers import moments_of
+from latentdiff.training.engine.optimizers import moments_of, progress_of
 from latentdiff.training.engine.options import OptimizerOptions
+from latentdiff.training.engine.packaged import is_packaged
 from latentdiff.types import JSON
 
 SPREAD = ("row_var", "col_var")  # Adafactor's means over rows and columns, of a parameter's shape but for these
@@ -44,6 +45,7 @@ class BestState(_Strict):
     value: float | None
     step: int = Field(ge=0)
     without_gain: int = Field(ge=0)
+    kept: dict[str, float] = {}
 
 
 class Numbers(_Strict):
@@ -148,6 +150,12 @@ def fitting_moments(
     numbers, shapes = list(group["params"]), [parameter.shape for parameter in parameters]
     if numbers != list(range(len(shapes))) or not saved["state"].keys() <= {*numbers}:
         raise ValueError(f"{MOMENTS_FILE} is of other parameters")
+    settings = {**own, **_progress(group, own, options), "params": numbers}
+    if is_packaged(options.name):  # whose state may have any form; that of its numbers was compared with the manifest
+        for number, values in saved["state"].items():
+            for name, value in values.items():
+                _check_finite(f"{name} of parameter {number}", value)
+        return {"state": saved["state"], "param_groups": [settings]}
     examples = {dimensions: moments_of(options, dimensions) for dimensions in {len(shape) for shape in shapes}}
     for number, values in saved["state"].items():
         like = examples[len(shapes[number])]
@@ -155,7 +163,25 @@ def fitting_moments(
             raise ValueError(f"{MOMENTS_FILE} has {', '.join(values)} of parameter {number}, not {', '.join(like)}")
         for name, value in values.items():
             _check_moment(name, value, like[name], shapes[number])
-    return {"state": saved["state"], "param_groups": [{**own, "params": numbers}]}
+    return {"state": saved["state"], "param_groups": [settings]}
+
+
+def _progress(group: JSON, own: JSON, options: OptimizerOptions) -> JSON:
+    """What a saved group of parameters says of how far the optimiser has come."""
+    found: JSON = {}
+    for name in sorted(progress_of(options, own)):
+        value = group[name]
+        if type(value) is not type(own[name]) and {type(value), type(own[name])} != {int, float}:
+            raise ValueError(f"{MOMENTS_FILE} has {name} {value!r}, where a value such as {own[name]!r} is needed")
+        _check_finite(name, value)
+        found[name] = value
+    return found
+
+
+def _check_finite(name: str, value: object) -> None:
+    """Raise ValueError for a number, or a tensor of them, that isn't finite."""
+    if isinstance(value, (int, float, torch.Tensor)) and not torch.as_tensor(value).isfinite().all():
+        raise ValueError(f"{MOMENTS_FILE} has {name} that is not finite")
 
 
 def _check_moment(name: str, value: object, like: object, shape: torch.Size) -> None:

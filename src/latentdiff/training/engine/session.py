@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +25,8 @@ from latentdiff.io.staging import recover_all
 from latentdiff.progress import above_bars
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine.belongings import WRITTEN_IN, check_start, remove_belongings, results
+from latentdiff.training.engine.failures import deaf_to_saves
+from latentdiff.training.engine.optimizers import check_optimizer
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.trackers import tracker_options
 
@@ -37,11 +41,19 @@ class Session:
         recipe: The run's recipe.
         accelerator: Its processes, device and precision.
         checkpoint: The checkpoint that it goes on from; None if it starts anew.
+        started: The value of `time.monotonic` at which it began.
     """
 
     recipe: Recipe
     accelerator: Accelerator
     checkpoint: Path | None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def deadline(self) -> float:
+        """The value of `time.monotonic` at which the time that the recipe gives it is up."""
+        hours = self.recipe.max_hours
+        return math.inf if hours is None else self.started + 3600 * hours
 
     @property
     def output_dir(self) -> Path:
@@ -71,8 +83,11 @@ def open_session(recipe: Recipe) -> Iterator[Session]:
         ConfigError: If the run can't be set up so on this machine.
         LatentDiffError: If it may not begin in this folder; see `check_start`.
     """
+    started = time.monotonic()
     accelerator, folder = make_accelerator(recipe), Path(recipe.output_dir)
+    check_optimizer(recipe, accelerator.device)
     with ExitStack() as stack:
+        stack.enter_context(deaf_to_saves())
 
         def enter() -> Path | None:
             if not folder.is_dir():
@@ -85,7 +100,7 @@ def open_session(recipe: Recipe) -> Iterator[Session]:
             return check_start(recipe)
 
         stack.enter_context(above_bars())
-        yield Session(recipe, accelerator, agreed(accelerator, enter))
+        yield Session(recipe, accelerator, agreed(accelerator, enter), started)
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:

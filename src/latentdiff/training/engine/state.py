@@ -6,7 +6,6 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic
@@ -24,6 +23,7 @@ from latentdiff.training.engine.checkpoint import AVERAGES_FILE, MOMENTS_FILE, N
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
 from latentdiff.training.engine.log import Log, lowest
+from latentdiff.training.engine.optimizers import averaged
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.resume_check import check_same, identity
 from latentdiff.training.engine.saved import check_weights, explained, fitting_moments, read_checkpoint
@@ -134,6 +134,8 @@ class State(Generic[Batch]):
             if self.accelerator.is_main_process:
                 warnings.warn(LatentDiffWarning(line), stacklevel=2)
             self.best.forget()
+        there = {checkpoint.step_of(path) for path in checkpoint.existing(folder.parent)}
+        self.best.kept = {step: value for step, value in self.best.kept.items() if step in there}
 
     def save(self) -> None:
         """Write `checkpoint-STEP`; where the disk doesn't allow it, a warning says so and the last one stays.
@@ -150,7 +152,9 @@ class State(Generic[Batch]):
             return
         with (
             tolerate_os_errors(f"saving checkpoint-{self.step}", self.last),
-            checkpoint.written(self.output_dir, self.step, self.recipe.checkpoint.total_limit) as folder,
+            checkpoint.written(
+                self.output_dir, self.step, self.recipe.checkpoint.total_limit, self.best.kept
+            ) as folder,
         ):
             save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
             save_file(shadow, folder / AVERAGES_FILE)
@@ -172,7 +176,7 @@ class State(Generic[Batch]):
             line = f"the last {self.skipped} steps were skipped as not finite; look at the results with care"
             warnings.warn(LatentDiffWarning(line), stacklevel=2)
         main = self.accelerator.is_main_process
-        with self.ema.applied() if self.ema else nullcontext():
+        with averaged(self.ema, self.optimizer):
             unshard(self.task, main)
             if main:
                 self.task.export(self.output_dir)

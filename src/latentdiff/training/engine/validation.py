@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic
 
@@ -22,7 +22,8 @@ from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.failures import tolerate_os_errors
 from latentdiff.training.engine.log import Log, StepProgress
 from latentdiff.training.engine.measures import Measures
-from latentdiff.training.engine.options import Recipe, ValidationOptions
+from latentdiff.training.engine.optimizers import averaged
+from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.task import Batch, Task, to_device
 from latentdiff.training.engine.trackers import track_pictures
 
@@ -33,6 +34,7 @@ class Validation(Generic[Batch]):
     Args:
         task: What is trained.
         ema: The averaged weights, if EMA is on.
+        optimizer: What trains it, which may average the weights, too.
         held_out: Data for the loss that is not trained on, if there is any.
         recipe: The run's recipe.
         log: Gets the values.
@@ -41,12 +43,14 @@ class Validation(Generic[Batch]):
 
     Attributes:
         ends_run: Whether the last look was one too many without gain, as all processes know.
+        among_best: Whether it found one of the best values, so that there is to be a checkpoint, as all know.
     """
 
     def __init__(
         self,
         task: Task[Batch],
         ema: EMA | None,
+        optimizer: torch.optim.Optimizer,
         held_out: Dataset[Batch] | None,
         recipe: Recipe,
         log: Log,
@@ -55,23 +59,31 @@ class Validation(Generic[Batch]):
     ) -> None:
         self.task: Task[Batch] = task
         self.held_out: Dataset[Batch] | None = held_out
-        self.ema, self.recipe, self.log, self.best, self.progress = ema, recipe, log, best, progress
+        self.ema, self.optimizer = ema, optimizer
+        self.recipe, self.log, self.best, self.progress = recipe, log, best, progress
         self.folder = Path(recipe.output_dir)
-        self.ends_run = False
+        self.ends_run = self.among_best = False
+
+    def if_due(self, step: int) -> None:
+        """Look if the recipe says so; all processes have to call it after every step."""
+        every = self.recipe.validation.steps
+        self.among_best = False
+        if every and step % every == 0:
+            self(step)
 
     @torch.no_grad()
     def __call__(self, step: int) -> None:
         """Look, after `step` steps; all processes have to call it, though the main one does most."""
         accelerator = self.log.accelerator
-        with _evaluated(self.task), self.ema.applied() if self.ema else nullcontext():
+        with _evaluated(self.task), averaged(self.ema, self.optimizer):
             measured = self._measured(step)
             if accelerator.is_main_process:
                 with tolerate_os_errors(f"writing what validation found at step {step}", lambda: "the run goes on"):
                     self._look(step, measured)
         if accelerator.is_main_process:
             track_pictures(accelerator, (self.folder / PICTURES).glob(f"*-{step}.png"), step)
-        if self.best.stop_after is not None:
-            (self.ends_run,) = broadcast_object_list([self.best.ends_run])
+        if self.best.stop_after is not None or self.best.keep:
+            self.ends_run, self.among_best = broadcast_object_list([self.best.ends_run, step in self.best.kept])
 
     def _measured(self, step: int) -> dict[str, float]:
         """The task's metrics; where they can't be computed, all processes know it, and a warning says so."""
@@ -137,13 +149,14 @@ def _evaluated(task: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def choose_by(measures: Measures | None, options: ValidationOptions) -> Best:
+def choose_by(measures: Measures | None, recipe: Recipe) -> Best:
     """What a run's validations are compared by: the recipe's choice, its first metric, or the loss.
 
     Raises:
         ConfigError: If it is a metric of the user's own that doesn't say whether higher is better.
     """
+    options, keep = recipe.validation, recipe.checkpoint.keep_best
     chosen = options.best or next(iter(options.choices), LOSS)
     if measures is None or chosen == LOSS:
-        return Best(stop_after=options.stop_after)
-    return Best(measures.names[chosen], measures.higher_is_better(chosen), options.stop_after)
+        return Best(stop_after=options.stop_after, keep=keep)
+    return Best(measures.names[chosen], measures.higher_is_better(chosen), options.stop_after, keep=keep)
