@@ -7,7 +7,7 @@ texts are read (flags are texts, and so is `1e-4` in YAML 1.1) and how an error 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
@@ -26,9 +26,10 @@ from pydantic.json_schema import models_json_schema
 from typing_extensions import dataclass_transform
 
 from latentdiff.config.messages import first_wrong
+from latentdiff.config.stack import BASE, BASE_SCHEMA, Layer, flat, merged, read_layers, replaced
 from latentdiff.config.values import allowed, members, read, trait
-from latentdiff.errors import ConfigError, one_line
-from latentdiff.reading import parse_yaml, read_text
+from latentdiff.errors import ConfigError
+from latentdiff.reading import parse_yaml
 from latentdiff.types import JSON
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ __all__ = [
     "option",
     "options_of",
     "parts_of",
+    "recipe_values",
+    "stacked",
     "trait",
 ]
 
@@ -154,19 +157,24 @@ def from_mapping(cls: type[P], values: Mapping[str, object], source: str = "reci
         raise ConfigError(f"{source}: {_line(cls, values, error)}") from None
 
 
-def load_recipe(cls: type[P], path: str | Path | None, overrides: Mapping[str, object] | None = None) -> P:
-    """Read a YAML recipe.
+Files = str | Path | Sequence[str | Path] | None
+"""A recipe's file, or several, of which later ones win; None for none."""
+
+
+def load_recipe(cls: type[P], path: Files, overrides: Mapping[str, object] | None = None) -> P:
+    """Read a YAML recipe, and those that it names as its `base`.
 
     Args:
         cls: The recipe's class.
-        path: The file; None where the overrides are all.
-        overrides: Dotted names of options to values, which win over the file. A value may be the text of a flag; lists
+        path: The file, or several; None where the overrides are all.
+        overrides: Dotted names of options to values, which win over the files. A value may be the text of a flag; lists
             and mappings are then YAML in one line, such as JSON.
 
     Raises:
-        ConfigError: If the file is missing, isn't a mapping, or has an option that is unknown or wrong.
+        ConfigError: If a file is missing, isn't a mapping, or has an option that is unknown or wrong.
     """
-    values = {} if path is None else _read_yaml(Path(path))
+    layers = read_layers(_paths(path))
+    values = merged(layers)
     known = {found.name: found for found in options_of(cls)}
     for name, value in (overrides or {}).items():
         _put(values, name.split("."), _parsed(value, known.get(name)) if isinstance(value, str) else value)
@@ -175,11 +183,33 @@ def load_recipe(cls: type[P], path: str | Path | None, overrides: Mapping[str, o
     except ValidationError as error:
         line = _line(cls, values, error)
     wrong = re.split(r"[\s']", line.removeprefix("unknown option '"), maxsplit=1)[0]
-    if path is None:
+    if not layers:
         source = "options"
+    elif _is_given(wrong, overrides or {}):
+        source = f"options given beside {layers[-1].source}"
     else:
-        source = f"options given beside {path}" if _is_given(wrong, overrides or {}) else str(path)
+        source = next((layer for layer in reversed(layers) if _is_given(wrong, flat(layer.values))), layers[-1]).source
     raise ConfigError(f"{source}: {line}")
+
+
+def stacked(path: Files, overrides: Mapping[str, object] | None = None) -> list[str]:
+    """Lines on what of several recipes, and of the flags above them, wins over what; none for a single file alone."""
+    layers = read_layers(_paths(path))
+    flags = Layer("flags", dict(overrides or {}))
+    return replaced([*layers, flags] if overrides else layers) if len(layers) > 1 else []
+
+
+def recipe_values(path: Files) -> dict[str, object]:
+    """What recipes and those below them say, unchecked.
+
+    Raises:
+        ConfigError: If a file can't be read, or holds no options.
+    """
+    return merged(read_layers(_paths(path)))
+
+
+def _paths(path: Files) -> Sequence[str | Path]:
+    return [] if path is None else [path] if isinstance(path, (str, Path)) else path
 
 
 def _is_given(wrong: str, overrides: Mapping[str, object]) -> bool:
@@ -191,9 +221,12 @@ def json_schema(*classes: type[Part]) -> JSON:
     """The JSON schema of a recipe, or of one of several, by which editors complete and check the YAML."""
     if len(classes) == 1:
         schema = classes[0].model_json_schema()
+        schema["properties"][BASE] = BASE_SCHEMA
     else:
         names, schema = models_json_schema([(cls, "validation") for cls in classes])
         schema["anyOf"] = list(names.values())
+        for cls in classes:
+            schema["$defs"][cls.__name__]["properties"][BASE] = BASE_SCHEMA
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -243,31 +276,8 @@ def named(value: object) -> object:
     return {"type": value} if isinstance(value, str) else value
 
 
-def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested mappings as one of dotted names; empty ones stay."""
-    found: dict[str, object] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found
-
-
 def _line(cls: type[Part], values: Mapping[str, object], error: ValidationError) -> str:
     return first_wrong(cls, values, error).line([(found.name, found.part) for found in options_of(cls)])
-
-
-def _read_yaml(path: Path) -> dict[str, object]:
-    try:
-        values = parse_yaml(read_text(path))
-    except OSError as error:
-        raise ConfigError(f"recipe {path} cannot be read ({error.strerror}); give a YAML file") from None
-    except ValueError as error:
-        raise ConfigError(f"recipe {path} is not YAML: {one_line(error)}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"recipe {path} holds no options; it must be a YAML mapping of option: value")
-    return values
 
 
 def _parsed(text: str, known: Option | None) -> object:

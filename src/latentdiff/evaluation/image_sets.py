@@ -11,13 +11,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import yaml
 
-from latentdiff.config import from_mapping
+from latentdiff.config import from_mapping, recipe_values
 from latentdiff.data.images import read_records
 from latentdiff.data.options import DataOptions
 from latentdiff.data.records import Records
-from latentdiff.errors import BadFileError, ConfigError, InputError, one_line
+from latentdiff.errors import BadFileError, ConfigError, InputError
 from latentdiff.io.arrays import kind_of, read_values
 from latentdiff.io.images import centre_square, load_image, to_picture
 from latentdiff.io.stored import read_into_memory
@@ -245,11 +244,7 @@ def check_sizes(samples: ImageSet, reference: ImageSet | None) -> None:
 
 def _data_of_recipe(path: Path) -> DataOptions:
     """The part `data` of a recipe of any stage."""
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"recipe {path} cannot be read ({one_line(error)}); give a YAML file") from None
-    data = recipe.get("data") if isinstance(recipe, dict) else None
+    data = recipe_values(path).get("data")
     if not isinstance(data, dict):
         raise ConfigError(f"recipe {path} has no part data; give one that says where images come from")
     return from_mapping(DataOptions, data, str(path))

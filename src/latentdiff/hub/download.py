@@ -160,12 +160,13 @@ def fetch_adapter(
     return Path(found)
 
 
-def fetch_component(name: str, config: str = "config.json") -> Path:
-    """Download a component that is a repository by itself, unless it is in the cache: its small files and its weights.
+def fetch_component(name: str, config: str = "config.json", part: str = "") -> Path:
+    """Download a component, unless it is in the cache: its small files and its weights.
 
     Args:
         name: The name of the repository, "owner/name".
         config: The name of the component's configuration, which is fetched first and decides the commit.
+        part: The folder of the repository in which it lies; empty for one that is a repository by itself.
 
     Returns:
         The folder that holds the files.
@@ -174,13 +175,16 @@ def fetch_component(name: str, config: str = "config.json") -> Path:
         HubError: If the hub knows no such model, or can't be reached.
         CheckpointError: If it holds no such component.
     """
-    api = HfApi()
+    api, prefix = HfApi(), f"{part}/" if part else ""
     with hub_errors(api, name, None):
-        folder = Path(_answer(lambda: api.hf_hub_download(name, config))).parent
-        names = [path for path in _file_names(api, name, folder.name) or [] if "/" not in path]
+        folder = Path(_answer(lambda: api.hf_hub_download(name, prefix + config))).parent
+        commit = (folder.parent if part else folder).name
+        paths = _file_names(api, name, commit) or []
+        names = [path.removeprefix(prefix) for path in paths if path.startswith(prefix)]
+        names = [path for path in names if "/" not in path]
         small = [path for path in names if path.endswith(SMALL_FILES) and weight_files.parse(path) is None]
         for path in small + (weight_files.weights(names, None) if config != TOKENIZER_CONFIG else []):
-            _answer(partial(api.hf_hub_download, name, path, revision=folder.name))
+            _answer(partial(api.hf_hub_download, name, prefix + path, revision=commit))
     return folder
 
 

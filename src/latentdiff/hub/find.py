@@ -134,7 +134,7 @@ def find_model(name: str | Path, subfolder: str | None, variant: str | None, hub
     if subfolder is not None and not is_inside(subfolder):
         raise InputError(f"subfolder is {subfolder!r}; it must be a path inside the model, such as 'small'")
     text = str(name)
-    root = _builtin_folder(text) if text.startswith("builtin:") else local_path(text)
+    root = builtin_folder(text) if text.startswith("builtin:") else local_path(text)
     if root.is_dir():
         root = root if subfolder else Path(model_of_run(str(root)))
         folder = root / (subfolder or "")
@@ -158,10 +158,10 @@ def find_model(name: str | Path, subfolder: str | None, variant: str | None, hub
 
 
 def find_component(name: str, advice: str, config: str = "config.json") -> Path:
-    """The folder of a component that lies by itself, which is downloaded if it is on the hub.
+    """The folder of a component that lies by itself, or in a model on the hub; it is downloaded if it is on the hub.
 
     Args:
-        name: A folder, or a hub id.
+        name: A folder, a hub id ("owner/name"), or a folder of a repository there ("owner/name/vae").
         advice: What to do if there is no such folder.
         config: The name of the component's configuration.
 
@@ -174,11 +174,14 @@ def find_component(name: str, advice: str, config: str = "config.json") -> Path:
         return folder
     if folder.exists():
         raise CheckpointError(f"{name} is a file; give the folder that holds it")
-    if not is_hub_id(name):
+    repository, part = name, ""
+    if name.count("/") == 2 and is_inside(name):
+        repository, _, part = name.rpartition("/")
+    if not is_hub_id(repository):
         raise CheckpointError(missing_folder(name, advice))
     from latentdiff.hub.download import fetch_component  # the hub's client takes a while to import
 
-    return fetch_component(name, config)
+    return fetch_component(repository, config, part)
 
 
 def find_adapter(
@@ -216,7 +219,12 @@ def find_adapter(
     return fetch_adapter(str(source), weight_name=weight_name, subfolder=subfolder, **hub)
 
 
-def _builtin_folder(name: str) -> Path:
+def builtin_folder(name: str) -> Path:
+    """The folder of a model that ships inside the package, by its name "builtin:NAME".
+
+    Raises:
+        ConfigError: If there is no such model.
+    """
     models = builtin_models()
     if name not in models:
         raise ConfigError(f"unknown model {name!r}; {nearest(name, models)}")

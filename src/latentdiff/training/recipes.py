@@ -81,7 +81,8 @@ class DiffusionRecipe(Recipe):
     results: ClassVar[Mapping[str, str]] = {"pipeline": INDEX, "lora": ADAPTER}
 
     vae: str | None = option(None, resume="free", of_pipeline=True)  # the latent cache compares its weights
-    """Folder of the trained first stage."""
+    """The trained first stage: a folder, the name of a built-in model ("builtin:NAME"), a hub id, or a folder of a
+    repository there ("owner/name/vae")."""
     pretrained_model_name_or_path: str | None = None
     """A pipeline folder whose networks are the start, in place of vae, unet, noise_schedule and the condition's
     networks. An unconditional one may become one of super-resolution, inpaint or semantic-to-image, and one of text one

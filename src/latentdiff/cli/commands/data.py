@@ -15,10 +15,9 @@ from latentdiff.cli.commands.info import render
 from latentdiff.cli.commands.train import STAGES
 from latentdiff.cli.options import Count, Flag
 from latentdiff.cli.recipes import recipe_flags
-from latentdiff.config import load_recipe
+from latentdiff.config import load_recipe, recipe_values
 from latentdiff.data.options import DataOptions
 from latentdiff.errors import InputError
-from latentdiff.reading import parse_yaml, read_text
 from latentdiff.training.recipes import Recipe
 from latentdiff.types import JSON
 
@@ -83,11 +82,7 @@ def read_options(source: str, flags: Mapping[str, str]) -> tuple[DataOptions, Re
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
         return load_recipe(DataOptions, None, {"train_data_dir": source, **flags}), None
-    try:
-        values = parse_yaml(read_text(path))
-        given = set(values) if isinstance(values, dict) else set()
-    except (OSError, ValueError):
-        given = set()  # what is wrong with it is said below
+    given = set(recipe_values(path))
     kind = min((stage.recipe for stage in STAGES.values()), key=lambda recipe: len(given - set(recipe.model_fields)))
     recipe = load_recipe(kind, path, {f"data.{name}": value for name, value in flags.items()})
     return recipe.data, recipe

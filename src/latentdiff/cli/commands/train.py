@@ -15,7 +15,7 @@ from latentdiff.bulk import processes
 from latentdiff.cli import console
 from latentdiff.cli.options import Flag
 from latentdiff.cli.recipes import recipe_flags
-from latentdiff.config import json_schema, load_recipe, options_of
+from latentdiff.config import json_schema, load_recipe, options_of, stacked
 from latentdiff.training.recipes import ClassifierRecipe, DiffusionRecipe, FirstStageRecipe, Recipe
 
 
@@ -52,6 +52,7 @@ def stage_command(stage: TrainingStage) -> Callable[..., None]:
         recipe: Annotated[str | None, Parameter(name="RECIPE.yaml")] = None,
         /,
         *,
+        base: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
         dry_run: Flag = False,
         schema: Flag = False,
         quiet: Flag = False,
@@ -61,6 +62,7 @@ def stage_command(stage: TrainingStage) -> Callable[..., None]:
 
         Args:
             recipe: YAML file of the options below.
+            base: YAML files below it, of which later ones win over earlier ones.
             dry_run: Make three steps, say what the run needs, and write nothing.
             schema: Print the JSON schema of recipes, by which editors complete and check them.
             quiet: Show no progress and print nothing but errors.
@@ -70,8 +72,9 @@ def stage_command(stage: TrainingStage) -> Callable[..., None]:
             return
         console.announce("reading the recipe, and loading what trains it", quiet)
         with console.quiet_libraries(quiet):
-            made = load_recipe(stage.recipe, recipe, options)
-            lines = _needs(stage, made) if dry_run else [str(stage.trainer()(made))]
+            files = [*(base or []), *([] if recipe is None else [recipe])]
+            made = load_recipe(stage.recipe, files, options)
+            lines = [*stacked(files, options), *_needs(stage, made)] if dry_run else [str(stage.trainer()(made))]
         if processes.rank() == 0 and not quiet:
             console.say("\n".join(lines))
 

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 
 from latentdiff.errors import CheckpointError, ConfigError
 from latentdiff.hub.component_folder import ComponentFolder
-from latentdiff.hub.find import find_component
+from latentdiff.hub.find import builtin_folder, find_component
 from latentdiff.hub.index import IndexEntry
 from latentdiff.hub.networks import load_alone
 from latentdiff.models.autoencoder_vq import VQModel
@@ -59,13 +59,17 @@ def make_first_stage(model: JSON, channels: int, resolution: int) -> Autoencoder
 
 
 def load_first_stage(name: str) -> Autoencoder:
-    """The first stage in a folder or on the hub, KL or VQ, in fp32.
+    """The first stage in a folder, of a model in the package ("builtin:NAME") or on the hub, KL or VQ, in fp32.
 
     Raises:
         CheckpointError: If there is no such folder, or it can't be loaded.
+        ConfigError: If no such model is in the package.
         HubError: If the hub doesn't know it or can't be reached.
     """
-    folder = find_component(name, "train the first stage first, or give the folder of one")
+    if name.startswith("builtin:"):
+        folder = builtin_folder(name) / "vae"
+    else:
+        folder = find_component(name, "train the first stage first, or give the folder of one")
     if (folder / "vae" / "config.json").is_file():
         raise CheckpointError(f"{folder} is no first stage, but holds one; give {folder / 'vae'}")
     part = ComponentFolder.open(folder)
