@@ -117,6 +117,20 @@ def test_a_first_stage_on_the_hub(here, tmp_path):
         load_first_stage(f"{OWNER}/nothing")
 
 
+def test_a_first_stage_in_a_pipeline_on_the_hub(here, tmp_path):
+    here.add(f"{OWNER}/tiny", tmp_path / "unconditional")
+    found, stored = load_first_stage(f"{OWNER}/tiny"), load_first_stage(str(tmp_path / "unconditional" / "vae"))
+    assert all(torch.equal(tensor, found.state_dict()[name]) for name, tensor in stored.state_dict().items())
+    assert not here.asked("GET", "unet/")
+
+
+def test_a_first_stage_in_the_package():
+    found, pipe = load_first_stage("builtin:emoji"), DiffusionPipeline.from_pretrained("builtin:emoji")
+    assert all(torch.equal(tensor, pipe.vae.state_dict()[name]) for name, tensor in found.state_dict().items())
+    with pytest.raises(ConfigError, match=r"unknown model 'builtin:emojis'; did you mean 'builtin:emoji'\?"):
+        load_first_stage("builtin:emojis")
+
+
 def test_a_first_stage_that_is_another_component(tmp_path):
     model = tiny_unconditional(tmp_path)
     with pytest.raises(CheckpointError, match="is a UNet2DConditionModel, no first stage"):

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypedDict, TypeVar
 
 from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import httpx
 
 from latentdiff.errors import CheckpointError, HubError, one_line
@@ -160,13 +160,13 @@ def fetch_adapter(
     return Path(found)
 
 
-def fetch_component(name: str, config: str = "config.json", part: str = "") -> Path:
+def fetch_component(name: str, config: str = "config.json", part: str | None = None) -> Path:
     """Download a component, unless it is in the cache: its small files and its weights.
 
     Args:
         name: The name of the repository, "owner/name".
         config: The name of the component's configuration, which is fetched first and decides the commit.
-        part: The folder of the repository in which it lies; empty for one that is a repository by itself.
+        part: The folder in which it lies if the repository is a whole pipeline; None if it may be none.
 
     Returns:
         The folder that holds the files.
@@ -175,10 +175,17 @@ def fetch_component(name: str, config: str = "config.json", part: str = "") -> P
         HubError: If the hub knows no such model, or can't be reached.
         CheckpointError: If it holds no such component.
     """
-    api, prefix = HfApi(), f"{part}/" if part else ""
+    api, prefix = HfApi(), ""
     with hub_errors(api, name, None):
-        folder = Path(_answer(lambda: api.hf_hub_download(name, prefix + config))).parent
-        commit = (folder.parent if part else folder).name
+        try:
+            folder = Path(_answer(lambda: api.hf_hub_download(name, config))).parent
+            commit = folder.name
+        except EntryNotFoundError:
+            if part is None:
+                raise
+            prefix = f"{part}/"
+            folder = Path(_answer(lambda: api.hf_hub_download(name, prefix + config))).parent
+            commit = folder.parent.name
         paths = _file_names(api, name, commit) or []
         names = [path.removeprefix(prefix) for path in paths if path.startswith(prefix)]
         names = [path for path in names if "/" not in path]

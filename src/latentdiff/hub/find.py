@@ -157,13 +157,14 @@ def find_model(name: str | Path, subfolder: str | None, variant: str | None, hub
     return folder, folder
 
 
-def find_component(name: str, advice: str, config: str = "config.json") -> Path:
-    """The folder of a component that lies by itself, or in a model on the hub; it is downloaded if it is on the hub.
+def find_component(name: str, advice: str, config: str = "config.json", part: str | None = None) -> Path:
+    """The folder of a component that lies by itself, which is downloaded if it is on the hub.
 
     Args:
-        name: A folder, a hub id ("owner/name"), or a folder of a repository there ("owner/name/vae").
+        name: A folder, or a hub id.
         advice: What to do if there is no such folder.
         config: The name of the component's configuration.
+        part: What the component is called in a pipeline; a hub id may be that of one.
 
     Raises:
         CheckpointError: If there is no such folder, it is a file, or the repository lacks a file of it.
@@ -174,14 +175,11 @@ def find_component(name: str, advice: str, config: str = "config.json") -> Path:
         return folder
     if folder.exists():
         raise CheckpointError(f"{name} is a file; give the folder that holds it")
-    repository, part = name, ""
-    if name.count("/") == 2 and is_inside(name):
-        repository, _, part = name.rpartition("/")
-    if not is_hub_id(repository):
+    if not is_hub_id(name):
         raise CheckpointError(missing_folder(name, advice))
     from latentdiff.hub.download import fetch_component  # the hub's client takes a while to import
 
-    return fetch_component(repository, config, part)
+    return fetch_component(name, config, part)
 
 
 def find_adapter(

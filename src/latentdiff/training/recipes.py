@@ -81,8 +81,8 @@ class DiffusionRecipe(Recipe):
     results: ClassVar[Mapping[str, str]] = {"pipeline": INDEX, "lora": ADAPTER}
 
     vae: str | None = option(None, resume="free", of_pipeline=True)  # the latent cache compares its weights
-    """The trained first stage: a folder, the name of a built-in model ("builtin:NAME"), a hub id, or a folder of a
-    repository there ("owner/name/vae")."""
+    """The trained first stage: its folder, or the name of a built-in model ("builtin:NAME") or of one on the hub that
+    has it or is it."""
     pretrained_model_name_or_path: str | None = None
     """A pipeline folder whose networks are the start, in place of vae, unet, noise_schedule and the condition's
     networks. An unconditional one may become one of super-resolution, inpaint or semantic-to-image, and one of text one
@@ -98,7 +98,9 @@ class DiffusionRecipe(Recipe):
     """The task, by its name, or a mapping with that as `type` and with the task's options; by default that of the
     pretrained pipeline, else unconditional."""
     lora: LoraOptions | None = None
-    """Train an adapter of the UNet's attention and nothing else; it ends as `lora/`. Needs the package peft."""
+    """Train an adapter of the UNet and nothing else; it ends as `lora/`, or in `pipeline/`. Needs the package peft."""
+    freeze: list[str] = option([])
+    """Names of weights or of modules that stay as they are, such as `unet.down_blocks.*` or `text_encoder`."""
     loss: DiffusionLossOptions = DiffusionLossOptions()
     """The terms of the loss and their weights."""
     validation: DiffusionValidationOptions = option(DiffusionValidationOptions(), resume="free")
@@ -128,7 +130,8 @@ class DiffusionRecipe(Recipe):
         if self.lora is not None:
             check(pretrained, "lora is given without pretrained_model_name_or_path; give the pipeline to adapt")
             check(not trained, "lora trains the UNet's adapter alone; leave conditioning.train_text_encoder out")
-            check(not self.push_to_hub, "push_to_hub uploads a pipeline, and lora trains none; leave it out")
+            apart = not self.lora.merge and self.push_to_hub
+            check(not apart, "push_to_hub uploads a pipeline, and lora trains none; leave it out, or set lora.merge")
         if self.latent_scale is not None:
             check(
                 not self.given("latent_scale_images"), "latent_scale and latent_scale_images are both given; drop one"

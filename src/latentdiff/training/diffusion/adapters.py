@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Protocol
 
 from diffusers.utils import convert_state_dict_to_diffusers, is_peft_available
-from torch import nn
+from torch import Tensor, nn
 
 from latentdiff.errors import ConfigError
+from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.lora import MISSING, LoraMixin
 from latentdiff.training.diffusion.options import LoraOptions
 from latentdiff.training.engine.export import export_folder
@@ -52,6 +53,22 @@ def export_adapter(unet: nn.Module, folder: Path) -> None:
         LoraMixin.save_lora_weights(aside, unet_lora_layers=layers, unet_lora_adapter_metadata=metadata)
 
     export_folder(folder / "lora", write)
+
+
+def with_merged_adapter(pipeline: DiffusionPipeline) -> DiffusionPipeline:
+    """The same pipeline around a UNet without adapter, whose weights are those of layers and adapter together."""
+    from peft.tuners.lora import LoraLayer
+
+    unet: nn.Module = pipeline.unet
+    weights: dict[str, Tensor] = {
+        name.replace(".base_layer.", "."): tensor for name, tensor in unet.state_dict().items() if ".lora_" not in name
+    }
+    for name, layer in unet.named_modules():
+        if isinstance(layer, LoraLayer):
+            weights[f"{name}.weight"] = weights[f"{name}.weight"] + layer.get_delta_weight("default")
+    whole = type(unet).from_config(pipeline.unet.config)  # type: ignore[attr-defined]
+    whole.load_state_dict(weights)
+    return type(pipeline)(**{**pipeline.components, "unet": whole})
 
 
 class LoadedKeys(Protocol):

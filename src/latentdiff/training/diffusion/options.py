@@ -14,14 +14,17 @@ ATTENTION_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 class LoraOptions(Part):
-    """An adapter of the UNet's attention (Hu et al. 2021, arXiv 2106.09685)."""
+    """An adapter of the UNet (Hu et al. 2021, arXiv 2106.09685)."""
 
     rank: int = option(ge=1)
     """Rank of the matrices that are added."""
     alpha: float | None = option(None, gt=0, note="null is the rank")
     """Scale of what the matrices add, times the rank; by default the rank."""
     target_modules: list[str] = option(ATTENTION_LAYERS)
-    """Ends of the names of the layers that get such matrices."""
+    """Ends of the names of the layers that get such matrices: by default those of attention. `conv1` and `conv2` are
+    the convolutions of residual blocks."""
+    merge: bool = option(False, resume="free")
+    """End as a whole pipeline that has the adapter in its weights, rather than as the adapter alone."""
 
     @model_validator(mode="after")
     def _check_targets(self) -> Self:

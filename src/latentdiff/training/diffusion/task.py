@@ -23,7 +23,12 @@ from latentdiff.training.data import (
     open_held_out,
     open_training_images,
 )
-from latentdiff.training.diffusion.adapters import add_adapter, export_adapter, keep_frozen_out
+from latentdiff.training.diffusion.adapters import (
+    add_adapter,
+    export_adapter,
+    keep_frozen_out,
+    with_merged_adapter,
+)
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.conditioners.base import Conditioner
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions
@@ -32,6 +37,7 @@ from latentdiff.training.diffusion.measured import make_measures
 from latentdiff.training.diffusion.publish import publish
 from latentdiff.training.diffusion.samples import SampleSheet, make_samples
 from latentdiff.training.engine.export import export_folder
+from latentdiff.training.engine.freezing import freeze
 from latentdiff.training.engine.loop import Run, train
 from latentdiff.training.engine.resume_check import FIRST_STAGE, check_before_caches
 from latentdiff.training.engine.session import Session, open_session
@@ -86,6 +92,7 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         self.register_buffer("simple", timestep_weights(alphas, kind, self.loss.snr_gamma, 0.0), persistent=False)
         self.register_buffer("widths", huber_widths(alphas, self.loss.huber_c), persistent=False)
         self.logvar = nn.Parameter(torch.full_like(weights, self.loss.logvar_init)) if self.loss.learn_logvar else None
+        freeze(self, recipe.freeze)
 
     def forward(
         self, batch: dict[str, torch.Tensor], draws: SampleGenerators
@@ -116,9 +123,12 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
 
     def export(self, folder: Path) -> None:
         """Write the whole pipeline as `folder/pipeline`, or the adapter as `folder/lora`."""
-        if self.recipe.lora is not None:
+        lora, pipeline = self.recipe.lora, self.pipeline
+        if lora is not None and not lora.merge:
             return export_adapter(self.get_submodule("unet"), folder)
-        export_folder(folder / "pipeline", self.pipeline.save_pretrained, self.pipeline.components)
+        if lora is not None:
+            pipeline = with_merged_adapter(pipeline)
+        export_folder(folder / "pipeline", pipeline.save_pretrained, pipeline.components)
 
     def identity(self) -> dict[str, object]:
         """The first stage, whose latents are trained on."""

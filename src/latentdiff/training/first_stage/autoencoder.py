@@ -69,7 +69,7 @@ def load_first_stage(name: str) -> Autoencoder:
     if name.startswith("builtin:"):
         folder = builtin_folder(name) / "vae"
     else:
-        folder = find_component(name, "train the first stage first, or give the folder of one")
+        folder = find_component(name, "train the first stage first, or give the folder of one", part="vae")
     if (folder / "vae" / "config.json").is_file():
         raise CheckpointError(f"{folder} is no first stage, but holds one; give {folder / 'vae'}")
     part = ComponentFolder.open(folder)
