@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
+from latentdiff.data.records import Mixture
 from latentdiff.data.stream import ItemT_co, VisitedDataset
 from latentdiff.errors import BadFileError, InputError, LatentDiffWarning
 from latentdiff.seeding import array_generator
@@ -85,10 +86,19 @@ class SkipBadFiles(VisitedDataset[ItemT_co]):
         files: The name of each item, or of each image where there are several items of an image.
         bad_files: The reporter of bad files.
         seed: The seed of the run.
+        mixture: The data sets that the images are of, if they are of several.
     """
 
-    def __init__(self, items: Dataset[ItemT_co], files: Sequence[object], bad_files: BadFiles, seed: int) -> None:
+    def __init__(
+        self,
+        items: Dataset[ItemT_co],
+        files: Sequence[object],
+        bad_files: BadFiles,
+        seed: int,
+        mixture: Mixture | None = None,
+    ) -> None:
         self.items, self.files, self.bad_files, self.seed = items, files, bad_files, seed
+        self.mixture = mixture
 
     def __len__(self) -> int:
         return len(self.items)  # type: ignore[arg-type]  # Dataset itself has no length, all data sets here have one

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from latentdiff.data.annotations import annotate
 from latentdiff.data.folder import read_folder
+from latentdiff.data.mixture import join
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Records
 from latentdiff.data.shards import is_shards, read_shards
@@ -37,6 +38,9 @@ def read_records(
         InputError: If the data isn't there, holds no images, or something is known of some of them only.
         ConfigError: If an option does not go with this source, or an extra of the package is needed and missing.
     """
+    if options.train_data:
+        parts = [read_records(part, output_dir, held_out) for part in options.parts()]
+        return join(parts, [one.weight for one in options.train_data])
     source = Path(options.train_data_dir or "")
     if options.dataset_name is None and options.dataset_config_name is not None:
         raise ConfigError("dataset_config_name is given without dataset_name; give both, or neither")

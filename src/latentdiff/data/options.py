@@ -12,6 +12,19 @@ from latentdiff.config import Part, check, option
 KNOWN = ("text", "label", "objects", "label_map")
 
 
+class DataSetOptions(Part):
+    """One of several data sets; all else is that of the part `data`."""
+
+    dir: str
+    """What train_data_dir would be."""
+    weight: float = option(1.0, gt=0)
+    """Its share of the samples, in the unit of the other data sets'."""
+    annotations: str | list[str] | None = None
+    """What annotations would be."""
+    label_maps: str | None = None
+    """What label_maps would be."""
+
+
 class DataOptions(Part):
     """Where the images come from, what is known of them and how they are read; many names are those of diffusers."""
 
@@ -20,6 +33,9 @@ class DataOptions(Part):
     `file_name`, `text`, `label`, `objects` and `label_map`); captions also in `.txt` files beside them, classes as
     sub-folders. Or WebDataset shards: a folder of `.tar` files, one of them, or a pattern such as `shards/train-*.tar`.
     Or a folder that `datasets` saved, or of Parquet files."""
+    train_data: list[DataSetOptions] = option([])
+    """In place of train_data_dir, several data sets, each with its `dir` and `weight`, such as `[{dir: photos, weight:
+    3}, {dir: paintings}]`."""
     dataset_name: str | None = option(None, resume="free")
     """In place of train_data_dir, what `datasets.load_dataset` takes: a data set of the hub, or a folder."""
     dataset_config_name: str | None = None
@@ -63,23 +79,31 @@ class DataOptions(Part):
     def _check_source(self) -> Self:
         for name in ("train_data_dir", "dataset_name", "label_maps"):
             check(getattr(self, name) != "", f"{name} is empty; give a path or a name, or leave it out")
-        check(
-            self.train_data_dir is not None or self.dataset_name is not None,
-            "train_data_dir is missing; give it, or dataset_name",
-        )
-        check(
-            self.train_data_dir is None or self.dataset_name is None,
-            "train_data_dir is given, and dataset_name too; give one of them",
-        )
+        given = [name for name in ("train_data_dir", "dataset_name", "train_data") if self.given(name)]
+        check(bool(given), "train_data_dir is missing; give it, or dataset_name")
+        check(len(given) == 1, f"{given[0]} is given, and {given[-1]} too; give one of them")
+        folders = [one.dir for one in self.train_data]
+        twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+        check(twice is None, f"train_data has {twice} twice; give each data set once, and its weight")
+        for name in ("annotations", "label_maps", "dataset_config_name"):
+            check(not (folders and self.given(name)), f"{name} is given beside train_data; give each data set its own")
         low, high = self.value_range or (0, 1)
         check(low < high, f"value_range is {self.value_range}; the first number must be below the second")
         return self
 
     def of_folder(self, folder: str) -> Self:
         """The options for another folder whose images are read alike; what names these images alone is left out."""
-        own = {"dataset_name", "dataset_config_name", "dataset_split", "annotations", "label_maps"}
+        return self._of(DataSetOptions(dir=folder), {"dataset_split"})
+
+    def parts(self) -> list[Self]:
+        """The options of each data set of `train_data`."""
+        return [self._of(one, set()) for one in self.train_data]
+
+    def _of(self, one: DataSetOptions, also_own: set[str]) -> Self:
+        own = {"train_data", "dataset_name", "dataset_config_name", "annotations", "label_maps", *also_own}
         shared = {name: getattr(self, name) for name in self.model_fields_set - own}
-        return type(self)(**{**shared, "train_data_dir": folder})
+        theirs = {"train_data_dir": one.dir, "annotations": one.annotations, "label_maps": one.label_maps}
+        return type(self)(**{**shared, **theirs})
 
     def given_split(self) -> bool:
         """Whether the split is another than that of data without splits."""

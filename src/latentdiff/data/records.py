@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from latentdiff.data.names import relative_name
 from latentdiff.data.walk import identity
 from latentdiff.errors import InputError
@@ -22,6 +25,27 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 Column = list[Any]
 """A value for each image; see `Records` for the type of the values."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several data sets whose images stand in one row.
+
+    Attributes:
+        sources: The number of the data set of each image.
+        weights: The share of the samples that each data set has, in any unit.
+        names: What they are called.
+        identities: The `identity` of each data set's records.
+    """
+
+    sources: NDArray[np.int64]
+    weights: tuple[float, ...]
+    names: tuple[str, ...]
+    identities: tuple[str, ...]
+
+    def subset(self, places: Sequence[int]) -> Mixture:
+        """The same data sets with these images alone."""
+        return replace(self, sources=self.sources[np.asarray(places, np.int64)])
 
 
 @dataclass
@@ -42,6 +66,7 @@ class Records:
         damaged: Files that could be read in part only, each with the reason.
         watched: The files whose sizes and times change when the data changes.
         identity: A text that changes when data changes that is in no file.
+        mixture: The data sets that the images are of, if they are of several.
     """
 
     root: Path
@@ -55,6 +80,7 @@ class Records:
     damaged: list[tuple[str, str]] = field(default_factory=list)
     watched: Sequence[Path] = ()
     identity: str = ""
+    mixture: Mixture | None = None
 
     def fingerprint(self) -> str:
         """A text that changes when other images are in the data, or when their files' sizes or times change."""
@@ -83,12 +109,15 @@ class Records:
         """What is the same for one image under several names, and another for every image."""
         archives = {file.archive: identity(file.archive) for file in self.files if isinstance(file, TarMember)}
 
-        def key(file: Stored) -> Hashable:
+        def key(place: int, file: Stored) -> Hashable:
             if isinstance(file, TarMember):
                 return archives[file.archive], file.offset
-            return (self.identity, file.row) if isinstance(file, Cell) else identity(str(file))
+            if not isinstance(file, Cell):
+                return identity(str(file))
+            mixture = self.mixture
+            return self.identity if mixture is None else mixture.identities[mixture.sources[place]], file.row
 
-        return [key(file) for file in self.files]
+        return [key(place, file) for place, file in enumerate(self.files)]
 
     def without(self, others: Records) -> Records:
         """The same records without the images that others have, too; a note says how many."""
@@ -99,6 +128,9 @@ class Records:
         if len(kept) == len(self.files):
             return self
         found = self.subset(kept)
+        for number, name in enumerate(found.mixture.names if found.mixture else ()):
+            if found.mixture and number not in found.mixture.sources:
+                raise InputError(f"all images of {name} are in {others.root}, too, which is held out; give others")
         found.notes.append(f"{len(self.files) - len(kept)} images of {self.root} are held out, not trained on")
         return found
 
@@ -110,6 +142,7 @@ class Records:
             columns={name: [column[place] for place in places] for name, column in self.columns.items()},
             metadata=[self.metadata[place] for place in places] if self.metadata else (),
             frames=[self.frames[place] for place in places] if self.frames else (),
+            mixture=self.mixture.subset(places) if self.mixture else None,
         )
 
 

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from latentdiff.data.mixture import MixtureOrder
+from latentdiff.data.records import Mixture
 from latentdiff.errors import LatentDiffError
 from latentdiff.io.system import delay_sigterm
 from latentdiff.seeding import generator
@@ -21,25 +23,41 @@ ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 
 class VisitedDataset(Dataset[ItemT_co], ABC):
-    """A data set with random augmentation: an item is a pure function of its index and the number of the sample."""
+    """A data set with random augmentation: an item is a pure function of its index and the number of the sample.
+
+    Attributes:
+        mixture: The data sets that the items are of, if they are of several.
+    """
+
+    mixture: Mixture | None = None
 
     @abstractmethod
     def visit(self, index: int, number: int) -> ItemT_co:
         """Item `index` as sample `number` of the run."""
 
 
-class _Shuffled(Dataset[object]):
-    """An endless data set, in which item n is in epoch n // N, at its place in the permutation of that epoch."""
+class _EpochOrder:
+    """The order of a data set: sample n is in epoch n // N, at its place in the permutation of that epoch."""
 
-    def __init__(self, items: Dataset[object], length: int, seed: int) -> None:
-        self.items, self.length, self.seed = items, length, seed
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed = length, seed
         self.epoch, self.order = -1, torch.empty(0, dtype=torch.long)
 
-    def __getitem__(self, n: int) -> object:
-        epoch, position = divmod(n, self.length)
+    def __call__(self, number: int) -> int:
+        epoch, position = divmod(number, self.length)
         if epoch != self.epoch:
             self.epoch, self.order = epoch, torch.randperm(self.length, generator=generator(self.seed, epoch))
-        index = int(self.order[position])
+        return int(self.order[position])
+
+
+class _Shuffled(Dataset[object]):
+    """An endless data set, in which item n is sample n of the run."""
+
+    def __init__(self, items: Dataset[object], order: Callable[[int], int]) -> None:
+        self.items, self.order = items, order
+
+    def __getitem__(self, n: int) -> object:
+        index = self.order(n)
         try:
             return self.items.visit(index, n) if isinstance(self.items, VisitedDataset) else self.items[index]
         except LatentDiffError as error:
@@ -121,7 +139,9 @@ def stream(
         LatentDiffError: If an item raises one, also in a worker process.
     """
     sampler = _Steps(batch_size, rank, world_size, first_step)
-    shuffled = _Shuffled(items, len(items), seed)  # type: ignore[arg-type]  # all data sets here have a length
+    length: int = len(items)  # type: ignore[arg-type]  # all data sets here have a length
+    mixture = items.mixture if isinstance(items, VisitedDataset) else None
+    shuffled = _Shuffled(items, _EpochOrder(length, seed) if mixture is None else MixtureOrder(mixture, length, seed))
     loader = DataLoader(
         shuffled,
         batch_sampler=sampler,

@@ -127,5 +127,5 @@ def _prepared(
         held_out = SkipBadFiles(LatentRows(latents, Columns(labels=labels)), unseen.files, bad_files, recipe.seed)
     latents = encode_latents(session, pipeline.vae, images, bad_files, limit, latents_dir=recipe.latents_dir)
     rows = LatentRows(latents, Columns(labels=torch.tensor(images.labels)))
-    items = SkipBadFiles(rows, images.files, bad_files, recipe.seed)
+    items = SkipBadFiles(rows, images.files, bad_files, recipe.seed, images.records.mixture)
     return ClassifierTask(classifier, pipeline, latents.first_stage), items, recipe, session, held_out

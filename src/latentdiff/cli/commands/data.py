@@ -23,7 +23,7 @@ from latentdiff.types import JSON
 
 EXIT_BAD_FILES = 1
 SHOWN_LINES = 20  # lines of a kind
-UNUSED = ("train_data_dir", "random_flip", "num_workers")  # options of the data that aren't flags here
+UNUSED = ("train_data_dir", "train_data", "random_flip", "num_workers")  # options of the data that aren't flags here
 
 
 def check(

@@ -20,8 +20,8 @@ from latentdiff.errors import InputError
 if TYPE_CHECKING:
     from latentdiff.data.encoding import LatentEncoding
 
-UNUSED = ("train_data_dir", "num_workers", "caption_column", "label_column", "objects_column", "label_map_column",
-          "box_format", "box_units")  # fmt: skip
+UNUSED = ("train_data_dir", "train_data", "num_workers", "caption_column", "label_column", "objects_column",
+          "label_map_column", "box_format", "box_units")  # fmt: skip
 
 
 def encode(

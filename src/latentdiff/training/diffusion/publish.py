@@ -42,7 +42,8 @@ def training_card(pipeline: DiffusionPipeline, recipe: DiffusionRecipe, folder: 
     metrics = {"training loss": losses[-1]["loss"]} if losses else {}
     if validated:
         metrics["lowest loss of held-out images"] = min(line["validation/loss"] for line in validated)
-    data = recipe.data.dataset_name or Path(recipe.data.train_data_dir or "").name
+    folders = [recipe.data.train_data_dir or "", *(one.dir for one in recipe.data.train_data)]
+    data = recipe.data.dataset_name or ", ".join(filter(None, (Path(folder).name for folder in folders)))
     card = model_card(pipeline, repo_id=recipe.push_to_hub, dataset=data, metrics=metrics)
     chosen = sorted({round(place * (len(losses) - 1) / (POINTS - 1)) for place in range(POINTS)}) if losses else []
     rows = [f"| {losses[i]['step']:.0f} | {losses[i]['images']:.0f} | {losses[i]['loss']:.4g} |" for i in chosen]

@@ -211,5 +211,6 @@ def _prepared(
     task = DiffusionTask(conditioner, recipe, samples, latents.first_stage)
     if measures is not None:
         task.measures = make_measures(conditioner, *reference, recipe, accelerator, reference_latents, measures)
-    items = SkipBadFiles(LatentRows(latents, rows, recipe.seed), images.files, bad_files, recipe.seed)
+    visits, mixture = LatentRows(latents, rows, recipe.seed), images.records.mixture
+    items = SkipBadFiles(visits, images.files, bad_files, recipe.seed, mixture)
     return task, items, recipe, session, unseen

@@ -101,8 +101,9 @@ def _check_own_folder(recipe: Recipe) -> None:
     marker = next((name for name in (INDEX, *CONFIG_FILES) if (folder / name).is_file()), None)
     if marker is not None:
         raise InputError(f"{folder} has {marker}, so its name stands for the model there; give another output_dir")
-    sources = {"data.train_data_dir": recipe.data.train_data_dir, "validation.data_dir": recipe.validation.data_dir}
-    for name, images in sources.items():
+    sources = [("data.train_data_dir", recipe.data.train_data_dir), ("validation.data_dir", recipe.validation.data_dir)]
+    sources += [("data.train_data", one.dir) for one in recipe.data.train_data]
+    for name, images in sources:
         if images is not None and folder.resolve().is_relative_to(Path(images).resolve()):
             raise InputError(
                 f"output_dir {folder} lies in {name} {images}, whose images would be joined by the run's own pictures; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +13,6 @@ from latentdiff.config import check
 from latentdiff.data.bad_files import BadFiles, SkipBadFiles
 from latentdiff.data.images import Images
 from latentdiff.data.records import Records
-from latentdiff.io.stored import Stored
 from latentdiff.models.lpips import PerceptualDistance
 from latentdiff.models.tiny_decoder import TinyDecoder
 from latentdiff.pipelines.codec import decode, encode
@@ -239,21 +237,21 @@ def _parts(
 ) -> tuple[SkipBadFiles[torch.Tensor], Tensors, Records]:
     """The images to train on, those held out (of a folder of their own, or a share of the same), and their records."""
 
-    def readable(items: Dataset[torch.Tensor], files: Sequence[Stored]) -> SkipBadFiles[torch.Tensor]:
-        return SkipBadFiles(items, files, bad_files, recipe.seed)
+    def readable(items: Dataset[torch.Tensor], records: Records) -> SkipBadFiles[torch.Tensor]:
+        return SkipBadFiles(items, records.files, bad_files, recipe.seed, records.mixture)
 
-    trained, unseen = readable(images, images.files), open_held_out(recipe, images.channels)
+    trained, unseen = readable(images, images.records), open_held_out(recipe, images.channels)
     if not recipe.validation.steps:
         return trained, (), images.records.subset([])
     held_out: SkipBadFiles[torch.Tensor]
     if unseen is not None:
-        held_out, records = readable(unseen, unseen.files), unseen.records
+        held_out, records = readable(unseen, unseen.records), unseen.records
     else:
         order = torch.randperm(len(images), generator=generator(recipe.seed)).tolist()
         cut, keys = round(recipe.validation.share * len(images)), images.records.keys()
         seen = {keys[place] for place in order[:cut]}  # metadata may name an image twice
         held_out, trained = (
-            readable(Subset(images, part), [images.files[place] for place in part])
+            readable(Subset(images, part), images.records.subset(part))
             for part in (sorted(order[:cut]), sorted(place for place in order[cut:] if keys[place] not in seen))
         )
         records = images.records.subset(sorted(order[:cut]))
