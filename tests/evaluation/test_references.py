@@ -192,7 +192,7 @@ def test_a_recipe_names_data_with_its_resolution(measured, tmp_path):
     assert open_images(tmp_path / "recipe.yaml", 6).pixels(0).shape == (6, 6, 3)
     for text, match in (
         ("a: 1", "has no part data"),
-        ("[", "cannot be read"),
+        ("[", "is not YAML"),
         ("data: {resolution: 8}", "train_data_dir"),
     ):
         (tmp_path / "other.yaml").write_text(text)

@@ -33,7 +33,7 @@ from latentdiff.training.diffusion.task import DiffusionTask
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine import log as log_module
 from latentdiff.training.engine.loop import train
-from latentdiff.training.engine.optimizers import UNFIT
+from latentdiff.training.engine.packaged import UNFIT
 from latentdiff.training.engine.session import open_session
 from latentdiff.training.engine.validation import Validation
 from latentdiff.training.recipes import Recipe
@@ -372,7 +372,11 @@ def test_a_full_disk_costs_nothing(whole, tmp_path, limit):
 
 
 OPTIMIZERS = [
-    *(name for name, kind in vars(torch.optim).items() if inspect.isclass(kind) and name not in {*UNFIT, "Adam"}),
+    *(
+        name
+        for name, kind in vars(torch.optim).items()
+        if inspect.isclass(kind) and name not in {*UNFIT, "Adam", "Optimizer"}
+    ),
     "adamw_fused",
 ]
 

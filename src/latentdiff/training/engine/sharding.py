@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from latentdiff.config import check
 from latentdiff.training.engine import zero
 from latentdiff.training.engine.options import Recipe
+from latentdiff.training.engine.packaged import is_packaged
 from latentdiff.types import JSON
 
 Tree = TypeVar("Tree")
@@ -25,6 +26,12 @@ def check_sharding(accelerator: Accelerator, recipe: Recipe) -> None:
         accelerator.gradient_accumulation_steps == recipe.gradient_accumulation_steps,
         f"accelerate is configured for gradient_accumulation_steps {accelerator.gradient_accumulation_steps}, the "
         f"recipe says {recipe.gradient_accumulation_steps}; make them the same",
+    )
+    sharded = accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
+    check(
+        not (sharded and is_packaged(recipe.optimizer.name)),
+        f"optimizer.name is {recipe.optimizer.name!r}, of another package, whose state is not put together of shards; "
+        "give one of torch",
     )
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         zero.configure(accelerator, recipe)
