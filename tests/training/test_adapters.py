@@ -99,6 +99,30 @@ def test_layers_are_those_that_are_named(data, starts, tmp_path):
     assert names and all(".to_q." in name for name in names)
 
 
+def test_convolutions_take_adapters_too(data, starts, tmp_path):
+    layers = ["to_q", "conv1", "conv2"]
+    output = train("unconditional", data, starts, tmp_path, lora={"rank": 2, "target_modules": layers})
+    names = load_file(output / "lora" / "pytorch_lora_weights.safetensors")
+    assert any(".conv1." in name for name in names) and any(".to_q." in name for name in names)
+    pipe = DiffusionPipeline.from_pretrained(starts["unconditional"])
+    plain = call("unconditional", pipe, data)
+    pipe.load_lora_weights(output / "lora")
+    assert np.abs(call("unconditional", pipe, data) - plain).max() > 0.01
+
+
+def test_a_merged_adapter_is_the_pipeline_with_it(data, starts, tmp_path):
+    lora = {"rank": 2, "alpha": 6, "target_modules": ["to_q", "to_out.0", "conv1"]}
+    apart = train("class-to-image", data, starts, tmp_path / "apart", lora=lora)
+    merged = train("class-to-image", data, starts, tmp_path / "merged", lora={**lora, "merge": True})
+    assert not (merged / "lora").exists() and not (apart / "pipeline").exists()
+    whole = DiffusionPipeline.from_pretrained(merged / "pipeline")
+    pipe = DiffusionPipeline.from_pretrained(starts["class-to-image"])
+    plain = call("class-to-image", pipe, data)
+    pipe.load_lora_weights(apart / "lora")
+    assert same(call("class-to-image", whole, data), call("class-to-image", pipe, data))
+    assert np.abs(call("class-to-image", whole, data) - plain).max() > 0.01
+
+
 BAD = {
     "no start": (
         {"pretrained_model_name_or_path": None, "vae": "v", "unet": toy.UNET},
