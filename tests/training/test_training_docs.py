@@ -21,6 +21,7 @@ from latentdiff import (
 )
 from latentdiff.cli.commands.train import STAGES
 from latentdiff.config import flat, from_mapping, named
+from latentdiff.data.options import DataOptions
 from latentdiff.registry import CONDITIONERS
 from latentdiff.training.diffusion.conditioners.options import condition_options
 from latentdiff.training.first_stage.autoencoder import make_first_stage
@@ -50,6 +51,14 @@ def test_a_tiny_decoder():
     assert recipe.distill_decoder and recipe.model["pretrained_model_name_or_path"] == f"{plain['output_dir']}/vae"
     with torch.device("meta"):
         assert len(TinyDecoder(**recipe.decoder).config.block_out_channels) == 4
+
+
+def test_several_data_sets():
+    (data,) = blocks("data")
+    assert [(one.dir, one.weight) for one in from_mapping(DataOptions, data).train_data] == [
+        ("photos", 3),
+        ("paintings", 1),
+    ]
 
 
 def test_every_stage_is_in_the_table_of_commands():
