@@ -80,13 +80,12 @@ class DiffusionRecipe(Recipe):
 
     results: ClassVar[Mapping[str, str]] = {"pipeline": INDEX, "lora": ADAPTER}
 
-    vae: str | None = option(None, resume="free", of_pipeline=True)  # the latent cache compares its weights
+    vae: str | None = option(None, resume="free")  # the latent cache compares its weights
     """The trained first stage: its folder, or the name of a built-in model ("builtin:NAME") or of one on the hub that
     has it or is it."""
     pretrained_model_name_or_path: str | None = None
-    """A pipeline folder whose networks are the start, in place of vae, unet, noise_schedule and the condition's
-    networks. An unconditional one may become one of super-resolution, inpaint or semantic-to-image, and one of text one
-    of super-resolution or inpaint with captions."""
+    """A pipeline whose networks are the start, in place of unet, noise_schedule and the condition's networks. With
+    another `conditioning`, or `vae`, it becomes one of that: the UNet's weights go on where they fit."""
     latents_dir: str | None = option(None, resume="free")
     """Folder of latents that `latentdiff encode` made of the same data; null to encode them into `output_dir`."""
     unet: JSON = option({}, of_pipeline=True)
@@ -136,7 +135,10 @@ class DiffusionRecipe(Recipe):
             check(
                 not self.given("latent_scale_images"), "latent_scale and latent_scale_images are both given; drop one"
             )
-            check(not pretrained, "latent_scale is given, but the pretrained pipeline has its own; leave it out")
+            check(
+                not pretrained or self.vae is not None,
+                "latent_scale is given, but the pretrained pipeline has its own; leave it out",
+            )
         return self
 
 

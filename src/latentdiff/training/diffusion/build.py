@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import warnings
 
-import torch
-
 from latentdiff.config import Part, check, trait
 from latentdiff.data.images import Images
 from latentdiff.errors import ConfigError, LatentDiffWarning
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.codec import factor
-from latentdiff.pipelines.text_to_image import TextToImagePipeline
-from latentdiff.pipelines.unconditional import UnconditionalPipeline
 from latentdiff.registry import CONDITIONERS, PIPELINES
 from latentdiff.schedulers.ddim import DDIMScheduler
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build
 from latentdiff.training.diffusion.conditioners.beside_text import BesideTextConditioner
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions, UnconditionalOptions, condition_options
 from latentdiff.training.diffusion.conditioners.text import TextConditioner
+from latentdiff.training.diffusion.starting import started_from
 from latentdiff.training.first_stage.autoencoder import load_first_stage
 from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.types import FirstStage
@@ -45,8 +42,10 @@ def make_conditioner(recipe: DiffusionRecipe, images: Images) -> Conditioner[Con
         if replaced:
             line = f"the pretrained pipeline is kept as it is, so {', '.join(replaced)} of the recipe goes unused"
             warnings.warn(LatentDiffWarning(line), stacklevel=2)
-        if not whole:
-            pipeline = _conditioned(pipeline, recipe, options, images)
+        if recipe.vae is not None or not whole:
+            vae = pipeline.vae if recipe.vae is None else load_first_stage(recipe.vae)
+            pipeline = started_from(pipeline, _pipeline_class(task), recipe, options, images, vae)
+        _note_size(pipeline, recipe)
     else:
         options = recipe.conditioning or UnconditionalOptions()
         _check_prompts(recipe, options)
@@ -72,6 +71,13 @@ def _replaced(part: Part, prefix: str = "") -> list[str]:
     return [prefix + name for name, field in fields if trait(field, "of_pipeline") and part.given(name)]
 
 
+def _note_size(pipeline: DiffusionPipeline, recipe: DiffusionRecipe) -> None:
+    """Note in the UNet's configuration that it is trained on another size, which calls then have by default."""
+    side, own = recipe.data.resolution // factor(pipeline.vae), pipeline.unet.config.sample_size
+    if recipe.lora is None and own not in (side, [side, side], (side, side)):
+        pipeline.unet.register_to_config(sample_size=side)
+
+
 def _pipeline_class(task: str) -> type[DiffusionPipeline]:
     kind: type[DiffusionPipeline] = PIPELINES.get(CONDITIONERS.get(task).task or task)
     return kind
@@ -84,35 +90,6 @@ def _task_of(pipeline: DiffusionPipeline) -> str:
     raise ConfigError(
         f"{type(pipeline).__name__} is no pipeline that can be trained; there are: {', '.join(CONDITIONERS.names())}"
     )
-
-
-def _conditioned(
-    pipeline: DiffusionPipeline, recipe: DiffusionRecipe, options: ConditionOptions, images: Images
-) -> DiffusionPipeline:
-    """The task's pipeline around the networks of another, which sees its condition in further channels.
-
-    The other is unconditional; or it is of text, which it keeps, if the task's models may have both.
-
-    Raises:
-        ConfigError: If the pipeline has another condition, or the task's isn't concatenated.
-    """
-    task, latents = options.type, pipeline.vae.config.latent_channels
-    kind, cls = CONDITIONERS.get(task), _pipeline_class(task)
-    fitting = kind.unet_options(options, latents)
-    check(recipe.lora is None, f"lora trains no new channels, which conditioning {task!r} needs here; leave lora out")
-    by_text = type(pipeline) is TextToImagePipeline and issubclass(kind, BesideTextConditioner)
-    if by_text:
-        fitting.pop("cross_attention_dim", None)
-    unet, free = pipeline.unet, by_text or type(pipeline) is UnconditionalPipeline
-    if not free or not isinstance(unet, UNet2DConditionModel) or set(fitting) != {"in_channels"}:
-        raise ConfigError(
-            f"conditioning is {task!r}, which trains a {cls.__name__}, but the pretrained pipeline is a "
-            f"{type(pipeline).__name__}; drop conditioning, or start super-resolution, inpaint or semantic-to-image "
-            "from an UnconditionalPipeline, or the first two with captions from a TextToImagePipeline"
-        )
-    made = {} if by_text else kind.components(options, recipe.data, images, pipeline.vae)
-    parts = {**pipeline.components, **made}
-    return cls(**parts | {"unet": expand_conv_in(unet, fitting["in_channels"])})
 
 
 def new_pipeline(
@@ -145,22 +122,3 @@ def new_pipeline(
     unet = build(UNet2DConditionModel, "unet", {**fitting, **recipe.unet})
     parts = kind.components(options, recipe.data, images, vae)
     return _pipeline_class(task)(vae=vae, unet=unet, scheduler=scheduler, **parts)
-
-
-def expand_conv_in(unet: UNet2DConditionModel, in_channels: int) -> UNet2DConditionModel:
-    """A network whose first convolution takes further channels after the old ones, with weights of 0.
-
-    So it predicts what the old one does, whatever the new channels hold, and training goes on from there; gradients
-    reach the new weights at the first step.
-
-    Args:
-        unet: A network of fewer input channels, which is left as it is.
-        in_channels: The channels of the new network's input.
-    """
-    wide: UNet2DConditionModel = type(unet).from_config({**unet.config, "in_channels": in_channels})
-    weights: dict[str, torch.Tensor] = unet.state_dict()
-    old = weights["conv_in.weight"]
-    new = torch.zeros(len(old), in_channels, *old.shape[2:], dtype=old.dtype, device=old.device)
-    new[:, : old.shape[1]] = old
-    wide.load_state_dict({**weights, "conv_in.weight": new})
-    return wide

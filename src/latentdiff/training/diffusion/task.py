@@ -202,7 +202,7 @@ def _prepared(
         reference_latents = unseen_latents if reference[0] is held_out else latents
         unseen_rows = LatentRows(unseen_latents, held_out_rows, recipe.seed)
         unseen = SkipBadFiles(unseen_rows, held_out.files, bad_files, recipe.seed)
-    if recipe.pretrained_model_name_or_path is None:
+    if recipe.pretrained_model_name_or_path is None or recipe.vae is not None:
         channels = pipeline.vae.config.latent_channels
         scale = recipe.latent_scale or measure_scale(
             latents, channels, recipe.latent_scale_images, generator(recipe.seed)
