@@ -160,7 +160,7 @@ def test_another_resolution_is_the_size_of_calls(data, start, tmp_path):
 def test_an_adapter_of_another_condition_is_refused(data, start, tmp_path):
     options = {"pretrained_model_name_or_path": str(start), "unet": {}, "lora": {"rank": 2}}
     for task, more in (("inpaint", {}), ("unconditional", {"vae": str(toy.write_vae(tmp_path / "vae"))})):
-        with pytest.raises(ConfigError, match="lora trains no new channels, which .* needs here; leave lora out"):
+        with pytest.raises(ConfigError, match=r"lora trains no new channels, which .* needs here; leave lora out"):
             toy.train(task, data, None, tmp_path / "out", **{**options, **more})
 
 
