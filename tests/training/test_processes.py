@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_run
 import torch
 import toy
+from PIL import Image
 from processes import Runs
 from tiny_run import assert_same_run, log, weights
 
@@ -127,6 +129,28 @@ def test_a_pipeline_that_was_trained_in_shards_loads(runs, tmp_path, shards):
         for name, value in getattr(sharded, part).state_dict().items():  # ten steps of AdamW on sums in another order
             assert torch.allclose(value, theirs[name], rtol=1e-3, atol=1e-5), name
     assert sharded("red", num_inference_steps=1, seed=0).images[0].size == (toy.SIDE, toy.SIDE)
+
+
+@pytest.mark.slow
+def test_a_sharded_pipeline_is_looked_at_and_trained_on_as_if_nobody_had(runs, tmp_path):
+    """Held-out loss, samples and the best weights are those of plain processes."""
+    data, vae = toy.write(tmp_path / "data"), toy.write_vae(tmp_path / "vae")
+    held_out = toy.write(tmp_path / "held-out", range(1))
+    folders = {"data": str(data), "vae": str(vae), "call": "pipeline", "task": "class-to-image", "report_to": "none"}
+    looks = {"validation.steps": 2, "validation.data_dir": str(held_out), "validation.inference_steps": 2}
+    for name, kind, options in (("plain", None, looks), ("sharded", "FSDP", looks), ("unseen", "FSDP", {})):
+        assert runs(tmp_path / name, 2, shards=kind, **folders, **options)[0] == [0, 0]
+    plain, sharded, unseen = (tmp_path / name for name in ("plain", "sharded", "unseen"))
+    for one, two in zip(log(plain), log(sharded), strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
+    seen = [line for line in log(sharded) if "validation/loss" not in line]
+    assert seen == log(unseen) and len(log(sharded)) > len(seen)
+    first, second = (
+        DiffusionPipeline.from_pretrained(path / "best" / "pipeline").unet.state_dict() for path in (plain, sharded)
+    )
+    assert all(torch.allclose(first[name], second[name], rtol=1e-3, atol=1e-5) for name in first)
+    sheets = [np.asarray(Image.open(path / "validation" / "samples-4.png"), np.int16) for path in (plain, sharded)]
+    assert np.abs(sheets[0] - sheets[1]).max() <= 2
 
 
 LAUNCH = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")

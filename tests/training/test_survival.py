@@ -484,7 +484,10 @@ def test_another_recipe_is_refused_field_by_field(whole, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "version", "line"),
-    [({}, 1, "FSDP version 1; set fsdp_version to 2"), ({"validation.steps": 5}, 2, "validation.steps is 5, but a sh")],
+    [
+        ({}, 1, "FSDP version 1; set fsdp_version to 2"),
+        ({"optimizer.name": "torch.optim:AdamW"}, 2, "'torch.optim:AdamW', of another package, whose state is not put"),
+    ],
 )
 def test_what_fsdp_may_be_configured_for(tmp_path, options, version, line):
     recipe = load_recipe(Recipe, None, {**BASE, "output_dir": str(tmp_path), **options})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from latentdiff.config import check
@@ -37,11 +39,6 @@ def check_sharding(accelerator: Accelerator, recipe: Recipe) -> None:
         zero.configure(accelerator, recipe)
     if accelerator.distributed_type == DistributedType.FSDP:
         check(accelerator.is_fsdp2, "accelerate is configured for FSDP version 1; set fsdp_version to 2")
-        check(
-            not recipe.validation.steps,
-            f"validation.steps is {recipe.validation.steps}, but a sharded model can't be looked at while it trains; "
-            "set it to 0",
-        )
 
 
 def full(value: torch.Tensor | float, device: torch.device) -> torch.Tensor:
@@ -79,14 +76,45 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def unshard(module: nn.Module, kept: bool) -> None:
-    """Give a module that is trained no more its whole weights, where they are `kept`; all processes have to call it."""
-    for name, parameter in list(module.named_parameters()):
-        if isinstance(parameter, DTensor):
-            found = parameter.full_tensor()
-            if kept:
-                owner, _, own_name = name.rpartition(".")
-                setattr(module.get_submodule(owner), own_name, nn.Parameter(found.detach().cpu()))
+@contextmanager
+def gathered(module: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+    """Inside the block every process has all weights, by which one may use the module while the others wait.
+
+    All processes have to enter it and leave it together. The weights are not to be changed in it.
+    """
+    parts: list[FSDPModule] = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.reshard()
+            part.set_reshard_after_forward(bool(accelerator.state.fsdp_plugin.reshard_after_forward), recurse=False)
+
+
+@contextmanager
+def unsharded(module: nn.Module, kept: bool) -> Iterator[None]:
+    """Inside the block the module has whole weights to be saved, where they are `kept`; it can't be called.
+
+    All processes have to enter it.
+    """
+    shards = {name: weight for name, weight in module.named_parameters() if isinstance(weight, DTensor)}
+    for name, weight in shards.items():
+        found = weight.full_tensor()
+        if kept:
+            _put(module, name, nn.Parameter(found.detach().cpu(), weight.requires_grad))
+    try:
+        yield
+    finally:
+        for name, weight in shards.items():
+            _put(module, name, weight)
+
+
+def _put(module: nn.Module, name: str, weight: nn.Parameter) -> None:
+    owner, _, own_name = name.rpartition(".")
+    setattr(module.get_submodule(owner), own_name, weight)
 
 
 def whole_optimizer_state(

@@ -31,7 +31,7 @@ from latentdiff.training.engine.sharding import (
     load_optimizer_state,
     local,
     sharded_like,
-    unshard,
+    unsharded,
     whole,
     whole_optimizer_state,
 )
@@ -176,8 +176,7 @@ class State(Generic[Batch]):
             line = f"the last {self.skipped} steps were skipped as not finite; look at the results with care"
             warnings.warn(LatentDiffWarning(line), stacklevel=2)
         main = self.accelerator.is_main_process
-        with averaged(self.ema, self.optimizer):
-            unshard(self.task, main)
+        with averaged(self.ema, self.optimizer), unsharded(self.task, main):
             if main:
                 self.task.export(self.output_dir)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Generic
 
@@ -24,6 +24,7 @@ from latentdiff.training.engine.log import Log, StepProgress
 from latentdiff.training.engine.measures import Measures
 from latentdiff.training.engine.optimizers import averaged
 from latentdiff.training.engine.options import Recipe
+from latentdiff.training.engine.sharding import gathered, unsharded
 from latentdiff.training.engine.task import Batch, Task, to_device
 from latentdiff.training.engine.trackers import track_pictures
 
@@ -75,12 +76,19 @@ class Validation(Generic[Batch]):
     def __call__(self, step: int) -> None:
         """Look, after `step` steps; all processes have to call it, though the main one does most."""
         accelerator = self.log.accelerator
+        main, values = accelerator.is_main_process, dict[str, float]()
         with _evaluated(self.task), averaged(self.ema, self.optimizer):
-            measured = self._measured(step)
-            if accelerator.is_main_process:
-                with tolerate_os_errors(f"writing what validation found at step {step}", lambda: "the run goes on"):
-                    self._look(step, measured)
-        if accelerator.is_main_process:
+            with gathered(self.task, accelerator):
+                measured = self._measured(step)
+                if main:
+                    with self._tolerated(step):
+                        values = self._look(step, measured)
+            (gains,) = broadcast_object_list([self.best.gains(values)])
+            with unsharded(self.task, main) if gains else nullcontext():
+                if main and values:
+                    with self._tolerated(step):
+                        self._note(step, values)
+        if main:
             track_pictures(accelerator, (self.folder / PICTURES).glob(f"*-{step}.png"), step)
         if self.best.stop_after is not None or self.best.keep:
             self.ends_run, self.among_best = broadcast_object_list([self.best.ends_run, step in self.best.kept])
@@ -97,12 +105,17 @@ class Validation(Generic[Batch]):
                 warnings.warn(LatentDiffWarning(line), stacklevel=2)
             return {}
 
-    def _look(self, step: int, measured: Mapping[str, float]) -> None:
+    def _tolerated(self, step: int) -> AbstractContextManager[None]:
+        return tolerate_os_errors(f"writing what validation found at step {step}", lambda: "the run goes on")
+
+    def _look(self, step: int, measured: Mapping[str, float]) -> dict[str, float]:
+        """The values that there are, with those that were measured."""
         pictures = self.folder / PICTURES
         pictures.mkdir(exist_ok=True)
-        values = {**self._held_out(), **self.task.validate(pictures, step), **measured}
-        if not values:
-            return
+        return {**self._held_out(), **self.task.validate(pictures, step), **measured}
+
+    def _note(self, step: int, values: Mapping[str, float]) -> None:
+        """Write values to the log, and the weights to `best/` if they are the best so far."""
         try:
             if self.best.gains(values):
                 (self.folder / BEST).mkdir(exist_ok=True)
