@@ -186,7 +186,7 @@ def test_a_data_set_that_is_held_out_as_a_whole_is_refused(tmp_path):
 def test_a_condition_that_one_data_set_lacks_is_said_before_the_first_step(tmp_path):
     data, vae = toy.write(tmp_path / "toy"), toy.write_vae(tmp_path / "vae")
     plain = toy.rewritten(data, tmp_path / "plain", dropped=["label"])
-    both = {"data": {"train_data": [{"dir": str(data)}, {"dir": str(plain)}], "resolution": toy.SIDE}}
+    both = {"data.train_data_dir": None, "data.train_data": [{"dir": str(data)}, {"dir": str(plain)}]}
     with (
         pytest.raises(InputError, match=rf"{data}, {plain} has no classes"),
         pytest.warns(LatentDiffWarning, match=f"label is known of {data} alone"),
@@ -200,7 +200,7 @@ def test_a_run_on_two_data_sets_goes_on_bit_for_bit(tmp_path):
     first, second = toy.write(tmp_path / "a", range(1)), toy.write(tmp_path / "b", range(1, 2))
     vae = toy.write_vae(tmp_path / "vae")
     sets = [{"dir": str(first), "weight": 3}, {"dir": str(second)}]
-    both = {"data": {"train_data": sets, "resolution": toy.SIDE, "random_flip": True}}
+    both = {"data.train_data_dir": None, "data.train_data": sets, "data.random_flip": True}
     toy.train("class-to-image", first, vae, tmp_path / "whole", **both)
     toy.train("class-to-image", first, vae, tmp_path / "parts", **both, max_train_steps=2)
     toy.train("class-to-image", first, vae, tmp_path / "parts", **both, resume_from_checkpoint="latest")
