@@ -76,9 +76,8 @@ def classes(tmp_path_factory):
 
 def trained_from(folder, task, data, output, **options):
     """The pipeline that a run ends as, and the weights of its UNet and of the one that it started from."""
-    output = toy.train(
-        task, data, None, output, **{"unet": {}, "pretrained_model_name_or_path": str(folder), **options}
-    )
+    vae = options.pop("vae", None)
+    output = toy.train(task, data, vae, output, **{"unet": {}, "pretrained_model_name_or_path": str(folder), **options})
     pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
     assert toy.call(task, pipe, data, toy.lines(data)[:2], num_inference_steps=1, seed=0).shape == (2, 16, 16, 3)
     return pipe, pipe.unet.state_dict(), DiffusionPipeline.from_pretrained(folder).unet.state_dict()
@@ -87,21 +86,26 @@ def trained_from(folder, task, data, output, **options):
 STILL = {"optimizer.name": "SGD", "optimizer.learning_rate": 1e-30, "max_train_steps": 1, "ema.decay": 0}
 
 
-@pytest.mark.parametrize("task", ["text-to-image", "layout-to-image", "class-to-image", "unconditional", "inpaint"])
-def test_a_model_of_classes_goes_on_with_any_condition(data, classes, tmp_path, task):
+@pytest.mark.parametrize(
+    ("task", "options", "anything_new"),
+    [
+        ("text-to-image", {"conditioning.text_encoder.hidden_size": 24}, True),
+        ("layout-to-image", {}, False),  # its context is as wide as that of classes
+        ("unconditional", {}, True),
+        ("inpaint", {}, True),
+    ],
+)
+def test_a_model_of_classes_goes_on_with_any_condition(data, classes, tmp_path, task, options, anything_new):
     """Of another condition what has its shape goes on, and the rest is new, which a line says."""
-    vocabulary = {"conditioning.vocabulary": str(data / "vocab.txt")} if task == "text-to-image" else {}
     with optional_warnings() as lines:
-        _, new, old = trained_from(classes, task, data, tmp_path, **STILL, **vocabulary)
+        _, new, old = trained_from(classes, task, data, tmp_path, **STILL, **options)
     kept = [name for name, tensor in new.items() if name in old and torch.equal(old[name], tensor)]
     fresh = [name for name in new if name not in kept and name != "conv_in.weight"]
     assert {"conv_out.weight", "time_embedding.linear_1.weight"} <= {*kept}
+    assert bool(fresh) == anything_new and all("attention" in name for name in fresh)
     said = [line for line in lines if "weights are new" in line]
-    if task == "class-to-image":
-        assert not fresh and not said
-    else:
-        assert fresh and all("attention" in name for name in fresh)
-        assert said == [f"{len(fresh)} of the UNet's {len(new)} weights are new, such as {fresh[0]}; the others go on"]
+    expected = f"{len(fresh)} of the UNet's {len(new)} weights are new, such as "
+    assert len(said) == anything_new and all(line.startswith(expected) for line in said)
 
 
 @contextmanager
@@ -161,7 +165,7 @@ def test_an_adapter_of_another_condition_is_refused(data, start, tmp_path):
     options = {"pretrained_model_name_or_path": str(start), "unet": {}, "lora": {"rank": 2}}
     for task, more in (("inpaint", {}), ("unconditional", {"vae": str(toy.write_vae(tmp_path / "vae"))})):
         with pytest.raises(ConfigError, match=r"lora trains no new channels, which .* needs here; leave lora out"):
-            toy.train(task, data, None, tmp_path / "out", **{**options, **more})
+            toy.train(task, data, more.get("vae"), tmp_path / "out", **options)
 
 
 def test_what_the_pretrained_pipeline_has_already_is_said_to_go_unused(data, start, tmp_path):
@@ -180,7 +184,11 @@ def test_the_latent_scale_may_be_said(data, start, tmp_path):
     bad = {
         "latent_scale is 0; it must be above 0, or null": {"latent_scale": 0},
         "latent_scale and latent_scale_images are both": {"latent_scale": 1, "latent_scale_images": 7},
-        "the pretrained pipeline has its own": {"latent_scale": 1, "pretrained_model_name_or_path": str(start)},
+        "the pretrained pipeline has its own": {
+            "latent_scale": 1,
+            "pretrained_model_name_or_path": str(start),
+            "vae": None,
+        },
     }
     for message, options in bad.items():
         with pytest.raises(ConfigError, match=message):

@@ -57,14 +57,14 @@ def export_adapter(unet: nn.Module, folder: Path) -> None:
 
 def with_merged_adapter(pipeline: DiffusionPipeline) -> DiffusionPipeline:
     """The same pipeline around a UNet without adapter, whose weights are those of layers and adapter together."""
-    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora import Conv2d, Linear
 
-    unet: nn.Module = pipeline.unet
+    unet: nn.Module = pipeline.components["unet"]
     weights: dict[str, Tensor] = {
         name.replace(".base_layer.", "."): tensor for name, tensor in unet.state_dict().items() if ".lora_" not in name
     }
     for name, layer in unet.named_modules():
-        if isinstance(layer, LoraLayer):
+        if isinstance(layer, (Conv2d, Linear)):
             weights[f"{name}.weight"] = weights[f"{name}.weight"] + layer.get_delta_weight("default")
     whole = type(unet).from_config(pipeline.unet.config)  # type: ignore[attr-defined]
     whole.load_state_dict(weights)

@@ -73,9 +73,9 @@ def _replaced(part: Part, prefix: str = "") -> list[str]:
 
 def _note_size(pipeline: DiffusionPipeline, recipe: DiffusionRecipe) -> None:
     """Note in the UNet's configuration that it is trained on another size, which calls then have by default."""
-    side, own = recipe.data.resolution // factor(pipeline.vae), pipeline.unet.config.sample_size
-    if recipe.lora is None and own not in (side, [side, side], (side, side)):
-        pipeline.unet.register_to_config(sample_size=side)
+    side, unet = recipe.data.resolution // factor(pipeline.vae), pipeline.components["unet"]
+    if recipe.lora is None and unet.config.sample_size not in (side, [side, side], (side, side)):
+        unet.register_to_config(sample_size=side)
 
 
 def _pipeline_class(task: str) -> type[DiffusionPipeline]:

@@ -8,7 +8,7 @@ import torch
 
 from latentdiff.config import check
 from latentdiff.data.images import Images
-from latentdiff.errors import LatentDiffWarning
+from latentdiff.errors import ConfigError, LatentDiffWarning
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.codec import factor
@@ -54,11 +54,11 @@ def started_from(
     same_task = type(pipeline) is kind
     what = "vae" if same_task else f"conditioning {task!r}"
     check(recipe.lora is None, f"lora trains no new channels, which {what} needs here; leave lora out")
-    check(
-        isinstance(unet, UNet2DConditionModel),
-        f"{what} needs another UNet than that of the pretrained pipeline, a {type(unet).__name__}, which can't be "
-        "changed; start from a model of this package",
-    )
+    if not isinstance(unet, UNet2DConditionModel):
+        raise ConfigError(
+            f"{what} needs another UNet than that of the pretrained pipeline, a {type(unet).__name__}, which can't be "
+            "changed; start from a model of this package"
+        )
     check(
         not same_task or task != "semantic-to-image" or factor(vae) == factor(pipeline.vae),
         f"vae makes latents of 1/{factor(vae)} of the images' size, and the encoder of maps is made for "
