@@ -184,12 +184,13 @@ def test_the_latent_scale_may_be_said(data, start, tmp_path):
     bad = {
         "latent_scale is 0; it must be above 0, or null": {"latent_scale": 0},
         "latent_scale and latent_scale_images are both": {"latent_scale": 1, "latent_scale_images": 7},
-        "the pretrained pipeline has its own": {
-            "latent_scale": 1,
-            "pretrained_model_name_or_path": str(start),
-            "vae": None,
-        },
     }
     for message, options in bad.items():
         with pytest.raises(ConfigError, match=message):
             toy.recipe("unconditional", data, vae, tmp_path, **options)
+    begun = {"latent_scale": 1, "pretrained_model_name_or_path": str(start)}
+    with pytest.raises(ConfigError, match="the pretrained pipeline has its own"):
+        toy.recipe("unconditional", data, None, tmp_path, **begun)
+    assert (
+        toy.recipe("unconditional", data, vae, tmp_path, **begun).latent_scale == 1
+    )  # of another first stage's latents
