@@ -459,7 +459,7 @@ def test_a_disk_that_is_full_at_validation_and_trackers_ends_no_run(data, vae, t
 
         def look(self, step, measured):
             fill()
-            looked(self, step, measured)
+            return looked(self, step, measured)
 
         monkeypatch.setattr(Validation, "_look", look)
         monkeypatch.setattr(DiffusionTask, "export", lambda self, folder: None)  # that is the test above
