@@ -149,7 +149,7 @@ def test_the_help_has_the_texts_and_choices(run):
     text = " ".join(" ".join(out).replace("│", " ").split())
     assert "--data.box_format xywh|xyxy Format of the objects' boxes" in text
     assert "--checkpoint.steps VALUE Steps between checkpoints. [default: 1000]" in text
-    assert "--vae VALUE Folder of the trained first stage." in text
+    assert "--vae VALUE The trained first stage: its folder, or the name" in text
     wanted = {"--data.box_format": "xywh|xyxy", "--data.random_flip": "true|false", "--unet": "JSON", "--seed": "VALUE"}
     wanted |= {"--data.value_range": "JSON", "--validation.prompts": "JSON", "--data.annotations": "VALUE|JSON"}
     arguments = make_app()["train"]["diffusion"].assemble_argument_collection()

@@ -54,11 +54,12 @@ def test_what_may_change_when_a_run_goes_on():
     }
     free |= {"max_train_steps", "gradient_checkpointing", "logging_steps", "max_skipped_steps"}
     free |= {f"data.{name}" for name in OF_DATA} | {"checkpoint.steps", "checkpoint.total_limit"}
+    free |= {"checkpoint.keep_best", "max_hours"}
     free |= {f"validation.{name}" for name in ("steps", "data_dir", "best", "stop_after")}
     assert of(Recipe, "resume", "free") == free
     own = {"validation.samples", "validation.prompts", "validation.inference_steps", "validation.guidance_scale"}
     own |= {f"validation.{name}" for name in ("denoising", "metrics", "count", "reference", "reference_count")}
-    assert of(DiffusionRecipe, "resume", "free") == free | own | {"vae", "push_to_hub", "latents_dir"}
+    assert of(DiffusionRecipe, "resume", "free") == free | own | {"vae", "push_to_hub", "latents_dir", "lora.merge"}
     remedies = {f"optimizer.{name}" for name in ("learning_rate", "lr_scheduler", "lr_warmup_steps", "max_grad_norm")}
     assert of(Recipe, "resume", "remedy") == remedies | {"mixed_precision"}
 
@@ -66,7 +67,7 @@ def test_what_may_change_when_a_run_goes_on():
 def test_what_a_pretrained_pipeline_brings_along():
     own = {"text_encoder", "vocabulary", "class_embedder", "layout_encoder", "layout_tokenizer", "segmentation_encoder"}
     own |= {"text.text_encoder", "text.vocabulary"}
-    expected = {"vae", "unet", "noise_schedule", "latent_scale_images", *(f"conditioning.{name}" for name in own)}
+    expected = {"unet", "noise_schedule", "latent_scale_images", *(f"conditioning.{name}" for name in own)}
     assert of(DiffusionRecipe, "of_pipeline", True) == expected
 
 

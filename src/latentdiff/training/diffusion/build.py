@@ -68,7 +68,9 @@ def _check_prompts(recipe: DiffusionRecipe, options: ConditionOptions) -> None:
 def _replaced(part: Part, prefix: str = "") -> list[str]:
     """The options that are given for what a pretrained pipeline has already."""
     fields = type(part).model_fields.items()
-    return [prefix + name for name, field in fields if trait(field, "of_pipeline") and part.given(name)]
+    replaced = [prefix + name for name, field in fields if trait(field, "of_pipeline") and part.given(name)]
+    measured = isinstance(part, DiffusionRecipe) and part.vae is not None  # the scale of another first stage's latents
+    return [name for name in replaced if not (measured and name == "latent_scale_images")]
 
 
 def _note_size(pipeline: DiffusionPipeline, recipe: DiffusionRecipe) -> None:
