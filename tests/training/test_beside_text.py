@@ -174,20 +174,27 @@ def test_an_adapter_of_a_model_of_both(data, tmp_path):
 
 
 @pytest.mark.thorough
-def test_what_does_not_go_together(data, vae, text, tmp_path):
-    plain = tmp_path / "plain"
-    plain.mkdir()
-    unconditional(plain)
+def test_models_become_those_of_other_conditions(data, text, tmp_path):
+    """An unconditional one of a mask and captions, one of text of maps, one of text and masks of small images alone."""
+    (tmp_path / "plain").mkdir()
+    unconditional(tmp_path / "plain")
     whole = tiny_text_inpaint(tmp_path)
     cases = [
-        (
-            "inpaint",
-            from_text(plain / "unconditional", **with_text(data, "inpaint")),
-            "drop conditioning, or start super-",
-        ),
-        ("semantic-to-image", from_text(text), "drop conditioning, or start super-resolution"),
+        ("inpaint", from_text(tmp_path / "plain" / "unconditional", **with_text(data, "inpaint")), True),
+        ("semantic-to-image", from_text(text), False),
+        ("super-resolution", from_text(whole), False),
+    ]
+    for number, (task, options, has_text) in enumerate(cases):
+        with pytest.warns(LatentDiffWarning, match=r"of the UNet's \d+ weights are new, such as "):
+            output = toy.train(task, data, None, tmp_path / str(number), **options, max_train_steps=1)
+        pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
+        assert (pipe.components.get("text_encoder") is not None) == has_text
+        assert (pipe.unet.config.cross_attention_dim is not None) == has_text
+
+
+def test_what_does_not_go_together(data, vae, text, tmp_path):
+    cases = [
         ("inpaint", from_text(text, lora={"rank": 2}), "lora trains no new channels"),
-        ("super-resolution", from_text(whole), "drop conditioning, or start super-resolution"),
         (
             "inpaint",
             with_text(data, "inpaint", train_text_encoder=False),
