@@ -58,6 +58,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it to the 
     from latentdiff.schedulers.er_sde import ERSDEScheduler as ERSDEScheduler
     from latentdiff.schedulers.euler import EulerAncestralScheduler as EulerAncestralScheduler
     from latentdiff.schedulers.euler import EulerScheduler as EulerScheduler
+    from latentdiff.schedulers.flow_euler import FlowMatchEulerScheduler as FlowMatchEulerScheduler
     from latentdiff.schedulers.heun import HeunScheduler as HeunScheduler
     from latentdiff.schedulers.lcm import LCMScheduler as LCMScheduler
     from latentdiff.schedulers.plms import PLMSScheduler as PLMSScheduler
@@ -118,6 +119,7 @@ else:
         "latentdiff.schedulers.dpmpp": ["DPMSolverPP2MScheduler", "DPMSolverPP2MSDEScheduler"],
         "latentdiff.schedulers.er_sde": ["ERSDEScheduler"],
         "latentdiff.schedulers.euler": ["EulerAncestralScheduler", "EulerScheduler"],
+        "latentdiff.schedulers.flow_euler": ["FlowMatchEulerScheduler"],
         "latentdiff.schedulers.heun": ["HeunScheduler"],
         "latentdiff.schedulers.lcm": ["LCMScheduler"],
         "latentdiff.schedulers.plms": ["PLMSScheduler"],

@@ -145,6 +145,8 @@ def schedule_params(config: JSON) -> JSON:
     """The original's parameters of the noise schedule in a scheduler's configuration."""
     betas = {ours: theirs for theirs, ours in ORIGINAL_BETA_SCHEDULES.items()}
     predictions = {ours: theirs for theirs, ours in ORIGINAL_PREDICTION_TYPES.items()}
+    if config.get("prediction_type", "epsilon") not in predictions:
+        raise _impossible("scheduler", f"prediction_type {config['prediction_type']!r}", ", ".join(predictions))
     if config["beta_schedule"] not in betas or config.get("trained_betas") is not None:
         raise _impossible("scheduler", f"beta_schedule {config['beta_schedule']!r}", ", ".join(betas))
     if config.get("rescale_betas_zero_snr"):

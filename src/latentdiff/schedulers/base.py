@@ -11,7 +11,6 @@ import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
-from numpy.typing import NDArray
 from torch import Tensor
 
 from latentdiff.errors import ConfigError
@@ -24,8 +23,9 @@ from latentdiff.schedulers.linear_combination import (
     evaluate,
     without_aliases,
 )
-from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseGrid, NoiseSchedule, as_numbers, spaced_timesteps
+from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseGrid, NoiseSchedule, as_numbers
 from latentdiff.schedulers.options import COMPATIBLE_CLASSES, check_options
+from latentdiff.schedulers.predictions import FLOW, estimates, network_scale
 from latentdiff.seeding import Generators
 from latentdiff.types import JSON, Float64Array
 
@@ -111,18 +111,16 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         if sigmas is not None:
             raise ConfigError(f"{type(self).__name__} visits training timesteps; give timesteps instead of sigmas")
         if timesteps is None:
-            config = self.config
-            timesteps = spaced_timesteps(config.timestep_spacing, steps or 0, len(self.schedule), config.steps_offset)
-        timesteps = self._check_timesteps(timesteps.round())
-        return self._training_grid(timesteps.astype(int))
+            timesteps = self.schedule.visited(self.config.timestep_spacing, steps or 0, self.config.steps_offset)
+        return self._training_grid(self._check_timesteps(timesteps.round() if self.schedule.whole else timesteps))
 
     def _final_alpha_bar(self) -> float:
         """The alpha_bar of the level on which the last step lands."""
         return 1.0
 
-    def _training_grid(self, timesteps: NDArray[np.int_]) -> NoiseGrid:
-        alpha_bar = np.append(self.schedule.alphas_cumprod[timesteps], self._final_alpha_bar())
-        return NoiseGrid(timesteps.astype(np.float64), np.sqrt(alpha_bar).tolist(), np.sqrt(1 - alpha_bar).tolist())
+    def _training_grid(self, timesteps: Float64Array) -> NoiseGrid:
+        alpha_bar = np.append(self.schedule.alpha_bar_at(timesteps), self._final_alpha_bar())
+        return NoiseGrid(timesteps, np.sqrt(alpha_bar).tolist(), np.sqrt(1 - alpha_bar).tolist())
 
     def _call_levels(self, count: int) -> Sequence[int]:
         """The grid level of each model call, for a grid of `count` timesteps."""
@@ -133,21 +131,21 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
     def _setup(self) -> None:
         """Make the noise schedule of the config; every constructor ends with this call."""
         check_options(type(self), self.config)
-        self.register_to_config(**{**self.allowed_values, **self.solver_values, "_class_name": type(self).__name__})
+        fixed = {**self.allowed_values, **self.solver_values, "use_flow_sigmas": self.config.prediction_type == FLOW}
+        self.register_to_config(**fixed, _class_name=type(self).__name__)
         self.schedule = NoiseSchedule.from_config(self.config, self.floor)
         self.betas = torch.from_numpy(self.schedule.betas).float()
         self.alphas_cumprod = torch.from_numpy(self.schedule.alphas_cumprod).float()
         self.num_inference_steps: int | None = None
-        self._begin_run(self._training_grid(np.arange(len(self.schedule))[::-1]), None)
+        trained = np.arange(self.schedule.first, len(self.schedule), dtype=np.float64)
+        self._begin_run(self._training_grid(trained[::-1]), None)
         alpha_bar = self.schedule.alphas_cumprod
         self._training_levels = torch.from_numpy(np.sqrt([alpha_bar, 1 - alpha_bar])).float()
 
     def _predict(
         self, level: int, x: LinearCombination = X, out: LinearCombination = OUT, kind: str = ""
     ) -> tuple[LinearCombination, LinearCombination]:
-        """The estimates of x0 and of the noise at a grid level (Ho et al. 2020, eq. 4).
-
-        v is alpha noise - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512).
+        """The estimates of x0 and of the noise at a grid level.
 
         Args:
             level: The index of the level in the grid.
@@ -157,23 +155,16 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         """
         alpha, sigma = self.grid.alpha[level], self.grid.sigma[level]
         x = alpha * x if self.variance_exploding else x
-        kind = kind or self.config.prediction_type
-        if kind == "v_prediction":
-            return alpha * x - sigma * out, alpha * out + sigma * x
-        if kind == "sample":
-            return out, (x - alpha * out) / sigma
-        if alpha == 0:
-            raise ConfigError(
-                "noise says nothing of the image at zero SNR; take a v_prediction model and another solver than PLMS"
-            )
-        return (x - sigma * out) / alpha, out
+        return estimates(kind or self.config.prediction_type, alpha, sigma, x, out)
 
     def _check_timesteps(self, timesteps: Float64Array) -> Float64Array:
         """Return `timesteps`, or raise a ConfigError where they leave the training range or do not fall."""
-        last = len(self.schedule) - 1
-        if not len(timesteps) or timesteps.min() < 0 or timesteps.max() > last or (np.diff(timesteps) >= 0).any():
-            shown = ", ".join(f"{t:g}" for t in timesteps[:4])
-            raise ConfigError(f"timesteps begin with [{shown}]; they must fall strictly and lie within 0 .. {last}")
+        last, clean = len(self.schedule) - 1, -1 if self.schedule.whole else 0
+        if not len(timesteps) or timesteps.min() <= clean or timesteps.max() > last or (np.diff(timesteps) >= 0).any():
+            shown, least = ", ".join(f"{t:g}" for t in timesteps[:4]), self.schedule.first
+            raise ConfigError(
+                f"timesteps begin with [{shown}]; they must fall strictly and lie within {least} .. {last}"
+            )
         return timesteps
 
     # -- the run -----------------------------------------------------------------------------------------------------
@@ -212,7 +203,7 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         """Take a new grid and forget everything about the run before."""
         self.grid = grid
         self._calls = list(self._call_levels(len(grid.timesteps)))
-        whole = (grid.timesteps == grid.timesteps.round()).all() and not self.variance_exploding
+        whole = self.schedule.whole and (grid.timesteps == grid.timesteps.round()).all() and not self.variance_exploding
         values = torch.from_numpy(grid.timesteps[self._calls]).to(torch.int64 if whole else torch.float32)
         self._host_timesteps: list[float] = values.tolist()
         self.timesteps = values.to(device)
@@ -309,9 +300,11 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         return index
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor) -> Tensor:
-        """The sample in the scale that the model takes: unit variance for data of unit variance."""
-        index = self._index_of_call(timestep)
-        return sample * self.grid.alpha[self._calls[index]] if self.variance_exploding else sample
+        """The sample in the scale that the model takes: unit variance for data of unit variance, but for a flow."""
+        level = self._calls[self._index_of_call(timestep)]
+        alpha, sigma = self.grid.alpha[level], self.grid.sigma[level]
+        scale = network_scale(self.config.prediction_type, alpha, sigma) * (alpha if self.variance_exploding else 1.0)
+        return sample if scale == 1 else sample * scale
 
     def step(
         self,
@@ -390,7 +383,8 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         config = {k: v for k, v in config_dict.items() if k not in defaults and k != "_use_default_values"}
         # A config that was never saved names no class. What it sets in so many words is asked for here, too.
         own = config.get("_class_name") in (None, cls.__name__, cls.counterpart)
-        for name, allowed in {**cls.allowed_values, **cls.solver_values}.items():
+        flow = {**config, **kwargs}.get("prediction_type") == FLOW
+        for name, allowed in {**cls.allowed_values, "use_flow_sigmas": flow, **cls.solver_values}.items():
             stored = config.pop(name, allowed)
             asked = kwargs.pop(name, stored if own or name in cls.allowed_values else allowed)
             if asked != allowed:

@@ -30,9 +30,10 @@ class DDIMScheduler(TableScheduler):
         trained_betas: The betas themselves, (T,), instead of the three above.
         set_alpha_to_one: True to land on noise-free images; False, as the original code, on the level of timestep 0.
         steps_offset: Added to every timestep by "leading" spacing.
-        prediction_type: "epsilon", "v_prediction" or "sample".
+        prediction_type: "epsilon", "v_prediction", "sample" or "flow_prediction".
         timestep_spacing: "leading", "trailing", "linspace" or "original".
         rescale_betas_zero_snr: True to make the last training level pure noise.
+        flow_shift: For a flow_prediction, moves the timesteps of a run towards the noise (above 1) or away from it.
     """
 
     counterpart = "DDIMScheduler"
@@ -54,6 +55,7 @@ class DDIMScheduler(TableScheduler):
         prediction_type: str = "epsilon",
         timestep_spacing: str = "leading",
         rescale_betas_zero_snr: bool = False,
+        flow_shift: float = 1.0,
     ) -> None:
         self._setup()
 

@@ -27,10 +27,11 @@ class DDPMScheduler(TableScheduler):
         trained_betas: The betas themselves, (T,), instead of the three above.
         variance_type: "fixed_small" is the posterior's variance, as in the original code, "fixed_large" is beta. None,
             which is in other solvers' configs, means "fixed_small".
-        prediction_type: "epsilon", "v_prediction" or "sample".
+        prediction_type: "epsilon", "v_prediction", "sample" or "flow_prediction".
         timestep_spacing: "leading", "trailing", "linspace" or "original".
         steps_offset: Added to every timestep by "leading" spacing.
         rescale_betas_zero_snr: True to make the last training level pure noise.
+        flow_shift: For a flow_prediction, moves the timesteps of a run towards the noise (above 1) or away from it.
     """
 
     counterpart = "DDPMScheduler"
@@ -52,6 +53,7 @@ class DDPMScheduler(TableScheduler):
         timestep_spacing: str = "leading",
         steps_offset: int = 0,
         rescale_betas_zero_snr: bool = False,
+        flow_shift: float = 1.0,
     ) -> None:
         if variance_type not in VARIANCE_TYPES:
             raise ConfigError(f"variance_type is {variance_type!r}; choose fixed_small or fixed_large")
@@ -71,4 +73,4 @@ class DDPMScheduler(TableScheduler):
         std = math.sqrt(beta)
         if self.config.variance_type != "fixed_large":
             std *= sigma_next / sigma
-        return {"prev": mean + std * NOISE if self.grid.timesteps[call] > 0 else mean, "x0": x0}
+        return {"prev": mean + std * NOISE if self.grid.timesteps[call] > self.schedule.first else mean, "x0": x0}

@@ -39,11 +39,12 @@ class DEISScheduler(SigmaScheduler):
         solver_order: Number of noise estimates, 2 or 3.
         solver_type: What the polynomial is one of: "t", the timestep, is the paper's tAB-DEIS; "logrho", the logarithm
             of rho, is what diffusers offers.
-        prediction_type: "epsilon", "v_prediction" or "sample".
+        prediction_type: "epsilon", "v_prediction", "sample" or "flow_prediction".
         use_karras_sigmas: Whether to take the levels of Karras et al. instead of evenly spaced timesteps.
         timestep_spacing: "linspace", "leading", "trailing" or "original".
         steps_offset: Added to every timestep by "leading" spacing.
         rescale_betas_zero_snr: True to make the last training level (almost) pure noise.
+        flow_shift: For a flow_prediction, moves the timesteps of a run towards the noise (above 1) or away from it.
     """
 
     counterpart = "DEISMultistepScheduler"
@@ -67,6 +68,7 @@ class DEISScheduler(SigmaScheduler):
         timestep_spacing: str = "linspace",
         steps_offset: int = 0,
         rescale_betas_zero_snr: bool = False,
+        flow_shift: float = 1.0,
     ) -> None:
         if solver_order not in ORDERS:
             raise ConfigError(f"solver_order is {solver_order!r}; choose 2 or 3")
@@ -107,7 +109,7 @@ class DEISScheduler(SigmaScheduler):
         if self.config.solver_type == "logrho":
             nodes, at, widths = _in_log_rho(rho)
         else:
-            nodes, at, widths = _in_timesteps(rho, self.schedule.sigmas)
+            nodes, at, widths = _in_timesteps(rho, self.schedule.sigmas[self.schedule.first :])
         return np.asarray(lagrange(nodes, at) @ widths)
 
 

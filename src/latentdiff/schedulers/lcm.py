@@ -14,9 +14,26 @@ from latentdiff.models.stock_options import with_stock_options
 from latentdiff.schedulers.base import Row, TableScheduler
 from latentdiff.schedulers.linear_combination import NOISE, X
 from latentdiff.schedulers.noise_schedule import NoiseGrid
+from latentdiff.schedulers.predictions import network_scale
 from latentdiff.types import Float64Array
 
 SIGMA_DATA = 0.5
+
+
+def distilled_timesteps(original: int, num_train_timesteps: int, first: int = 0) -> Float64Array:
+    """The timesteps (original,) that a model is distilled at, falling from the last of training.
+
+    Args:
+        original: Number of solver steps of the distillation.
+        num_train_timesteps: Number of training timesteps T.
+        first: The timestep of the cleanest level that the model is trained on.
+    """
+    return np.arange(original, 0, -1) * (num_train_timesteps // original) + (first - 1.0)
+
+
+def boundary(time: float) -> tuple[float, float]:
+    """The weights of the sample and of the estimate of x0 at a scaled timestep (eq. 9 of the paper)."""
+    return SIGMA_DATA**2 / (time**2 + SIGMA_DATA**2), time / math.hypot(time, SIGMA_DATA)
 
 
 def _check_original_steps(steps: int, last: int) -> None:
@@ -34,7 +51,7 @@ class LCMScheduler(TableScheduler):
         beta_schedule: A name in `noise_schedule.BETA_SCHEDULES`.
         trained_betas: The betas themselves, (T,), instead of the three above.
         original_inference_steps: Number of solver steps that the model was distilled with; a run visits some of them.
-        prediction_type: "epsilon", "v_prediction" or "sample".
+        prediction_type: "epsilon", "v_prediction", "sample" or "flow_prediction".
         timestep_scaling: Factor on the timestep in the boundary condition (eq. 9 of the paper).
         rescale_betas_zero_snr: True to make the last training level pure noise.
     """
@@ -84,7 +101,7 @@ class LCMScheduler(TableScheduler):
         """
         if original_inference_steps is None:
             original_inference_steps = self.config.original_inference_steps
-        _check_original_steps(original_inference_steps, len(self.schedule))
+        _check_original_steps(original_inference_steps, self.config.num_train_timesteps)
         self._original = original_inference_steps
         super().set_timesteps(num_inference_steps, device, timesteps=timesteps, sigmas=sigmas)
 
@@ -93,13 +110,14 @@ class LCMScheduler(TableScheduler):
             original = self._original
             if not 1 <= steps <= original:
                 raise ConfigError(f"num_inference_steps is {steps}; choose 1 to original_inference_steps {original}")
-            distilled = np.arange(original, 0, -1) * (len(self.schedule) // original) - 1.0
+            distilled = distilled_timesteps(original, self.config.num_train_timesteps, self.schedule.first)
             timesteps = distilled[np.floor(np.linspace(0, original, steps, endpoint=False)).astype(int)]
         return super()._grid(None, timesteps, sigmas)
 
     def _row(self, call: int, history: int, eta: float) -> Row:
         """The consistency function with its boundary condition (eq. 9 of the paper), then the noise of algorithm 3."""
-        time = self.grid.timesteps[call] * self.config.timestep_scaling
-        skip = SIGMA_DATA**2 / (time**2 + SIGMA_DATA**2)
-        x0 = time / math.hypot(time, SIGMA_DATA) * self._predict(call)[0] + skip * X
+        alpha, sigma = self.grid.alpha[call], self.grid.sigma[call]
+        skip, gain = boundary(self.grid.timesteps[call] * self.config.timestep_scaling)
+        seen = network_scale(self.config.prediction_type, alpha, sigma) * X
+        x0 = gain * self._predict(call)[0] + skip * seen
         return {"prev": self.grid.alpha[call + 1] * x0 + self.grid.sigma[call + 1] * NOISE, "x0": x0}

@@ -11,12 +11,17 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
 from latentdiff.errors import ConfigError
 from latentdiff.registry import nearest
+from latentdiff.schedulers.predictions import FLOW
 from latentdiff.types import JSON, Float64Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NOISE_FIELDS = (
     "num_train_timesteps",
@@ -82,10 +87,16 @@ class NoiseSchedule:
     Args:
         betas: The betas (T,), each in (0, 1].
         floor: The value that replaces an alpha_bar of exactly 0, for solvers that need a finite sigma.
+
+    Attributes:
+        first: The timestep of the cleanest level that a model is trained on.
+        whole: Whether a model is trained on whole timesteps alone.
     """
 
     betas: Float64Array
     floor: float = 0.0
+    first: ClassVar[int] = 0
+    whole: ClassVar[bool] = True
 
     @classmethod
     def from_config(cls, config: JSON, floor: float = 0.0) -> NoiseSchedule:
@@ -94,15 +105,15 @@ class NoiseSchedule:
         Raises:
             ConfigError: If the beta schedule is unknown, or a beta or the number of timesteps is not valid.
         """
+        if config.get("prediction_type") == FLOW:
+            return FlowSchedule.of_length(_count(config["num_train_timesteps"]), config.get("flow_shift", 1.0), floor)
         if config.get("trained_betas") is not None:
             betas: Float64Array = np.asarray(config["trained_betas"], dtype=np.float64)
         else:
             name = config["beta_schedule"]
             if name not in BETA_SCHEDULES:
                 raise ConfigError(f"unknown beta_schedule {name!r}; {nearest(name, BETA_SCHEDULES)}")
-            steps = config["num_train_timesteps"]
-            if not isinstance(steps, int) or steps < 1:
-                raise ConfigError(f"num_train_timesteps is {steps!r}; it must be a whole number of at least 1")
+            steps = _count(config["num_train_timesteps"])
             betas = BETA_SCHEDULES[name](config["beta_start"], config["beta_end"], steps)
         if len(betas) != config["num_train_timesteps"]:
             raise ConfigError(
@@ -146,6 +157,94 @@ class NoiseSchedule:
         A sigma outside the training range gives the nearer end of it.
         """
         return np.interp(np.log(np.maximum(sigmas, 1e-10)), np.log(self.sigmas), np.arange(len(self)))
+
+    def alpha_bar_at(self, timesteps: Float64Array) -> Float64Array:
+        """The alpha_bar of timesteps that are visited, which are whole ones."""
+        return self.alphas_cumprod[timesteps.astype(int)]
+
+    def visited(self, spacing: str, steps: int, offset: int = 0, *, spare: int = 0) -> Float64Array:
+        """The timesteps (steps,) of a run, falling; see `spaced_timesteps`."""
+        return spaced_timesteps(spacing, steps, len(self), offset, spare=spare)
+
+    def timestep_of(self, share: Tensor) -> Tensor:
+        """The timestep (B,), int64, at shares (B,) in [0, 1] of the way from the cleanest level to the noisiest."""
+        return (share * len(self)).long().clamp(max=len(self) - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class FlowSchedule(NoiseSchedule):
+    """The straight paths of rectified flow (Liu et al. 2022, arXiv 2209.03003): x = (1 - s) x0 + s noise.
+
+    The timestep is s T and may be any number in [0, T]. Its table has the T + 1 whole ones. alpha_bar and sigma are
+    those of the variance-preserving latents x / sqrt((1 - s)^2 + s^2), which have the same share of noise.
+
+    Args:
+        shift: Moves what is visited and trained on towards the noise, s -> shift s / (1 + (shift - 1) s) (Esser et al.
+            2024, arXiv 2403.03206, eq. 23). The level of a timestep stays what it is.
+    """
+
+    shift: float = 1.0
+    first: ClassVar[int] = 1
+    whole: ClassVar[bool] = False
+
+    @classmethod
+    def of_length(cls, steps: int, shift: float, floor: float = 0.0) -> FlowSchedule:
+        """The schedule of T timesteps.
+
+        Raises:
+            ConfigError: If the shift is not above 0.
+        """
+        if not 0 < shift < math.inf:
+            raise ConfigError(f"the flow's shift is {shift!r}; it must be a number above 0, such as 1.0")
+        alpha_bar = _flow_alpha_bar(np.arange(steps + 1) / steps)
+        return cls(1 - np.append(1.0, alpha_bar[1:] / alpha_bar[:-1]), floor, shift)
+
+    @cached_property
+    def alphas_cumprod(self) -> Float64Array:
+        """The alpha_bar of timesteps 0 to T, (T + 1,), from 1 down to 0 or the floor."""
+        return np.maximum(_flow_alpha_bar(np.linspace(0, 1, len(self))), self.floor)
+
+    def sigma_at(self, timesteps: Float64Array) -> Float64Array:
+        """The sigma of real-valued timesteps, s / (1 - s), up to that of the floor."""
+        share = timesteps / (len(self) - 1)
+        with np.errstate(divide="ignore"):
+            return np.minimum(share / (1 - share), self.sigmas[-1])
+
+    def timestep_at(self, sigmas: Float64Array) -> Float64Array:
+        """The real-valued timestep of each sigma."""
+        return (len(self) - 1) * np.where(sigmas < self.sigmas[-1], sigmas / (1 + sigmas), 1.0)
+
+    def alpha_bar_at(self, timesteps: Float64Array) -> Float64Array:
+        """The alpha_bar of real-valued timesteps."""
+        return np.maximum(_flow_alpha_bar(timesteps / (len(self) - 1)), self.floor)
+
+    def visited(self, spacing: str, steps: int, offset: int = 0, *, spare: int = 0) -> Float64Array:
+        """The timesteps (steps,) of a run, falling, evenly spaced before the shift; there is no offset."""
+        total = len(self) - 1
+        share = (spaced_timesteps(spacing, steps, total, spare=spare) + 1) / total
+        return total * np.asarray(shifted(share, self.shift))
+
+    def timestep_of(self, share: Tensor) -> Tensor:
+        """The timestep (B,), float32, at shares (B,) in [0, 1] of the way, shifted."""
+        return (len(self) - 1) * shifted(share.float(), self.shift)
+
+
+ShareT = TypeVar("ShareT", "Tensor", Float64Array)
+
+
+def shifted(share: ShareT, shift: float) -> ShareT:
+    """Shares of noise s moved towards 1 for a shift above 1 (Esser et al. 2024, eq. 23)."""
+    return shift * share / (1 + (shift - 1) * share)
+
+
+def _flow_alpha_bar(share: Float64Array) -> Float64Array:
+    return np.asarray((1 - share) ** 2 / ((1 - share) ** 2 + share**2))
+
+
+def _count(steps: object) -> int:
+    if not isinstance(steps, int) or steps < 1:
+        raise ConfigError(f"num_train_timesteps is {steps!r}; it must be a whole number of at least 1")
+    return steps
 
 
 @dataclass(frozen=True)

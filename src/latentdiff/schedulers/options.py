@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 
 from latentdiff.errors import ConfigError
+from latentdiff.schedulers.predictions import FLOW, PREDICTION_TYPES
 
-COMPATIBLE_CLASSES = [*(entry.name for entry in KarrasDiffusionSchedulers), "LCMScheduler", "SASolverScheduler"]
+OTHERS = ("LCMScheduler", "SASolverScheduler", "FlowMatchEulerDiscreteScheduler")
+COMPATIBLE_CLASSES = [*(entry.name for entry in KarrasDiffusionSchedulers), *OTHERS]
 """The classes of diffusers whose configs have the fields of ours."""
-
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
 def check_options(cls: type, config: Mapping[str, object]) -> None:
@@ -44,3 +44,7 @@ def check_options(cls: type, config: Mapping[str, object]) -> None:
     if config["prediction_type"] not in PREDICTION_TYPES:
         given, known = config["prediction_type"], ", ".join(PREDICTION_TYPES)
         raise ConfigError(f"prediction_type is {given!r}; choose one of {known}")
+    if config.get("flow_shift", 1.0) != 1.0 and config["prediction_type"] != FLOW:
+        raise ConfigError(
+            f"flow_shift is {config['flow_shift']}, but prediction_type is {config['prediction_type']!r}; leave it out"
+        )

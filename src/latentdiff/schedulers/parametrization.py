@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from latentdiff.errors import ConfigError
-from latentdiff.schedulers.forward import indices_of_view
+from latentdiff.schedulers.forward import ForwardProcess, indices_of_view
 from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR
-from latentdiff.schedulers.options import PREDICTION_TYPES
+from latentdiff.schedulers.predictions import FLOW, PREDICTION_TYPES
 from latentdiff.types import Float64Array, Scheduler
+
+MAX_ALPHA_BAR = 1 - 2.0**-52  # where there is no noise, which no run visits
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +22,11 @@ class Parametrization:
     """The maps between a prediction, x0 and epsilon (Ho et al. 2020, eq. 4; Salimans & Ho 2022, arXiv 2202.00512).
 
     Latents (B, C, H, W) are in the network's scale, as `scale_model_input` returns them: of unit variance for data of
-    unit variance. A timestep is a 0-d tensor or one of shape (B,) on the device of `timesteps`. Nothing is read back
-    from the device.
+    unit variance; or for a flow (1 - s) x0 + s epsilon. A timestep is a 0-d tensor or one of shape (B,) on the device
+    of `timesteps`. Nothing is read back from the device.
 
     Attributes:
-        prediction_type: "epsilon", "v_prediction" or "sample".
+        prediction_type: "epsilon", "v_prediction", "sample" or "flow_prediction".
         timesteps: The timesteps (N,) whose noise level is known, rising; they may be fractions.
         log_snr: log(alpha^2 / sigma^2) at each of them, (N,); in between it is interpolated linearly.
         run: The timesteps (S,) of the scheduler's run. A view of them has the level of its own step, even where another
@@ -57,7 +59,12 @@ class Parametrization:
                 f"{type(scheduler).__name__} predicts {kind!r}; guidance needs a noise schedule with alphas_cumprod "
                 f"and one of {', '.join(PREDICTION_TYPES)}"
             )
-        alpha_bar = np.asarray(alpha_bar.cpu(), np.float64).clip(min=TINY_ALPHA_BAR)
+        if kind == FLOW and not isinstance(scheduler, ForwardProcess):
+            raise ConfigError(
+                f"diffusers' {type(scheduler).__name__} doesn't tell the levels of a {FLOW}, which guidance needs; "
+                "choose a solver of this package, such as 'flow_euler'"
+            )
+        alpha_bar = np.asarray(alpha_bar.cpu(), np.float64).clip(TINY_ALPHA_BAR, MAX_ALPHA_BAR)
         timesteps, log_snr = np.arange(len(alpha_bar), dtype=np.float64), np.log(alpha_bar / (1 - alpha_bar))
         run, sigmas = np.asarray(scheduler.timesteps.cpu(), np.float64), getattr(scheduler, "sigmas", None)
         own: Float64Array | None = None
@@ -86,6 +93,8 @@ class Parametrization:
             low, high = self.timesteps[above - 1], self.timesteps[above]
             share = ((timestep - low) / (high - low)).clamp(0, 1)
             log_snr = torch.lerp(self.log_snr[above - 1], self.log_snr[above], share)
+        if self.prediction_type == FLOW:
+            return (log_snr / 2).sigmoid(), (-log_snr / 2).sigmoid()
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
     def x0(self, latents: Tensor, prediction: Tensor, timestep: Tensor) -> Tensor:
@@ -95,6 +104,8 @@ class Parametrization:
             return prediction
         if self.prediction_type == "v_prediction":
             return alpha * latents - sigma * prediction
+        if self.prediction_type == FLOW:
+            return latents - sigma * prediction
         return (latents - sigma * prediction) / alpha
 
     def epsilon(self, latents: Tensor, prediction: Tensor, timestep: Tensor) -> Tensor:
@@ -104,10 +115,17 @@ class Parametrization:
             return prediction
         if self.prediction_type == "v_prediction":
             return alpha * prediction + sigma * latents
+        if self.prediction_type == FLOW:
+            return latents + alpha * prediction
         return (latents - alpha * prediction) / sigma
 
     def shift(self, prediction: Tensor, delta_epsilon: Tensor, timestep: Tensor) -> Tensor:
         """The prediction for the same latents whose epsilon is larger by `delta_epsilon`."""
         alpha, sigma = self.levels(timestep, prediction)
-        factors = {"epsilon": torch.ones_like(alpha), "v_prediction": 1 / alpha, "sample": -sigma / alpha}
+        factors = {
+            "epsilon": torch.ones_like(alpha),
+            "v_prediction": 1 / alpha,
+            FLOW: 1 / alpha,
+            "sample": -sigma / alpha,
+        }
         return prediction + (factors[self.prediction_type] * delta_epsilon).to(prediction.dtype)

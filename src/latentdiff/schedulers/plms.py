@@ -7,9 +7,11 @@ from typing import ClassVar
 
 from diffusers.configuration_utils import register_to_config
 
+from latentdiff.errors import ConfigError
 from latentdiff.models.stock_options import with_stock_options
 from latentdiff.schedulers.base import Row, TableScheduler
 from latentdiff.schedulers.linear_combination import LinearCombination, X, memory
+from latentdiff.schedulers.predictions import FLOW
 
 ADAMS_BASHFORTH: Mapping[int, tuple[float, ...]] = {
     1: (1,),
@@ -61,6 +63,11 @@ class PLMSScheduler(TableScheduler):
         timestep_spacing: str = "leading",
         rescale_betas_zero_snr: bool = False,
     ) -> None:
+        if prediction_type == FLOW:
+            raise ConfigError(
+                f"PLMS averages estimates of the noise, which say nothing of the image where a {FLOW} begins; choose "
+                "another solver"
+            )
         self._setup()
 
     def _final_alpha_bar(self) -> float:

@@ -40,11 +40,12 @@ class RestartScheduler(HeunScheduler):
         restart_steps: Number of steps of each restart; None for as many as make half of the run restarts.
         restart_min: The sigma, at unit image scale, from which the run goes up.
         restart_max: The sigma, at unit image scale, to which it goes up, though never above the levels of training.
-        prediction_type: "epsilon", "v_prediction" or "sample".
+        prediction_type: "epsilon", "v_prediction", "sample" or "flow_prediction".
         use_karras_sigmas: Whether to take the levels of Karras et al. instead of evenly spaced timesteps.
         timestep_spacing: "linspace", "leading", "trailing" or "original".
         steps_offset: Added to every timestep by "leading" spacing.
         rescale_betas_zero_snr: True to make the last training level (almost) pure noise.
+        flow_shift: For a flow_prediction, moves the timesteps of a run towards the noise (above 1) or away from it.
     """
 
     counterpart = ""
@@ -69,6 +70,7 @@ class RestartScheduler(HeunScheduler):
         timestep_spacing: str = "linspace",
         steps_offset: int = 0,
         rescale_betas_zero_snr: bool = False,
+        flow_shift: float = 1.0,
     ) -> None:
         self._setup()
         if num_restarts < 0:

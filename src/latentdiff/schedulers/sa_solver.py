@@ -32,11 +32,12 @@ class SASolverScheduler(TwoStepScheduler):
         tau: The share of noise, at least 0, between `tau_low` and `tau_high`; it is 0 outside.
         tau_low: The lowest timestep with noise, as a share of T.
         tau_high: The highest timestep with noise, as a share of T.
-        prediction_type: "epsilon", "v_prediction" or "sample".
+        prediction_type: "epsilon", "v_prediction", "sample" or "flow_prediction".
         use_karras_sigmas: Whether to take the levels of Karras et al. instead of evenly spaced timesteps.
         timestep_spacing: "linspace", "leading", "trailing" or "original".
         steps_offset: Added to every timestep by "leading" spacing.
         rescale_betas_zero_snr: True to make the last training level (almost) pure noise.
+        flow_shift: For a flow_prediction, moves the timesteps of a run towards the noise (above 1) or away from it.
     """
 
     counterpart = "SASolverScheduler"
@@ -68,6 +69,7 @@ class SASolverScheduler(TwoStepScheduler):
         timestep_spacing: str = "linspace",
         steps_offset: int = 0,
         rescale_betas_zero_snr: bool = False,
+        flow_shift: float = 1.0,
     ) -> None:
         self._setup()
         if not 0 <= tau < math.inf:

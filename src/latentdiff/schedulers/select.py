@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,12 +11,13 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from latentdiff.errors import ConfigError
 from latentdiff.registry import SCHEDULERS
 from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseSchedule
+from latentdiff.schedulers.predictions import FLOW
 from latentdiff.schedulers.tuned import FIELD as TUNED
 from latentdiff.types import JSON, Float64Array, Scheduler
 
 # Options of the model or of its use, which the next solver takes over; a solver's own options must not turn up in it.
 CARRIED = {*NOISE_FIELDS, "timestep_spacing", "steps_offset", "use_karras_sigmas", "set_alpha_to_one", "clip_sample"}
-CARRIED |= {TUNED}  # which says itself for which solver it is
+CARRIED |= {"flow_shift", TUNED}  # which says itself for which solver it is
 DIFFUSERS_BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 WANTED = "give a name, a scheduler class or an instance"
 
@@ -51,7 +53,19 @@ def make_scheduler(spec: str | type[SchedulerMixin] | Scheduler, config: JSON, *
             f"timestep_spacing 'original' is unknown to diffusers' {scheduler_class.__name__}; give timestep_spacing, "
             "such as 'leading'"
         )
-    if stock and kept.get("beta_schedule") not in DIFFUSERS_BETAS:
+    if not hasattr(scheduler_class, "scale_model_input"):
+        raise ConfigError(
+            f"{scheduler_class.__name__} has no scale_model_input, which pipelines call; choose a solver of this "
+            "package, such as 'flow_euler'"
+        )
+    if stock and kept.get("prediction_type") == FLOW:
+        if "use_flow_sigmas" not in inspect.signature(scheduler_class).parameters:
+            raise ConfigError(
+                f"diffusers' {scheduler_class.__name__} is not made for {FLOW}; choose a solver of this package, such "
+                "as 'flow_euler' or 'dpmpp_2m'"
+            )
+        kept["use_flow_sigmas"] = True
+    elif stock and kept.get("beta_schedule") not in DIFFUSERS_BETAS:
         kept["trained_betas"] = NoiseSchedule.from_config({**kept, "rescale_betas_zero_snr": False}).betas.tolist()
         kept["beta_schedule"] = "linear"
     scheduler, unused = scheduler_class.from_config(kept, return_unused_kwargs=True, **options)

@@ -11,7 +11,7 @@ from diffusers.configuration_utils import register_to_config
 from latentdiff.errors import ConfigError
 from latentdiff.models.stock_options import with_stock_options
 from latentdiff.schedulers.base import TableScheduler
-from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR, NoiseGrid, karras_sigmas, spaced_timesteps
+from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR, NoiseGrid, karras_sigmas
 from latentdiff.types import Float64Array
 
 
@@ -24,11 +24,12 @@ class SigmaScheduler(TableScheduler):
         beta_end: Last beta.
         beta_schedule: A name in `noise_schedule.BETA_SCHEDULES`.
         trained_betas: The betas themselves, (T,), instead of the three above.
-        prediction_type: "epsilon", "v_prediction" or "sample".
+        prediction_type: "epsilon", "v_prediction", "sample" or "flow_prediction".
         use_karras_sigmas: Whether to take the levels of Karras et al. instead of evenly spaced timesteps.
         timestep_spacing: "linspace", "leading", "trailing" or "original".
         steps_offset: Added to every timestep by "leading" spacing.
         rescale_betas_zero_snr: True to make the last training level (almost) pure noise.
+        flow_shift: For a flow_prediction, moves the timesteps of a run towards the noise (above 1) or away from it.
 
     Attributes:
         multistep: Whether the run visits whole timesteps, leaves one grid point unvisited below the last, and spaces
@@ -59,6 +60,7 @@ class SigmaScheduler(TableScheduler):
         timestep_spacing: str = "linspace",
         steps_offset: int = 0,
         rescale_betas_zero_snr: bool = False,
+        flow_shift: float = 1.0,
     ) -> None:
         self._setup()
 
@@ -70,17 +72,17 @@ class SigmaScheduler(TableScheduler):
             return self._from_sigmas(schedule.timestep_at(sigmas[:-1]), sigmas)
         if timesteps is None:
             spacing, spare = config.timestep_spacing, int(self.multistep)
-            timesteps = spaced_timesteps(spacing, steps or 0, len(schedule), config.steps_offset, spare=spare)
+            timesteps = schedule.visited(spacing, steps or 0, config.steps_offset, spare=spare)
         elif config.use_karras_sigmas:
             raise ConfigError("timesteps were given, but use_karras_sigmas chooses them; give sigmas or turn it off")
-        timesteps = self._check_timesteps(timesteps.round() if self.multistep else timesteps)
+        timesteps = self._check_timesteps(timesteps.round() if self.multistep and schedule.whole else timesteps)
         sigmas = schedule.sigma_at(timesteps)
         if config.use_karras_sigmas:
-            ends = schedule.sigmas[[0, -1]] if self.multistep else sigmas[[-1, 0]]
+            ends = schedule.sigmas[[schedule.first, -1]] if self.multistep else sigmas[[-1, 0]]
             sigmas = karras_sigmas(float(ends[0]), float(ends[1]), len(sigmas))
             timesteps = schedule.timestep_at(sigmas)
         return self._from_sigmas(timesteps, np.append(sigmas, 0.0))
 
     def _from_sigmas(self, timesteps: Float64Array, sigmas: Float64Array) -> NoiseGrid:
-        alpha = 1 / np.sqrt(1 + sigmas**2)
-        return NoiseGrid(timesteps.round() if self.multistep else timesteps, alpha.tolist(), (sigmas * alpha).tolist())
+        alpha, whole = 1 / np.sqrt(1 + sigmas**2), self.multistep and self.schedule.whole
+        return NoiseGrid(timesteps.round() if whole else timesteps, alpha.tolist(), (sigmas * alpha).tolist())

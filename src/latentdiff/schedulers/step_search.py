@@ -25,6 +25,8 @@ def untuned_timesteps(schedule: NoiseSchedule, steps: int) -> dict[str, Timestep
         "trailing" and "linspace", evenly spaced timesteps; "karras", the levels of Karras et al. (2022, eq. 5) over
         all of training; and "logsnr", which is evenly spaced in log(alpha / sigma) (Lu et al. 2022, arXiv 2206.00927).
     """
+    if schedule.first:
+        raise ConfigError("timesteps are tuned for models of betas, and this predicts a flow; choose a number of steps")
     total, (lowest, highest) = len(schedule), _ends(schedule)
     return {
         "trailing": whole(spaced_timesteps("trailing", steps, total), total),

@@ -19,7 +19,7 @@ from latentdiff.schedulers.noise_schedule import NOISE_FIELDS, NoiseSchedule
 from latentdiff.types import JSON, Scheduler
 
 FIELD = "_tuned_timesteps"
-SPACING_OPTIONS = {"timestep_spacing", "steps_offset", "use_karras_sigmas"}
+SPACING_OPTIONS = {"timestep_spacing", "steps_offset", "use_karras_sigmas", "flow_shift"}
 """Options that tuned timesteps stand in place of; a solver's other options are part of what they are tuned for."""
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentdiff.errors import LatentDiffError
 from latentdiff.schedulers.noise_schedule import NoiseSchedule
+from latentdiff.schedulers.predictions import FLOW
 from latentdiff.testing.gaussian import GaussianData, noise_level, run_scheduler
 
 Make = Callable[..., SchedulerMixin]
@@ -115,11 +116,13 @@ def _saves_and_loads(make: Make, consistency: bool) -> None:
 
 def _keeps_noise_schedule(make: Make, consistency: bool) -> None:
     asked = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear", "num_train_timesteps": 500}
-    config = {**make().config, **asked, "prediction_type": "v_prediction", "_use_default_values": []}
+    own = make().config
+    kind = FLOW if own["prediction_type"] == FLOW else "v_prediction"
+    config = {**own, **asked, "prediction_type": kind, "_use_default_values": []}
     scheduler = type(make()).from_config(config)
     expected = torch.from_numpy(NoiseSchedule.from_config(config).alphas_cumprod)
     _require(torch.allclose(scheduler.alphas_cumprod.double(), expected, rtol=1e-4), "other betas than the config's")
-    _require(scheduler.config.prediction_type == "v_prediction", "another prediction type than the config's")
+    _require(scheduler.config.prediction_type == kind, "another prediction type than the config's")
 
 
 def _timesteps_fall(make: Make, consistency: bool) -> None:
@@ -129,7 +132,8 @@ def _timesteps_fall(make: Make, consistency: bool) -> None:
         falling = getattr(scheduler, "rises", False) or (timesteps.diff() <= 0).all()
         _require(falling, f"they rise in a run of {steps} steps")
         _require(len(timesteps.unique()) == steps, f"{len(timesteps.unique())} different ones for {steps} steps")
-        last = make().config.num_train_timesteps - 1
+        config = make().config
+        last = config.num_train_timesteps - (config.prediction_type != FLOW)
         _require(timesteps.min() >= 0 and timesteps.max() <= last, f"some are outside 0 .. {last}")
 
 

@@ -14,6 +14,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR, NoiseSchedule
+from latentdiff.schedulers.predictions import FLOW
 from latentdiff.seeding import Generators
 from latentdiff.types import Scheduler
 
@@ -47,7 +48,7 @@ class GaussianData:
             gain = self.std / total if consistency else alpha * self.std**2 / total**2
             x0 = self.mean + gain * (x - alpha * self.mean)
             noise = (x - alpha * x0) / sigma
-            predictions = {"epsilon": noise, "sample": x0, "v_prediction": alpha * noise - sigma * x0}
+            predictions = {"epsilon": noise, "sample": x0, "v_prediction": alpha * noise - sigma * x0, FLOW: noise - x0}
             return predictions[scheduler.config.prediction_type]
 
         return predict
@@ -59,10 +60,11 @@ class GaussianData:
 
 
 def noise_level(scheduler: Scheduler, timestep: Tensor | float) -> tuple[float, float]:
-    """(alpha, sigma) of a timestep in the noise schedule of the scheduler's config."""
+    """(alpha, sigma) of a timestep in the noise schedule of the scheduler's config, in the network's scale."""
     schedule = NoiseSchedule.from_config(scheduler.config, TINY_ALPHA_BAR)
     ratio = float(schedule.sigma_at(np.asarray(float(timestep))))
-    return 1 / math.hypot(1, ratio), ratio / math.hypot(1, ratio)
+    total = 1 + ratio if scheduler.config.prediction_type == FLOW else math.hypot(1, ratio)
+    return 1 / total, ratio / total
 
 
 def run_scheduler(

@@ -18,7 +18,7 @@ from latentdiff.seeding import SampleGenerators
 from latentdiff.training.data import encode_latents, open_bad_files, open_held_out, open_training_images
 from latentdiff.training.diffusion.conditioners.base import build
 from latentdiff.training.diffusion.conditioners.classes import labels_of
-from latentdiff.training.diffusion.losses import draw_noisy
+from latentdiff.training.diffusion.losses import draw_noisy, noisy_latents
 from latentdiff.training.engine.export import export_folder
 from latentdiff.training.engine.loop import Run, train
 from latentdiff.training.engine.resume_check import FIRST_STAGE, check_before_caches
@@ -50,7 +50,7 @@ class ClassifierTask(Task[dict[str, torch.Tensor]]):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of posterior parameters `moments` (B, 2c, h, w) and classes `labels` (B,)."""
         latents, noise, timesteps = draw_noisy(batch["moments"], self.vae_config, self.scheduler, draws)
-        logits = self.classifier(self.scheduler.add_noise(latents, noise, timesteps), timesteps).float()
+        logits = self.classifier(noisy_latents(self.scheduler, latents, noise, timesteps), timesteps).float()
         accuracy = (logits.argmax(dim=1) == batch["labels"]).float().mean()
         return F.cross_entropy(logits, batch["labels"]), {"accuracy": accuracy}
 

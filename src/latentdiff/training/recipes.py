@@ -11,7 +11,12 @@ from latentdiff.config import check, option
 from latentdiff.hub.index import INDEX
 from latentdiff.hub.weight_files import ADAPTER
 from latentdiff.training.diffusion.conditioners.options import Conditioning
-from latentdiff.training.diffusion.options import DiffusionLossOptions, DiffusionValidationOptions, LoraOptions
+from latentdiff.training.diffusion.options import (
+    DiffusionLossOptions,
+    DiffusionValidationOptions,
+    LoraOptions,
+    TimestepOptions,
+)
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.first_stage.options import (
     PRETRAINED,
@@ -92,12 +97,15 @@ class DiffusionRecipe(Recipe):
     """Constructor arguments of `latentdiff.UNet2DConditionModel`; its sample_size, in_channels, out_channels and
     cross_attention_dim follow from the first stage and the conditioning, and may be left out."""
     noise_schedule: JSON = option({}, of_pipeline=True)
-    """Arguments of `latentdiff.DDIMScheduler`, such as beta_start, beta_end and prediction_type."""
+    """Arguments of `latentdiff.DDIMScheduler`, such as beta_start, beta_end and prediction_type; a flow_prediction
+    makes a `latentdiff.FlowMatchEulerScheduler`, with num_train_timesteps and shift."""
     conditioning: Conditioning | None = None
     """The task, by its name, or a mapping with that as `type` and with the task's options; by default that of the
     pretrained pipeline, else unconditional."""
     lora: LoraOptions | None = None
     """Train an adapter of the UNet's attention and nothing else; it ends as `lora/`. Needs the package peft."""
+    timesteps: TimestepOptions = TimestepOptions()
+    """How often each timestep is trained on."""
     loss: DiffusionLossOptions = DiffusionLossOptions()
     """The terms of the loss and their weights."""
     validation: DiffusionValidationOptions = option(DiffusionValidationOptions(), resume="free")

@@ -27,6 +27,10 @@ MODEL_COMMANDS = {
         "latentdiff.cli.commands.tune_steps:tune_steps",
         "Find the timesteps of a number of steps that suit a model, for --steps tuned:N.",
     ),
+    "ema": (
+        "latentdiff.cli.commands.ema:ema",
+        "Average the weights of a training run over another width, without training anew.",
+    ),
     "info": ("latentdiff.cli.commands.info:info", "Show what a model or an image is."),
     "encode": (
         "latentdiff.cli.commands.encode:encode",

@@ -15,14 +15,17 @@ from latentdiff.pipelines.codec import factor
 from latentdiff.pipelines.text_to_image import TextToImagePipeline
 from latentdiff.pipelines.unconditional import UnconditionalPipeline
 from latentdiff.registry import CONDITIONERS, PIPELINES
+from latentdiff.schedulers.base import TableScheduler
 from latentdiff.schedulers.ddim import DDIMScheduler
+from latentdiff.schedulers.flow_euler import FlowMatchEulerScheduler
+from latentdiff.schedulers.predictions import FLOW
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build
 from latentdiff.training.diffusion.conditioners.beside_text import BesideTextConditioner
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions, UnconditionalOptions, condition_options
 from latentdiff.training.diffusion.conditioners.text import TextConditioner
 from latentdiff.training.first_stage.autoencoder import load_first_stage
 from latentdiff.training.recipes import DiffusionRecipe
-from latentdiff.types import FirstStage
+from latentdiff.types import JSON, FirstStage
 
 
 def make_conditioner(recipe: DiffusionRecipe, images: Images) -> Conditioner[ConditionOptions]:
@@ -132,7 +135,7 @@ def new_pipeline(
     """
     task, latents = options.type, vae.config.latent_channels
     kind = CONDITIONERS.get(task)
-    scheduler = build(DDIMScheduler, "noise_schedule", recipe.noise_schedule)
+    scheduler = new_scheduler(recipe.noise_schedule)
     fitting: dict[str, int | None] = {"sample_size": recipe.data.resolution // factor(vae), "cross_attention_dim": None}
     fitting |= {"in_channels": latents, "out_channels": latents} | kind.unet_options(options, latents)
     for name, value in fitting.items():
@@ -145,6 +148,25 @@ def new_pipeline(
     unet = build(UNet2DConditionModel, "unet", {**fitting, **recipe.unet})
     parts = kind.components(options, recipe.data, images, vae)
     return _pipeline_class(task)(vae=vae, unet=unet, scheduler=scheduler, **parts)
+
+
+def new_scheduler(section: JSON) -> TableScheduler:
+    """The scheduler of a new pipeline: DDIM's, or for a flow Euler's.
+
+    Where training ends at pure noise, runs have to begin there (Lin et al. 2023, arXiv 2305.08891, section 3.3), which
+    "trailing" spacing does.
+
+    Args:
+        section: Its arguments, as the recipe has them.
+
+    Raises:
+        ConfigError: If they don't fit.
+    """
+    flow = section.get("prediction_type") == FLOW
+    if flow or section.get("rescale_betas_zero_snr"):
+        section = {"timestep_spacing": "trailing", **section}
+    kind: type[TableScheduler] = FlowMatchEulerScheduler if flow else DDIMScheduler
+    return build(kind, "noise_schedule", section)
 
 
 def expand_conv_in(unet: UNet2DConditionModel, in_channels: int) -> UNet2DConditionModel:

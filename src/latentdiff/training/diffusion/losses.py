@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from diffusers.configuration_utils import FrozenDict
 
+from latentdiff.schedulers.base import TableScheduler
+from latentdiff.schedulers.predictions import FLOW
 from latentdiff.seeding import SampleGenerators
-from latentdiff.types import Scheduler
+from latentdiff.training.diffusion.options import TimestepOptions
 
 
 def draw_noisy(
-    moments: torch.Tensor, vae: FrozenDict, scheduler: Scheduler, draws: SampleGenerators, noise_offset: float = 0.0
+    moments: torch.Tensor,
+    vae: FrozenDict,
+    scheduler: TableScheduler,
+    draws: SampleGenerators,
+    noise_offset: float = 0.0,
+    density: TimestepOptions | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sample latents, and noise and timesteps for `scheduler.add_noise`.
+    """Sample latents, noise and timesteps, of which `noisy_latents` makes what the network sees.
 
     Args:
         moments: Unscaled: means, then log variances (B, 2c, h, w), or the latents themselves (B, c, h, w).
         vae: Configuration of the first stage, which gives c, the latents' scale and their shift, if any.
-        scheduler: Gives the number of timesteps, of which all are as likely.
+        scheduler: Gives the noise schedule.
         draws: The batch's generators.
         noise_offset: Standard deviation of what is added to the noise of a whole channel, so that models learn to make
             images darker or brighter than the average (Guttenberg 2023, "Diffusion with offset noise").
+        density: How often each timestep is drawn; all alike by default.
 
     Returns:
-        Scaled latents (B, c, h, w), noise of their shape, timesteps (B,).
+        Scaled latents (B, c, h, w), noise of their shape, timesteps (B,), which are fractions for a flow.
     """
     latents, logvar = moments[:, : vae.latent_channels], moments[:, vae.latent_channels :]
     if logvar.shape[1]:
@@ -34,8 +43,42 @@ def draw_noisy(
     noise = draws.normal_like(latents)
     if noise_offset:
         noise = noise + noise_offset * draws.normal_like(latents[:, :, :1, :1])
-    steps = scheduler.config.num_train_timesteps
-    return latents, noise, draws.integers(steps).to(latents.device)
+    schedule, density = scheduler.schedule, density or TimestepOptions()
+    if schedule.whole and density.density == "uniform":
+        return latents, noise, draws.integers(len(schedule)).to(latents.device)
+    share = DENSITIES[density.density](draws.uniform(), density).clamp(0, 1)
+    return latents, noise, schedule.timestep_of(share).to(latents.device)
+
+
+DENSITIES: dict[str, Callable[[torch.Tensor, TimestepOptions], torch.Tensor]] = {
+    # Shares of the way to pure noise, of uniform ones u (Esser et al. 2024, arXiv 2403.03206, section 3.1).
+    "uniform": lambda u, options: u,
+    "logit_normal": lambda u, options: (options.logit_mean + options.logit_std * torch.special.ndtri(u)).sigmoid(),
+    "mode": lambda u, options: 1 - u - options.mode_scale * ((math.pi / 2 * u).cos().square() - 1 + u),
+    "cosmap": lambda u, options: 1 - 1 / ((math.pi / 2 * u).tan() + 1),
+}
+
+
+def noisy_latents(
+    scheduler: TableScheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """Latents (B, c, h, w) with noise, in the network's scale: (1 - s) x0 + s noise for a flow at timesteps s T."""
+    if scheduler.config.prediction_type != FLOW:
+        return scheduler.add_noise(latents, noise, timesteps)
+    share = (timesteps / scheduler.config.num_train_timesteps).to(latents.dtype)
+    return torch.lerp(latents, noise, share.reshape(-1, *[1] * (latents.ndim - 1)))
+
+
+def target_of(
+    scheduler: TableScheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """What the network is to predict (B, c, h, w), as the scheduler's prediction type says."""
+    return {
+        "epsilon": lambda: noise,
+        "v_prediction": lambda: scheduler.get_velocity(latents, noise, timesteps),
+        "sample": lambda: latents,
+        FLOW: lambda: noise - latents,
+    }[scheduler.config.prediction_type]()
 
 
 def timestep_weights(
@@ -43,12 +86,12 @@ def timestep_weights(
 ) -> torch.Tensor:
     """How much the squared error of a prediction counts at each timestep.
 
-    Written for x0, whose error is that of the noise over SNR, and that of the velocity over SNR + 1: min-SNR weighting
-    is min(SNR, gamma), the variational bound's (SNR(t - 1) - SNR(t)) / 2.
+    Written for x0, whose error is that of the noise over SNR, that of the velocity over SNR + 1, and that of a flow
+    over (sqrt(SNR) + 1)^2: min-SNR weighting is min(SNR, gamma), the variational bound's (SNR(t - 1) - SNR(t)) / 2.
 
     Args:
         alphas_cumprod: Cumulative alphas, (T,).
-        prediction_type: "epsilon", "v_prediction" or "sample".
+        prediction_type: "epsilon", "v_prediction", "sample" or "flow_prediction".
         snr_gamma: Min-SNR bound (Hang et al. 2023, arXiv 2303.09556); None weighs all timesteps alike, as eq. 2 of the
             paper does.
         elbo_weight: What is added, as a multiple of the bound's weights (the original's `original_elbo_weight`; as
@@ -59,7 +102,12 @@ def timestep_weights(
     """
     alphas = alphas_cumprod.double()
     snr = alphas / (1 - alphas)
-    per_x0 = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[prediction_type]
+    per_x0 = {
+        "epsilon": snr,
+        "v_prediction": snr + 1,
+        "sample": torch.ones_like(snr),
+        FLOW: (snr.sqrt() + 1).square(),
+    }[prediction_type]
     weights = torch.ones_like(snr)
     if snr_gamma is not None:
         weights = torch.where(per_x0 > 0, snr.clamp(max=snr_gamma) / per_x0, 1)  # their limit where all is noise

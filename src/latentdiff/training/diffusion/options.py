@@ -62,6 +62,27 @@ class DiffusionLossOptions(Part):
         return self
 
 
+class TimestepOptions(Part):
+    """How often each timestep is trained on (Esser et al. 2024, arXiv 2403.03206, section 3.1)."""
+
+    density: Literal["uniform", "logit_normal", "mode", "cosmap"] = "uniform"
+    """All timesteps alike; a normal distribution of the logit of the share of the way to pure noise, which prefers the
+    middle; one with heavier ends; or the cosine schedule's, for a flow. The names are those of diffusers' scripts."""
+    logit_mean: float = 0.0
+    """Mean of logit_normal; above 0 there are more noisy timesteps."""
+    logit_std: float = option(1.0, gt=0)
+    """Standard deviation of logit_normal."""
+    mode_scale: float = option(1.29, ge=-1, le=1.75)
+    """Strength of mode: above 0 the middle is drawn more often, below 0 the ends."""
+
+    @model_validator(mode="after")
+    def _check_used(self) -> Self:
+        for name, kind in (("logit_mean", "logit_normal"), ("logit_std", "logit_normal"), ("mode_scale", "mode")):
+            used = self.density == kind or not self.given(name)
+            check(used, f"{name} is given, but density is {self.density!r}; leave it out, or set density to {kind!r}")
+        return self
+
+
 class DiffusionValidationOptions(MeasuredValidationOptions):
     """Looks at samples, and at the loss of images that are not trained on."""
 

@@ -27,7 +27,15 @@ from latentdiff.training.diffusion.adapters import add_adapter, export_adapter, 
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.conditioners.base import Conditioner
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions
-from latentdiff.training.diffusion.losses import by_variance, diffusion_loss, draw_noisy, huber_widths, timestep_weights
+from latentdiff.training.diffusion.losses import (
+    by_variance,
+    diffusion_loss,
+    draw_noisy,
+    huber_widths,
+    noisy_latents,
+    target_of,
+    timestep_weights,
+)
 from latentdiff.training.diffusion.measured import make_measures
 from latentdiff.training.diffusion.publish import publish
 from latentdiff.training.diffusion.samples import SampleSheet, make_samples
@@ -79,8 +87,8 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         weights = timestep_weights(alphas, kind, self.loss.snr_gamma, self.loss.elbo_weight)
         check(
             bool(weights.isfinite().all()),
-            f"loss.elbo_weight is {self.loss.elbo_weight}, but where all is noise the bound's weight of an epsilon "
-            "prediction is infinite; set it to 0, or choose another prediction_type or noise_schedule",
+            f"loss.elbo_weight is {self.loss.elbo_weight}, but where all is noise, or nothing, the bound's weight of "
+            f"this {kind} is infinite; set it to 0, or choose another prediction_type or noise_schedule",
         )
         self.register_buffer("weights", weights, persistent=False)
         self.register_buffer("simple", timestep_weights(alphas, kind, self.loss.snr_gamma, 0.0), persistent=False)
@@ -94,18 +102,16 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
 
         In evaluation no condition is dropped.
         """
+        vae, offset = self.pipeline.vae.config, self.loss.noise_offset
         latents, noise, timesteps = draw_noisy(
-            batch["moments"], self.pipeline.vae.config, self.scheduler, draws, self.loss.noise_offset
+            batch["moments"], vae, self.scheduler, draws, offset, self.recipe.timesteps
         )
         dropped = draws.uniform().to(latents.device) < self.dropout * self.training
         conditioning = self.conditioner(batch, dropped, draws)
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        noisy = noisy_latents(self.scheduler, latents, noise, timesteps)
         prediction = Denoiser(self.unet, conditioning)(noisy, timesteps, 0.0)
-        target = {
-            "epsilon": noise,
-            "v_prediction": self.scheduler.get_velocity(latents, noise, timesteps),
-            "sample": latents,
-        }[self.scheduler.config.prediction_type]
+        target = target_of(self.scheduler, latents, noise, timesteps)
+        timesteps = timesteps.round().long()
         weights, widths = self.weights[timesteps], self.widths[timesteps]
         if self.logvar is None:
             return diffusion_loss(prediction, target, weights, self.loss.type, widths), {}

@@ -15,12 +15,13 @@ from latentdiff.hub.index import INDEX
 from latentdiff.hub.weight_files import ADAPTER, parse
 from latentdiff.io.files import check_writable
 from latentdiff.training.engine import checkpoint
+from latentdiff.training.engine.ema_snapshots import FOLDER, forget_after
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.trackers import PROJECT, TRACKER_FOLDER
 
 LOG, BAD_FILES = "log.jsonl", "bad_files.jsonl"
-BEST, PICTURES, TRACKED = "best", "validation", Path(TRACKER_FOLDER, PROJECT)
-WRITTEN_IN = (BEST, PICTURES, "captions")  # folders of a run in which files or folders are written
+BEST, STEPS, PICTURES, TRACKED = "best", "steps", "validation", Path(TRACKER_FOLDER, PROJECT)
+WRITTEN_IN = (BEST, PICTURES, "captions", FOLDER)  # folders of a run in which files or folders are written
 PICTURE = re.compile(r"(reconstructions|samples|denoising)-\d+\.png")
 TRACKER_FILE = re.compile(r"events\.out\.tfevents\.[\w.-]+|hparams\.yml")
 TOKENIZER_FILES = {TOKENIZER, "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt"}
@@ -65,15 +66,18 @@ def results(recipe: Recipe) -> list[str]:
 def remove_belongings(recipe: Recipe) -> None:
     """Remove what an earlier run has in the output folder: files of its own names, and folders that become empty."""
     folder = Path(recipe.output_dir)
+    kept = [place for place in _folders(folder / STEPS) if place.name.isdigit()]
     for name, marker in recipe.results.items():
-        for path in (folder / BEST / name, folder / name):
+        for path in (folder / BEST / name, *(place / name for place in kept), folder / name):
             _remove(sorted(_model_files(path), key=lambda file: file.name == marker))  # that last by which it is known
             _remove_empty(*_folders(path), path)
     _remove(_files(folder / PICTURES, PICTURE))
     places = [*_folders(folder / TRACKED), folder / TRACKED]
     for place in places:
         _remove(_files(place, TRACKER_FILE))
-    _remove_empty(folder / BEST, folder / PICTURES, *places, (folder / TRACKED).parent)
+    forget_after(folder, -1)
+    emptied = [folder / BEST, *kept, *(folder / name for name in (STEPS, FOLDER, PICTURES)), *places]
+    _remove_empty(*emptied, (folder / TRACKED).parent)
     _remove([path for path in (folder / LOG, folder / BAD_FILES) if path.is_file()])
     for path in checkpoint.existing(folder):
         checkpoint.remove(path)
@@ -119,7 +123,7 @@ def _check_place(path: Path, marker: str) -> None:
 def _check_removable(recipe: Recipe) -> None:
     """Refuse to remove links, which lead to what is somewhere else, and what the run itself is made of."""
     folder = Path(recipe.output_dir)
-    names: list[str | Path] = [*recipe.results, BEST, PICTURES, TRACKED, TRACKED.parent, LOG, BAD_FILES]
+    names: list[str | Path] = [*recipe.results, BEST, STEPS, FOLDER, PICTURES, TRACKED, TRACKED.parent, LOG, BAD_FILES]
     names += [Path(BEST, name) for name in recipe.results]
     own = [folder / name for name in names] + checkpoint.existing(folder)
     for path in own:

@@ -83,7 +83,7 @@ def train(
     """
     accelerator = session.accelerator
     model, optimizer, learning_rate = prepare(task, recipe, accelerator)
-    ema = EMA(task, recipe.ema.decay) if recipe.ema.decay else None
+    ema = EMA(task, recipe.ema.decay, recipe.ema.profiles) if recipe.ema.decay else None
     log, best = Log(session), choose_by(task.measures, recipe.validation)
     state = State(task, ema, optimizer, log, recipe, accelerator, len(items), best)  # type: ignore[arg-type]
     if session.checkpoint is not None:
@@ -99,7 +99,7 @@ def train(
         silent_threads(),
     ):
         session.clear()  # all is checked, and the first batch is there
-        agreed(accelerator, lambda: log.begin(state.step))
+        agreed(accelerator, state.begin)
         start_trackers(accelerator, recipe, state.step)
         progress = StepProgress(steps, shown=accelerator.is_main_process)
         validation = Validation(task, ema, held_out, recipe, log, best, progress)
@@ -120,6 +120,7 @@ def train(
             last = state.step == steps.stop or validation.ends_run
             if stop or last or state.step % recipe.checkpoint.steps == 0:
                 state.save()
+            state.keep(last)
             if stop:
                 accelerator.wait_for_everyone()  # until the checkpoint is there
             if stop or validation.ends_run:

@@ -41,11 +41,35 @@ class OptimizerOptions(Part):
     """Gradients of a larger norm are scaled down to it; inf leaves them as they are."""
 
 
+WIDEST = 12**-0.5
+"""The width sigma_rel of the plain mean of all weights, which is that of the widest power-function average."""
+
+
 class EMAOptions(Part):
     """The exponential moving average of the weights, which is what a run ends with."""
 
     decay: float = option(0.9999, ge=0, lt=1, note="0 turns EMA off")
     """Upper bound of the decay, which warms up as (1 + n) / (10 + n); 0 turns EMA off."""
+    profiles: list[float] = option([])
+    """Widths sigma_rel of power-function averages that are followed beside it, such as [0.05, 0.1], and stored in
+    `ema/`; `latentdiff ema` puts an average of any width together of them (Karras et al. 2024, arXiv 2312.02696)."""
+    snapshot_steps: int | None = option(None, ge=1)
+    """Steps between the times at which they are stored."""
+    snapshot_dtype: Literal["float16", "float32"] = "float16"
+    """Precision in which they are stored."""
+
+    @model_validator(mode="after")
+    def _check_profiles(self) -> Self:
+        for width in self.profiles:
+            check(0 < width < WIDEST, f"profiles has {width:g}; give widths above 0 and below {WIDEST:.4f}")
+        check(len({*self.profiles}) == len(self.profiles), f"profiles is {self.profiles}; give each width once")
+        check(not self.profiles or self.decay > 0, "profiles is given, but decay is 0, which turns EMA off; drop one")
+        check(
+            bool(self.profiles) == (self.snapshot_steps is not None),
+            "profiles and snapshot_steps belong together; give both, such as [0.05, 0.1] and 1000, or neither",
+        )
+        check(not self.given("snapshot_dtype") or bool(self.profiles), "snapshot_dtype is given without profiles")
+        return self
 
 
 class CheckpointOptions(Part):
@@ -55,6 +79,14 @@ class CheckpointOptions(Part):
     """Steps between checkpoints."""
     total_limit: int = option(2, ge=1)
     """Number of the newest checkpoints that are kept."""
+    export_steps: list[int] = option([])
+    """Steps after which the weights, averaged where EMA is on, are kept as `steps/STEP`, such as the weak model of
+    autoguidance."""
+
+    @model_validator(mode="after")
+    def _check_exports(self) -> Self:
+        check(all(step > 0 for step in self.export_steps), f"export_steps is {self.export_steps}; steps count from 1")
+        return self
 
 
 class ValidationOptions(Part):
@@ -166,6 +198,18 @@ class Recipe(Part):
     overwrite_output_dir: bool = option(False, resume="free")
     """Remove the checkpoints, log and results of an earlier run in `output_dir` when all is checked and the first step
     is next; other files there stay."""
+
+    @model_validator(mode="after")
+    def _check_snapshots(self) -> Self:
+        every = self.ema.snapshot_steps
+        check(
+            every is None or 2 * every <= self.max_train_steps,
+            f"ema.snapshot_steps is {every}, so max_train_steps {self.max_train_steps} leave fewer than two snapshots, "
+            "which can't be combined; give fewer",
+        )
+        late = [step for step in self.checkpoint.export_steps if step > self.max_train_steps]
+        check(not late, f"checkpoint.export_steps has {late}, after max_train_steps {self.max_train_steps}; drop them")
+        return self
 
     @model_validator(mode="after")
     def _check_start_anew(self) -> Self:

@@ -35,6 +35,8 @@ def check_sharding(accelerator: Accelerator, recipe: Recipe) -> None:
             f"validation.steps is {recipe.validation.steps}, but a sharded model can't be looked at while it trains; "
             "set it to 0",
         )
+        steps = recipe.checkpoint.export_steps
+        check(not steps, f"checkpoint.export_steps is {steps}, which a sharded model doesn't keep; leave it out")
 
 
 def full(value: torch.Tensor | float, device: torch.device) -> torch.Tensor:

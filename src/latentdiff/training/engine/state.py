@@ -18,10 +18,11 @@ from torch import nn
 
 from latentdiff.errors import LatentDiffError, LatentDiffWarning
 from latentdiff.training.engine import checkpoint
-from latentdiff.training.engine.belongings import BEST, LOG
+from latentdiff.training.engine.belongings import BEST, LOG, STEPS
 from latentdiff.training.engine.best import LOSS, Best
 from latentdiff.training.engine.checkpoint import AVERAGES_FILE, MOMENTS_FILE, NUMBERS_FILE, WEIGHTS_FILE
-from latentdiff.training.engine.ema import EMA
+from latentdiff.training.engine.ema import EMA, PROFILE
+from latentdiff.training.engine.ema_snapshots import forget_after, write_snapshot
 from latentdiff.training.engine.failures import tolerate_os_errors
 from latentdiff.training.engine.log import Log, lowest
 from latentdiff.training.engine.options import Recipe
@@ -157,6 +158,38 @@ class State(Generic[Batch]):
             with open(folder / MOMENTS_FILE, "wb") as file:  # given a path, torch doesn't say why it can't
                 torch.save(moments, file)
             (folder / NUMBERS_FILE).write_text(json.dumps(self._numbers(), indent=1))
+
+    def begin(self) -> None:
+        """Take away what the log and `ema/` have of steps that are made again."""
+        self.log.begin(self.step)
+        forget_after(self.output_dir, self.step)
+
+    def keep(self, last: bool) -> None:
+        """Write what the recipe wants to be kept of this step beside checkpoints; all processes have to call it."""
+        every = self.recipe.ema.snapshot_steps
+        if every is not None and (last or self.step % every == 0) and not self.skipped:
+            self._write_averages()
+        if self.step in self.recipe.checkpoint.export_steps and not self.skipped:
+            self._keep_weights()
+
+    def _write_averages(self) -> None:
+        """Write the power-function averages as `ema/step-STEP.safetensors`."""
+        assert self.ema is not None
+        options, main = self.recipe.ema, self.accelerator.is_main_process
+        profiles = whole({name: tensor for name, tensor in self.ema.shadow.items() if PROFILE in name}, main)
+        if main:
+            with tolerate_os_errors(f"storing the averages of step {self.step}", lambda: "the run goes on"):
+                dtype = getattr(torch, options.snapshot_dtype)
+                write_snapshot(self.output_dir, self.step, self.ema.num_updates, profiles, dtype)
+
+    def _keep_weights(self) -> None:
+        """Write the weights as `steps/STEP`, averaged where EMA is on."""
+        with self.ema.applied() if self.ema else nullcontext():
+            if self.accelerator.is_main_process:
+                with tolerate_os_errors(f"keeping the weights of step {self.step}", lambda: "the run goes on"):
+                    folder = self.output_dir / STEPS / str(self.step)
+                    folder.mkdir(parents=True, exist_ok=True)
+                    self.task.export(folder)
 
     def export(self) -> None:
         """Write the weights that the run ends with, averaged where EMA is on.
