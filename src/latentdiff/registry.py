@@ -108,7 +108,6 @@ SCHEDULERS: Registry[type] = Registry(
         "er_sde": "latentdiff.schedulers.er_sde:ERSDEScheduler",
         "restart": "latentdiff.schedulers.restart:RestartScheduler",
         "lcm": "latentdiff.schedulers.lcm:LCMScheduler",
-        "flow_euler": "latentdiff.schedulers.flow_euler:FlowMatchEulerScheduler",
     },
 )
 

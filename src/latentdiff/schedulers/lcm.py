@@ -31,7 +31,7 @@ def distilled_timesteps(original: int, num_train_timesteps: int, first: int = 0)
     return np.arange(original, 0, -1) * (num_train_timesteps // original) + (first - 1.0)
 
 
-def boundary(time: float) -> tuple[float, float]:
+def boundary_weights(time: float) -> tuple[float, float]:
     """The weights of the sample and of the estimate of x0 at a scaled timestep (eq. 9 of the paper)."""
     return SIGMA_DATA**2 / (time**2 + SIGMA_DATA**2), time / math.hypot(time, SIGMA_DATA)
 
@@ -117,7 +117,7 @@ class LCMScheduler(TableScheduler):
     def _row(self, call: int, history: int, eta: float) -> Row:
         """The consistency function with its boundary condition (eq. 9 of the paper), then the noise of algorithm 3."""
         alpha, sigma = self.grid.alpha[call], self.grid.sigma[call]
-        skip, gain = boundary(self.grid.timesteps[call] * self.config.timestep_scaling)
+        skip, gain = boundary_weights(self.grid.timesteps[call] * self.config.timestep_scaling)
         seen = network_scale(self.config.prediction_type, alpha, sigma) * X
         x0 = gain * self._predict(call)[0] + skip * seen
         return {"prev": self.grid.alpha[call + 1] * x0 + self.grid.sigma[call + 1] * NOISE, "x0": x0}

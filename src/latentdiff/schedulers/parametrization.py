@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from latentdiff.errors import ConfigError
-from latentdiff.schedulers.forward import ForwardProcess, indices_of_view
+from latentdiff.schedulers.base import TableScheduler
+from latentdiff.schedulers.forward import indices_of_view
 from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR
 from latentdiff.schedulers.predictions import FLOW, PREDICTION_TYPES
 from latentdiff.types import Float64Array, Scheduler
@@ -59,12 +60,13 @@ class Parametrization:
                 f"{type(scheduler).__name__} predicts {kind!r}; guidance needs a noise schedule with alphas_cumprod "
                 f"and one of {', '.join(PREDICTION_TYPES)}"
             )
-        if kind == FLOW and not isinstance(scheduler, ForwardProcess):
+        if kind == FLOW and not isinstance(scheduler, TableScheduler):
             raise ConfigError(
                 f"diffusers' {type(scheduler).__name__} doesn't tell the levels of a {FLOW}, which guidance needs; "
-                "choose a solver of this package, such as 'flow_euler'"
+                "choose a solver of this package, such as 'ddim'"
             )
-        alpha_bar = np.asarray(alpha_bar.cpu(), np.float64).clip(TINY_ALPHA_BAR, MAX_ALPHA_BAR)
+        levels = scheduler.schedule.alphas_cumprod if kind == FLOW else alpha_bar.cpu()
+        alpha_bar = np.asarray(levels, np.float64).clip(TINY_ALPHA_BAR, MAX_ALPHA_BAR)
         timesteps, log_snr = np.arange(len(alpha_bar), dtype=np.float64), np.log(alpha_bar / (1 - alpha_bar))
         run, sigmas = np.asarray(scheduler.timesteps.cpu(), np.float64), getattr(scheduler, "sigmas", None)
         own: Float64Array | None = None

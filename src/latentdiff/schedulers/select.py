@@ -56,13 +56,13 @@ def make_scheduler(spec: str | type[SchedulerMixin] | Scheduler, config: JSON, *
     if not hasattr(scheduler_class, "scale_model_input"):
         raise ConfigError(
             f"{scheduler_class.__name__} has no scale_model_input, which pipelines call; choose a solver of this "
-            "package, such as 'flow_euler'"
+            "package, such as 'ddim'"
         )
     if stock and kept.get("prediction_type") == FLOW:
         if "use_flow_sigmas" not in inspect.signature(scheduler_class).parameters:
             raise ConfigError(
                 f"diffusers' {scheduler_class.__name__} is not made for {FLOW}; choose a solver of this package, such "
-                "as 'flow_euler' or 'dpmpp_2m'"
+                "as 'ddim' or 'dpmpp_2m'"
             )
         kept["use_flow_sigmas"] = True
     elif stock and kept.get("beta_schedule") not in DIFFUSERS_BETAS:

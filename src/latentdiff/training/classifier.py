@@ -18,7 +18,8 @@ from latentdiff.seeding import SampleGenerators
 from latentdiff.training.data import encode_latents, open_bad_files, open_held_out, open_training_images
 from latentdiff.training.diffusion.conditioners.base import build
 from latentdiff.training.diffusion.conditioners.classes import labels_of
-from latentdiff.training.diffusion.losses import draw_noisy, noisy_latents
+from latentdiff.training.diffusion.losses import draw_latents, draw_timesteps, noisy_latents
+from latentdiff.training.diffusion.options import TimestepOptions
 from latentdiff.training.engine.export import export_folder
 from latentdiff.training.engine.loop import Run, train
 from latentdiff.training.engine.resume_check import FIRST_STAGE, check_before_caches
@@ -49,7 +50,8 @@ class ClassifierTask(Task[dict[str, torch.Tensor]]):
         self, batch: dict[str, torch.Tensor], draws: SampleGenerators
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of posterior parameters `moments` (B, 2c, h, w) and classes `labels` (B,)."""
-        latents, noise, timesteps = draw_noisy(batch["moments"], self.vae_config, self.scheduler, draws)
+        latents, noise = draw_latents(batch["moments"], self.vae_config, draws)
+        timesteps = draw_timesteps(self.scheduler.schedule, draws, TimestepOptions()).to(latents.device)
         logits = self.classifier(noisy_latents(self.scheduler, latents, noise, timesteps), timesteps).float()
         accuracy = (logits.argmax(dim=1) == batch["labels"]).float().mean()
         return F.cross_entropy(logits, batch["labels"]), {"accuracy": accuracy}

@@ -14,6 +14,7 @@ from latentdiff.training.diffusion.conditioners.options import Conditioning
 from latentdiff.training.diffusion.options import (
     DiffusionLossOptions,
     DiffusionValidationOptions,
+    DistillationOptions,
     LoraOptions,
     TimestepOptions,
 )
@@ -104,6 +105,8 @@ class DiffusionRecipe(Recipe):
     pretrained pipeline, else unconditional."""
     lora: LoraOptions | None = None
     """Train an adapter of the UNet's attention and nothing else; it ends as `lora/`. Needs the package peft."""
+    distill: DistillationOptions | None = None
+    """Distil the pretrained pipeline into one of 1 to 8 steps, rather than train it on."""
     timesteps: TimestepOptions = TimestepOptions()
     """How often each timestep is trained on."""
     loss: DiffusionLossOptions = DiffusionLossOptions()
@@ -136,6 +139,11 @@ class DiffusionRecipe(Recipe):
             check(pretrained, "lora is given without pretrained_model_name_or_path; give the pipeline to adapt")
             check(not trained, "lora trains the UNet's adapter alone; leave conditioning.train_text_encoder out")
             check(not self.push_to_hub, "push_to_hub uploads a pipeline, and lora trains none; leave it out")
+        if self.distill is not None:
+            check(pretrained, "distill is given without pretrained_model_name_or_path; give the pipeline to distil")
+            for name in ("loss", "timesteps"):
+                check(not self.given(name), f"{name} is given, but distill has its own; leave it out")
+            check(not trained, "distill trains the UNet alone; leave conditioning.train_text_encoder out")
         if self.latent_scale is not None:
             check(
                 not self.given("latent_scale_images"), "latent_scale and latent_scale_images are both given; drop one"

@@ -59,7 +59,8 @@ def make_conditioner(recipe: DiffusionRecipe, images: Images) -> Conditioner[Con
     if resolution % multiple:
         raise ConfigError(f"data.resolution is {resolution}; this model needs a multiple of {multiple}")
     kind: type[Conditioner[ConditionOptions]] = CONDITIONERS.get(options.type)
-    return kind(pipeline, options, recipe.data, recipe.output_dir, adapter=recipe.lora is not None)
+    alone = recipe.lora is not None or recipe.distill is not None
+    return kind(pipeline, options, recipe.data, recipe.output_dir, adapter=alone)
 
 
 def _check_prompts(recipe: DiffusionRecipe, options: ConditionOptions) -> None:

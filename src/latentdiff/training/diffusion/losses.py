@@ -9,32 +9,26 @@ import torch
 from diffusers.configuration_utils import FrozenDict
 
 from latentdiff.schedulers.base import TableScheduler
+from latentdiff.schedulers.noise_schedule import NoiseSchedule
 from latentdiff.schedulers.predictions import FLOW
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.options import TimestepOptions
 
 
-def draw_noisy(
-    moments: torch.Tensor,
-    vae: FrozenDict,
-    scheduler: TableScheduler,
-    draws: SampleGenerators,
-    noise_offset: float = 0.0,
-    density: TimestepOptions | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sample latents, noise and timesteps, of which `noisy_latents` makes what the network sees.
+def draw_latents(
+    moments: torch.Tensor, vae: FrozenDict, draws: SampleGenerators, noise_offset: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sample latents and noise, of which `noisy_latents` makes what the network sees.
 
     Args:
         moments: Unscaled: means, then log variances (B, 2c, h, w), or the latents themselves (B, c, h, w).
         vae: Configuration of the first stage, which gives c, the latents' scale and their shift, if any.
-        scheduler: Gives the noise schedule.
         draws: The batch's generators.
         noise_offset: Standard deviation of what is added to the noise of a whole channel, so that models learn to make
             images darker or brighter than the average (Guttenberg 2023, "Diffusion with offset noise").
-        density: How often each timestep is drawn; all alike by default.
 
     Returns:
-        Scaled latents (B, c, h, w), noise of their shape, timesteps (B,), which are fractions for a flow.
+        Scaled latents (B, c, h, w), and noise of their shape.
     """
     latents, logvar = moments[:, : vae.latent_channels], moments[:, vae.latent_channels :]
     if logvar.shape[1]:
@@ -43,11 +37,7 @@ def draw_noisy(
     noise = draws.normal_like(latents)
     if noise_offset:
         noise = noise + noise_offset * draws.normal_like(latents[:, :, :1, :1])
-    schedule, density = scheduler.schedule, density or TimestepOptions()
-    if schedule.whole and density.density == "uniform":
-        return latents, noise, draws.integers(len(schedule)).to(latents.device)
-    share = DENSITIES[density.density](draws.uniform(), density).clamp(0, 1)
-    return latents, noise, schedule.timestep_of(share).to(latents.device)
+    return latents, noise
 
 
 DENSITIES: dict[str, Callable[[torch.Tensor, TimestepOptions], torch.Tensor]] = {
@@ -57,6 +47,19 @@ DENSITIES: dict[str, Callable[[torch.Tensor, TimestepOptions], torch.Tensor]] = 
     "mode": lambda u, options: 1 - u - options.mode_scale * ((math.pi / 2 * u).cos().square() - 1 + u),
     "cosmap": lambda u, options: 1 - 1 / ((math.pi / 2 * u).tan() + 1),
 }
+
+
+def draw_timesteps(schedule: NoiseSchedule, draws: SampleGenerators, options: TimestepOptions) -> torch.Tensor:
+    """Timesteps (B,) on the CPU: int64, or float32 for a flow, which has all between 0 and T.
+
+    Args:
+        schedule: Gives the number of timesteps.
+        draws: The batch's generators.
+        options: How often each timestep is drawn.
+    """
+    if schedule.whole and options.density == "uniform":
+        return draws.integers(len(schedule))
+    return schedule.timestep_of(DENSITIES[options.density](draws.uniform(), options).clamp(0, 1))
 
 
 def noisy_latents(

@@ -62,6 +62,22 @@ class DiffusionLossOptions(Part):
         return self
 
 
+class DistillationOptions(Part):
+    """Consistency distillation of a trained pipeline into few steps (Luo et al. 2023, arXiv 2310.04378)."""
+
+    teacher: str | None = option(None, resume="free")
+    """Pipeline folder of the model to learn from, by default the pretrained pipeline itself; its latents, noise
+    schedule, prediction type and condition have to be those of the pretrained one."""
+    guidance_scale: float | None = None
+    """Strength of the teacher's classifier-free guidance, which the student learns along; by default that of the
+    pipeline's calls, 1 for a model without a null condition. The student is called with guidance_scale 1."""
+    solver_steps: int = option(50, ge=2)
+    """Steps of the teacher's solver, DDIM; two neighbours of these are what the student is to be consistent at, and
+    its runs visit some of them."""
+    huber_c: float = option(0.001, gt=0)
+    """Difference at which the pseudo-Huber loss turns from squares to absolute values."""
+
+
 class TimestepOptions(Part):
     """How often each timestep is trained on (Esser et al. 2024, arXiv 2403.03206, section 3.1)."""
 

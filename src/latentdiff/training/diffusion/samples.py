@@ -25,6 +25,7 @@ from latentdiff.viz.denoising import DenoisingRecorder
 from latentdiff.viz.grid import image_grid
 
 GUIDANCE_SCALE = 3.0  # where conditions are dropped and the recipe says nothing
+DISTILLED_STEPS = 4  # likewise, of a model that is distilled
 
 
 class ValidationSampler:
@@ -50,7 +51,10 @@ class ValidationSampler:
             options.inference_steps <= most,
             f"validation.inference_steps is {options.inference_steps}; it must be 1 to {most}, which this model knows",
         )
-        self.scale = scale if scale is not None else GUIDANCE_SCALE if conditioner.dropout else 1.0
+        dropped = conditioner.dropout and recipe.distill is None  # a distilled model has learned guidance, too
+        self.scale = scale if scale is not None else GUIDANCE_SCALE if dropped else 1.0
+        few = recipe.distill is not None and not options.given("inference_steps")
+        self.steps = DISTILLED_STEPS if few else options.inference_steps
 
     @torch.no_grad()
     def __call__(
@@ -73,7 +77,7 @@ class ValidationSampler:
             batch_size=count,
             guidance=guidance,
             seed=recipe.seed + numbers.start,
-            num_inference_steps=recipe.validation.inference_steps,
+            num_inference_steps=self.steps,
             output_type="pt",
             callback_on_step_end=callback,
         ).images
@@ -121,7 +125,7 @@ class SampleSheet:
         if options.denoising:
             if LatentColours.of(pipeline.vae) is None:
                 pipeline.fit_preview()
-            every = math.ceil(options.inference_steps / options.denoising)
+            every = math.ceil(self.sampler.steps / options.denoising)
             recorder = DenoisingRecorder(every, self.count, decode=False)
         images = self.sampler(self.batch, range(self.count), recorder)
         samples = [to_picture(image * 2 - 1) for image in images]

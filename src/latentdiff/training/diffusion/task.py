@@ -27,10 +27,12 @@ from latentdiff.training.diffusion.adapters import add_adapter, export_adapter, 
 from latentdiff.training.diffusion.build import make_conditioner
 from latentdiff.training.diffusion.conditioners.base import Conditioner
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions
+from latentdiff.training.diffusion.distillation import Consistency, prepare_distillation
 from latentdiff.training.diffusion.losses import (
     by_variance,
     diffusion_loss,
-    draw_noisy,
+    draw_latents,
+    draw_timesteps,
     huber_widths,
     noisy_latents,
     target_of,
@@ -56,6 +58,7 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         recipe: Gives the loss, and what is trained of the UNet.
         samples: The sheet that is drawn at validation, if there is to be one.
         first_stage: What tells the first stage from others, as the latent cache says it.
+        consistency: What a distillation has in place of the loss.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         recipe: DiffusionRecipe,
         samples: SampleSheet | None = None,
         first_stage: str | None = None,
+        consistency: Consistency | None = None,
     ) -> None:
         super().__init__()
         self.first_stage = first_stage
@@ -72,15 +76,21 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         self.unet: DenoisingNetwork
         for name in ("unet", *conditioner.trains):
             setattr(self, name, getattr(self.pipeline, name).train())
-        if recipe.lora is not None:
+        self.consistency = consistency
+        if recipe.lora is not None or consistency is not None:
             self.requires_grad_(False)
-            add_adapter(self.get_submodule("unet"), recipe.lora)
+            if recipe.lora is not None:
+                add_adapter(self.get_submodule("unet"), recipe.lora)
+            else:
+                self.get_submodule("unet").requires_grad_(True)
             keep_frozen_out(self)
         if recipe.torch_compile:
             self.get_submodule("unet").compile()
         self.dropout = conditioner.dropout
         self.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
         alphas, kind = self.scheduler.alphas_cumprod, self.scheduler.config.prediction_type
+        if not self.scheduler.schedule.whole:  # near the image, float32 doesn't tell its levels apart
+            alphas = torch.from_numpy(self.scheduler.schedule.alphas_cumprod)
         self.weights: torch.Tensor
         self.simple: torch.Tensor
         self.widths: torch.Tensor
@@ -102,10 +112,10 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
 
         In evaluation no condition is dropped.
         """
-        vae, offset = self.pipeline.vae.config, self.loss.noise_offset
-        latents, noise, timesteps = draw_noisy(
-            batch["moments"], vae, self.scheduler, draws, offset, self.recipe.timesteps
-        )
+        if self.consistency is not None:
+            return self.consistency(self.unet, batch, draws), {}
+        latents, noise = draw_latents(batch["moments"], self.pipeline.vae.config, draws, self.loss.noise_offset)
+        timesteps = draw_timesteps(self.scheduler.schedule, draws, self.recipe.timesteps).to(latents.device)
         dropped = draws.uniform().to(latents.device) < self.dropout * self.training
         conditioning = self.conditioner(batch, dropped, draws)
         noisy = noisy_latents(self.scheduler, latents, noise, timesteps)
@@ -180,6 +190,7 @@ def _prepared(
     images = open_training_images(recipe, 3)
     conditioner = make_conditioner(recipe, images)
     pipeline = conditioner.pipeline
+    consistency = None if recipe.distill is None else prepare_distillation(conditioner, recipe.distill)
     images.channels = pipeline.vae.config.in_channels
     check_first_stage_channels(images)
     held_out = open_held_out(recipe, images.channels)
@@ -204,7 +215,7 @@ def _prepared(
             latents, channels, recipe.latent_scale_images, generator(recipe.seed)
         )
         pipeline.vae.register_to_config(scaling_factor=scale)
-    task = DiffusionTask(conditioner, recipe, samples, latents.first_stage)
+    task = DiffusionTask(conditioner, recipe, samples, latents.first_stage, consistency)
     if measures is not None:
         task.measures = make_measures(conditioner, *reference, recipe, accelerator, reference_latents, measures)
     items = SkipBadFiles(LatentRows(latents, rows, recipe.seed), images.files, bad_files, recipe.seed)

@@ -35,7 +35,7 @@ class Conditioner(ABC, Generic[OptionsT]):
         options: Its options in the recipe, of `options_class`.
         data: The options of the data.
         output_dir: The run's folder, for what is computed once.
-        adapter: Whether an adapter of the UNet is trained and nothing else.
+        adapter: Whether the UNet, or an adapter of it, is trained and nothing else.
 
     Attributes:
         task: The name of its pipeline in `PIPELINES`; by default its own name in `CONDITIONERS`.
