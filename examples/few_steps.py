@@ -62,12 +62,10 @@ def main() -> None:
         f"student, {steps} steps": (student, {"guidance_scale": 1.0, "num_inference_steps": steps}) for steps in STEPS
     }
     pipes = {teacher: quiet(teacher), student: quiet(student)}
-    distances = {
-        name: distance(
-            pipes[place], folder / name.replace(", ", "-").replace(" ", "-"), held_out, options.samples, **how
-        )
-        for name, (place, how) in settings.items()
-    }
+    distances = {}
+    for name, (place, how) in settings.items():
+        samples = folder / name.replace(", ", "-").replace(" ", "-")
+        distances[name] = distance(pipes[place], samples, held_out, options.samples, **how)
     labels = MANY[:BATCH]
     times = seconds(
         {

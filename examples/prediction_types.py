@@ -1,4 +1,4 @@
-"""Epsilon, v and a flow on the classes of class_to_image.py, for as many steps: ``python examples/prediction_types.py``.
+"""Epsilon, v and a flow for equal steps on the data of class_to_image.py: ``python examples/prediction_types.py``.
 
 Whatever was trained, sampled or measured before is used again, so an interrupted run goes on. A row is printed as soon
 as it is known.

@@ -15,7 +15,7 @@ from latentdiff.testing.gaussian import noise_level, run_scheduler
 
 pytestmark = pytest.mark.thorough
 FLOW_SCHEDULE = {"prediction_type": FLOW}
-DISTILL = {"max_train_steps": 4, "vae": None, "unet": {}, "noise_schedule": {}}
+DISTILL = {"max_train_steps": 4, "unet": {}, "noise_schedule": {}}
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,9 @@ def teachers(data, vae, tmp_path_factory):
     return folder
 
 
-def distilled(task, data, teachers, output, **options):
+def distilled(task, data, teachers, output, first_stage=None, **options):
     given = {"pretrained_model_name_or_path": str(teachers / task / "pipeline"), "distill": {}, **DISTILL, **options}
-    return toy.train(task, data, None, output, conditioning=None, **given)
+    return toy.train(task, data, first_stage, output, conditioning=None, **given)
 
 
 def losses(folder):
@@ -92,7 +92,10 @@ def test_the_exact_consistency_function_has_no_loss():
 
 BAD = {
     "another schedule": ({"distill.teacher": "unconditional"}, "predicts epsilon, the pretrained"),
-    "no pretrained": ({"pretrained_model_name_or_path": None, "vae": "vae", "unet": toy.UNET}, "give the pipeline to"),
+    "no pretrained": (
+        {"pretrained_model_name_or_path": None, "first_stage": "vae", "unet": toy.UNET},
+        "give the pipeline to",
+    ),
     "loss": ({"loss.type": "l1"}, "loss is given, but distill has its own"),
     "density": ({"timesteps.density": "cosmap"}, "timesteps is given, but distill has its own"),
     "steps": ({"distill.solver_steps": 1001}, "distill.solver_steps is 1001; it must be 2 to 1000"),

@@ -23,7 +23,7 @@ RECIPE = {"ema.profiles": PROFILES, "ema.snapshot_steps": 4, "max_train_steps": 
 
 def test_exponents_have_their_widths():
     """The standard deviation of the weights themselves; the paper's examples are 16.97 and 6.94."""
-    for sigma_rel, known in ((0.05, 16.97), (0.1, 6.94), (0.2, 1.74)):
+    for sigma_rel, known in ((0.05, 16.97), (0.1, 6.94), (0.2, 1.83)):
         power, share = exponent(sigma_rel), (np.arange(100_000) + 0.5) / 100_000
         weights = (power + 1) * share**power
         mean = (weights * share).mean()
@@ -51,7 +51,8 @@ def follow(profiles, steps, folder=None, every=50, dtype=torch.float32, seed=0):
     """Weights that wander, their averages, and snapshots of these."""
     generator = torch.Generator().manual_seed(seed)
     module = nn.Linear(8, 8)
-    nn.init.zeros_(module.weight)
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
     ema = EMA(module, 0.999, profiles)
     for step in range(1, steps + 1):
         with torch.no_grad():
@@ -140,7 +141,7 @@ def test_what_is_removed_with_a_run(run, data, vae, tmp_path):
     (tmp_path / "run" / "ema" / "notes.txt").write_text("mine")
     toy.train("class-to-image", data, vae, tmp_path / "run", overwrite_output_dir=True, max_train_steps=2)
     assert [path.name for path in (tmp_path / "run" / "ema").iterdir()] == ["notes.txt"]
-    assert not (tmp_path / "run" / "steps").exists()
+    assert {path.name for path in (tmp_path / "run" / "steps").rglob("*") if path.is_file()} == {"README.md"}
 
 
 @pytest.mark.thorough

@@ -73,10 +73,12 @@ class FlowMatchEulerScheduler(TableScheduler):
             if len(sigmas) < 2 or sigmas[-1] != 0:
                 raise ConfigError("sigmas must fall strictly from at most 1, end at 0, and hold one more than steps")
             timesteps = total * shifted(sigmas[:-1], shift)
-        elif timesteps is None and self.config.timestep_spacing == "linspace":
-            self.schedule.visited("linspace", steps or 0)  # checks the number
-            timesteps = total * shifted(np.linspace(1, shifted(np.array(1 / total), shift), steps or 0), shift)
-        return super()._grid(steps if timesteps is None else None, timesteps, None)
+        elif timesteps is None:
+            timesteps = self.schedule.visited(self.config.timestep_spacing, steps or 0)
+            if self.config.timestep_spacing == "linspace":
+                last = shifted(np.array(1 / total), shift)  # which diffusers shifts twice
+                timesteps = total * shifted(np.linspace(1, last, len(timesteps)), shift)
+        return super()._grid(None, timesteps, None)
 
     def _row(self, call: int, history: int, eta: float) -> Row:
         x0, noise = self._predict(call)

@@ -13,6 +13,7 @@ import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
+from latentdiff.schedulers.base import TableScheduler
 from latentdiff.schedulers.noise_schedule import TINY_ALPHA_BAR, NoiseSchedule
 from latentdiff.schedulers.predictions import FLOW
 from latentdiff.seeding import Generators
@@ -61,10 +62,15 @@ class GaussianData:
 
 def noise_level(scheduler: Scheduler, timestep: Tensor | float) -> tuple[float, float]:
     """(alpha, sigma) of a timestep in the noise schedule of the scheduler's config, in the network's scale."""
+    if scheduler.config.prediction_type == FLOW:
+        floor = scheduler.floor if isinstance(scheduler, TableScheduler) else 0.0
+        levels = NoiseSchedule.from_config(scheduler.config, floor)
+        alpha_bar = float(levels.alpha_bar_at(np.asarray(float(timestep))))
+        alpha, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+        return alpha / (alpha + sigma), sigma / (alpha + sigma)
     schedule = NoiseSchedule.from_config(scheduler.config, TINY_ALPHA_BAR)
     ratio = float(schedule.sigma_at(np.asarray(float(timestep))))
-    total = 1 + ratio if scheduler.config.prediction_type == FLOW else math.hypot(1, ratio)
-    return 1 / total, ratio / total
+    return 1 / math.hypot(1, ratio), ratio / math.hypot(1, ratio)
 
 
 def run_scheduler(

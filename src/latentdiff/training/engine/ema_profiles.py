@@ -73,9 +73,12 @@ def combine(snapshots: Sequence[Profile], wanted: Profile) -> Combination:
     towards = np.array([_product(a, wanted) for a in snapshots])
     whole = _product(wanted, wanted)
     # Profiles of neighbouring snapshots are nearly alike, so each is brought to unit norm before the system is solved.
+    # Its last row, which the paper has not, lets the factors add up to 1: what didn't move is as it was.
     norms = np.sqrt(np.diag(products))
-    weights, *_ = np.linalg.lstsq(products / np.outer(norms, norms), towards / norms, rcond=1e-13)
-    weights = weights / norms
+    sums = 1 / norms / np.linalg.norm(1 / norms)
+    system = np.block([[products / np.outer(norms, norms), sums[:, None]], [sums[None], np.zeros((1, 1))]])
+    goal = np.append(towards / norms, 1 / np.linalg.norm(1 / norms))
+    weights = np.linalg.lstsq(system, goal, rcond=1e-13)[0][:-1] / norms
     left = whole - 2 * weights @ towards + weights @ products @ weights
     return Combination(weights, float(np.sqrt(max(left, 0.0) / whole)))
 
