@@ -10,7 +10,13 @@ from safetensors.torch import load_file
 
 from latentdiff import DDIMScheduler
 from latentdiff.seeding import SampleGenerators
-from latentdiff.training.diffusion.losses import by_variance, diffusion_loss, draw_noisy, huber_widths, timestep_weights
+from latentdiff.training.diffusion.losses import (
+    by_variance,
+    diffusion_loss,
+    draw_latents,
+    huber_widths,
+    timestep_weights,
+)
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.schedules import warmup_cosine, warmup_linear
 
@@ -182,10 +188,10 @@ def test_huber_is_squares_near_zero_and_absolute_values_far_away():
 
 
 def test_offset_noise_is_one_number_a_channel():
-    scheduler, vae = scheduler_of(load_case("ldm_uncond")), FrozenDict(latent_channels=3, scaling_factor=1.0)
+    vae = FrozenDict(latent_channels=3, scaling_factor=1.0)
     moments = torch.zeros(500, 3, 8, 8)
-    _, plain, _ = draw_noisy(moments, vae, scheduler, SampleGenerators(0, range(500)))
-    _, offset, _ = draw_noisy(moments, vae, scheduler, SampleGenerators(0, range(500)), 0.5)
+    _, plain = draw_latents(moments, vae, SampleGenerators(0, range(500)))
+    _, offset = draw_latents(moments, vae, SampleGenerators(0, range(500)), 0.5)
     added = offset - plain
     assert torch.allclose(added, added[..., :1, :1].expand_as(added), atol=1e-6)
     assert float(added.std()) == pytest.approx(0.5, abs=5 * 0.5 / (2 * 1500) ** 0.5)  # 1500 draws

@@ -28,7 +28,7 @@ def distilled_timesteps(original: int, num_train_timesteps: int, first: int = 0)
         num_train_timesteps: Number of training timesteps T.
         first: The timestep of the cleanest level that the model is trained on.
     """
-    return np.arange(original, 0, -1) * (num_train_timesteps // original) + (first - 1.0)
+    return np.arange(original, 0.0, -1.0) * (num_train_timesteps // original) + (first - 1.0)
 
 
 def boundary_weights(time: float) -> tuple[float, float]:

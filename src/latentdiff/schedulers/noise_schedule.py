@@ -160,7 +160,7 @@ class NoiseSchedule:
 
     def alpha_bar_at(self, timesteps: Float64Array) -> Float64Array:
         """The alpha_bar of timesteps that are visited, which are whole ones."""
-        return self.alphas_cumprod[timesteps.astype(int)]
+        return np.asarray(self.alphas_cumprod[timesteps.astype(int)])
 
     def visited(self, spacing: str, steps: int, offset: int = 0, *, spare: int = 0) -> Float64Array:
         """The timesteps (steps,) of a run, falling; see `spaced_timesteps`."""
@@ -208,7 +208,7 @@ class FlowSchedule(NoiseSchedule):
         """The sigma of real-valued timesteps, s / (1 - s), up to that of the floor."""
         share = timesteps / (len(self) - 1)
         with np.errstate(divide="ignore"):
-            return np.minimum(share / (1 - share), self.sigmas[-1])
+            return np.asarray(np.minimum(share / (1 - share), self.sigmas[-1]))
 
     def timestep_at(self, sigmas: Float64Array) -> Float64Array:
         """The real-valued timestep of each sigma."""

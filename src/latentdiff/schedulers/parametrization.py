@@ -60,12 +60,14 @@ class Parametrization:
                 f"{type(scheduler).__name__} predicts {kind!r}; guidance needs a noise schedule with alphas_cumprod "
                 f"and one of {', '.join(PREDICTION_TYPES)}"
             )
-        if kind == FLOW and not isinstance(scheduler, TableScheduler):
-            raise ConfigError(
-                f"diffusers' {type(scheduler).__name__} doesn't tell the levels of a {FLOW}, which guidance needs; "
-                "choose a solver of this package, such as 'ddim'"
-            )
-        levels = scheduler.schedule.alphas_cumprod if kind == FLOW else alpha_bar.cpu()
+        levels = alpha_bar.cpu()
+        if kind == FLOW:
+            if not isinstance(scheduler, TableScheduler):
+                raise ConfigError(
+                    f"diffusers' {type(scheduler).__name__} doesn't tell the levels of a {FLOW}, which guidance needs; "
+                    "choose a solver of this package, such as 'ddim'"
+                )
+            levels = scheduler.schedule.alphas_cumprod  # float32 doesn't tell those near the image apart
         alpha_bar = np.asarray(levels, np.float64).clip(TINY_ALPHA_BAR, MAX_ALPHA_BAR)
         timesteps, log_snr = np.arange(len(alpha_bar), dtype=np.float64), np.log(alpha_bar / (1 - alpha_bar))
         run, sigmas = np.asarray(scheduler.timesteps.cpu(), np.float64), getattr(scheduler, "sigmas", None)

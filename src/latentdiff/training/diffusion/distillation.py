@@ -47,8 +47,9 @@ class Consistency(nn.Module):
         self.guidance_scale = guidance_scale_of(conditioner, options)
         solver = conditioner.pipeline.scheduler
         self.scheduler = DDIMScheduler.from_config(solver.config)
-        steps = distilled_timesteps(options.solver_steps, len(solver.schedule) - solver.schedule.first)
-        visited = [0, *sorted(steps + solver.schedule.first)]  # the last step ends at the image
+        most, first = solver.config.num_train_timesteps, self.scheduler.schedule.first
+        steps = distilled_timesteps(options.solver_steps, most, first)
+        visited = [0, *sorted(steps)]  # the last step ends at the image
         self.visited: torch.Tensor
         self.boundary: torch.Tensor
         self.register_buffer("visited", torch.tensor(visited, dtype=torch.long), persistent=False)
@@ -138,7 +139,8 @@ def prepare_distillation(conditioner: Conditioner[ConditionOptions], options: Di
     if options.teacher is not None:
         teacher = DiffusionPipeline.from_pretrained(options.teacher)
         _check_teacher(teacher, pipeline, options.teacher)
-    network: nn.Module = copy.deepcopy(teacher.unet)
+    network = copy.deepcopy(teacher.unet)
+    assert isinstance(network, nn.Module)
     pipeline.scheduler = make_scheduler("lcm", pipeline.scheduler.config, original_inference_steps=steps)
     return Consistency(conditioner, options, network.requires_grad_(False).eval())
 
