@@ -13,6 +13,7 @@ from common import arguments, builtin_vae, report
 from emoji import MANY, sprites_of
 from prediction_types import distance, quiet, run_of
 
+TEACHER = "class-to-image"  # which class_to_image.py has trained, or this script trains
 SCALE = 3.0
 TEACHER_STEPS = 25
 STEPS = (1, 2, 4, 8)
@@ -47,11 +48,11 @@ def main() -> None:
     train, held_out = data(options, sprites_of(MANY, options.work))
     vae, folder = builtin_vae(options.work), options.work / "few-steps"
     folder.mkdir(parents=True, exist_ok=True)
-    teacher = run_of("class-to-image", train, vae, options, {})
+    teacher = run_of(TEACHER, TEACHER, train, vae, options, {})
     recipe = {**DISTILLED, "pretrained_model_name_or_path": str(teacher), "vae": None}
     if options.max_train_steps:
         recipe["max_train_steps"] = options.max_train_steps
-    student = run_of("few-steps", train, vae, options, recipe)
+    student = run_of("few-steps", TEACHER, train, vae, options, recipe)
     settings: dict[str, tuple[Path, dict[str, Any]]] = {
         f"teacher, {TEACHER_STEPS} steps": (
             teacher,

@@ -38,11 +38,16 @@ SCALES = (1.0, 3.0)
 STEPS = 25
 
 
-def run_of(name: str, train: Path, vae: Path, options: Namespace, recipe: Mapping[str, Any]) -> Path:
-    """The pipeline that the recipe of class_to_image.py, with options in place of its own, has trained as `name`."""
-    output = options.work / "runs" / name
+def run_of(name: str, encoded: str, train: Path, vae: Path, options: Namespace, recipe: Mapping[str, Any]) -> Path:
+    """The pipeline that the recipe of class_to_image.py, with options in place of its own, has trained as `name`.
+
+    The latents of the run `encoded`, if it was there before, are used again.
+    """
+    output, latents = options.work / "runs" / name, options.work / "runs" / encoded / "latents"
     if not (output / "pipeline").exists():
         given = {"data.train_data_dir": str(train), "vae": str(vae), **overrides(output, options), **recipe}
+        if name != encoded and latents.exists():
+            given["latents_dir"] = str(latents)
         train_diffusion(load_recipe(DiffusionRecipe, HERE / "class-to-image.yaml", given))
     return output / "pipeline"
 
@@ -82,7 +87,7 @@ def main() -> None:
         found: dict[float, list[float]] = {scale: [] for scale in SCALES}
         for seed in SEEDS:
             name = f"{variant.replace(', ', '-').replace(' ', '-')}-{seed}"
-            pipe = quiet(run_of(name, train, vae, options, {**recipe, "seed": seed}))
+            pipe = quiet(run_of(name, "epsilon-0", train, vae, options, {**recipe, "seed": seed}))
             for scale, values in found.items():
                 settings = {"guidance_scale": scale, "num_inference_steps": STEPS}
                 values.append(distance(pipe, folder / f"{name}-{scale:g}", held_out, options.samples, **settings))

@@ -65,7 +65,7 @@ class DiffusionLossOptions(Part):
 class DistillationOptions(Part):
     """Consistency distillation of a trained pipeline into few steps (Luo et al. 2023, arXiv 2310.04378)."""
 
-    teacher: str | None = option(None, resume="free")
+    teacher: str | None = None
     """Pipeline folder of the model to learn from, by default the pretrained pipeline itself; its latents, noise
     schedule, prediction type and condition have to be those of the pretrained one."""
     guidance_scale: float | None = None
