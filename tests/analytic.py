@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import torch
 
 from latentdiff.schedulers.parametrization import Parametrization
+from latentdiff.schedulers.predictions import FLOW
 
 
 class Mixture:
@@ -44,7 +45,7 @@ class Mixture:
         alpha, sigma = self.levels(timestep)
         x0 = self.x0(latents, timestep)
         noise = (latents - alpha * x0) / sigma
-        return {"epsilon": noise, "sample": x0, "v_prediction": alpha * noise - sigma * x0}[
+        return {"epsilon": noise, "sample": x0, "v_prediction": alpha * noise - sigma * x0, FLOW: noise - x0}[
             self.parametrization.prediction_type
         ]
 
@@ -94,5 +95,5 @@ class ConditionalNetwork(MixtureNetwork):
         of_class = mixture.means_given(sample, timestep)[range(len(sample)), labels.clamp(min=0)]
         x0 = torch.where(labels[:, None, None, None] < 0, mixture.x0(sample, timestep), of_class)
         noise = (sample - alpha * x0) / sigma
-        kinds = {"epsilon": noise, "sample": x0, "v_prediction": alpha * noise - sigma * x0}
+        kinds = {"epsilon": noise, "sample": x0, "v_prediction": alpha * noise - sigma * x0, FLOW: noise - x0}
         return SimpleNamespace(sample=kinds[mixture.parametrization.prediction_type])

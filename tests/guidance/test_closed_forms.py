@@ -8,7 +8,7 @@ from latentdiff import DDIMScheduler, InputError
 from latentdiff.guidance.classifier import ClassifierGuidance
 from latentdiff.guidance.image import ImageGuidance, downsampling, half_squared_error, masking
 from latentdiff.sampling import SamplingContext, sample
-from latentdiff.schedulers.options import PREDICTION_TYPES
+from latentdiff.schedulers.predictions import FLOW, PREDICTION_TYPES
 
 EXACT = {"rtol": 1e-4, "atol": 1e-5}
 STD = 0.6
@@ -114,9 +114,9 @@ def test_guidance_composes_in_either_order(latents):
 
 
 def test_all_prediction_types_sample_the_same():
-    """The same noise, network and guidance end at the same latents, whatever the network predicts."""
+    """The same noise, network and guidance end at the same latents, whatever the network predicts of the same betas."""
     ends = []
-    for kind in PREDICTION_TYPES:
+    for kind in set(PREDICTION_TYPES) - {FLOW}:
         scheduler, model = DDIMScheduler(prediction_type=kind), mixture(kind)
         scheduler.set_timesteps(10)
         target = downsampling(2)(torch.ones(1, 2, 4, 4))

@@ -20,7 +20,7 @@ from latentdiff import (
 )
 from latentdiff.registry import SCHEDULERS
 from latentdiff.sampling import Denoiser, sample
-from latentdiff.schedulers.options import PREDICTION_TYPES
+from latentdiff.schedulers.predictions import FLOW, PREDICTION_TYPES
 
 OPTIONS = {"num_inference_steps": 4, "seed": 3, "output_type": "latent"}
 SCALE = 0.6
@@ -49,8 +49,9 @@ def test_it_is_the_algorithm(kind, eta):
     levels = list(zip(scheduler.grid.alpha, scheduler.grid.sigma, strict=True))
     for step, timestep in enumerate(scheduler.timesteps):
         (alpha, sigma), (alpha_next, sigma_next) = levels[step : step + 2]
-        unconditional = mixture.x0(x, timestep)
-        conditional = mixture.means_given(x, timestep)[range(2), range(2)]
+        scaled = x / (alpha + sigma) if kind == FLOW else x  # as the network sees it
+        unconditional = mixture.x0(scaled, timestep)
+        conditional = mixture.means_given(scaled, timestep)[range(2), range(2)]
         guided = unconditional + SCALE * (conditional - unconditional)
         fresh = eta * sigma_next / sigma * (1 - (alpha / alpha_next) ** 2) ** 0.5
         noise = (x - alpha * unconditional) / sigma

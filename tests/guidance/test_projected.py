@@ -20,7 +20,7 @@ from latentdiff import (
     InputError,
 )
 from latentdiff.sampling import Denoiser, SamplingContext, sample
-from latentdiff.schedulers.options import PREDICTION_TYPES
+from latentdiff.schedulers.predictions import PREDICTION_TYPES
 
 OPTIONS = {"num_inference_steps": 4, "seed": 3, "output_type": "latent"}
 

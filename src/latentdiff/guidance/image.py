@@ -36,9 +36,9 @@ class ImageGuidance:
         transform: T, such as `downsampling` and `masking` make it; the identity if None.
         distance: d, such as half the squared error or an instance of `latentdiff.LPIPS`.
         through_network: Whether the gradient goes through the network, as eq. 17 has it. If not, the estimate z0 is
-            taken to move by alpha times z_t, which is so where latents are white noise of unit variance: this saves
-            the network's backward pass and the memory of its activations, but the correction knows nothing of what
-            images look like.
+            taken to move by alpha times z_t (for a flow, by alpha over alpha^2 + sigma^2), which is so where latents
+            are white noise of unit variance: this saves the network's backward pass and the memory of its activations,
+            but the correction knows nothing of what images look like.
         interval: Part of the steps in which guidance acts, as fractions from 0 (first) to 1 (last).
 
     Raises:
@@ -85,7 +85,7 @@ class ImageGuidance:
         def predict(latents: Tensor, timestep: Tensor, fraction: float) -> Tensor:
             if not low <= fraction < high:
                 return predictor(latents, timestep, fraction)
-            alpha, sigma = parametrization.levels(timestep, latents)
+            _, sigma = parametrization.levels(timestep, latents)
             if self.through_network:
 
                 def of_noisy(noisy: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,8 @@ class ImageGuidance:
             else:
                 prediction = predictor(latents, timestep, fraction)
                 x0 = parametrization.x0(latents, prediction, timestep)
-                slope = alpha * gradient(lambda clean: (energy(clean), clean), x0)[0]
+                moved = parametrization.gain(timestep, latents)
+                slope = moved * gradient(lambda clean: (energy(clean), clean), x0)[0]
             return parametrization.shift(prediction, self.scale * sigma * slope, timestep)
 
         return predict

@@ -101,6 +101,11 @@ class Parametrization:
             return (log_snr / 2).sigmoid(), (-log_snr / 2).sigmoid()
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
+    def gain(self, timestep: Tensor, like: Tensor) -> Tensor:
+        """By how much x0 moves with the latents where x0 is white noise of unit variance; it broadcasts with `like`."""
+        alpha, sigma = self.levels(timestep, like)
+        return alpha / (alpha.square() + sigma.square()) if self.prediction_type == FLOW else alpha
+
     def x0(self, latents: Tensor, prediction: Tensor, timestep: Tensor) -> Tensor:
         """The estimate of the clean latents."""
         alpha, sigma = self.levels(timestep, latents)

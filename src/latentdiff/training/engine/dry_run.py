@@ -84,7 +84,8 @@ class DryRun:
         weights, gradients = _bytes(everything), _bytes(trained)
         moments = _bytes(tensor for state in optimizer.state.values() for tensor in state.values())
         needs = {"weights": weights, "gradients": gradients, "optimiser": moments}
-        needs["EMA"] = 4 * sum(p.numel() for p in trained) if recipe.ema.decay else 0
+        averages = 1 + len(recipe.ema.profiles) if recipe.ema.decay else 0
+        needs["EMA"] = averages * 4 * sum(p.numel() for p in trained)
         needs["activations"] = sum(saved.values()) // recipe.gradient_accumulation_steps
         images = recipe.train_batch_size * recipe.gradient_accumulation_steps * accelerator.num_processes
         total: int = len(items.files)  # type: ignore[attr-defined]
