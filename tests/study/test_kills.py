@@ -1,6 +1,7 @@
 """A server that is killed while people answer loses no answer that it has acknowledged."""
 
 import contextlib
+import http.client
 import json
 import random
 import sqlite3
@@ -18,6 +19,16 @@ pytest.importorskip("uvicorn")
 LOOK = "0.01"  # seconds
 
 
+def reply(address, method):
+    """The status and the content of a reply."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, method=method), timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
 class EndedError(Exception):
     """The test is over."""
 
@@ -27,20 +38,27 @@ class Participant(threading.Thread):
 
     Attributes:
         acknowledged: The place of a pair to the side that the server has confirmed.
+        fault: What the server said that it should not have.
     """
 
     def __init__(self, address, token):
         super().__init__(daemon=True)
         self.address = f"{address}/api/s/{token}"
         self.acknowledged = {}
+        self.fault = None
         self.ended = threading.Event()
 
     def ask(self, path, method="POST"):
         while not self.ended.is_set():
-            with contextlib.suppress(OSError, urllib.error.URLError, ValueError):
-                request = urllib.request.Request(self.address + path, method=method)
-                with urllib.request.urlopen(request, timeout=10) as reply:
-                    return json.load(reply)
+            try:
+                status, told = reply(self.address + path, method)
+            except (OSError, http.client.HTTPException, ValueError):
+                status, told = None, None  # the server was killed before it replied, or while it did
+            if status == 200:
+                return told
+            if status is not None and status < 500 and told["error"] != "early":
+                self.fault = f"{method} {path}: {told}"
+                break
             time.sleep(0.02)
         raise EndedError
 
@@ -56,8 +74,10 @@ class Participant(threading.Thread):
             self.ask(f"/{position}/shown")
             side = rng.choice(["left", "right"])
             state = self.ask(f"/{position}/{side}")  # also asked again until the look is over
-            assert state["done"] == position + 1
             self.acknowledged[position] = side
+            if state["done"] != position + 1:
+                self.fault = f"{state} after pair {position}"
+                break
 
 
 def stored(path):
@@ -93,7 +113,7 @@ def test_no_acknowledged_answer_is_lost(serve, folders, tmp_path, kills):
         before = sum(len(person.acknowledged) for person in people)
         while sum(len(person.acknowledged) for person in people) < before + 4:
             assert server.process.poll() is None, server.process.stderr.read()
-            assert any(person.is_alive() for person in people)
+            assert [person.fault for person in people] == [None, None]
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.05))
         server.kill()
@@ -108,6 +128,7 @@ def test_no_acknowledged_answer_is_lost(serve, folders, tmp_path, kills):
     server.end()
     kept = stored(tmp_path / "study.db")
     for number, person in enumerate(people):
+        assert person.fault is None
         assert len(person.acknowledged) > kills
         assert person.acknowledged == {
             position: side for (of, position), side in kept.items() if of == number and position in person.acknowledged

@@ -35,6 +35,13 @@ def test_one_pair_more_than_there_are_images_repeats_one():
     assert sorted(Counter(pair.name for pair in plan.pairs(0)).values()) == [1] * 6 + [2]
 
 
+@pytest.mark.parametrize("participant", range(5))
+def test_an_image_comes_again_only_after_all_others(participant):
+    names = [pair.name for pair in asked(Plan(NAMES, COMPARISONS, NAMES[:2], count=17, seed=0), participant)]
+    assert [len(set(names[start : start + 7])) for start in (0, 7, 14)] == [7, 7, 3]
+    assert names[:7] != names[7:14]
+
+
 def test_comparisons_take_turns():
     assert Counter(roles for _, roles in seen(asked(PLAN, 0))) == {frozenset(roles): 2 for roles in COMPARISONS}
 

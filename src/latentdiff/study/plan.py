@@ -65,20 +65,24 @@ class Plan:
 
         All pairs of a study form a ring, and each participant takes the next `count` of it: each pair is shown equally
         often, give or take one. The ring goes through all names before one comes again, and through the comparisons in
-        turn, so that a participant sees each image as rarely as can be.
+        turn. So does a participant: an image comes again only after all others, attention checks aside.
         """
         names = _shuffled(tuple(self.names), self.seed)
-        chosen = []
-        for place in range(participant * self.count, (participant + 1) * self.count):
-            turn, number = divmod(place % self.total(), len(names))
+        rounds = -(-self.count // len(names))
+        asked: list[tuple[int, Pair]] = []
+        for step in range(self.count):
+            turn, number = divmod((participant * self.count + step) % self.total(), len(names))
             first, second = self.comparisons[(turn + number) % len(self.comparisons)]
-            chosen.append(Pair(names[number], first, second))
-        chosen += [Pair(name, INTACT, DEGRADED) for name in self.checks]
-        chosen.sort(key=lambda pair: _draw(self.seed, participant, "order", pair.name, pair.left, pair.right))
-        return [
-            pair.swapped() if _draw(self.seed, participant, "side", pair.name, pair.left, pair.right)[0] % 2 else pair
-            for pair in chosen
-        ]
+            asked.append((step // len(names), Pair(names[number], first, second)))
+        for name in self.checks:
+            of = int.from_bytes(_draw(self.seed, participant, "round", name)) % rounds
+            asked.append((of, Pair(name, INTACT, DEGRADED)))
+
+        def draw(what: str, pair: Pair) -> bytes:
+            return _draw(self.seed, participant, what, pair.name, pair.left, pair.right)
+
+        asked.sort(key=lambda item: (item[0], draw("order", item[1])))
+        return [pair.swapped() if draw("side", pair)[0] % 2 else pair for _, pair in asked]
 
 
 def shuffled(names: Sequence[str], seed: int, what: str) -> list[str]:
