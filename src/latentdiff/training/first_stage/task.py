@@ -286,7 +286,11 @@ def _prepared(
     perceptual = None
     if loss.lpips is not None:
         perceptual = load_perceptual(loss.lpips, images.channels, images.resolution).to(accelerator.device)
-    vae = make_first_stage(recipe.model, images.channels, images.resolution)
+    vae, buckets = make_first_stage(recipe.model, images.channels, images.resolution), recipe.data.buckets
+    check(
+        buckets is None or buckets.multiple % factor(vae) == 0,
+        f"data.buckets.multiple is {buckets and buckets.multiple}; this first stage needs a multiple of {factor(vae)}",
+    )
     if recipe.distill_decoder:
         decoder = make_tiny_decoder(recipe.decoder, vae, trained)
         teacher = Teacher(vae.to(accelerator.device))
