@@ -31,7 +31,7 @@ from latentdiff.pipelines.precision import has_bfloat16
 def open_work(folder: Path, name: str, side: int) -> LatentEncoding:
     images = ImageFolder(folder / "images", side)
     vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
-    work = LatentEncoding(folder / name, vae, images, BadFiles(None, len(images), 0), random_flip=False)
+    work = LatentEncoding(folder / name, vae, images, BadFiles(None, len(images), 0))
     work.begin(replace=False)
     return work
 

@@ -80,9 +80,7 @@ class Diffusion:
         self.vae = conditioner.pipeline.vae.requires_grad_(False)
         self.alphas_cumprod = conditioner.pipeline.scheduler.alphas_cumprod.float()
         with quiet_libraries(quiet=True):
-            work = LatentEncoding(
-                folder / "latents", self.vae, images, BadFiles(folder, len(images), 0), random_flip=False
-            )
+            work = LatentEncoding(folder / "latents", self.vae, images, BadFiles(folder, len(images), 0))
             work.begin(replace=True)
             work.do(work.shards(), lambda told: None)
             work.finish()
@@ -117,7 +115,7 @@ class Uncached(Diffusion):
                 return super().forward({"moments": encode(batch["pixels"])}, rng)
 
         self.task, self.plain_items = Encoding(conditioner, self.recipe), images
-        self.items = LatentRows(cache, lambda image, mirrored, rng: {"pixels": images[image]})
+        self.items = LatentRows(cache, lambda image, view, rng: {"pixels": images.at(image, view)})
 
     @torch.no_grad()
     def moments(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from latentdiff.data import encoding
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.encoding import LatentEncoding
 from latentdiff.data.images import ImageFolder
+from latentdiff.data.views import Views
 from latentdiff.evaluation.first_stage import first_stage_of
 from latentdiff.pipelines import precision
 
@@ -66,7 +67,8 @@ def work(vae, data):
 
     def make(folder, **options):
         images = ImageFolder(data, SIDE)
-        options = {"random_flip": True, "shard": 5, **options}
+        images.views = Views(SIDE, flip=options.pop("random_flip", True))
+        options = {"shard": 5, **options}
         return LatentEncoding(folder, stage, images, BadFiles(None, len(images), 0.1), **options)
 
     return make

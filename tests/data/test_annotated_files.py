@@ -51,7 +51,8 @@ def read(tmp_path):
 
 def boxes(images):
     return [
-        [item["box"] for item in layout] for layout in read_layouts(images, *resolve_box_format(images, None, None))
+        [item["box"] for item in layout.seen(images.views.centre(0))]
+        for layout in read_layouts(images, *resolve_box_format(images, None, None))
     ]
 
 

@@ -11,6 +11,7 @@ from latentdiff import InputError
 from latentdiff.data.images import ImageFolder
 from latentdiff.data.label_maps import LabelMaps, colours_of, count_classes, indexed_palette
 from latentdiff.data.layouts import read_layouts
+from latentdiff.data.views import View
 from latentdiff.io.images import upright_size
 from latentdiff.seeding import array_generator
 
@@ -34,7 +35,8 @@ def folder(tmp_path):
 
 def test_boxes_are_clipped_to_the_square(folder):
     """It reaches from x 8 to 24."""
-    (layout,) = read_layouts(ImageFolder(folder, SIDE), "xywh", pixels=True)
+    (whole,) = read_layouts(ImageFolder(folder, SIDE), "xywh", pixels=True)
+    layout = whole.seen(View((SIDE, SIDE)))
     assert {item["class"]: item["box"] for item in layout} == {
         "across": (0, 0, 12 / 16, 8 / 16),
         "inside": (4 / 16, 4 / 16, 12 / 16, 12 / 16),
@@ -45,15 +47,20 @@ def test_boxes_are_clipped_to_the_square(folder):
         item["box"] = [x / WIDTH, y / HEIGHT, (x + w) / WIDTH, (y + h) / HEIGHT]
     (folder / "metadata.jsonl").write_text(json.dumps(rows))
     (relative,) = read_layouts(ImageFolder(folder, SIDE), "xyxy", pixels=False)
-    assert np.allclose([item["box"] for item in relative], [item["box"] for item in layout], rtol=0, atol=1e-12)
+    assert np.allclose(
+        [item["box"] for item in relative.seen(View((SIDE, SIDE)))],
+        [item["box"] for item in layout],
+        rtol=0,
+        atol=1e-12,
+    )
 
 
 def test_maps_are_cut_as_their_images(folder):
     maps = LabelMaps(ImageFolder(folder, SIDE), 5, None)
-    found = maps(0, False, array_generator(0))["maps"]
+    found = maps(0, View((SIDE, SIDE)), array_generator(0))["maps"]
     whole = torch.from_numpy(np.array(Image.open(folder / "map.png"))).long()
     assert torch.equal(found, whole[1::2, 9:24:2])
-    assert torch.equal(maps(0, True, array_generator(0))["maps"], found.flip(-1))
+    assert torch.equal(maps(0, View((SIDE, SIDE), mirrored=True), array_generator(0))["maps"], found.flip(-1))
     assert count_classes([folder / "map.png"]) == int(whole.max()) + 1
 
 
@@ -69,7 +76,7 @@ def test_indices_count_and_colours_must_agree(tmp_path):
     images = ImageFolder(tmp_path, 2)
     palette = indexed_palette([tmp_path / "a.png"], 3)
     assert palette == [(9, 0, 0), (0, 9, 0), (0, 0, 9)] and count_classes(images.label_maps) == 3
-    assert LabelMaps(images, 3, None)(1, False, array_generator(0))["maps"].tolist() == numbers.tolist()
+    assert LabelMaps(images, 3, None)(1, View((2, 2)), array_generator(0))["maps"].tolist() == numbers.tolist()
     with pytest.raises(InputError, match=r"b.png has class 1 in the colour \(0, 0, 9\), the palette says \(0, 9, 0\)"):
         LabelMaps(images, 3, palette)
     assert indexed_palette([tmp_path / "image_a.png"], 3) is None and indexed_palette([tmp_path / "a.png"], 5) is None
@@ -82,7 +89,7 @@ def test_coloured_maps_are_read_by_the_palette(tmp_path):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "image.png", "label_map": "map.png"}))
     images = ImageFolder(tmp_path, 2)
-    assert LabelMaps(images, 2, [[0, 9, 0], [9, 0, 0]])(0, False, array_generator(0))["maps"].tolist() == [
+    assert LabelMaps(images, 2, [[0, 9, 0], [9, 0, 0]])(0, View((2, 2)), array_generator(0))["maps"].tolist() == [
         [1, 0],
         [0, 1],
     ]

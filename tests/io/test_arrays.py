@@ -8,7 +8,8 @@ from PIL import Image
 from latentdiff import BadFileError, InputError
 from latentdiff.data.images import ImageFolder, Images
 from latentdiff.data.records import Records
-from latentdiff.io.arrays import count_channels, read_values, resize_square, size_of, write_values
+from latentdiff.data.views import View
+from latentdiff.io.arrays import count_channels, read_values, resize_part, size_of, write_values
 from latentdiff.io.inputs import read_image
 
 SHAPE = (6, 5)
@@ -90,8 +91,8 @@ def test_squares_are_cut_and_resized_as_photos_are(tmp_path):
     records = Records(tmp_path, [photo, array])
     as_photo, as_array = Images(records, 8)[0], Images(records, 8)[1]
     assert (as_photo - as_array).abs().max() <= 1.01 / 127.5  # 8 bits are rounded after each of two passes
-    assert resize_square(np.ones((9, 4, 2), np.float32), 3).shape == (3, 3, 2)
-    assert np.array_equal(np.asarray(Images(records, 20).square(1)), pixels[:, 6:26])
+    assert resize_part(np.ones((9, 4, 2), np.float32), (0, 2, 4, 6), (3, 3)).shape == (3, 3, 2)
+    assert np.array_equal(np.asarray(Images(records, 20).picture(1, View((20, 20)))), pixels[:, 6:26])
 
 
 def test_a_folder_of_arrays(tmp_path):

@@ -1,5 +1,7 @@
 """Every conditioning, from a folder of images to a pipeline: real runs at tiny size."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -34,9 +36,12 @@ def conditioner_of(task, data, vae, **options):
     return conditioner, conditioner.rows(images), recipe
 
 
-def batch_of(rows, indices, mirrored=False):
+MIRRORED = replace(toy.SQUARE, mirrored=True)
+
+
+def batch_of(rows, indices, view=toy.SQUARE):
     """What the loader gives for some images, without latents."""
-    parts = [rows(index, mirrored, array_generator(0, place)) for place, index in enumerate(indices)]
+    parts = [rows(index, view, array_generator(0, place)) for place, index in enumerate(indices)]
     return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -186,7 +191,7 @@ def test_a_mirrored_image_has_a_mirrored_condition(task, data, vae):
     _, rows, _ = conditioner_of(task, data, vae)
     for left, right in ((0, 1), (6, 7)):
         mirrored, other, unlike = (
-            rows(i, m, array_generator(0)) for i, m in ((left, True), (right, False), (left, False))
+            rows(i, view, array_generator(0)) for i, view in ((left, MIRRORED), (right, toy.SQUARE), (left, toy.SQUARE))
         )
         for name, tensor in mirrored.items():
             assert torch.allclose(tensor.float(), other[name].float(), rtol=0, atol=1 / 127)
@@ -196,7 +201,7 @@ def test_a_mirrored_image_has_a_mirrored_condition(task, data, vae):
 def test_draws_depend_on_the_visit_alone(data, vae):
     for task, options in {"inpaint": {}, "super-resolution": {"conditioning.degradation": "bsr_light"}}.items():
         _, rows, _ = conditioner_of(task, data, vae, **options)
-        first, again, other = (rows(0, False, array_generator(0, visit)) for visit in (5, 5, 6))
+        first, again, other = (rows(0, toy.SQUARE, array_generator(0, visit)) for visit in (5, 5, 6))
         assert all(torch.equal(first[name], again[name]) for name in first)
         assert any(not torch.equal(first[name], other[name]) for name in first)
 
@@ -215,7 +220,7 @@ def test_objects_come_in_any_order(data, vae, tmp_path):
 def test_masks_are_drawn_by_their_weights(data, vae):
     _, rows, _ = conditioner_of("inpaint", data, vae, **{"conditioning.masks": {"thin": 1e-9, "box": 1}})
     for visit in range(20):
-        holes = rows(0, False, array_generator(0, visit))["holes"][0].bool()
+        holes = rows(0, toy.SQUARE, array_generator(0, visit))["holes"][0].bool()
         assert 0 < holes.float().mean() <= 0.5
 
 

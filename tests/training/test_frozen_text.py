@@ -91,7 +91,7 @@ def test_rows_are_what_the_encoder_says(data, start, tmp_path):
         conditioner = make_conditioner(recipe, images)
         assert isinstance(conditioner, TextConditioner)
         rows = conditioner.rows(images)
-        parts = [rows(image, False, array_generator(0, image)) for image in range(6)]
+        parts = [rows(image, toy.SQUARE, array_generator(0, image)) for image in range(6)]
         batch = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
         dropped = torch.tensor([True, False, False, False, False, True])
         conditionings.append(conditioner(batch, dropped, SampleGenerators(0, range(6))).context.detach())

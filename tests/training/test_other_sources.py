@@ -51,7 +51,7 @@ def rows_of(task, data, vae, **options):
     recipe = toy.recipe(task, data, vae, "unused", **options)
     images = open_training_images(recipe, 3)
     rows = make_conditioner(recipe, images).rows(images)
-    return images, lambda image, number=0: rows(image, False, array_generator(0, number))
+    return images, lambda image, number=0: rows(image, toy.SQUARE, array_generator(0, number))
 
 
 def test_boxes_of_coco(data, coco, vae, tmp_path):

@@ -37,7 +37,7 @@ def task_of(name, data, start):
     images = ImageFolder(data, toy.SIDE)
     conditioner = make_conditioner(recipe, images)
     rows = conditioner.rows(images)
-    parts = [rows(index, False, array_generator(0, index)) for index in range(3)]
+    parts = [rows(index, toy.SQUARE, array_generator(0, index)) for index in range(3)]
     return DiffusionTask(conditioner, recipe), {key: torch.stack([part[key] for part in parts]) for key in parts[0]}
 
 

@@ -64,11 +64,11 @@ def test_the_option_decides(with_caption, vae, tmp_path, kind, policy):
         conditioner, rows, recipe = open_rows(folder, vae, tmp_path, policy)
     if kind == "long" and policy == "cut":
         kept = conditioner.prompts([KEPT])["input_ids"][0]
-        assert torch.equal(rows(5, False, array_generator(0))["input_ids"], kept)
+        assert torch.equal(rows(5, toy.SQUARE, array_generator(0))["input_ids"], kept)
     else:
         with pytest.raises(InputError, match=f"{name} has no caption that fits"):
-            rows(5, False, array_generator(0))
-    assert rows(4, False, array_generator(0))["input_ids"].shape == (8,)
+            rows(5, toy.SQUARE, array_generator(0))
+    assert rows(4, toy.SQUARE, array_generator(0))["input_ids"].shape == (8,)
     assert check_condition(open_to_check(recipe.data, recipe), recipe)[0] == []
 
 
@@ -77,13 +77,15 @@ def test_of_several_captions_the_others_stay(with_caption, vae, tmp_path):
     with pytest.warns(LatentDiffWarning, match="2 captions do not fit"):
         conditioner, rows, _ = open_rows(folder, vae, tmp_path, "leave_out")
     kept = conditioner.prompts(["a red star"])["input_ids"][0]
-    assert all(torch.equal(rows(5, False, array_generator(0, n))["input_ids"], kept) for n in range(5))
+    assert all(torch.equal(rows(5, toy.SQUARE, array_generator(0, n))["input_ids"], kept) for n in range(5))
 
 
 def test_one_token_less_fits(with_caption, vae, tmp_path):
     folder, _ = with_caption(KEPT)
     conditioner, rows, _ = open_rows(folder, vae, tmp_path)
-    assert torch.equal(rows(5, False, array_generator(0))["input_ids"], conditioner.prompts([KEPT])["input_ids"][0])
+    assert torch.equal(
+        rows(5, toy.SQUARE, array_generator(0))["input_ids"], conditioner.prompts([KEPT])["input_ids"][0]
+    )
 
 
 @pytest.mark.thorough

@@ -12,11 +12,13 @@ from tiny import SPECIAL, WORDS, randomise
 
 from latentdiff.config import load_recipe
 from latentdiff.data.degradations import degrade
+from latentdiff.data.views import View
 from latentdiff.training.diffusion.task import train_diffusion
 from latentdiff.training.recipes import DiffusionRecipe
 
 __all__ = ["randomise"]
 SIDE, HALF = 16, 8
+SQUARE = View((SIDE, SIDE))
 GROUNDS = [(25, 25, 50), (205, 185, 130)]
 COLOURS = {"blue": (50, 80, 220), "green": (40, 160, 60), "red": (220, 40, 40)}
 CORNERS = [(0, 0), (HALF, 0), (0, HALF), (HALF, HALF)]

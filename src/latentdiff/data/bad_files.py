@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from latentdiff.data.stream import ItemT_co, VisitedDataset
@@ -94,7 +96,16 @@ class SkipBadFiles(VisitedDataset[ItemT_co]):
         return len(self.items)  # type: ignore[arg-type]  # Dataset itself has no length, all data sets here have one
 
     def __getitem__(self, index: int) -> ItemT_co:
-        return self.visit(index, index)
+        return self._readable(index, index, self.items.__getitem__)
+
+    def groups(self) -> list[NDArray[np.int64]]:
+        """The items of each size."""
+        return self.items.groups() if isinstance(self.items, VisitedDataset) else super().groups()
+
+    def _alike(self, index: int) -> Sequence[int] | NDArray[np.int64]:
+        """The items of the size of an item."""
+        groups = self.groups()
+        return range(len(self)) if len(groups) == 1 else next(group for group in groups if index in group)
 
     def visit(self, index: int, number: int) -> ItemT_co:
         """Item `index`, or if it is bad the first readable one of a sequence of draws, as sample `number` of the run.
@@ -102,12 +113,19 @@ class SkipBadFiles(VisitedDataset[ItemT_co]):
         Raises:
             InputError: If none of the draws can be read either.
         """
+        items = self.items
+        if not isinstance(items, VisitedDataset):
+            return self._readable(index, number, items.__getitem__)
+        return self._readable(index, number, lambda place: items.visit(place, number))
+
+    def _readable(self, index: int, number: int, read: Callable[[int], ItemT_co]) -> ItemT_co:
         draws = array_generator(self.seed, number, TRIES)
         for _ in range(TRIES):
             try:
-                return self.items.visit(index, number) if isinstance(self.items, VisitedDataset) else self.items[index]
+                return read(index)
             except BadFileError as error:
                 reason = str(error)
                 self.bad_files.add(str(self.files[index % len(self.files)]), reason)
-            index = int(draws.integers(len(self)))
+            alike = self._alike(index)
+            index = int(alike[draws.integers(len(alike))])
         raise InputError(f"{TRIES} images in a row can't be decoded, the last: {reason}; repair or remove such files")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import threading
 import time
@@ -56,7 +57,6 @@ class LatentEncoding:
         vae: The first stage, on the device that encodes.
         images: The images to encode.
         bad_files: The reporter of images that can't be decoded.
-        random_flip: Whether mirror images are encoded, too.
         bfloat16: Whether to encode in bfloat16, on a device that multiplies in it.
         shard: The number of images in a shard.
     """
@@ -68,19 +68,18 @@ class LatentEncoding:
         images: Images,
         bad_files: BadFiles,
         *,
-        random_flip: bool,
         bfloat16: bool = False,
         shard: int = SHARD,
     ) -> None:
         self.folder, self.partial = folder, folder.with_name(folder.name + PARTIAL)
         self.vae, self.images, self.bad_files, self.shard = vae, images, bad_files, shard
-        self.copies = 2 if random_flip else 1
+        self.views, self.copies = images.views, images.views.copies
         self.device = next(vae.parameters()).device
         self.bfloat16 = bfloat16 and has_bfloat16(self.device)
         self.asked = {
             "first_stage": weights_fingerprint(vae),
             "images": images.fingerprint(),
-            "random_flip": random_flip,
+            "random_flip": images.views.flip,
         }
         self.precision = "bfloat16" if self.bfloat16 else "float32"
         at_once = CPU_PIXELS if self.device.type == "cpu" else ACCELERATOR_PIXELS
@@ -92,7 +91,7 @@ class LatentEncoding:
         if not self.asked.items() <= stamp_of(self.folder).items():
             return None
         try:
-            cache = LatentCache(self.folder, len(self.images))
+            cache = LatentCache(self.folder, len(self.images), self.views)
         except (OSError, ValueError, KeyError):
             return None
         for image, reason in cache.bad.items():
@@ -136,14 +135,22 @@ class LatentEncoding:
 
     def _make_room(self) -> None:
         """Make the file of rows, in its full size."""
-        blank = torch.zeros(1, self.images.channels, self.images.resolution, self.images.resolution)
-        shape = (self.copies * len(self.images), *self._moments(blank).shape[1:])
+        shapes = self._shapes()
+        row = shapes[0] if len(shapes) == 1 else (max(math.prod(shape) for shape in shapes),)
+        shape = (self.copies * len(self.images), *row)
         try:
             create_mapped(self.partial / MOMENTS, np.float16, shape)
         except OSError as error:
             shutil.rmtree(self.partial, ignore_errors=True)
             reason = f"{error.strerror}; free some space or choose another output"
             raise InputError(f"cannot write {self.folder}: {reason}") from None
+
+    def _shapes(self) -> list[tuple[int, ...]]:
+        """The shape (C, h, w) of the latents of each size of views; rows of several shapes are flat in the file."""
+        sizes = self.views.shapes
+        channels, *latents = self._moments(torch.zeros(1, self.images.channels, *sizes[0])).shape[1:]
+        factor = sizes[0][0] // latents[0]
+        return [(channels, height // factor, width // factor) for height, width in sizes]
 
     def _has_room(self) -> bool:
         """Whether the file of rows is there in its full size."""
@@ -167,7 +174,8 @@ class LatentEncoding:
             InputError: If too many images can't be decoded, or the disk is full.
         """
         blocks = list(self._blocks(shards))
-        results = map_in_threads(lambda block: self._encode(block[1]), blocks, self.device, processes.cores())
+        shape = MappedArray(self.partial / MOMENTS).rows.shape[1:]
+        results = map_in_threads(lambda block: self._encode(block[1], shape), blocks, self.device, processes.cores())
         found: dict[int, str] = {}
         with closing(results), open(self.partial / MOMENTS, "r+b") as file:
             np.lib.format.read_magic(file)
@@ -209,7 +217,8 @@ class LatentEncoding:
             remove_folder(self.partial)
             raise InputError(f"{self.images.root}: no image can be decoded, the first: {first}; give others")
         with atomic_file(self.partial / META) as aside:
-            aside.write_text(json.dumps({**self.asked, "precision": self.precision, "bad": bad}), encoding="utf-8")
+            made = {"precision": self.precision, "bad": bad} | ({"shapes": self._shapes()} if self.views.sizes else {})
+            aside.write_text(json.dumps({**self.asked, **made}), encoding="utf-8")
         recover_all(self.partial)  # what killed workers have left
         (self.partial / LOCK).unlink(missing_ok=True)
         if self.folder.exists():
@@ -238,21 +247,26 @@ class LatentEncoding:
             for start in range(shard.items.start, shard.items.stop, self.block):
                 yield shard, range(start, min(start + self.block, shard.items.stop))
 
-    def _encode(self, numbers: range) -> Encoded:
-        decoded: dict[int, torch.Tensor] = {}
+    def _encode(self, numbers: range, row: tuple[int, ...]) -> Encoded:
+        """The rows of some images, of the shape that the file has; see `_shapes`."""
         bad: dict[int, str] = {}
-        for number in numbers:
-            try:
-                decoded[number] = self.images[number]
-            except BadFileError as error:
-                bad[number] = str(error)
-        if not decoded:
-            return Encoded(np.zeros((0,), np.float16), bad)
-        whole = torch.stack(list(decoded.values()))
-        with self.one_at_a_time:  # so that the device has the memory for one block, while others are decoded
-            copies = [self._moments(whole.flip(-1) if copy else whole) for copy in range(self.copies)]
-        rows = np.zeros((self.copies, len(numbers), *copies[0].shape[1:]), np.float16)
-        rows[:, [number - numbers.start for number in decoded]] = torch.stack(copies).numpy()
+        rows = np.zeros((self.copies, len(numbers), *row), np.float16)
+        flat = rows.reshape(self.copies, len(numbers), -1)
+        for crop in range(self.views.crops):
+            decoded: dict[int, torch.Tensor] = {}
+            for number in numbers:
+                try:
+                    decoded[number] = self.images.at(number, self.views.copy(number, crop))
+                except BadFileError as error:
+                    bad[number] = str(error)
+            sizes = dict.fromkeys(pixels.shape for pixels in decoded.values())
+            for copy in range(crop, self.copies, self.views.crops):
+                for size in sizes:
+                    alike = [number for number, pixels in decoded.items() if pixels.shape == size]
+                    whole = torch.stack([self.views.copy(number, copy).lay(decoded[number]) for number in alike])
+                    with self.one_at_a_time:  # so that the device has the memory for one, while others are decoded
+                        moments = self._moments(whole).flatten(1).numpy()
+                    flat[copy, [number - numbers.start for number in alike], : moments.shape[1]] = moments
         return Encoded(rows, bad)
 
     @torch.no_grad()

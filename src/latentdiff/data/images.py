@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -14,13 +17,20 @@ from latentdiff.data.folder import read_folder
 from latentdiff.data.options import KNOWN, DataOptions
 from latentdiff.data.records import Records
 from latentdiff.data.shards import is_shards, read_shards
+from latentdiff.data.stream import VisitedDataset
 from latentdiff.data.tables import is_table, read_table
+from latentdiff.data.views import View, Views
 from latentdiff.errors import ConfigError
-from latentdiff.io.arrays import kind_of, read_values, resize_square
-from latentdiff.io.images import centre_square, load_image, to_picture, to_tensor
+from latentdiff.io.arrays import filter_area, kind_of, read_values, resize_part, size_of
+from latentdiff.io.images import FULL_SIZE, Box, load_image, to_picture, to_tensor
 from latentdiff.io.stored import Stored, read_into_memory
+from latentdiff.io.tiff import read_rgb_area
 from latentdiff.labels import sorted_names
 from latentdiff.types import JSON
+
+LARGE_FILE = 2**23  # bytes from which on a file is read in parts, if it can be
+IN_PARTS = 2  # how many times smaller than the image a part has to be for that
+REDUCED = 2  # an image is decoded with at least so many times the pixels of the result, so that the filter has all
 
 
 def read_records(
@@ -59,13 +69,17 @@ def _refuse_folder_options(options: DataOptions) -> None:
 
 
 class Images(Dataset[torch.Tensor]):
-    """Images as tensors (channels, resolution, resolution) in [-1, 1]: the centre square, resized.
+    """Images as tensors (channels, resolution, resolution) in [-1, 1]: the centre square, resized, or any other view.
+
+    Of a large image no more is decoded than its format asks for: of JPEG one of at least twice the size that is needed,
+    of `.npy` files and TIFFs the rows or tiles of the part.
 
     Args:
         records: The records of the images, from any source.
         resolution: Side of the tensors in pixels.
         channels: Channels of the tensors; 3 is RGB, 1 is grey.
         value_range: The values that become -1 and 1, see `latentdiff.io.arrays`.
+        views: How the images are shown in training; None for centre squares.
 
     Attributes:
         root: The name of the data in errors.
@@ -86,8 +100,10 @@ class Images(Dataset[torch.Tensor]):
         resolution: int,
         channels: int = 3,
         value_range: tuple[float, float] | None = None,
+        views: Views | None = None,
     ) -> None:
         self.records = records
+        self.views = views or Views(resolution)
         self.resolution = resolution
         self.channels = channels
         self.value_range = value_range
@@ -124,34 +140,112 @@ class Images(Dataset[torch.Tensor]):
         """The first `count` images, or all of them for None."""
         if count is None or count >= len(self):
             return self
-        return Images(self.records.subset(range(count)), self.resolution, self.channels, self.value_range)
+        kept = range(count)
+        records, views = self.records.subset(kept), self.views.subset(kept)
+        return Images(records, self.resolution, self.channels, self.value_range, views)
 
     def fingerprint(self) -> str:
         """A text that changes with the files and with the way in which they are read."""
         how = f"{self.resolution} {self.channels} {self.value_range} {self.records.fingerprint()}"
+        how += self.views.fingerprint()
         return hashlib.sha256(how.encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def square(self, index: int) -> Image.Image:
-        """The centre square of image `index` as RGB pixels, resized."""
-        return self._square(read_into_memory(self.files[index]))
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.at(index, self.views.centre(index))
+
+    def at(self, index: int, view: View) -> torch.Tensor:
+        """A view of image `index` as (channels, H, W) in [-1, 1]; BadFileError if it can't be decoded."""
+        part = self._part(self.files[index], view)
+        pixels = to_tensor(part) if isinstance(part, Image.Image) else part
+        return view.lay(view.paint(pixels)).contiguous()
+
+    def picture(self, index: int, view: View) -> Image.Image:
+        """The same view as RGB pixels of 8 bits."""
+        part = self._part(self.files[index], view)
+        if isinstance(part, Image.Image) and view == View(view.size, view.zoom, view.place):
+            return part
+        pixels = to_tensor(part) if isinstance(part, Image.Image) else part
+        return to_picture(view.lay(view.paint(pixels)))
+
+    def _part(self, file: Stored, view: View) -> Image.Image | torch.Tensor:
+        """The part that a view shows, resized: RGB of 8 bits, or values (channels, H, W) in [-1, 1]."""
+        large = isinstance(file, Path) and file.exists() and file.stat().st_size > LARGE_FILE
+        source: Stored = file if large else read_into_memory(file)
+        if self.channels == 3 and kind_of(source) == "pillow":  # 8 bits all the way, which is how sampling reads images
+            return _photo(source, view, large)
+        height, width = size_of(source)
+        box = view.box(height, width)
+        area = filter_area(box, view.size, height, width)
+        values = read_values(source, self.channels, self.value_range, area)
+        return torch.from_numpy(resize_part(values, _within(box, area), view.size)).permute(2, 0, 1).contiguous()
+
+
+def _photo(source: Stored, view: View, in_parts: bool) -> Image.Image:
+    """The part of an RGB image of 8 bits that a view shows, resized; of large TIFFs no more is read, if it can be."""
+    if in_parts:
+        height, width = size_of(source)
+        box = view.box(height, width)
+        area = filter_area(box, view.size, height, width)
+        small = IN_PARTS * (area[2] - area[0]) * (area[3] - area[1]) < height * width
+        pixels = read_rgb_area(source, area) if small else None
+        if pixels is not None:
+            return _resized(Image.fromarray(pixels), _within(box, area), view.size)
+
+    def reduce(height: int, width: int) -> int:
+        left, top, right, bottom = view.box(height, width)
+        return min((bottom - top) // (REDUCED * view.size[0]), (right - left) // (REDUCED * view.size[1]))
+
+    image = load_image(source, str(source), reduce)
+    height, width = image.info.get(FULL_SIZE, (image.height, image.width))
+    factor = round(width / image.width)
+    left, top, right, bottom = view.box(height, width)
+    return _resized(image, (left / factor, top / factor, right / factor, bottom / factor), view.size)
+
+
+def _within(box: Box, area: Box) -> Box:
+    """A box relative to the left top corner of an area."""
+    return box[0] - area[0], box[1] - area[1], box[2] - area[0], box[3] - area[1]
+
+
+def _resized(image: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int]) -> Image.Image:
+    """A part of an image at a size (height, width)."""
+    left, top, right, bottom = box
+    if (bottom - top, right - left) == size:
+        return image if image.size == size[::-1] else image.crop((int(left), int(top), int(right), int(bottom)))
+    return image.resize(size[::-1], Image.Resampling.LANCZOS, box=box)
+
+
+class Visits(VisitedDataset[torch.Tensor]):
+    """The views of images that are drawn anew at every visit.
+
+    Args:
+        images: The images.
+        seed: The seed of the run.
+        places: The numbers of those that are visited; None for all.
+    """
+
+    def __init__(self, images: Images, seed: int, places: Sequence[int] | None = None) -> None:
+        self.images, self.seed = images, seed
+        self.places = range(len(images)) if places is None else places
+
+    def __len__(self) -> int:
+        return len(self.places)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        file = read_into_memory(self.files[index])
-        if self.channels == 3 and kind_of(file) == "pillow":
-            return to_tensor(self._square(file))
-        return self._values(file)
+        """The square that stands for an image outside of training."""
+        return self.images[self.places[index]]
 
-    def _square(self, file: Stored) -> Image.Image:
-        if kind_of(file) == "pillow":  # 8 bits all the way, which is how sampling reads images
-            return centre_square(load_image(file, str(file)), self.resolution)
-        return to_picture(self._values(file))
+    def visit(self, index: int, number: int) -> torch.Tensor:
+        """A view of an image as sample `number` of the run."""
+        image = self.places[index]
+        return self.images.at(image, self.images.views.draw(self.seed, number, image))
 
-    def _values(self, file: Stored) -> torch.Tensor:
-        values = read_values(file, self.channels, self.value_range)
-        return torch.from_numpy(resize_square(values, self.resolution)).permute(2, 0, 1).contiguous()
+    def groups(self) -> list[NDArray[np.int64]]:
+        """The items of each size."""
+        return self.images.views.subset(self.places).groups(len(self))
 
 
 class ImageFolder(Images):

@@ -12,9 +12,10 @@ from PIL import Image
 
 from latentdiff.data.frames import ADVICE, orientation_of
 from latentdiff.data.images import Images
+from latentdiff.data.views import View
 from latentdiff.errors import BadFileError, InputError, LatentDiffWarning
 from latentdiff.io.arrays import size_of
-from latentdiff.io.images import centre_box, read_pixels, upright_size
+from latentdiff.io.images import read_pixels, upright_size
 from latentdiff.io.label_maps import read_label_map, resize_label_map
 from latentdiff.io.stored import Stored
 
@@ -30,7 +31,7 @@ MOST_VALUES, MOST_BORDERS = 64, 0.5
 
 
 class LabelMaps:
-    """`Rows` with the label maps of images as `maps`, int64 (H, W), cut and mirrored as the images are.
+    """`Rows` with the label maps of images as `maps`, int64 (H, W), cut, mirrored and turned as the images are.
 
     All maps are read once when it is made.
 
@@ -46,7 +47,7 @@ class LabelMaps:
     """
 
     def __init__(self, images: Images, num_classes: int, palette: Sequence[Sequence[int]] | None) -> None:
-        self.paths, self.resolution = paths_of(images), images.resolution
+        self.paths = paths_of(images)
         self.num_classes, self.palette = num_classes, palette
         values: set[int] = set()
         for path, image in zip(self.paths, images.files, strict=True):
@@ -60,12 +61,12 @@ class LabelMaps:
                 raise InputError(BINARY)
             warnings.warn(LatentDiffWarning(BINARY), stacklevel=2)
 
-    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    def __call__(self, image: int, view: View, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """The map of an image at one visit, as the protocol `Rows` describes."""
         label_map = read_training_map(self.paths[image], self.num_classes, self.palette)
-        left, top, right, bottom = centre_box(*label_map.shape)
-        square = resize_label_map(label_map[top:bottom, left:right], (self.resolution, self.resolution))
-        return {"maps": square.flip(-1) if mirrored else square}
+        left, top, right, bottom = view.box(*label_map.shape)
+        part = resize_label_map(label_map[top:bottom, left:right], view.size)
+        return {"maps": view.lay(part)}
 
 
 def read_training_map(path: Stored, num_classes: int, palette: Sequence[Sequence[int]] | None) -> torch.Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from latentdiff.data.stream import VisitedDataset
+from latentdiff.data.views import View, Views
 from latentdiff.errors import BadFileError, ConfigError
 from latentdiff.io.mapped import MappedArray
 from latentdiff.seeding import array_generator
@@ -25,11 +28,13 @@ class LatentCache(Dataset[torch.Tensor]):
     """The unscaled latents of each image, stored as float16.
 
     A row is the posterior (2c, h, w) of a KL model, the means and then the log variances, or the unquantised latents
-    (c, h, w) of a VQ model. Row i is image i; with `random_flip`, row N + i is its mirror image.
+    (c, h, w) of a VQ model. Row k N + i is view k of image i: of `random_flip` alone, view 1 is the mirror image. Rows
+    of several sizes are flat in the file, and end in zeros.
 
     Args:
         folder: The folder that `LatentEncoding` made.
         images: The number N of images.
+        views: How the images are shown.
 
     Attributes:
         first_stage: The fingerprint of the weights that made it.
@@ -39,17 +44,18 @@ class LatentCache(Dataset[torch.Tensor]):
         OSError, ValueError, KeyError: If the cache is of other images, or not whole.
     """
 
-    def __init__(self, folder: Path, images: int) -> None:
-        self.folder, self.images = folder, images
+    def __init__(self, folder: Path, images: int, views: Views) -> None:
+        self.folder, self.images, self.views = folder, images, views
         self.moments: NDArray[np.float16] = MappedArray(folder / MOMENTS).rows
-        if len(self.moments) not in (images, 2 * images):
+        if len(self.moments) % images:
             raise ValueError(f"{folder} has {len(self.moments)} latents of {images} images")
         meta = stamp_of(folder)
+        self.shapes: list[tuple[int, ...]] = [tuple(shape) for shape in meta.get("shapes", ())]
         self.first_stage = str(meta["first_stage"])
         self.bad = read_bad(meta["bad"], range(images))
 
-    def __reduce__(self) -> tuple[type[LatentCache], tuple[Path, int]]:
-        return LatentCache, (self.folder, self.images)  # a process that starts afresh maps the file, too, not a copy
+    def __reduce__(self) -> tuple[type[LatentCache], tuple[Path, int, Views]]:
+        return LatentCache, (self.folder, self.images, self.views)  # a process that starts afresh maps the file, too
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -57,29 +63,37 @@ class LatentCache(Dataset[torch.Tensor]):
     def __getitem__(self, index: int) -> torch.Tensor:
         if index % self.images in self.bad:
             raise BadFileError(self.bad[index % self.images])
-        return torch.from_numpy(self.moments[index].astype(np.float32))
+        return torch.from_numpy(self.row(index).astype(np.float32))
+
+    def row(self, index: int) -> NDArray[np.float16]:
+        """Row `index` as it is stored, (2c or c, h, w)."""
+        row = self.moments[index]
+        if not self.shapes:
+            return row
+        shape = self.shapes[self.views.buckets[index % self.images]]
+        return row[: math.prod(shape)].reshape(shape)
 
 
 class Rows(Protocol):
     """The source of the tensors that a batch has beside the latents, such as the classes or masks of the images."""
 
-    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    def __call__(self, image: int, view: View, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """The tensors of an image at one visit, by their names in the batch.
 
         Args:
             image: The number of the image.
-            mirrored: Whether the visit is to its mirror image.
+            view: What the visit shows of it; `Images.at` gives its pixels.
             rng: Source of all randomness.
         """
 
 
 class Columns:
-    """`Rows` of integer tensors (N, ...), which are the same for an image and its mirror image; rows are int64."""
+    """`Rows` of integer tensors (N, ...), which are the same for all views of an image; rows are int64."""
 
     def __init__(self, **columns: torch.Tensor) -> None:
         self.columns = columns
 
-    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    def __call__(self, image: int, view: View, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """The row of an image in each tensor, as the protocol `Rows` describes."""
         return {name: column[image].long() for name, column in self.columns.items()}
 
@@ -101,9 +115,15 @@ class LatentRows(VisitedDataset[dict[str, torch.Tensor]]):
 
     def visit(self, index: int, number: int) -> dict[str, torch.Tensor]:
         """Row `index` of the cache as sample `number` of the run."""
-        mirrored, image = divmod(index, self.latents.images)
+        copy, image = divmod(index, self.latents.images)
         rng = array_generator(self.seed, number)
-        return {"moments": self.latents[index], **self.rows(image, bool(mirrored), rng)}
+        return {"moments": self.latents[index], **self.rows(image, self.latents.views.copy(image, copy), rng)}
+
+    def groups(self) -> list[NDArray[np.int64]]:
+        """The items of each size."""
+        images = self.latents.images
+        copies = images * np.arange(len(self) // images)[:, None]
+        return [(copies + group).ravel() for group in self.latents.views.groups(images)]
 
 
 def weights_fingerprint(network: Component) -> str:
@@ -138,6 +158,16 @@ def read_bad(found: object, images: range) -> dict[int, str]:
     return bad
 
 
+def _of_one_size(cache: LatentCache, places: NDArray[np.int64]) -> Iterator[NDArray[np.float16]]:
+    """Rows of a cache (N, 2c or c, h, w), those of one size together."""
+    if not cache.shapes:
+        yield cache.moments[places]
+        return
+    rows = [cache.row(int(place)) for place in places]
+    for shape in dict.fromkeys(row.shape for row in rows):
+        yield np.stack([row for row in rows if row.shape == shape])
+
+
 def measure_scale(cache: LatentCache, channels: int, images: int, rng: torch.Generator) -> float:
     """The latent scale 1 / std (appendix G of the paper).
 
@@ -152,13 +182,14 @@ def measure_scale(cache: LatentCache, channels: int, images: int, rng: torch.Gen
     """
     order = torch.randperm(len(cache), generator=rng).numpy()
     chosen = np.sort(order[~np.isin(order % cache.images, list(cache.bad))][:images])
-    sums = np.zeros(3)  # of the means, of their squares, and of the posteriors' variances
+    sums = np.zeros(4)  # of the means, of their squares, and of the posteriors' variances; and their number
     for start in range(0, len(chosen), 64):
-        moments = cache.moments[chosen[start : start + 64]].astype(np.float64)
-        mean, logvar = moments[:, :channels], moments[:, channels:]
-        variances = np.exp(np.clip(logvar, -30, 20))  # empty for a VQ model
-        sums += [mean.sum(), np.square(mean).sum(), variances.sum()]
-    first, second, posterior = sums / (len(chosen) * np.prod(cache.moments.shape[2:]) * channels)
+        for alike in _of_one_size(cache, chosen[start : start + 64]):
+            moments = alike.astype(np.float64)
+            mean, logvar = moments[:, :channels], moments[:, channels:]
+            variances = np.exp(np.clip(logvar, -30, 20))  # empty for a VQ model
+            sums += [mean.sum(), np.square(mean).sum(), variances.sum(), mean.size]
+    first, second, posterior = sums[:3] / sums[3]
     variance = second - first**2 + posterior
     if not 0 < variance < np.inf:
         raise ConfigError(f"the latents have a variance of {variance:g}, so they have no scale; train the first stage")

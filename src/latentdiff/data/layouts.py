@@ -1,19 +1,20 @@
-"""The objects in a data set's images as layouts, relative to the centre square that training sees."""
+"""The objects in a data set's images as layouts, relative to the part of the image that training sees."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from latentdiff.config import check
 from latentdiff.data.frames import Frame, frame_of
 from latentdiff.data.images import Images
+from latentdiff.data.views import View, Views
 from latentdiff.errors import BadFileError, InputError
-from latentdiff.io.boxes import Corners, clip, parse_box
-from latentdiff.io.images import centre_box
+from latentdiff.io.boxes import Corners, parse_box
 from latentdiff.labels import sorted_names
 from latentdiff.types import JSON
 
-MIN_AREA = 1e-4  # share of the square below which the rest of a clipped box is too small to be seen
+MIN_AREA = 1e-4  # share of the part below which the rest of a clipped box is too small to be seen
 
 
 def resolve_box_format(images: Images, box_format: str | None, box_units: str | None) -> tuple[str, bool]:
@@ -43,8 +44,30 @@ def resolve_box_format(images: Images, box_format: str | None, box_units: str | 
     return box_format or "xywh", box_units != "relative"
 
 
-def read_layouts(images: Images, box_format: str, pixels: bool) -> list[list[JSON]]:
-    """The objects of each image, with boxes as "xyxy", clipped to the centre square and relative to it.
+@dataclass(frozen=True)
+class WholeLayout:
+    """The objects of an image.
+
+    Attributes:
+        objects: The objects, with boxes as "xyxy" relative to the whole image.
+        size: Height and width of the image in pixels.
+    """
+
+    objects: list[JSON]
+    size: tuple[int, int]
+
+    def seen(self, view: View) -> list[JSON]:
+        """The objects that a view shows, with boxes clipped to it and relative to it."""
+        boxes = [view.corners(item["box"], *self.size) for item in self.objects]
+        return [
+            {**item, "box": box}
+            for item, box in zip(self.objects, boxes, strict=True)
+            if box is not None and (box[2] - box[0]) * (box[3] - box[1]) >= MIN_AREA
+        ]
+
+
+def read_layouts(images: Images, box_format: str, pixels: bool) -> list[WholeLayout]:
+    """The objects of each image.
 
     Args:
         images: The images.
@@ -54,22 +77,23 @@ def read_layouts(images: Images, box_format: str, pixels: bool) -> list[list[JSO
     Raises:
         InputError: If the images have no objects, or one isn't valid.
     """
-    layouts: list[list[JSON]] = []
+    layouts: list[WholeLayout] = []
     for number, objects in enumerate(objects_of(images)):
         try:
-            boxes, (height, width) = boxes_of(images, number, box_format, pixels)
+            boxes, size = boxes_of(images, number, box_format, pixels)
         except BadFileError:  # in training, another sample takes its place
-            layouts.append([])
+            layouts.append(WholeLayout([], (1, 1)))
             continue
-        left, top, right, bottom = centre_box(height, width)
-        area = (left / width, top / height, right / width, bottom / height)
-        layout = []
-        for item, whole in zip(objects, boxes, strict=True):
-            box = clip(whole, area)
-            if box is not None and (box[2] - box[0]) * (box[3] - box[1]) >= MIN_AREA:
-                layout.append({**item, "box": box})
-        layouts.append(layout)
+        found = [{**item, "box": box} for item, box in zip(objects, boxes, strict=True)]
+        layouts.append(WholeLayout(found, size))
     return layouts
+
+
+def most_seen(layouts: Sequence[WholeLayout], views: Views) -> list[list[JSON]]:
+    """The objects of each image that training may show at once: all of them where parts are drawn."""
+    if views.drawn:
+        return [layout.objects for layout in layouts]
+    return [layout.seen(views.copy(number, 0)) for number, layout in enumerate(layouts)]
 
 
 def objects_of(images: Images) -> list[list[JSON]]:

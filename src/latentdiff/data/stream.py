@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from latentdiff.data.buckets import BucketOrder
 from latentdiff.errors import LatentDiffError
 from latentdiff.io.system import delay_sigterm
 from latentdiff.seeding import generator
@@ -27,19 +30,36 @@ class VisitedDataset(Dataset[ItemT_co], ABC):
     def visit(self, index: int, number: int) -> ItemT_co:
         """Item `index` as sample `number` of the run."""
 
+    def __getitem__(self, index: int) -> ItemT_co:
+        return self.visit(index, index)
 
-class _Shuffled(Dataset[object]):
-    """An endless data set, in which item n is in epoch n // N, at its place in the permutation of that epoch."""
+    def groups(self) -> list[NDArray[np.int64]]:
+        """The items of each size; one group of all where they have one."""
+        return [np.arange(len(self))]  # type: ignore[arg-type]  # all data sets here have a length
 
-    def __init__(self, items: Dataset[object], length: int, seed: int) -> None:
-        self.items, self.length, self.seed = items, length, seed
+
+class _EpochOrder:
+    """The order of items of one size: sample n is in epoch n // N, at its place in the permutation of that epoch."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed = length, seed
         self.epoch, self.order = -1, torch.empty(0, dtype=torch.long)
 
-    def __getitem__(self, n: int) -> object:
-        epoch, position = divmod(n, self.length)
+    def __call__(self, number: int) -> int:
+        epoch, position = divmod(number, self.length)
         if epoch != self.epoch:
             self.epoch, self.order = epoch, torch.randperm(self.length, generator=generator(self.seed, epoch))
-        index = int(self.order[position])
+        return int(self.order[position])
+
+
+class _Shuffled(Dataset[object]):
+    """An endless data set, in which item n is sample n of the run."""
+
+    def __init__(self, items: Dataset[object], order: Callable[[int], int]) -> None:
+        self.items, self.order = items, order
+
+    def __getitem__(self, n: int) -> object:
+        index = self.order(n)
         try:
             return self.items.visit(index, n) if isinstance(self.items, VisitedDataset) else self.items[index]
         except LatentDiffError as error:
@@ -103,6 +123,7 @@ def stream(
     rank: int = 0,
     world_size: int = 1,
     num_workers: int = 0,
+    samples_in_step: int | None = None,
     collate_fn: Callable[[list[Any]], Any] = default_collate,
 ) -> Iterator[Any]:
     """Endless batches of a data set, reshuffled in every epoch, starting at micro-step `first_step`.
@@ -115,13 +136,20 @@ def stream(
         rank: The number of this process.
         world_size: The number of processes.
         num_workers: The number of worker processes that load samples; 0 loads them in this process.
+        samples_in_step: The number of samples in a training step, of all processes and micro-steps, which are of one
+            size where the items have several; by default those of a micro-step.
         collate_fn: The function that makes a batch of samples.
 
     Raises:
         LatentDiffError: If an item raises one, also in a worker process.
     """
     sampler = _Steps(batch_size, rank, world_size, first_step)
-    shuffled = _Shuffled(items, len(items), seed)  # type: ignore[arg-type]  # all data sets here have a length
+    length: int = len(items)  # type: ignore[arg-type]  # all data sets here have a length
+    groups = items.groups() if isinstance(items, VisitedDataset) else []
+    order: Callable[[int], int] = _EpochOrder(length, seed)
+    if len(groups) > 1:
+        order = BucketOrder(groups, samples_in_step or batch_size * world_size, seed)
+    shuffled = _Shuffled(items, order)
     loader = DataLoader(
         shuffled,
         batch_sampler=sampler,

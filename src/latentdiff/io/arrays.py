@@ -7,6 +7,7 @@ whose smallest value is white, the ends of the range change places.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ from latentdiff.io.files import atomic_file
 from latentdiff.io.images import (
     LARGEST_VALUE,
     SIXTEEN_SIGNED,
+    Box,
     ImageSource,
     Values,
     as_rgb,
-    centre_box,
     is_negative,
     read_pixels,
     upright_size,
@@ -30,11 +31,14 @@ from latentdiff.io.stored import Stored, open_stored
 from latentdiff.io.tiff import TIFF_SIGNATURES, is_beyond_pillow, read_tiff, tiff_shape, tifffile_for
 from latentdiff.types import Array, Float32Array
 
+LANCZOS_LOBES = 3  # how far the filter reaches, in pixels of the smaller image
 SIXTEEN_BITS = 65535  # integers of more bits with no larger value may have any range
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")  # Pillow's modes of one channel with more than 8 bits
 
 
-def read_values(source: Stored, channels: int, value_range: tuple[float, float] | None = None) -> Float32Array:
+def read_values(
+    source: Stored, channels: int, value_range: tuple[float, float] | None = None, area: Box | None = None
+) -> Float32Array:
     """Read an image as float32 (H, W, C) in [-1, 1]; the module's docstring says how values are scaled.
 
     Args:
@@ -42,16 +46,19 @@ def read_values(source: Stored, channels: int, value_range: tuple[float, float] 
         channels: The number of channels C. 3 is RGB, where transparency lies on white, and 1 is grey; the file must
             have any other number itself.
         value_range: The values that become -1 and 1; by default those of the values' type.
+        area: The area (left, top, right, bottom) in pixels to read; all by default. No more is read of `.npy` files and
+            of TIFFs that Pillow can't read than their rows, tiles or strips that are in it.
 
     Raises:
         BadFileError: If the file can't be decoded, has another number of channels, or values of no known range.
     """
     kind = kind_of(source)
     if kind == "pillow":
-        return values_of(source, channels, str(source), value_range)
+        whole = values_of(source, channels, str(source), value_range)
+        return whole if area is None else whole[area[1] : area[3], area[0] : area[2]]
     if kind == "npy":
-        return _scaled(Values(read_npy(source)), channels, value_range, str(source))
-    values = read_tiff(source)
+        return _scaled(Values(read_npy(source, area)), channels, value_range, str(source))
+    values = read_tiff(source, area)
     if channels == 3 and values.pixels.shape[2] == 1:
         values = values._replace(pixels=values.pixels.repeat(3, axis=2), negative=3 * values.negative)
     return _scaled(values, channels, value_range, str(source))
@@ -92,15 +99,38 @@ def size_of(source: Stored) -> tuple[int, int]:
     return height, width
 
 
-def resize_square(values: Array, resolution: int) -> Float32Array:
-    """The centre square of an image (H, W, C) in [-1, 1], resized to `resolution` pixels a side by Lanczos' filter."""
-    height, width, channels = values.shape
-    if (height, width) == (resolution, resolution):
-        return values
-    box, size = centre_box(height, width), (resolution, resolution)
-    planes = [Image.fromarray(np.ascontiguousarray(values[..., c])) for c in range(channels)]
-    resized = [np.asarray(plane.resize(size, Image.Resampling.LANCZOS, box=box)) for plane in planes]
+def resize_part(values: Array, box: Box, size: tuple[int, int]) -> Float32Array:
+    """A part of an image (H, W, C) in [-1, 1], resized by Lanczos' filter.
+
+    Args:
+        values: The image.
+        box: The part.
+        size: Height and width of the result.
+    """
+    left, top, right, bottom = box
+    height, width = size
+    if (bottom - top, right - left) == size:
+        return values[top:bottom, left:right]
+    planes = [Image.fromarray(np.ascontiguousarray(values[..., c])) for c in range(values.shape[2])]
+    resized = [np.asarray(plane.resize((width, height), Image.Resampling.LANCZOS, box=box)) for plane in planes]
     return np.stack(resized, axis=-1).clip(-1, 1)
+
+
+def filter_area(box: Box, size: tuple[int, int], height: int, width: int) -> Box:
+    """What Lanczos' filter reads of an image when it resizes a part of it: the part with a margin, within the image.
+
+    Args:
+        box: The part.
+        size: Height and width of the result.
+        height: That of the image.
+        width: Likewise.
+    """
+    left, top, right, bottom = box
+    y, x = (
+        0 if old == new else math.ceil(LANCZOS_LOBES * max(1.0, old / new)) + 1
+        for old, new in zip((bottom - top, right - left), size, strict=True)
+    )
+    return max(0, left - x), max(0, top - y), min(width, right + x), min(height, bottom + y)
 
 
 def kind_of(source: Stored) -> str:

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from latentdiff.errors import BadFileError, LatentDiffError, one_line
-from latentdiff.io.images import checked_shape
+from latentdiff.io.images import Box, checked_shape
 from latentdiff.io.stored import Stored, open_stored
 from latentdiff.types import Array
 
@@ -19,13 +19,23 @@ NPY_SIGNATURE = b"\x93NUMPY"
 NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_npy(source: Stored) -> Array:
-    """The values (H, W, C) of an array; BadFileError if it is damaged, or that of no image."""
+def read_npy(source: Stored, area: Box | None = None) -> Array:
+    """The values (H, W, C) of an array, or of an area of it, of which no other rows are read.
+
+    Raises:
+        BadFileError: If it is damaged, or that of no image.
+    """
     with _bad_array(source), open_stored(source) as stream:
         shape, fortran_order, dtype = _npy_header(stream)
-        whole = checked_shape(shape, dtype, source)
+        height, width, channels = whole = checked_shape(shape, dtype, source)
+        left, top, right, bottom = area or (0, 0, width, height)
+        if not fortran_order:
+            row = width * channels * dtype.itemsize
+            stream.seek(top * row, os.SEEK_CUR)
+            rows = np.frombuffer(stream.read((bottom - top) * row), dtype).reshape(bottom - top, width, channels)
+            return rows[:, left:right]
         values = np.frombuffer(stream.read(math.prod(shape) * dtype.itemsize), dtype)
-        return values.reshape(shape, order="F" if fortran_order else "C").reshape(whole)
+        return values.reshape(shape, order="F").reshape(whole)[top:bottom, left:right]
 
 
 def npy_shape(source: Stored) -> tuple[int, int, int]:

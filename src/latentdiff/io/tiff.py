@@ -19,6 +19,7 @@ from latentdiff.io.images import (
     SAMPLE_FORMAT,
     TURNED,
     UNSIGNED,
+    Box,
     Values,
     check_pixels,
     checked_shape,
@@ -28,6 +29,7 @@ from latentdiff.types import Array
 
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF's
 SAMPLES_PER_PIXEL = 277  # a tag
+SEPARATE_PLANES, RGB = 2, 2  # a planar configuration, and a photometric interpretation
 CHANNELS_LAST, CHANNELS_FIRST = ("YX", "YXS", "YXC"), ("SYX", "CYX")  # tifffile's names of axes
 
 
@@ -70,20 +72,28 @@ def is_beyond_pillow(stream: IO[bytes], header: bytes) -> bool:
     return False
 
 
-def read_tiff(source: Stored) -> Values:
-    """The values of a TIFF's first picture, turned upright.
+def read_tiff(source: Stored, area: Box | None = None) -> Values:
+    """The values of a TIFF's first picture, turned upright, or of an area of it.
+
+    Of a picture on one page that isn't turned, the tiles or strips of the area alone are read.
 
     Raises:
         BadFileError: If it is damaged, no image, or too large.
         ConfigError: If tifffile is not installed.
     """
     with _opened(source) as (shape, page, picture):
-        values = picture.asarray()
-        if picture.axes in CHANNELS_FIRST:
-            values = np.moveaxis(values, 0, -1)
-        values = values.reshape(shape)
-        for turn in TURNS[_orientation(page)]:
-            values = turn(values)
+        orientation = _orientation(page)
+        if area is not None and orientation == 1 and len(getattr(picture, "pages", (page,))) == 1:
+            values = _read_area(page, area)
+        else:
+            values = picture.asarray()
+            if picture.axes in CHANNELS_FIRST:
+                values = np.moveaxis(values, 0, -1)
+            values = values.reshape(shape)
+            for turn in TURNS[orientation]:
+                values = turn(values)
+            if area is not None:
+                values = values[area[1] : area[3], area[0] : area[2]]
         negative = page.tags.valueof(PHOTOMETRIC) == 0
         bits = page.bitspersample
         return Values(
@@ -91,6 +101,46 @@ def read_tiff(source: Stored) -> Values:
             negative=max(1, shape[2] - len(page.extrasamples)) if negative else 0,
             most=2**bits - 1 if values.dtype.kind == "u" and bits < 8 * values.dtype.itemsize else None,
         )
+
+
+def read_rgb_area(source: Stored, area: Box) -> Array | None:
+    """An area (h, w, 3) of an upright RGB picture of 8 bits, of which no other tiles or strips are read.
+
+    Returns:
+        The pixels; None where the picture is of another kind or tifffile isn't there to read it, but Pillow may.
+    """
+    with contextlib.suppress(LatentDiffError), _opened(source) as (shape, page, picture):
+        plain = page.photometric == RGB and shape[2] == 3 and page.dtype == np.uint8 and page.bitspersample == 8
+        if plain and _orientation(page) == 1 and len(getattr(picture, "pages", (page,))) == 1:
+            return _read_area(page, area)
+    return None
+
+
+def _read_area(page: Any, area: Box) -> Array:
+    """An area (h, w, C) of a page, of which no other tiles or strips are read."""
+    left, top, right, bottom = area
+    planes = page.samplesperpixel if page.planarconfig == SEPARATE_PLANES else 1
+    width, height = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+    height = min(height, page.imagelength)
+    across, down = -(-page.imagewidth // width), -(-page.imagelength // height)
+    found = np.full((bottom - top, right - left, page.samplesperpixel), page.nodata, page.dtype)
+    for plane in range(planes):
+        channels = slice(plane, plane + 1) if planes > 1 else slice(None)
+        for row in range(top // height, -(-bottom // height)):
+            for column in range(left // width, -(-right // width)):
+                number = (plane * down + row) * across + column
+                page.parent.filehandle.seek(page.dataoffsets[number])
+                stored = page.parent.filehandle.read(page.databytecounts[number])
+                tile = page.decode(stored, number, jpegtables=page.jpegtables)[0]
+                if tile is None:  # a sparse file leaves out tiles of no data
+                    continue
+                tile = tile.reshape(-1, *tile.shape[-2:])
+                y, x = row * height, column * width
+                rows = slice(max(y, top), min(y + tile.shape[0], bottom))
+                columns = slice(max(x, left), min(x + tile.shape[1], right))
+                part = tile[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+                found[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left, channels] = part
+    return found
 
 
 def tiff_shape(source: Stored) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from latentdiff.config import check
 from latentdiff.data.bad_files import SkipBadFiles
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Columns, LatentRows
@@ -114,6 +115,8 @@ def _prepared(
     SkipBadFiles[dict[str, torch.Tensor]] | None,
 ]:
     """What is run: the task, its data, and the held out data that validation looks at."""
+    one_size = recipe.data.buckets is None
+    check(one_size, "data.buckets is given, but a classifier is of latents of one size; leave it out")
     torch.manual_seed(recipe.seed)
     pipeline = DiffusionPipeline.from_pretrained(recipe.pretrained_model_name_or_path)
     images = open_training_images(recipe, pipeline.vae.config.in_channels)

@@ -17,6 +17,7 @@ from latentdiff.config import check
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.check import AnnotationFormat
 from latentdiff.data.encoding import LatentEncoding
+from latentdiff.data.framing import frame
 from latentdiff.data.images import Images, read_records
 from latentdiff.data.label_maps import indexed_palette, paths_of
 from latentdiff.data.latent_cache import LatentCache
@@ -92,7 +93,10 @@ def open_to_encode(data: DataOptions, recipe: Recipe | None, channels: int) -> I
     Raises:
         InputError: If there are none, or something is known of some of them only.
     """
-    return Images(_read_to_train(data, recipe), data.resolution, channels, data.value_range)
+    records, views = frame(_read_to_train(data, recipe), data)
+    images = Images(records, data.resolution, channels, data.value_range, views)
+    check_colours(images)
+    return images
 
 
 def _read_to_train(data: DataOptions, recipe: Recipe | None) -> Records:
@@ -119,6 +123,15 @@ def meaning_of(
     if palette is None and count is not None and images.label_maps is not None:
         palette = indexed_palette(images.label_maps, count)
     return AnnotationFormat(box_format, pixels, count, palette), names
+
+
+def check_views(images: Images, data: DataOptions) -> list[str]:
+    """What would end a run, since images don't fit their crop or their buckets."""
+    try:
+        frame(images.records, data)
+    except InputError as error:
+        return [str(error)]
+    return []
 
 
 def check_condition(images: Images, recipe: Recipe | None) -> tuple[list[str], list[str]]:
@@ -162,7 +175,9 @@ def check_condition(images: Images, recipe: Recipe | None) -> tuple[list[str], l
 
 def _open(data: DataOptions, recipe: Recipe, channels: int | None, *, held_out: bool = False) -> Images:
     records = read_records(data, recipe.output_dir) if held_out else _read_to_train(data, recipe)
-    images = Images(records, data.resolution, channels or channels_of(records.files), data.value_range)
+    records, views = frame(records, data)
+    images = Images(records, data.resolution, channels or channels_of(records.files), data.value_range, views)
+    check_colours(images)
     if os.environ.get("RANK", "0") == "0":
         damaged = [f"{file} is damaged: {reason}; the rest of it is left out" for file, reason in records.damaged]
         for line in [*records.notes, *damaged, *small_images(images)]:
@@ -171,7 +186,7 @@ def _open(data: DataOptions, recipe: Recipe, channels: int | None, *, held_out: 
 
 
 def small_images(images: Images) -> list[str]:
-    """A line if there are images smaller than the resolution, told from a thousand of them."""
+    """A line if there are images, or random parts, smaller than the resolution, told from a thousand images."""
     places = np.unique(np.linspace(0, len(images) - 1, LOOKED_AT).astype(int))
     sizes = []
     for place in places:
@@ -179,10 +194,16 @@ def small_images(images: Images) -> list[str]:
             sizes.append(min(size_of(images.files[place])))
         except BadFileError:
             continue
-    small = [side for side in sizes if side < images.resolution]
+    share = images.views.zooms[0] if images.views.zooms else 1.0
+    small = [side for side in sizes if share * side < images.resolution]
     if not small:
         return []
     looked_at = f"{len(sizes)} images" + ("" if len(places) == len(images) else " that were looked at")
+    if share < 1:
+        return [
+            f"{len(small)} of {looked_at} have random crops smaller than resolution {images.resolution}, which will be "
+            f"enlarged; of the smallest a crop may have {round(share * min(small))} pixels a side, raise data.min_crop"
+        ]
     return [
         f"{len(small)} of {looked_at} are smaller than resolution {images.resolution} and will be enlarged; "
         f"the smallest has {min(small)} pixels a side"
@@ -199,8 +220,17 @@ def channels_of(files: Sequence[Stored]) -> int:
     return 3
 
 
+def check_colours(images: Images) -> None:
+    """ConfigError if colours are to be changed of images that have none."""
+    check(
+        not images.views.jitter or images.channels == 3,
+        f"data.colour_jitter is for RGB images, and these have {images.channels} channels; leave it out",
+    )
+
+
 def check_first_stage_channels(images: Images) -> None:
     """ConfigError if the first image that can be decoded has other channels than the first stage takes."""
+    check_colours(images)
     for place, file in enumerate(images.files[:LOOKED_AT]):
         try:
             own = count_channels(file)
@@ -242,7 +272,7 @@ def encode_latents(
         bad_files: Where files are said that can't be decoded.
         limit: The number of images that are encoded; None for all.
         latents_dir: Where the latents of all images have been encoded already, if they have.
-        held_out: Whether the images are validated on, of which none is mirrored, and kept in `validation-latents/`.
+        held_out: Whether the images are validated on, and their latents kept in `validation-latents/`.
 
     Raises:
         ConfigError: If a run goes on with another first stage than it began with, or the recipe names latents that are
@@ -256,7 +286,6 @@ def encode_latents(
         vae.to(accelerator.device),
         images if latents_dir else images.first(limit),
         bad_files,
-        random_flip=recipe.data.random_flip and not held_out,
         bfloat16=recipe.mixed_precision == "bf16",
     )
     check(

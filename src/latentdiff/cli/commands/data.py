@@ -24,7 +24,9 @@ from latentdiff.types import JSON
 
 EXIT_BAD_FILES = 1
 SHOWN_LINES = 20  # lines of a kind
-UNUSED = ("train_data_dir", "random_flip", "num_workers")  # options of the data that aren't flags here
+# Options of the data that aren't flags here.
+UNUSED = ("train_data_dir", "random_flip", "random_rotate", "min_crop", "max_crop", "crops_per_image", "colour_jitter",
+          "num_workers")  # fmt: skip
 
 
 def check(
@@ -53,7 +55,7 @@ def check(
     from latentdiff.data.check import check_data
     from latentdiff.data.preview import preview
     from latentdiff.io.files import atomic_file, check_writable
-    from latentdiff.training.data import check_condition, meaning_of, open_to_check
+    from latentdiff.training.data import check_condition, check_views, meaning_of, open_to_check
 
     with console.quiet_libraries(quiet):
         if Path(output).suffix.lower() != ".png":
@@ -64,7 +66,7 @@ def check(
         meant, class_names = meaning_of(images, data, recipe)
         report = check_data(images, meant, workers or os.cpu_count() or 1)
         errors, notes = check_condition(images, recipe)
-        report["errors"] += errors
+        report["errors"] += errors + check_views(images, data)
         report["notes"] += notes
         if len(report["bad_files"]) < len(images):
             with atomic_file(output) as aside:

@@ -101,9 +101,7 @@ def open_encoding(
         raise InputError(f"resolution is {data.resolution}; this first stage needs a multiple of {factor(vae)}")
     images = open_to_encode(data, recipe, vae.config.in_channels)
     bad_files = BadFiles(None, len(images), data.max_bad_share)
-    return LatentEncoding(
-        output.resolve(), vae, images, bad_files, random_flip=data.random_flip, bfloat16=dtype == "bfloat16"
-    )
+    return LatentEncoding(output.resolve(), vae, images, bad_files, bfloat16=dtype == "bfloat16")
 
 
 encode.__annotations__["options"] = Unpack[recipe_flags(DataOptions, leave_out=UNUSED)]

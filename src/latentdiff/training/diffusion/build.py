@@ -55,6 +55,9 @@ def make_conditioner(recipe: DiffusionRecipe, images: Images) -> Conditioner[Con
     multiple, resolution = pipeline._multiple, recipe.data.resolution
     if resolution % multiple:
         raise ConfigError(f"data.resolution is {resolution}; this model needs a multiple of {multiple}")
+    buckets = recipe.data.buckets
+    if buckets is not None and buckets.multiple % multiple:
+        raise ConfigError(f"data.buckets.multiple is {buckets.multiple}; this model needs a multiple of {multiple}")
     kind: type[Conditioner[ConditionOptions]] = CONDITIONERS.get(options.type)
     return kind(pipeline, options, recipe.data, recipe.output_dir, adapter=recipe.lora is not None)
 

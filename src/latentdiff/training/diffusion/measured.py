@@ -53,6 +53,10 @@ def make_measures(
         images.channels == 3 and recipe.data.value_range is None,
         "validation.metrics are of RGB images of 8 bits, which these are not; leave them out",
     )
+    check(
+        not images.views.cells,
+        "validation.metrics are of the centre squares of images, which crop 'grid' does not train on; leave them out",
+    )
     bad = () if latents is None else latents.bad
     good = [place for place in range(len(images)) if place not in bad]
     records = images.records.subset(good) if bad else images.records
@@ -63,7 +67,8 @@ def make_measures(
     chosen = [n * most // count if most >= count else n % most for n in range(count)]
 
     def make(numbers: range) -> torch.Tensor:
-        conditions = [rows(good[chosen[n]], False, array_generator(recipe.seed, n)) for n in numbers]
+        places = {n: good[chosen[n]] for n in numbers}
+        conditions = [rows(i, images.views.centre(i), array_generator(recipe.seed, n)) for n, i in places.items()]
         return sampler(default_collate(conditions), numbers)
 
     name, conditional = options.compared_with, conditioner.options.type != "unconditional"

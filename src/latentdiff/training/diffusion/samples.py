@@ -139,7 +139,7 @@ def _first_readable(
     for number in range(start, start + len(images)):
         i = number % len(images)
         try:
-            row = rows(i, False, array_generator(seed, i))
+            row = rows(i, images.views.centre(i), array_generator(seed, i))
             return i, row, to_picture(images[i]) if row else None
         except BadFileError as error:
             reason = str(error)

@@ -107,6 +107,7 @@ class GradientAccumulator(Generic[Batch]):
             rank=rank,
             world_size=world_size,
             num_workers=self.recipe.data.num_workers,
+            samples_in_step=size * world_size * self.recipe.gradient_accumulation_steps,
         ):
             yield batch, SampleGenerators(seed, sample_numbers(micro_step, size, rank, world_size))
             micro_step += 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic_core import PydanticUndefined
 
 from latentdiff.config import Part, flat, trait
+from latentdiff.data.views import Views
 from latentdiff.errors import ConfigError, LatentDiffWarning
 from latentdiff.training.engine.checkpoint import NUMBERS_FILE
 from latentdiff.training.engine.options import Recipe
@@ -96,8 +97,10 @@ def check_before_caches(folder: Path | None, recipe: Recipe, images: int) -> Non
     theirs = _recorded(folder)
     if folder is None or not theirs:
         return
-    if recipe.data.random_flip and theirs.get(IMAGES) == 2 * images:
-        images *= 2  # a cache has the mirrored ones, too
+    copies = Views(recipe.data.resolution, crops=recipe.data.crops, flip=recipe.data.random_flip,
+                   turn=recipe.data.random_rotate).copies  # fmt: skip
+    if theirs.get(IMAGES) == copies * images:
+        images *= copies  # a cache has all views
     later = {name: theirs[name] for name in (FIRST_STAGE, IMAGES_IN_STEP) if name in theirs}  # not known yet
     check_same(folder, theirs, {**identity(recipe, 0, images), **later}, recipe, quiet=True)
 

@@ -20,6 +20,14 @@ class FirstStageDataOptions(DataOptions):
     """Channels of the images: 1 is grey, 3 are RGB, others what the files have; by default the data's own, where photos
     of 8 bits are RGB."""
 
+    @model_validator(mode="after")
+    def _check_crops(self) -> Self:
+        check(
+            not self.given("crops_per_image"),
+            "crops_per_image is given, but a first stage sees new crops at every visit; leave it out",
+        )
+        return self
+
 
 class LPIPSOptions(Part):
     """The files of a perceptual distance: of LPIPS, or with `preprocessing` of one without learned weights."""

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Subset
 
 from latentdiff.config import check
 from latentdiff.data.bad_files import BadFiles, SkipBadFiles
-from latentdiff.data.images import Images
+from latentdiff.data.images import Images, Visits
 from latentdiff.data.records import Records
 from latentdiff.io.stored import Stored
 from latentdiff.models.lpips import PerceptualDistance
@@ -242,7 +242,8 @@ def _parts(
     def readable(items: Dataset[torch.Tensor], files: Sequence[Stored]) -> SkipBadFiles[torch.Tensor]:
         return SkipBadFiles(items, files, bad_files, recipe.seed)
 
-    trained, unseen = readable(images, images.files), open_held_out(recipe, images.channels)
+    visits = Visits(images, recipe.seed)
+    trained, unseen = readable(visits, images.files), open_held_out(recipe, images.channels)
     if not recipe.validation.steps:
         return trained, (), images.records.subset([])
     held_out: SkipBadFiles[torch.Tensor]
@@ -252,11 +253,10 @@ def _parts(
         order = torch.randperm(len(images), generator=generator(recipe.seed)).tolist()
         cut, keys = round(recipe.validation.share * len(images)), images.records.keys()
         seen = {keys[place] for place in order[:cut]}  # metadata may name an image twice
-        held_out, trained = (
-            readable(Subset(images, part), [images.files[place] for place in part])
-            for part in (sorted(order[:cut]), sorted(place for place in order[cut:] if keys[place] not in seen))
-        )
-        records = images.records.subset(sorted(order[:cut]))
+        kept, rest = sorted(order[:cut]), sorted(place for place in order[cut:] if keys[place] not in seen)
+        held_out = readable(Subset(images, kept), [images.files[place] for place in kept])
+        trained = readable(Visits(images, recipe.seed, rest), [images.files[place] for place in rest])
+        records = images.records.subset(kept)
     check_held_out(held_out, images.resolution)
     share = recipe.validation.share
     check(len(trained) > 0, f"validation.share is {share}, which leaves no image to train on; lower it")

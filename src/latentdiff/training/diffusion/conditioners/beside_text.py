@@ -14,6 +14,7 @@ from latentdiff.config import check
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
 from latentdiff.data.options import DataOptions
+from latentdiff.data.views import View
 from latentdiff.errors import ConfigError
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner
@@ -100,8 +101,8 @@ class _Both:
     def __init__(self, first: Rows, second: Rows) -> None:
         self.first, self.second = first, second
 
-    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        return {**self.first(image, mirrored, rng), **self.second(image, mirrored, rng)}
+    def __call__(self, image: int, view: View, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        return {**self.first(image, view, rng), **self.second(image, view, rng)}
 
 
 def text_part(conditioner: Conditioner[ConditionOptions]) -> TextConditioner | None:

@@ -9,6 +9,7 @@ import torch
 
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
+from latentdiff.data.views import View
 from latentdiff.registry import MASKS
 from latentdiff.training.diffusion.conditioners.beside_text import BesideTextConditioner
 from latentdiff.training.diffusion.conditioners.options import InpaintOptions
@@ -46,13 +47,14 @@ class _Masked:
     """
 
     def __init__(self, images: Images, weights: Mapping[str, float]) -> None:
-        self.images, self.size = images, (images.resolution, images.resolution)
+        self.images = images
         self.generators = [MASKS.get(name) for name in weights]
         self.shares = np.array(list(weights.values()), dtype=np.float64) / sum(weights.values())
-        for generator in self.generators:  # says what can't be drawn at this size
-            generator(self.size, np.random.default_rng(0))
+        for size in images.views.shapes:
+            for generator in self.generators:  # says what can't be drawn at this size
+                generator(size, np.random.default_rng(0))
 
-    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        pixels = self.images[image]
-        mask = self.generators[rng.choice(len(self.generators), p=self.shares)](self.size, rng)
-        return {"pixels": pixels.flip(-1) if mirrored else pixels, "holes": torch.from_numpy(mask)[None].float()}
+    def __call__(self, image: int, view: View, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        pixels = self.images.at(image, view)
+        mask = self.generators[rng.choice(len(self.generators), p=self.shares)](view.size, rng)
+        return {"pixels": pixels, "holes": torch.from_numpy(mask)[None].float()}

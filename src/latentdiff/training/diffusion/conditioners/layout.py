@@ -10,15 +10,16 @@ import torch
 from latentdiff.conditioning import Conditioning
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
-from latentdiff.data.layouts import classes_of, read_layouts, resolve_box_format
+from latentdiff.data.layouts import WholeLayout, classes_of, most_seen, read_layouts, resolve_box_format
 from latentdiff.data.options import DataOptions
+from latentdiff.data.views import View
 from latentdiff.errors import InputError
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.models.text_encoder import LDMTextEncoder
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner, build, section_value
 from latentdiff.training.diffusion.conditioners.options import LayoutOptions
-from latentdiff.types import JSON, FirstStage
+from latentdiff.types import FirstStage
 
 
 class LayoutConditioner(Conditioner[LayoutOptions]):
@@ -44,7 +45,7 @@ class LayoutConditioner(Conditioner[LayoutOptions]):
         """A tokenizer of the classes in the data, or of those that the recipe names, and an encoder of its tokens."""
         section = dict(options.layout_tokenizer)
         if not {"class_names", "num_classes"} & set(section):
-            section |= classes_of(_layouts(data, images))
+            section |= classes_of(most_seen(_layouts(data, images), images.views))
         tokenizer = build(LayoutTokenizer, "conditioning.layout_tokenizer", section)
         sizes = {"vocab_size": tokenizer.config["num_tokens"], "max_position_embeddings": tokenizer.length}
         encoder = build(LDMTextEncoder, "conditioning.layout_encoder", options.layout_encoder, **sizes)
@@ -52,15 +53,13 @@ class LayoutConditioner(Conditioner[LayoutOptions]):
 
     def rows(self, images: Images) -> Rows:
         """Rows of `layout_ids` (M,), with the objects in another order at every visit."""
-        layouts = _layouts(self.data, images)
-        ids = []
-        for flip in (False, True):
-            for path, layout in zip(images.files, layouts, strict=True):
-                try:
-                    ids.append(self.pipeline.tokenizer([layout], box_format="xyxy", flip=flip)[0])
-                except InputError as error:
-                    raise InputError(f"{path.name}: {error}") from None
-        return _Shuffled(torch.stack(ids).to(torch.int32), [len(layout) for layout in layouts])
+        layouts, tokenizer = _layouts(self.data, images), self.pipeline.tokenizer
+        for path, layout in zip(images.files, most_seen(layouts, images.views), strict=True):
+            try:
+                tokenizer([layout], box_format="xyxy")
+            except InputError as error:
+                raise InputError(f"{path.name}: {error}") from None
+        return _Shuffled(layouts, tokenizer)
 
     def __call__(
         self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
@@ -71,23 +70,21 @@ class LayoutConditioner(Conditioner[LayoutOptions]):
 
 
 class _Shuffled:
-    """Layouts whose objects, three tokens each, come in any order.
+    """Layouts whose objects come in any order.
 
     Args:
-        ids: Token ids (2 N, M) of the images and then of their mirror images.
-        counts: The number of each image's objects.
+        layouts: The objects of each image.
+        tokenizer: The tokenizer of layouts.
     """
 
-    def __init__(self, ids: torch.Tensor, counts: list[int]) -> None:
-        self.ids, self.counts = ids, counts
+    def __init__(self, layouts: list[WholeLayout], tokenizer: LayoutTokenizer) -> None:
+        self.layouts, self.tokenizer = layouts, tokenizer
 
-    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        count = self.counts[image]
-        ids = self.ids[image + mirrored * len(self.counts)].long()
-        order = torch.from_numpy(rng.permutation(count))
-        objects = ids[: 3 * count].view(count, 3)[order].flatten()
-        return {"layout_ids": torch.cat([objects, ids[3 * count :]])}
+    def __call__(self, image: int, view: View, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        objects = self.layouts[image].seen(view)
+        shuffled = [objects[place] for place in rng.permutation(len(objects))]
+        return {"layout_ids": self.tokenizer([shuffled], box_format="xyxy")[0].long()}
 
 
-def _layouts(data: DataOptions, images: Images) -> list[list[JSON]]:
+def _layouts(data: DataOptions, images: Images) -> list[WholeLayout]:
     return read_layouts(images, *resolve_box_format(images, data.box_format, data.box_units))

@@ -12,6 +12,7 @@ from PIL import Image
 from latentdiff.data.degradations import Degradation
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
+from latentdiff.data.views import View
 from latentdiff.errors import BadFileError, ConfigError
 from latentdiff.io.images import to_tensor
 from latentdiff.registry import DEGRADATIONS
@@ -37,7 +38,7 @@ class SuperResolutionConditioner(BesideTextConditioner[SuperResolutionOptions]):
             )
         rows = _SmallImages(images, DEGRADATIONS.get(self.options.degradation), self.pipeline.upscale_factor)
         with suppress(BadFileError):  # only to say what the degradation doesn't take
-            rows(0, False, np.random.default_rng(0))
+            rows(0, images.views.copy(0, 0), np.random.default_rng(0))
         return rows
 
     def concat(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -49,7 +50,6 @@ class _SmallImages:
     def __init__(self, images: Images, degradation: Degradation, factor: int) -> None:
         self.images, self.degradation, self.factor = images, degradation, factor
 
-    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        pixels = np.asarray(self.images.square(image))
-        pixels = np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
+    def __call__(self, image: int, view: View, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        pixels = np.asarray(self.images.picture(image, view))
         return {"small": to_tensor(Image.fromarray(self.degradation(pixels, rng, self.factor)))}

@@ -13,6 +13,7 @@ from latentdiff.config import check
 from latentdiff.data.images import Images
 from latentdiff.data.latent_cache import Rows
 from latentdiff.data.options import DataOptions
+from latentdiff.data.views import View
 from latentdiff.errors import BadFileError
 from latentdiff.io.mapped import MappedArray
 from latentdiff.models.text_encoder import LDMTextEncoder
@@ -139,7 +140,7 @@ class _Captions:
     def __reduce__(self) -> tuple[type[_Captions], tuple[object, ...]]:
         return _Captions, self.parts
 
-    def __call__(self, image: int, mirrored: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    def __call__(self, image: int, view: View, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         count = self.counts[image]
         if not count:
             raise BadFileError(self.missing[image])
