@@ -47,6 +47,8 @@ class Denoiser:
             too. An element of this very tensor is recognised by its place in memory, which reads nothing; so the tensor
             is kept, and is not to be changed in place. Any other timestep is computed when it comes.
         schedule: Which evaluations reuse deep features of earlier ones; None if each is computed in full.
+        crop: The part of an image that each of the latents is (B, 3), for a UNet with `crop_condition` in training; None
+            for whole images.
 
     Raises:
         InputError: If features are to be reused and the network can't, or has no such branch.
@@ -60,6 +62,7 @@ class Denoiser:
         windows: Windows | None = None,
         timesteps: Tensor | None = None,
         schedule: CacheSchedule | None = None,
+        crop: Tensor | None = None,
     ) -> None:
         self.unet, self.conditioning, self.copies, self.windows = unet, conditioning, copies, windows
         self.timesteps, self.schedule = timesteps, schedule
@@ -76,6 +79,8 @@ class Denoiser:
         if conditioning.context is not None:
             prepare = getattr(unet, "prepare_context", lambda context: context)
             self.inputs["encoder_hidden_states"] = prepare(conditioning.context)
+        if crop is not None:
+            self.inputs["crop"] = crop
         # Our UNet repeats its input itself, after what all copies share; a stock one wants it repeated.
         self.shares = hasattr(unet, "prepare_context")
         fewer = conditioning.concat is None or len(conditioning.concat) < (conditioning.batch_size or 0)

@@ -66,7 +66,7 @@ def first_stage(data, output, **options):
 
 
 def checkpoint(output, step=4):
-    return load_file(output / f"checkpoint-{step}" / "weights.safetensors")
+    return load_file(output / f"checkpoint-{step}" / "model.safetensors")
 
 
 def assert_same(one, other):

@@ -105,10 +105,11 @@ class LatentRows(VisitedDataset[dict[str, torch.Tensor]]):
         latents: The cache.
         rows: The source of the other tensors.
         seed: The seed of the run; the generator of a visit depends on it and on the number of the sample.
+        crops: Whether rows say which part of the image they are, as `crop`; see `View.numbers`.
     """
 
-    def __init__(self, latents: LatentCache, rows: Rows, seed: int = 0) -> None:
-        self.latents, self.rows, self.seed = latents, rows, seed
+    def __init__(self, latents: LatentCache, rows: Rows, seed: int = 0, *, crops: bool = False) -> None:
+        self.latents, self.rows, self.seed, self.crops = latents, rows, seed, crops
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -116,8 +117,9 @@ class LatentRows(VisitedDataset[dict[str, torch.Tensor]]):
     def visit(self, index: int, number: int) -> dict[str, torch.Tensor]:
         """Row `index` of the cache as sample `number` of the run."""
         copy, image = divmod(index, self.latents.images)
-        rng = array_generator(self.seed, number)
-        return {"moments": self.latents[index], **self.rows(image, self.latents.views.copy(image, copy), rng)}
+        view, rng = self.latents.views.copy(image, copy), array_generator(self.seed, number)
+        said = {"crop": view.numbers()} if self.crops else {}
+        return {"moments": self.latents[index], **self.rows(image, view, rng), **said}
 
     def groups(self) -> list[NDArray[np.int64]]:
         """The items of each size."""

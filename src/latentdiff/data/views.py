@@ -53,6 +53,17 @@ class View:
         pixels = pixels.flip(-1) if self.mirrored else pixels
         return torch.rot90(pixels, self.turns, (-2, -1)) if self.turns else pixels
 
+    def numbers(self) -> torch.Tensor:
+        """What a network is told of the part (3,): its zoom, and its place as it lies, down and to the right.
+
+        Whole images are (1, 0.5, 0.5), which is what the UNet is asked for unless it is told.
+        """
+        down, right = self.place
+        right = 1 - right if self.mirrored else right
+        for _ in range(self.turns):
+            down, right = 1 - right, down
+        return torch.tensor([self.zoom, down, right])
+
     def cut(self, pixels: torch.Tensor, factor: int = 1) -> torch.Tensor:
         """What the view shows of another picture of the same scene, such as a small image that was measured.
 

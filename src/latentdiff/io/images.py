@@ -133,9 +133,12 @@ def _upright(image: Image.Image, name: str, reduce: Reduce | None = None) -> Ima
     check_pixels(image.height, image.width, name)
     numbers: dict[str, object] = {}
     if reduce is not None and image.format == "JPEG":
-        turned = image.getexif().get(ORIENTATION) in TURNED
-        size = image.size if turned else image.size[::-1]
-        if (factor := reduce(*size)) > 1:
+        orientation = image.getexif().get(ORIENTATION, 1)
+        size = image.size if orientation in TURNED else image.size[::-1]
+        factor = next(factor for factor in (8, 4, 2, 1) if factor <= max(1, reduce(*size)))
+        while orientation != 1 and (image.width % factor or image.height % factor):
+            factor //= 2  # else the pixel that is cut off at the end would come to lie at the start
+        if factor > 1:
             image.draft(image.mode, (image.width // factor, image.height // factor))
             numbers[FULL_SIZE] = size
     if isinstance(image, TiffImagePlugin.TiffImageFile):

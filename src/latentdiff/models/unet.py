@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
@@ -25,6 +26,7 @@ from latentdiff.nn.layers import TimestepEmbedding, timestep_embedding, zero_ini
 from latentdiff.nn.resnet import ResnetBlock
 from latentdiff.types import JSON
 
+WHOLE_IMAGE = (1.0, 0.5, 0.5)  # the crop that is all of an image
 OFFLOAD_HOOKS = (OFFLOAD_HOOK, "_diffusers_hook")  # attributes of modules with hooks of accelerate and of diffusers
 
 
@@ -67,6 +69,8 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         resnet_resampling: Whether residual blocks instead of convolutions resample between levels.
         dropout: Dropout probability in the residual blocks.
         norm_num_groups: Groups of every GroupNorm.
+        crop_condition: Whether the network is told which part of an image it sees, as SDXL is (Podell et al. 2023,
+            arXiv 2307.01952, section 2.2); what isn't said is the whole image.
         time_cond_proj_dim: Always None: the width of an embedding of the guidance scale, for which diffusers' pipelines
             look in the configuration.
 
@@ -99,6 +103,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         resnet_resampling: bool = False,
         dropout: float = 0.0,
         norm_num_groups: int = 32,
+        crop_condition: bool = False,
         time_cond_proj_dim: None = None,
     ) -> None:
         super().__init__()
@@ -132,6 +137,10 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         )
         self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
         self.time_embedding = TimestepEmbedding(width, 4 * width)
+        self.crop_embedding: TimestepEmbedding | None = None
+        if crop_condition:
+            self.crop_embedding = TimestepEmbedding(3 * width, 4 * width)
+            zero_init(self.crop_embedding.linear_2)
         self._build_levels(style, levels, middle, layers_per_block)
         self.conv_norm_out = nn.GroupNorm(norm_num_groups, width, eps=1e-5)
         self.conv_out = zero_init(nn.Conv2d(width, out_channels, 3, padding=1))
@@ -211,14 +220,19 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             return [RowOfMany(timesteps, number) for number in range(len(timesteps))]
         if getattr(self.forward, "__func__", None) is not type(self).forward:
             return timesteps.unbind()
-        temb = self._embed(timesteps, self.conv_in.weight)
+        temb = self._embed(timesteps, self.conv_in.weight, None)
         rows = (block.time_emb_proj(temb).split(1) for block in self._resnet_blocks())
         return [PreparedTimestep(projections) for projections in zip(*rows, strict=True)]
 
-    def _embed(self, timestep: Tensor | float, like: Tensor) -> Tensor:
-        """The embedding (1 or N, C) of a timestep or several, after its SiLU, with `like`'s device and dtype."""
-        embedding = timestep_embedding(timestep, self.time_embedding.linear_1.in_features, like.device)
-        return F.silu(self.time_embedding(embedding.to(like.dtype)))
+    def _embed(self, timestep: Tensor | float, like: Tensor, crop: Tensor | None) -> Tensor:
+        """The embedding (1 or N, C) of timesteps, and of crops, after its SiLU, with `like`'s device and dtype."""
+        width = self.time_embedding.linear_1.in_features
+        embedding = self.time_embedding(timestep_embedding(timestep, width, like.device).to(like.dtype))
+        if self.crop_embedding is not None:
+            crop = torch.tensor([WHOLE_IMAGE]) if crop is None else crop
+            numbers = timestep_embedding(1000 * crop.to(like.device).flatten(), width, like.device)
+            embedding = embedding + self.crop_embedding(numbers.view(len(crop), 3 * width).to(like.dtype))
+        return F.silu(embedding)
 
     @apply_lora_scale("cross_attention_kwargs")  # type: ignore[untyped-decorator]
     def forward(
@@ -230,6 +244,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         *,
         cache_branch: int | None = None,
         cached_features: Tensor | None = None,
+        crop: Tensor | None = None,
         cross_attention_kwargs: Mapping[str, object] | None = None,
         **stock_inputs: object,
     ) -> UNetOutput | tuple[Tensor, ...]:
@@ -251,6 +266,9 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             return_dict: Whether to return an object with the attributes `sample` and `features`, or a tuple.
             cache_branch: The branch for feature caching, in [0, `cache_branches`); None for no caching.
             cached_features: What a call with this `cache_branch` returned as `features`.
+            crop: For a network with `crop_condition`, the part of its image that each sample is, (B, 3): its share of the
+                largest part of that shape, and where it lies in the room beside it, down and to the right, all in
+                [0, 1]. By default all of them are whole images, (1, 0.5, 0.5).
             cross_attention_kwargs: {"scale": s} for the strength of the LoRA adapters in this call, as in diffusers.
             **stock_inputs: The inputs that diffusers' pipelines give their own network, such as `timestep_cond` and
                 `added_cond_kwargs`, all of them None.
@@ -262,6 +280,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             InputError: If a shape is not as above, or an input is given that this network has no place for.
         """
         check_stock_inputs(cross_attention_kwargs, stock_inputs)
+        self._check_crop(crop, timestep)
         check_sample(sample, timestep, self.config["in_channels"], 2 ** (len(self.down_blocks) - 1))
         context, batch = encoder_hidden_states, sample.shape[0]
         self._check_branch(cache_branch, cached_features, batch, self._check_context(context, batch))
@@ -269,9 +288,9 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         if isinstance(timestep, PreparedTimestep):
             temb = timestep
         elif isinstance(timestep, RowOfMany):
-            temb = timestep.map(lambda timesteps: self._embed(timesteps, sample))
+            temb = timestep.map(lambda timesteps: self._embed(timesteps, sample, None))
         else:
-            temb = self._embed(timestep, sample)
+            temb = self._embed(timestep, sample, crop)
         reused = 0 if cache_branch is None else cache_branch + 1  # skip connections of an evaluation with features
         if cached_features is None:
             skips = self._down(sample, temb, context, self._skips)
@@ -307,6 +326,17 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
                 hidden = block(hidden, temb, context, skips[last:first], place - first)
             place -= layers
         return hidden
+
+    def _check_crop(self, crop: Tensor | None, timestep: float | TimeEmbedding) -> None:
+        """InputError unless a crop is one that the network takes."""
+        if crop is None:
+            return
+        if self.crop_embedding is None:
+            raise InputError("crop is given, but this network has no crop_condition; leave it out")
+        if isinstance(timestep, (PreparedTimestep, RowOfMany)):
+            raise InputError("crop is given with a prepared timestep, which is that of whole images; give the timestep")
+        if crop.ndim != 2 or crop.shape[1] != 3:
+            raise InputError(f"crop has shape {tuple(crop.shape)}; give (B, 3): share, down and right")
 
     def _check_branch(self, branch: int | None, features: Tensor | None, batch: int, rows: int) -> None:
         """InputError unless there is such a branch, and the features are of `batch` samples or `rows` predictions."""

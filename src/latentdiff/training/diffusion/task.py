@@ -92,6 +92,8 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of `moments` (B, 2c or c, h, w) from the cache and the conditioner's own rows.
 
+        A UNet with `crop_condition` is told what `crop` (B, 3) each sample is.
+
         In evaluation no condition is dropped.
         """
         latents, noise, timesteps = draw_noisy(
@@ -100,7 +102,7 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
         dropped = draws.uniform().to(latents.device) < self.dropout * self.training
         conditioning = self.conditioner(batch, dropped, draws)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
-        prediction = Denoiser(self.unet, conditioning)(noisy, timesteps, 0.0)
+        prediction = Denoiser(self.unet, conditioning, crop=batch.get("crop"))(noisy, timesteps, 0.0)
         target = {
             "epsilon": noise,
             "v_prediction": self.scheduler.get_velocity(latents, noise, timesteps),
@@ -183,6 +185,7 @@ def _prepared(
     if held_out and held_out_rows and recipe.validation.compared_with == "held-out":
         reference = held_out, held_out_rows
     measures = make_measures(conditioner, *reference, recipe, accelerator)
+    crops = bool(getattr(pipeline.unet.config, "crop_condition", False))
     check_before_caches(session.checkpoint, recipe, len(images))
     bad_files = open_bad_files(recipe, images, accelerator)
     latents = encode_latents(session, pipeline.vae, images, bad_files, limit, latents_dir=recipe.latents_dir)
@@ -190,7 +193,7 @@ def _prepared(
     if held_out and held_out_rows:
         unseen_latents = encode_latents(session, pipeline.vae, held_out, bad_files, limit, held_out=True)
         reference_latents = unseen_latents if reference[0] is held_out else latents
-        unseen_rows = LatentRows(unseen_latents, held_out_rows, recipe.seed)
+        unseen_rows = LatentRows(unseen_latents, held_out_rows, recipe.seed, crops=crops)
         unseen = SkipBadFiles(unseen_rows, held_out.files, bad_files, recipe.seed)
     if recipe.pretrained_model_name_or_path is None:
         channels = pipeline.vae.config.latent_channels
@@ -201,5 +204,5 @@ def _prepared(
     task = DiffusionTask(conditioner, recipe, samples, latents.first_stage)
     if measures is not None:
         task.measures = make_measures(conditioner, *reference, recipe, accelerator, reference_latents, measures)
-    items = SkipBadFiles(LatentRows(latents, rows, recipe.seed), images.files, bad_files, recipe.seed)
+    items = SkipBadFiles(LatentRows(latents, rows, recipe.seed, crops=crops), images.files, bad_files, recipe.seed)
     return task, items, recipe, session, unseen
