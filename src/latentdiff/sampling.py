@@ -47,8 +47,8 @@ class Denoiser:
             too. An element of this very tensor is recognised by its place in memory, which reads nothing; so the tensor
             is kept, and is not to be changed in place. Any other timestep is computed when it comes.
         schedule: Which evaluations reuse deep features of earlier ones; None if each is computed in full.
-        crop: The part of an image that each of the latents is (B, 3), for a UNet with `crop_condition` in training; None
-            for whole images.
+        crop: The part of an image that each of the latents is (B, 3), for a UNet with `crop_condition` in training;
+            None for whole images.
 
     Raises:
         InputError: If features are to be reused and the network can't, or has no such branch.

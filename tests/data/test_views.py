@@ -244,3 +244,12 @@ def test_latents_of_other_views_are_others(tmp_path):
     assert Images(records, 16, views=Views(16, flip=True)).fingerprint() == plain  # the cache says that by itself
     kinds = [Views(16, (0.5, 1.0)), Views(16, (0.4, 1.0)), Views(16, turn=True), Views(16, crops=2, jitter=0.1)]
     assert len({plain, *(Images(records, 16, views=views).fingerprint() for views in kinds)}) == 5
+
+
+def test_the_numbers_of_a_view_are_those_of_its_part_as_it_lies():
+    assert View((8, 8)).numbers().tolist() == [1.0, 0.5, 0.5]
+    view = View((8, 8), 0.25, (0.0, 0.75))  # at the top, right of the middle
+    assert view.numbers().tolist() == [0.25, 0.0, 0.75]
+    assert replace(view, mirrored=True).numbers().tolist() == [0.25, 0.0, 0.25]
+    assert replace(view, turns=1).numbers().tolist() == [0.25, 0.25, 0.0]  # the right side is the upper one now
+    assert replace(view, turns=2).numbers().tolist() == [0.25, 1.0, 0.25]

@@ -127,5 +127,5 @@ class SkipBadFiles(VisitedDataset[ItemT_co]):
                 reason = str(error)
                 self.bad_files.add(str(self.files[index % len(self.files)]), reason)
             alike = self._alike(index)
-            index = int(alike[draws.integers(len(alike))])
+            index = int(alike[int(draws.integers(len(alike)))])
         raise InputError(f"{TRIES} images in a row can't be decoded, the last: {reason}; repair or remove such files")

@@ -62,7 +62,7 @@ class BucketOrder:
         seed: The seed of the run.
     """
 
-    def __init__(self, buckets: Sequence[Sequence[int]], group: int, seed: int) -> None:
+    def __init__(self, buckets: Sequence[NDArray[np.int64]], group: int, seed: int) -> None:
         self.buckets, self.group, self.seed = buckets, group, seed
         self.counts = np.array([len(bucket) for bucket in buckets], dtype=np.int64)
         drawn = torch.randint(group, (len(buckets),), generator=generator(seed, FIRST))

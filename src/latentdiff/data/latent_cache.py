@@ -67,11 +67,12 @@ class LatentCache(Dataset[torch.Tensor]):
 
     def row(self, index: int) -> NDArray[np.float16]:
         """Row `index` as it is stored, (2c or c, h, w)."""
-        row = self.moments[index]
+        row: NDArray[np.float16] = self.moments[index]
         if not self.shapes:
             return row
         shape = self.shapes[self.views.buckets[index % self.images]]
-        return row[: math.prod(shape)].reshape(shape)
+        row = row[: math.prod(shape)].reshape(shape)
+        return row
 
 
 class Rows(Protocol):

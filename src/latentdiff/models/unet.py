@@ -266,8 +266,8 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
             return_dict: Whether to return an object with the attributes `sample` and `features`, or a tuple.
             cache_branch: The branch for feature caching, in [0, `cache_branches`); None for no caching.
             cached_features: What a call with this `cache_branch` returned as `features`.
-            crop: For a network with `crop_condition`, the part of its image that each sample is, (B, 3): its share of the
-                largest part of that shape, and where it lies in the room beside it, down and to the right, all in
+            crop: For a network with `crop_condition`, the part of its image that each sample is, (B, 3): its share of
+                the largest part of that shape, and where it lies in the room beside it, down and to the right, all in
                 [0, 1]. By default all of them are whole images, (1, 0.5, 0.5).
             cross_attention_kwargs: {"scale": s} for the strength of the LoRA adapters in this call, as in diffusers.
             **stock_inputs: The inputs that diffusers' pipelines give their own network, such as `timestep_cond` and
