@@ -1,8 +1,8 @@
 """What large images and mixed shapes cost in training: `python benchmarks/views.py [--steps 20] [--workers 2]`.
 
-The first table is of a first stage that is trained at 256 pixels on twenty images of 4000x4000, by format and by the
-part that is seen: a random square of half to all of the image, or one of 256 pixels. Beside the images a second stands
-their ratio to files of 256 pixels, and what the process's memory grew by between the first step that counts and the
+The first table is of a first stage that is trained at 256 pixels (`--side`) on twenty images of 4000x4000 (`--large`),
+by format and by the part that is seen: a random square of half to all of the image, or one of 256 pixels. Beside the
+images a second stands their ratio to files of 256 pixels, and what the process's memory grew by between the first step that counts and the
 last; workers' memory is theirs. The second table is of images of mixed shapes in aspect buckets, against the centre
 squares of the same images: images and megapixels a second, and the share of the pixels that is cut away. Kinds come in
 turn, round by round; printed are medians over rounds, of means over a round's steps.
@@ -11,6 +11,7 @@ turn, round by round; printed are medians over rounds, of means over a round's s
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from contextlib import closing
@@ -31,11 +32,9 @@ from latentdiff.training.engine.loop import prepare
 from latentdiff.training.first_stage.task import train_first_stage
 from latentdiff.training.recipes import FirstStageRecipe
 
-LARGE, SIDE, WARM_UP, MULTIPLE = 4000, 256, 3, 32
+WARM_UP, UNITS = 3, 8  # steps that do not count; in how many parts buckets divide the resolution
 RATIOS = [(1, 1), (4, 3), (3, 4), (3, 2), (2, 3), (16, 9), (9, 16), (5, 4), (185, 115)]  # width, height
 WIDTHS = {"small": [32, 64, 128], "paper": [128, 256, 512]}
-HALF = {"crop": "random"}
-PART = {"crop": "random", "min_crop": SIDE / LARGE, "max_crop": SIDE / LARGE}
 
 
 class Timed:
@@ -72,16 +71,16 @@ def scene(height: int, width: int, seed: int) -> np.ndarray:
     return np.clip(smooth + rng.integers(-8, 9, smooth.shape, np.int16), 0, 255).astype(np.uint8)
 
 
-def write_large(folder: Path, count: int) -> None:
+def write_large(folder: Path, count: int, large: int, side: int) -> None:
     """The same pictures small, and large in every format."""
     import tifffile
 
     for kind in ("small", "jpeg", "tiles", "arrays"):
         (folder / kind).mkdir()
     for number in range(count):
-        pixels = scene(LARGE, LARGE, number)
+        pixels = scene(large, large, number)
         picture = Image.fromarray(pixels)
-        picture.resize((SIDE, SIDE)).save(folder / "small" / f"{number}.jpg", quality=90)
+        picture.resize((side, side)).save(folder / "small" / f"{number}.jpg", quality=90)
         picture.save(folder / "jpeg" / f"{number}.jpg", quality=90)
         tifffile.imwrite(folder / "tiles" / f"{number}.tif", pixels, tile=(256, 256), photometric="rgb")
         np.save(folder / "arrays" / f"{number}.npy", pixels)
@@ -109,7 +108,7 @@ def measure(folder: Path, files: str, data: dict[str, object], options: argparse
         "up_block_types": ["UpDecoderBlock2D"] * len(widths),
         "norm_num_groups": 8,
     }
-    place = {"train_data_dir": str(folder / files), "resolution": SIDE, "num_workers": options.workers}
+    place = {"train_data_dir": str(folder / files), "resolution": options.side, "num_workers": options.workers}
     run = {"train_batch_size": options.batch, "max_train_steps": options.steps, "report_to": "none"}
     timed = Timed()
     with quiet_libraries(quiet=True), tempfile.TemporaryDirectory() as output:
@@ -124,6 +123,9 @@ def rounds(folder: Path, kinds: dict[str, tuple[str, dict]], options: argparse.N
     for number in range(options.rounds):
         for name in sorted(kinds, reverse=bool(number % 2)):  # none always comes first
             found[name].append(measure(folder, *kinds[name], options))
+            print(
+                f"round {number + 1}, {name}: {found[name][-1].rate:.2f} images a second", file=sys.stderr, flush=True
+            )
     return found
 
 
@@ -138,27 +140,31 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2))
     parser.add_argument("--images", type=int, default=20, help="large images")
+    parser.add_argument("--large", type=int, default=4000, help="pixels a side of them")
+    parser.add_argument("--side", type=int, default=256, help="the resolution of training")
     parser.add_argument("--widths", choices=WIDTHS, default="small", help="of the first stage's levels")
     options = parser.parse_args()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
     print(f"{options.rounds} rounds of {options.steps} steps of {options.batch}, {options.workers} workers, {device}\n")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_large(folder, options.images)
-        kinds = {"256-pixel files": ("small", {})}
+        write_large(folder, options.images, options.large, options.side)
+        half, share = {"crop": "random"}, options.side / options.large
+        part = {"crop": "random", "min_crop": share, "max_crop": share}
+        kinds = {"small files": ("small", {})}
         for name, files in {"JPEG": "jpeg", "tiled TIFF": "tiles", ".npy": "arrays"}.items():
-            kinds |= {f"{name}, half to all": (files, HALF), f"{name}, 256 pixels": (files, PART)}
+            kinds |= {f"{name}, half to all": (files, half), f"{name}, {options.side} pixels": (files, part)}
         kinds["JPEG, centre"] = ("jpeg", {})
         found = rounds(folder, kinds, options)
-        whole = median(found["256-pixel files"], "rate")
+        whole = median(found["small files"], "rate")
         print("| files, part | images a second | ratio | memory grew by, MiB |\n|---|---|---|---|")
         for name, timed in found.items():
             rate = median(timed, "rate")
             print(f"| {name} | {rate:.2f} | {rate / whole:.3f} | {median(timed, 'grown'):.0f} |", flush=True)
         sizes = write_mixed(folder, 90)
-        kinds = {"squares": ("mixed", {}), "buckets": ("mixed", {"buckets": {"multiple": MULTIPLE}})}
+        kinds = {"squares": ("mixed", {}), "buckets": ("mixed", {"buckets": {"multiple": options.side // UNITS}})}
         found = rounds(folder, kinds, options)
-        buckets = bucket_sizes(SIDE, MULTIPLE, 2.0)
+        buckets = bucket_sizes(options.side, options.side // UNITS, 2.0)
         squares = [1 - (centre_box(*size)[2] - centre_box(*size)[0]) ** 2 / size[0] / size[1] for size in sizes]
         cut = {"squares": np.mean(squares)}
         cut["buckets"] = np.mean([cut_share(buckets[nearest_bucket(buckets, size)], size) for size in sizes])
