@@ -2,10 +2,10 @@
 
 The first table is of a first stage that is trained at 256 pixels (`--side`) on twenty images of 4000x4000 (`--large`),
 by format and by the part that is seen: a random square of half to all of the image, or one of 256 pixels. Beside the
-images a second stands their ratio to files of 256 pixels, and what the process's memory grew by between the first step that counts and the
-last; workers' memory is theirs. The second table is of images of mixed shapes in aspect buckets, against the centre
-squares of the same images: images and megapixels a second, and the share of the pixels that is cut away. Kinds come in
-turn, round by round; printed are medians over rounds, of means over a round's steps.
+images a second stands their ratio to files of 256 pixels, and what the process's memory grew by between the first step
+that counts and the last; workers' memory is theirs. The second table is of images of mixed shapes in aspect buckets,
+against the centre squares of the same images: images and megapixels a second, and the share of the pixels that is cut
+away. Kinds come in turn, round by round; printed are medians over rounds, of means over a round's steps.
 """
 
 import argparse
@@ -123,9 +123,8 @@ def rounds(folder: Path, kinds: dict[str, tuple[str, dict]], options: argparse.N
     for number in range(options.rounds):
         for name in sorted(kinds, reverse=bool(number % 2)):  # none always comes first
             found[name].append(measure(folder, *kinds[name], options))
-            print(
-                f"round {number + 1}, {name}: {found[name][-1].rate:.2f} images a second", file=sys.stderr, flush=True
-            )
+            line = f"round {number + 1}, {name}: {found[name][-1].rate:.2f} images a second"
+            print(line, file=sys.stderr, flush=True)
     return found
 
 
