@@ -161,6 +161,16 @@ def test_what_does_not_fit_ends_a_run_before_its_first_step(data, vae, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+def test_a_multiple_that_the_first_stage_does_not_take(data, vae, tmp_path, capsys):
+    message = "buckets.multiple is 1; this first stage needs a multiple of 2"
+    with pytest.raises(ConfigError, match=message):
+        first_stage(data, tmp_path / "run", **{"data.buckets.multiple": 1})
+    words = ["encode", str(vae), str(data), str(tmp_path / "latents"), "--resolution", "16", "--quiet"]
+    assert main([*words, "--buckets.multiple", "1"]) == 2
+    assert message in capsys.readouterr().err
+    assert main([*words, "--buckets.multiple", "2"]) == 0
+
+
 def test_a_check_tells_it_too(data, tmp_path, capsys):
     words = ["data", "check", str(data), "--resolution", "32", "-o", str(tmp_path / "check.png"), "--quiet"]
     assert main(words) == 0

@@ -99,6 +99,9 @@ def open_encoding(
     vae = first_stage_of(model).to(place)
     if data.resolution % factor(vae):
         raise InputError(f"resolution is {data.resolution}; this first stage needs a multiple of {factor(vae)}")
+    if data.buckets is not None and data.buckets.multiple % factor(vae):
+        given = f"buckets.multiple is {data.buckets.multiple}"
+        raise InputError(f"{given}; this first stage needs a multiple of {factor(vae)}")
     images = open_to_encode(data, recipe, vae.config.in_channels)
     bad_files = BadFiles(None, len(images), data.max_bad_share)
     return LatentEncoding(output.resolve(), vae, images, bad_files, bfloat16=dtype == "bfloat16")

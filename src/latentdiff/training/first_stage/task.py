@@ -17,7 +17,7 @@ from latentdiff.data.records import Records
 from latentdiff.io.stored import Stored
 from latentdiff.models.lpips import PerceptualDistance
 from latentdiff.models.tiny_decoder import TinyDecoder
-from latentdiff.pipelines.codec import decode, encode
+from latentdiff.pipelines.codec import decode, encode, factor
 from latentdiff.seeding import SampleGenerators, generator
 from latentdiff.training.data import open_bad_files, open_held_out, open_training_images
 from latentdiff.training.engine.ema import EMA
@@ -223,7 +223,11 @@ def _prepared(
     perceptual = None
     if loss.lpips is not None:
         perceptual = load_perceptual(loss.lpips, images.channels, images.resolution).to(accelerator.device)
-    vae = make_first_stage(recipe.model, images.channels, images.resolution)
+    vae, buckets = make_first_stage(recipe.model, images.channels, images.resolution), recipe.data.buckets
+    check(
+        buckets is None or buckets.multiple % factor(vae) == 0,
+        f"data.buckets.multiple is {buckets and buckets.multiple}; this first stage needs a multiple of {factor(vae)}",
+    )
     if recipe.distill_decoder:
         decoder = make_tiny_decoder(recipe.decoder, vae, trained)
         teacher = Teacher(vae.to(accelerator.device))
