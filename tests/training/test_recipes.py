@@ -53,13 +53,8 @@ def test_what_may_change_when_a_run_goes_on():
         "report_to",
     }
     free |= {"max_train_steps", "gradient_checkpointing", "logging_steps", "max_skipped_steps"}
-<<<<<<< ours
-    free |= {f"data.{name}" for name in OF_DATA} | {"checkpoint.steps", "checkpoint.total_limit"}
-    free |= {"checkpoint.keep_best", "max_hours"}
-=======
-    free |= {f"data.{name}" for name in OF_DATA}
-    free |= {f"checkpoint.{name}" for name in ("steps", "total_limit", "export_steps")}
->>>>>>> theirs
+    free |= {f"data.{name}" for name in OF_DATA} | {"max_hours"}
+    free |= {f"checkpoint.{name}" for name in ("steps", "total_limit", "export_steps", "keep_best")}
     free |= {f"validation.{name}" for name in ("steps", "data_dir", "best", "stop_after")}
     assert of(Recipe, "resume", "free") == free
     own = {"validation.samples", "validation.prompts", "validation.inference_steps", "validation.guidance_scale"}
