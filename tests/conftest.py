@@ -16,6 +16,9 @@ MAX_WORKERS = 8  # each takes some gigabytes, and ten seconds of imports before 
 GPUS = [pytest.param(name, marks=pytest.mark.gpu) for name in ("gpu-float16", "gpu-bfloat16")]
 
 
+os.fsync = os.fstat  # no test waits for the disk: a training syncs some fifty files, and no test cuts the power
+
+
 def pytest_addoption(parser):
     parser.addoption("--rehearse-gpu", action="store_true", help="run tests marked gpu on the CPU, in bfloat16")
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from forked import all_ended, launched
 from PIL import Image
+from small_features import SmallFeatures
 from tiny import WORDS
 
 from latentdiff.cli.commands import EVALUATE_COMMANDS
@@ -19,6 +20,7 @@ from latentdiff.cli.main import main
 from latentdiff.evaluation.image_sets import open_images
 from latentdiff.evaluation.protocols import PRESETS
 from latentdiff.io.generated import read_parameters
+from latentdiff.registry import FEATURE_EXTRACTORS
 
 pytest.importorskip("efficientnet_lite_pytorch")
 FEATURES = ("--features", "efficientnet_lite0", "--cache", "cache")
@@ -95,9 +97,12 @@ def test_the_folder_of_a_run_is_sampled_as_the_model_that_it_made(run, fails, tm
 
 
 @pytest.mark.thorough
-def test_two_processes_that_know_of_one_another_give_the_numbers_of_one(run, tmp_path, unconditional_model):
+def test_two_processes_that_know_of_one_another_give_the_numbers_of_one(
+    run, tmp_path, unconditional_model, monkeypatch
+):
+    monkeypatch.setitem(FEATURE_EXTRACTORS._entries, "small", SmallFeatures)
     make(tmp_path / "real", 5, 2)
-    command = ("evaluate", "samples", unconditional_model, "real", "--features", "efficientnet_lite0", "--steps", "2")
+    command = ("evaluate", "samples", unconditional_model, "real", "--features", "small", "--steps", "2")
     command = (*command, "--metrics", "frechet", "--count", "4", "--batch-size", "2", "--device", "cpu")
     code, out, _ = run(*command, "--cache", "one", "--samples-dir", "made1", "--json", "one.json")
     rest = ["--cache", "two", "--samples-dir", "made2", "--json", "two.json"]

@@ -15,8 +15,9 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])  # event of the file system
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_sampling_that_is_killed_anywhere_can_be_made_again(unconditional_model, tmp_path, overwrite):
+def test_a_sampling_that_is_killed_anywhere_can_be_made_again(unconditional_model, tmp_path, overwrite, every):
     """In a folder of its own, and over the images of an earlier one."""
     command = ["sample", "--model", unconditional_model, "--seed", "0-1", "--steps", "1", "--quiet"]
     command += ["--overwrite"] if overwrite else []
@@ -30,7 +31,7 @@ def test_a_sampling_that_is_killed_anywhere_can_be_made_again(unconditional_mode
         assert contents(out) == whole and len(list(out.iterdir())) == 2
         if not overwrite:
             shutil.rmtree(out)
-        event += 1
+        event += every
     assert contents(out) == whole and event > 10
 
 

@@ -220,7 +220,7 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_by_environment(model):
     """The client as users start it: nothing is patched, first with a network, then without."""
     environment = {**os.environ, "HF_ENDPOINT": model.url, "HF_HUB_CACHE": str(model.cache)}
