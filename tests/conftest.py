@@ -6,11 +6,28 @@ import random
 
 import pytest
 
-# Before torch is imported: processes that test beside one another would fight for the cores, and tests that compare
-# this process with those that it starts need the same number of threads in all of them.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before torch is imported: processes that test beside one another would fight for the cores, tests that compare this
+# process with those that it starts need the same number of threads in all of them, and threads don't survive a fork.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 MAX_WORKERS = 8  # each takes some gigabytes, and ten seconds of imports before its first test
+
+
+GPUS = [pytest.param(name, marks=pytest.mark.gpu) for name in ("gpu-float16", "gpu-bfloat16")]
+
+
+os.fsync = os.fstat  # no test waits for the disk: a training syncs some fifty files, and no test cuts the power
+
+
+def pytest_addoption(parser):
+    parser.addoption("--rehearse-gpu", action="store_true", help="run tests marked gpu on the CPU, in bfloat16")
+
+
+def pytest_configure(config):
+    """Have GPUs out of sight of the other tests: they compare with what CPUs compute, and fork."""
+    chosen = config.option.markexpr.replace("not gpu", "")
+    if "gpu" not in chosen or config.getoption("rehearse_gpu"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -40,3 +57,29 @@ def same_draws():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module", params=["cpu-float32", *GPUS])
+def placement(request):
+    """A device and data type for a test that asserts the same everywhere; see tests/placements.py."""
+    from placements import place
+
+    return place(request.param, request.config)
+
+
+@pytest.fixture(scope="module", params=GPUS)
+def gpu(request):
+    """The same for a test that compares a GPU with the CPU in float32."""
+    from placements import place
+
+    return place(request.param, request.config)
+
+
+@pytest.fixture
+def cuda():
+    """A GPU of NVIDIA itself, for what is no matter of numbers: graphs, waiting, offloading."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA itself, also under --rehearse-gpu")
+    return torch.device("cuda")

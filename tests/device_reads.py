@@ -11,6 +11,7 @@ class CountReads(TorchDispatchMode):
         self.reads = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if any(func.name().startswith(f"aten::{name}") for name in READS):
+        cast = func.name().startswith("aten::_to_copy") and (kwargs or {}).get("device") is None  # stays where it is
+        if not cast and any(func.name().startswith(f"aten::{name}") for name in READS):
             self.reads.append(func.name())
         return func(*args, **(kwargs or {}))

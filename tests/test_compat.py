@@ -239,7 +239,7 @@ class Affine(torch.nn.Module):
         return self.layer(value)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # tests/compilation/test_frozen.py compiles ahead by the same functions
 def test_a_program_that_was_compiled_ahead_computes_what_its_module_does(tmp_path):
     module, value = Affine().eval(), torch.randn(3, 2)
     with torch.no_grad():

@@ -13,7 +13,8 @@ import psutil
 import pytest
 import torch
 import toy
-from leftovers import killed
+from forked import Forked
+from leftovers import kill_when, killed
 from PIL import Image
 
 from latentdiff.bulk.shards import missing
@@ -143,37 +144,30 @@ def test_a_worker_that_is_killed_anywhere_loses_a_shard_at_most(work, whole, tmp
     assert kills > 5
 
 
-def start(argv, rank, count=2):
-    """A worker as an array of jobs starts it, forked, so that it costs no imports."""
-    process = os.fork()
-    if process:
-        return process
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count)}
-    os._exit(main(argv))
-
-
-def code_of(process):
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-
-
 @pytest.mark.thorough
 def test_after_a_kill_minus_9_the_same_command_makes_the_same_bytes(vae, many, tmp_path):
     def command(name):
         return ["encode", str(vae), str(many), str(tmp_path / name), "--resolution", str(SIDE), "--quiet"]
 
+    def worker(rank, until=None):
+        """The exit code of one of an array of jobs, which may be killed on the way."""
+
+        def work():
+            if until is not None:
+                kill_when(until)
+            return main(command("two"))
+
+        return Forked(work, environment={"RANK": rank, "WORLD_SIZE": 2}).ended().returncode
+
     assert main(command("one")) == 0
     marks = tmp_path / "two.partial" / "shards"
-    victim = start(command("two"), 0)
-    while not list(marks.glob("*.json")):
-        time.sleep(0.001)
-    os.kill(victim, signal.SIGKILL)
-    assert code_of(victim) == -signal.SIGKILL
+    assert worker(0, until=lambda: list(marks.glob("0*.json"))) == -signal.SIGKILL
     done = {path.name: path.stat().st_mtime_ns for path in marks.glob("0*.json")}
     assert list(done) == ["00000.json"]
-    assert code_of(start(command("two"), 1)) == 0
+    assert worker(1) == 0
     assert not (tmp_path / "two").exists() and len(list(marks.glob("0*.json"))) == 4
     assert (marks / "00000.json").stat().st_mtime_ns == done["00000.json"]  # it is kept, and not made anew
-    assert code_of(start(command("two"), 0)) == 0
+    assert worker(0) == 0
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 

@@ -1,10 +1,10 @@
 """Samplings on several processes, of which one is killed."""
 
-import os
 import signal
-import time
 
 import pytest
+from forked import Forked
+from leftovers import kill_when
 from tiny import tiny_unconditional
 
 from latentdiff.cli.main import main
@@ -12,33 +12,27 @@ from latentdiff.cli.main import main
 pytestmark = pytest.mark.thorough
 
 
-def start(argv, rank):
-    """A worker as an array of jobs starts it, forked, so that it costs no imports."""
-    process = os.fork()
-    if process:
-        return process
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
-    os._exit(main(argv))
-
-
-def code_of(process):
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-
-
 def test_a_kill_minus_9_loses_a_batch_at_most(tmp_path):
     command = ["sample", "--model", str(tiny_unconditional(tmp_path / "model")), "--seed", "0-23", "--steps", "2"]
     command += ["--batch-size", "3", "--device", "cpu", "--quiet"]
     assert main([*command, "-o", str(tmp_path / "one")]) == 0
     command += ["-o", str(tmp_path / "two")]
-    victim = start(command, 0)
+
+    def worker(rank, until=None):
+        """The exit code of one of an array of jobs, which may be killed on the way."""
+
+        def work():
+            if until is not None:
+                kill_when(until)
+            return main(command)
+
+        return Forked(work, environment={"RANK": rank, "WORLD_SIZE": 2}).ended().returncode
+
     second = tmp_path / "two" / "000006.png"  # the first image of this process's second batch
-    while not second.exists():
-        time.sleep(0.001)
-    os.kill(victim, signal.SIGKILL)
-    assert code_of(victim) == -signal.SIGKILL
+    assert worker(0, until=second.exists) == -signal.SIGKILL
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "two").glob("*.png")}
     assert {"000000.png", "000001.png", "000002.png"} < set(kept)
-    assert code_of(start(command, 1)) == code_of(start(command, 0)) == 0
+    assert worker(1) == worker(0) == 0
     made = {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
     assert made == {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()} and len(made) == 24
     assert {name: (tmp_path / "two" / name).stat().st_mtime_ns for name in kept} == kept

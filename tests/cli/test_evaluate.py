@@ -10,16 +10,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from forked import all_ended, launched
 from PIL import Image
+from small_features import SmallFeatures
 from tiny import WORDS
 
 from latentdiff.cli.commands import EVALUATE_COMMANDS
+from latentdiff.cli.main import main
 from latentdiff.evaluation.image_sets import open_images
 from latentdiff.evaluation.protocols import PRESETS
 from latentdiff.io.generated import read_parameters
+from latentdiff.registry import FEATURE_EXTRACTORS
 
-pytest.importorskip("efficientnet_lite_pytorch")
-FEATURES = ("--features", "efficientnet_lite0", "--cache", "cache")
+FEATURES = ("--features", "small", "--cache", "cache")
+
+REAL = ("--features", "efficientnet_lite0", "--cache", "cache")
+
+
+@pytest.fixture(autouse=True)
+def small_features(monkeypatch):
+    """A small extractor by the name "small", since a network for photos takes most of a test's time."""
+    monkeypatch.setitem(FEATURE_EXTRACTORS._entries, "small", SmallFeatures)
 
 
 def make(folder, count, seed=0, size=16):
@@ -35,9 +46,10 @@ def test_samples_as_text_json_markdown_and_model_index(run, tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
     files = ("--json", "o.json", "--markdown", "o.md", "--card", "README.md", "--dataset", "owner/set")
     code, out, err = run("evaluate", "samples", "fake", "real", *FEATURES, *files)
-    name = "frechet[efficientnet_lite0, bicubic-antialias, 6, real]"
+    name = "frechet[small, none, 6, real]"
     assert code == 0 and out[0].startswith(name) and not any("fid" in line for line in out)
-    assert len(err) == 1 and "frechet is of 5 images and 1280 features, and too high" in err[0]
+    assert len(err) == 2 and "frechet is of 5 images and 6 features, and too high" in err[0]
+    assert "frechet_spatial is of 5 images and 8 features, and too high" in err[1]
     report = json.loads((tmp_path / "o.json").read_text())
     first = report["results"][0]
     assert (first["name"], first["metric"]) == (name, "frechet") and f"{first['value']:.6g}" in out[0]
@@ -57,7 +69,7 @@ def test_a_model_is_sampled_first_and_goes_on_where_it_stopped(run, fails, tmp_p
     make(tmp_path / "real", 5, 2)
     command = ("evaluate", "samples", unconditional_model, "real", *FEATURES, "--metrics", "frechet", "--steps", 2)
     code, out, _ = run(*command, "--count", 4, "--samples-dir", "made")
-    assert code == 0 and out[0].startswith("frechet[efficientnet_lite0, bicubic-antialias, 4, real]")
+    assert code == 0 and out[0].startswith("frechet[small, none, 4, real]")
     assert sorted(path.name for path in (tmp_path / "made").glob("*.png")) == [f"{n:06d}.png" for n in range(4)]
     before = (tmp_path / "made" / "000001.png").stat().st_mtime_ns
     (tmp_path / "made" / "000002.png").unlink()
@@ -93,18 +105,15 @@ def test_the_folder_of_a_run_is_sampled_as_the_model_that_it_made(run, fails, tm
 
 
 @pytest.mark.thorough
-def test_two_processes_of_torchrun_give_the_numbers_of_one(run, tmp_path, unconditional_model):
+def test_two_processes_that_know_of_one_another_give_the_numbers_of_one(run, tmp_path, unconditional_model):
     make(tmp_path / "real", 5, 2)
-    command = ("evaluate", "samples", unconditional_model, "real", "--features", "efficientnet_lite0", "--steps", "2")
+    command = ("evaluate", "samples", unconditional_model, "real", "--features", "small", "--steps", "2")
     command = (*command, "--metrics", "frechet", "--count", "4", "--batch-size", "2", "--device", "cpu")
     code, out, _ = run(*command, "--cache", "one", "--samples-dir", "made1", "--json", "one.json")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     rest = ["--cache", "two", "--samples-dir", "made2", "--json", "two.json"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run([*launcher, "-m", "latentdiff", *command, *rest], cwd=tmp_path, env=environment,
-                         capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
-    assert (code, ran.returncode) == (0, 0), ran.stderr
-    assert ran.stdout.splitlines() == out
+    ran = all_ended(launched(lambda: main([*command, *rest]), folder=tmp_path))
+    assert [code, *(process.returncode for process in ran)] == [0, 0, 0], ran
+    assert [line for process in ran for line in process.stdout.splitlines()] == out
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
     assert one["results"] == two["results"]
 
@@ -118,7 +127,7 @@ def test_the_last_job_of_an_array_gives_the_numbers(run, tmp_path, monkeypatch):
     code, out, _ = run(*command)
     assert code == 0 and "features are still missing" in out[0]
     monkeypatch.setenv("RANK", "0")
-    assert run(*command)[1][0].startswith("frechet[efficientnet_lite0")
+    assert run(*command)[1][0].startswith("frechet[small")
 
 
 @pytest.mark.thorough
@@ -142,6 +151,7 @@ def test_the_last_job_of_an_array_goes_on_with_samples_and_reconstructions(
 
 @pytest.mark.slow
 def test_two_processes_of_torchrun_share_captions_reconstructions_and_neighbours(run, tmp_path, text_model):
+    pytest.importorskip("efficientnet_lite_pytorch")
     make(tmp_path / "real", 12, 2)
     lines = [{"file_name": f"{number:03d}.png", "text": f"a {word}"} for number, word in enumerate(3 * WORDS[-4:])]
     (tmp_path / "real" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -173,7 +183,7 @@ def test_first_stage(run, tmp_path, unconditional_model):
     assert len(list((tmp_path / "made").glob("*.png"))) == 5
 
 
-CONDITIONED = ("--features", "efficientnet_lite0", "--cache", "cache", "--metrics", "frechet", "--steps", 1)
+CONDITIONED = ("--features", "small", "--cache", "cache", "--metrics", "frechet", "--steps", 1)
 
 
 @pytest.mark.thorough
@@ -184,7 +194,7 @@ def test_a_text_model_shows_the_captions_of_the_reference(run, fails, tmp_path, 
     (tmp_path / "real" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     command = ("evaluate", "samples", text_model, "real", *CONDITIONED)
     code, out, _ = run(*command)
-    assert code == 0 and out[0].startswith("frechet[efficientnet_lite0, bicubic-antialias, 3, real]")
+    assert code == 0 and out[0].startswith("frechet[small, none, 3, real]")
     written = [json.loads(line) for line in (tmp_path / "samples" / "metadata.jsonl").read_text().splitlines()]
     assert written == [{"file_name": f"{number:06d}.png", "text": text} for number, text in enumerate(texts)]
     before = [path.stat().st_mtime_ns for path in sorted((tmp_path / "samples").iterdir())]
@@ -197,7 +207,7 @@ def test_a_text_model_shows_the_captions_of_the_reference(run, fails, tmp_path, 
     alone, made = (np.asarray(Image.open(tmp_path / name)) for name in ("alone.png", "samples/000001.png"))
     assert np.abs(alone.astype(int) - made).max() <= 1
     fails("the preset takes 30000 conditions; real has 3", "evaluate", "samples", text_model, "real",
-          "--preset", "text-to-image", "--features", "efficientnet_lite0", "--samples-dir", "new")  # fmt: skip
+          "--preset", "text-to-image", "--features", "small", "--samples-dir", "new")  # fmt: skip
 
 
 @pytest.mark.thorough
@@ -207,7 +217,7 @@ def test_prompts_of_a_file_are_shown_in_turn(run, fails, tmp_path, text_model):
     (tmp_path / "odd.txt").write_text("a red apple\nxyzzy\n")
     command = ("evaluate", "samples", text_model, "real", *CONDITIONED, "--conditions")
     code, out, _ = run(*command, "prompts.txt", "--count", 3)
-    assert code == 0 and "[efficientnet_lite0, bicubic-antialias, 3, real]" in out[0]
+    assert code == 0 and "[small, none, 3, real]" in out[0]
     lines = (tmp_path / "samples" / "metadata.jsonl").read_text().splitlines()
     assert [json.loads(line)["text"] for line in lines] == ["a red apple", "a dog", "a red apple"]
     code, out, err = run(*command, "odd.txt", "--samples-dir", "odd")
@@ -229,7 +239,7 @@ def test_layouts_are_those_of_the_reference_and_classes_those_of_the_conditions(
     (tmp_path / "real" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     command = ("evaluate", "samples", models["layout"], "real", *CONDITIONED)
     code, out, _ = run(*command)
-    assert code == 0 and "[efficientnet_lite0, bicubic-antialias, 2, real]" in out[0]  # one has no objects
+    assert code == 0 and "[small, none, 2, real]" in out[0]  # one has no objects
     shown = [read_parameters(path)["objects"] for path in sorted((tmp_path / "samples").glob("*.png"))]
     assert shown == [[{"class": "dog", "box": [0, 0, 0.5, 0.5]}], [{"class": "cat", "box": [0.25, 0, 1, 1]}]]
     of_classes = ("evaluate", "samples", models["class"], "real", *CONDITIONED, "--samples-dir", "classes")
@@ -251,7 +261,7 @@ def test_neighbours_of_a_folder_and_of_a_model(run, fails, tmp_path, uncondition
     assert (code, err) == (0, [])
     assert [line.split("[")[0] for line in out[:3]] == ["memorisation", "distance_ratio_median", "copies"]
     assert out[3] == "note: 002.png has the ratio 0 to 004.png" and len(out) == 5
-    assert out[2].split() == ["copies[efficientnet_lite0,", "bicubic-antialias,", "4,", "train]", "1"]
+    assert out[2].split() == ["copies[small,", "none,", "4,", "train]", "1"]
     report = json.loads((tmp_path / "o.json").read_text())
     assert report["facts"]["training_count"] == 6 and report["results"][0]["value"] >= 0.25
     assert "| copies[" in (tmp_path / "o.md").read_text()
@@ -261,20 +271,21 @@ def test_neighbours_of_a_folder_and_of_a_model(run, fails, tmp_path, uncondition
     fails("--count is missing", "evaluate", "neighbours", unconditional_model, *command, "-o", "b.png")
     model = ("--count", 3, "--steps", 1, "-o", "b.png")
     code, out, _ = run("evaluate", "neighbours", unconditional_model, *command, *model)
-    assert code == 0 and out[0].startswith("memorisation[efficientnet_lite0, bicubic-antialias, 3, train]")
+    assert code == 0 and out[0].startswith("memorisation[small, none, 3, train]")
 
 
 @pytest.mark.thorough
 def test_pairs(run, fails, tmp_path):
+    pytest.importorskip("efficientnet_lite_pytorch")
     make(tmp_path / "a", 3), make(tmp_path / "b", 3, 1), make(tmp_path / "c", 4, 1)
-    sets = ("--metrics", "psnr", "ssim", "frechet", *FEATURES)
+    sets = ("--metrics", "psnr", "ssim", "frechet", *REAL)
     code, out, err = run("evaluate", "pairs", "a", "b", *sets, "--json", "o.json")
     assert code == 0 and [line.split("[")[0] for line in out] == ["psnr", "ssim", "frechet"]
     assert len(err) == 1 and "frechet is of 3 images and 1280 features, and too high" in err[0]
     report = json.loads((tmp_path / "o.json").read_text())
     assert report["facts"]["features"] == "efficientnet_lite0" and len(report["results"]) == 3
     fails("the features are efficientnet_lite0; fid and sfid are of the published Inception's", "evaluate", "pairs",
-          "a", "b", "--preset", "super-resolution", *FEATURES)  # fmt: skip
+          "a", "b", "--preset", "super-resolution", *REAL)  # fmt: skip
     fails("a has 3 images, c 4; pairs need as many of both", "evaluate", "pairs", "a", "c")
     fails("preset inpainting needs --masks", "evaluate", "pairs", "a", "b", "--preset", "inpainting")
 

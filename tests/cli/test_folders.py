@@ -10,11 +10,13 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from forked import Forked, all_ended, launched
 from PIL import Image
 
 from latentdiff import DiffusionPipeline
 from latentdiff.bulk import processes
 from latentdiff.cli.batch.sampler import Sampler
+from latentdiff.cli.main import main
 from latentdiff.io.generated import read_parameters
 
 pytestmark = pytest.mark.thorough
@@ -148,31 +150,47 @@ def test_an_image_that_is_too_large_is_reported(run, models, photos, tmp_path, m
 
 
 def start(command, folder, rank, count=2):
-    """The command as a launcher starts it."""
-    argv = [sys.executable, "-m", "latentdiff", *map(str, command)]
-    env = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-    return subprocess.Popen(argv, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """The command as one of an array of jobs."""
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count}
+    return Forked(lambda: main([*map(str, command)]), folder, environment)
 
 
 @pytest.mark.thorough
 def test_two_processes_make_the_files_of_one(run, models, tmp_path):
     options = ("--model", models["class"], "--steps", 2, "-n", 7, "--batch-size", 2)
-    started = [start(("sample", *options, "-o", "two"), tmp_path, rank) for rank in (0, 1)]
-    results = [(*process.communicate(), process.returncode) for process in started]
+    results = all_ended([start(("sample", *options, "-o", "two"), tmp_path, rank) for rank in (0, 1)])
     alone, _, _ = run("sample", *options, "-o", "one")
-    assert (alone, [code for _, _, code in results]) == (0, [0, 0])
-    shares = [[line.split("\t")[0] for line in out.splitlines()] for out, _, _ in results]
+    assert (alone, [process.returncode for process in results]) == (0, [0, 0])
+    shares = [[line.split("\t")[0] for line in process.stdout.splitlines()] for process in results]
     assert [len(share) for share in shares] == [4, 3]
     assert not set(shares[0]) & set(shares[1])
     assert files(tmp_path / "two") == files(tmp_path / "one")
     assert len(files(tmp_path / "one")) == 7
 
 
-@pytest.mark.thorough
-def test_a_launcher_does_not_stop_the_others_for_bad_files(run, models, photos, tmp_path):
-    """The launcher is the one that `accelerate launch` runs for several devices."""
-    for number in range(5):  # all that the first process has to do; the second takes much longer
+@pytest.fixture
+def half_bad(photos):
+    """All that the first of two processes has to do is bad; the second takes much longer."""
+    for number in range(5):
         (photos / f"0{number}.png").write_bytes(b"")
+
+
+@pytest.mark.thorough
+def test_a_process_with_bad_files_waits_for_the_others(run, models, half_bad, tmp_path):
+    """Else a launcher would stop them."""
+    options = ("--model", models["upscale"], "--batch-size", 5, "--steps", 100, "--seed", 0)
+    first, second = launched(lambda: main([*map(str, ("upscale", "photos", "-o", "two", *options))]), folder=tmp_path)
+    done = first.ended()
+    assert done.returncode != 0 and "latentdiff: error: 5 of 5 files failed" in done.stderr
+    made = files(tmp_path / "two")
+    alone, _, _ = run("upscale", "photos", "-o", "one", *options)
+    assert (alone, len(made)) == (2, 5) and made == files(tmp_path / "one")
+    assert second.ended().returncode == 0
+
+
+@pytest.mark.slow
+def test_a_launcher_does_not_stop_the_others_for_bad_files(run, models, half_bad, tmp_path):
+    """The launcher is the one that `accelerate launch` runs for several devices."""
     options = ("--model", models["upscale"], "--batch-size", 5, "--steps", 300, "--seed", 0)
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
     argv = [sys.executable, *map(str, (*launch, "-m", "latentdiff", "upscale", "photos", "-o", "two", *options))]

@@ -192,13 +192,13 @@ def attempt(door, path):
     return result
 
 
-def main():
+def main(argv=None):
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--through", choices=DOORS, default="read")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.manual_seed(0)  # for the whole files
     results = {"opened": 0, "refused": 0}
     began = time.perf_counter()

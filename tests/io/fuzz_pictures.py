@@ -74,12 +74,12 @@ def saved(write):
     return file.getvalue()
 
 
-def main():
+def main(argv=None):
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     warnings.simplefilter("error")
     logging.disable()  # tifffile tells of each damage
     results, began = {"read": 0, "refused": 0}, time.perf_counter()

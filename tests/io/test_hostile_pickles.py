@@ -1,22 +1,13 @@
 """No pickle runs code; tests/io/gadgets.py has them all."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
+import gadgets
 import pytest
-
-SCRIPT = Path(__file__).with_name("gadgets.py")
+from forked import Forked
 
 
 @pytest.mark.thorough
 def test_no_gadget_runs(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), str(tmp_path)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300, check=False
-    )
+    done = Forked(lambda: gadgets.main(tmp_path), tmp_path).ended()
     assert done.returncode == 0, done.stdout + done.stderr
     files = int(done.stdout.split()[0])
     assert files >= 1000

@@ -22,6 +22,9 @@ from latentdiff.sampling import Denoiser
 SMALL = {"block_out_channels": (8, 16), "layers_per_block": 1, "num_attention_heads": 2, "norm_num_groups": 4}
 
 
+CPU = torch.device("cpu")
+
+
 def network(context=16, attention_levels=(True, True), **options):
     torch.manual_seed(0)
     made = UNet2DConditionModel(
@@ -37,24 +40,24 @@ def inputs(context=16):
     return torch.randn(2, 4, 8, 8, generator=rng), torch.tensor(7), states
 
 
-def blocks(unet, _):
-    unet.enable_group_offload(torch.device("cpu"), offload_type="block_level", num_blocks_per_group=1)
+def blocks(unet, _, device=CPU):
+    unet.enable_group_offload(device, offload_type="block_level", num_blocks_per_group=1)
 
 
-def leaves_from_disk(unet, folder):
-    unet.enable_group_offload(torch.device("cpu"), offload_type="leaf_level", offload_to_disk_path=str(folder))
+def leaves_from_disk(unet, folder, device):
+    unet.enable_group_offload(device, offload_type="leaf_level", offload_to_disk_path=str(folder))
 
 
-def split(unet, folder):
-    places = {name: "disk" if "down" in name else "cpu" for name, _ in unet.named_children()}
-    dispatch_model(unet, places, main_device="cpu", offload_dir=str(folder), force_hooks=True)
+def split(unet, folder, device):
+    places = {name: "disk" if "down" in name else str(device) for name, _ in unet.named_children()}
+    dispatch_model(unet, places, main_device=str(device), offload_dir=str(folder), force_hooks=True)
 
 
 OFFLOADS = {
     "blocks": blocks,
     "leaves": leaves_from_disk,
-    "sequential": lambda unet, _: cpu_offload(unet, "cpu"),
-    "disk": lambda unet, folder: disk_offload(unet, str(folder), "cpu"),
+    "sequential": lambda unet, _, device: cpu_offload(unet, device),
+    "disk": lambda unet, folder, device: disk_offload(unet, str(folder), device),
     "split device map": split,
 }
 
@@ -62,23 +65,25 @@ OFFLOADS = {
 @pytest.mark.thorough
 @pytest.mark.parametrize("context", [16, None])
 @pytest.mark.parametrize("way", OFFLOADS)
-def test_offloading_makes_a_difference_of_0(tmp_path, way, context):
-    unet = network(context)
-    sample, timestep, states = inputs(context)
+def test_offloading_makes_a_difference_of_0(tmp_path, way, context, placement):
+    unet = placement.put(network(context))
+    sample, timestep, states = (value if value is None else value.to(placement.device) for value in inputs(context))
+    sample, states = placement.put(sample), None if states is None else placement.put(states)
     conditioning = Conditioning() if states is None else Conditioning(states[:2])
     with torch.no_grad():
         whole = unet(sample, timestep, states).sample
         bound = Denoiser(unet, conditioning)(sample, timestep, 0.0)
-        OFFLOADS[way](unet, tmp_path)
-        assert torch.equal(unet(sample, timestep, states).sample, whole)
-        assert torch.equal(Denoiser(unet, conditioning)(sample, timestep, 0.0), bound)
-        assert torch.equal(unet(sample, timestep, states).sample, whole)
+        OFFLOADS[way](unet, tmp_path, placement.device)
+        placement.assert_same(unet(sample, timestep, states).sample, whole)
+        placement.assert_same(Denoiser(unet, conditioning)(sample, timestep, 0.0), bound)
+        placement.assert_same(unet(sample, timestep, states).sample, whole)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("way", OFFLOADS)
-def test_features_are_cached_of_offloaded_networks(tmp_path, way):
-    unet, timesteps, (sample, _, states) = network(), torch.tensor([900, 700, 500]), inputs()
+def test_features_are_cached_of_offloaded_networks(tmp_path, way, placement):
+    unet, timesteps = placement.put(network()), torch.tensor([900, 700, 500]).to(placement.device)
+    sample, states = (placement.put(value) for value in inputs()[::2])
     schedule = CacheSchedule.uniform(timesteps, 3, branch=1)
 
     def predictions():
@@ -87,8 +92,8 @@ def test_features_are_cached_of_offloaded_networks(tmp_path, way):
 
     with torch.no_grad():
         whole = predictions()
-        OFFLOADS[way](unet, tmp_path)
-        torch.testing.assert_close(predictions(), whole, rtol=1e-4, atol=1e-5)  # the timesteps were prepared
+        OFFLOADS[way](unet, tmp_path, placement.device)
+        placement.assert_close(predictions(), whole)  # the timesteps were prepared
 
 
 def test_offloading_blocks_to_the_disk(tmp_path):

@@ -31,10 +31,12 @@ FAST = {"num_inference_steps": 3, "output_type": "np"}
 
 
 @pytest.fixture(scope="module")
-def pipes(tmp_path_factory):
+def pipes(tmp_path_factory, placement):
     made = {}
     for task, (make, _, _) in TASKS.items():
-        made[task] = tiny._quiet(DiffusionPipeline.from_pretrained(make(tmp_path_factory.mktemp(task))))
+        folder = make(tmp_path_factory.mktemp(task))
+        pipe = DiffusionPipeline.from_pretrained(folder, dtype=placement.dtype).to(placement.device)
+        made[task] = tiny._quiet(pipe)
     return made
 
 
@@ -48,13 +50,13 @@ def test_folder_names_its_pipeline(pipes, task):
 
 
 @pytest.mark.thorough
-def test_image_of_a_batch_equals_the_image_made_alone(pipes, task):
+def test_image_of_a_batch_equals_the_image_made_alone(pipes, task, placement):
     _, inputs, options = TASKS[task]
     batch = pipes[task](*inputs, **options, **FAST, seed=5).images
     assert len(batch) == 3
     for i in range(3):
         alone = pipes[task](*(part[i] for part in inputs), **options, **FAST, seed=5 + i).images
-        assert np.abs(alone[0] - batch[i]).max() <= 1 / 255
+        placement.assert_close(alone[0], batch[i])
 
 
 def test_conditions_reach_the_image(pipes, task):
@@ -63,18 +65,18 @@ def test_conditions_reach_the_image(pipes, task):
     assert min(np.abs(images[a] - images[b]).max() for a, b in ((0, 1), (0, 2), (1, 2))) > 1e-3
 
 
-def test_two_runs_give_equal_bytes(pipes, task):
+def test_two_runs_give_equal_bytes(pipes, task, placement):
     _, inputs, options = TASKS[task]
     first, second = (pipes[task](*inputs, **options, **FAST, seed=1).images for _ in range(2))
-    assert first.tobytes() == second.tobytes()
+    placement.assert_same(first, second)
 
 
-def test_several_images_of_each_input(pipes, task):
+def test_several_images_of_each_input(pipes, task, placement):
     _, inputs, options = TASKS[task]
     images = pipes[task](*inputs, **options, **FAST, seed=0, num_images_per_prompt=2).images
     assert len(images) == 6
     second = pipes[task](*(part[1] for part in inputs), **options, **FAST, seed=[2, 3], num_images_per_prompt=2).images
-    assert np.abs(images[2:4] - second).max() <= 1 / 255
+    placement.assert_close(images[2:4], second)
 
 
 @pytest.mark.thorough

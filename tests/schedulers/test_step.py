@@ -18,26 +18,27 @@ def model(y, t):
     return torch.tanh(y)
 
 
-def ready(name, steps=6, **options):
+def ready(name, steps=6, device=None, **options):
     scheduler = SCHEDULERS.get(name)(**MODEL, **options)
-    scheduler.set_timesteps(steps)
+    scheduler.set_timesteps(steps, device=device)
     return scheduler
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_step_reads_a_tensor(name):
-    scheduler, generator = ready(name), torch.Generator().manual_seed(0)
+def test_no_step_reads_a_tensor(name, placement):
+    scheduler, generator = ready(name, device=placement.device), torch.Generator(placement.device).manual_seed(0)
+    start = placement.put(torch.ones(2, 4, 8, 8))
     with CountReads() as counter:
-        run_scheduler(scheduler, model, torch.ones(2, 4, 8, 8), generator=generator)
+        run_scheduler(scheduler, model, start, generator=generator)
     assert counter.reads == []
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
-def test_no_step_waits_for_the_gpu(name):
+def test_no_step_waits_for_the_gpu(cuda, name):
     scheduler = SCHEDULERS.get(name)(**MODEL)
-    scheduler.set_timesteps(6, device="cuda")
-    x, generator = torch.ones(2, 4, 8, 8, device="cuda"), torch.Generator("cuda").manual_seed(0)
+    scheduler.set_timesteps(6, device=cuda)
+    x, generator = torch.ones(2, 4, 8, 8, device=cuda), torch.Generator(cuda).manual_seed(0)
     torch.cuda.set_sync_debug_mode("error")
     try:
         x = run_scheduler(scheduler, model, x, generator=generator)
@@ -48,10 +49,10 @@ def test_no_step_waits_for_the_gpu(name):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_is_one_cuda_graph(name):
+def test_a_run_is_one_cuda_graph(cuda, name):
     scheduler = SCHEDULERS.get(name)(**MODEL)
-    scheduler.set_timesteps(6, device="cuda")
-    start = torch.ones(2, 4, 8, 8, device="cuda")
+    scheduler.set_timesteps(6, device=cuda)
+    start = torch.ones(2, 4, 8, 8, device=cuda)
     if any("noise" in dict(row["prev"]) for row in scheduler._rows(0.0)):
         pytest.skip("draws noise")
     expected = run_scheduler(scheduler, model, start)
@@ -81,32 +82,30 @@ def test_a_run_compiles_to_one_graph(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_sample_is_left_alone(name):
-    scheduler, x = ready(name), torch.ones(2, 4, 8, 8)
+def test_the_sample_is_left_alone(name, placement):
+    scheduler, x = ready(name), placement.put(torch.ones(2, 4, 8, 8))
     before, version = x.clone(), x._version
     run_scheduler(scheduler, model, x, generator=torch.Generator().manual_seed(0))
     assert x._version == version and torch.equal(x, before)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_timesteps_may_be_elements_numbers_or_copies(name):
+def test_timesteps_may_be_elements_numbers_or_copies(name, placement):
+    x = placement.put(torch.ones(1, 4, 8, 8))
     results = []
     for timesteps in (lambda t: t, lambda t: t.tolist(), lambda t: [v.clone() for v in t]):
-        scheduler = ready(name)
+        scheduler = ready(name, device=placement.device)
         generator = torch.Generator().manual_seed(0)
-        results.append(
-            run_scheduler(
-                scheduler, model, torch.ones(1, 4, 8, 8), generator=generator, timesteps=timesteps(scheduler.timesteps)
-            )
-        )
+        given = timesteps(scheduler.timesteps)
+        results.append(run_scheduler(scheduler, model, x, generator=generator, timesteps=given))
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_later_start_needs_no_begin_index(name):
-    x, results = torch.ones(1, 4, 8, 8), []
+def test_a_later_start_needs_no_begin_index(name, placement):
+    x, results = placement.put(torch.ones(1, 4, 8, 8)), []
     for begin in (None, 4):
-        scheduler = ready(name, 10)
+        scheduler = ready(name, 10, placement.device)
         if begin is not None:
             scheduler.set_begin_index(begin)
         generator = torch.Generator().manual_seed(0)
@@ -115,12 +114,10 @@ def test_a_later_start_needs_no_begin_index(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_second_run_equals_the_first(name):
-    scheduler, results = ready(name), []
+def test_a_second_run_equals_the_first(name, placement):
+    scheduler, x, results = ready(name, device=placement.device), placement.put(torch.ones(1, 4, 8, 8)), []
     for _ in range(2):
-        results.append(
-            run_scheduler(scheduler, model, torch.ones(1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
-        )
+        results.append(run_scheduler(scheduler, model, x, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(*results)
 
 
@@ -139,10 +136,10 @@ def test_start_between_the_two_calls_of_a_step(name, begin):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_half_precision_is_combined_in_float32(name):
+def test_half_precision_is_combined_in_float32(name, placement):
     for dtype in (torch.float16, torch.bfloat16):
-        output, x = torch.randn(2, 4, 8, 8).to(dtype), torch.randn(2, 4, 8, 8).to(dtype)
-        noise = torch.randn(2, 4, 8, 8)
+        output, x = torch.randn(2, 2, 4, 8, 8).to(placement.device, dtype)
+        noise = torch.randn(2, 4, 8, 8).to(placement.device)
         narrow, wide = ready(name), ready(name)
         got = narrow.step(output, narrow.timesteps[0], x, variance_noise=noise)
         expected = wide.step(output.float(), wide.timesteps[0], x.float(), variance_noise=noise)

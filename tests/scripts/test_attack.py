@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "attack.py"
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["mutations", "--count", "300", "--processes", "1"],
+        ["mutations", "--count", "100", "--processes", "1"],
         pytest.param(["mutations", "--count", "20000", "--seed", "1"], marks=pytest.mark.slow),
         pytest.param(["payloads"], marks=pytest.mark.slow),
     ],

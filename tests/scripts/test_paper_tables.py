@@ -10,8 +10,10 @@ import pytest
 import tiny
 import yaml
 from PIL import Image
+from small_features import SmallFeatures
 
 from latentdiff.evaluation.protocols import PRESETS
+from latentdiff.registry import FEATURE_EXTRACTORS
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "paper_tables.py"
 spec = importlib.util.spec_from_file_location("paper_tables", SCRIPT)
@@ -44,7 +46,7 @@ def write_images(folder, side, **columns):
 
 @pytest.mark.thorough
 def test_a_row_of_each_kind_is_run_and_stands_beside_the_paper(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("efficientnet_lite_pytorch")
+    monkeypatch.setitem(FEATURE_EXTRACTORS._entries, "small", SmallFeatures)
     monkeypatch.chdir(tmp_path)
     photos = write_images(tmp_path / "photos", 16)
     masks = tmp_path / "masks"
@@ -72,14 +74,14 @@ def test_a_row_of_each_kind_is_run_and_stands_beside_the_paper(tmp_path, monkeyp
         "paper": {"celeba256": {"frechet": 1.25}},
     }
     (tmp_path / "map.yaml").write_text(yaml.safe_dump(content))
-    trial = ["--count", "4", "--features", "efficientnet_lite0", "--cache", "cache"]
+    trial = ["--count", "4", "--features", "small", "--cache", "cache"]
     trial += ["--leave-out", "is", "sfid", "lpips", "psim"]
     assert paper_tables.run(["map.yaml", *trial, "--markdown", "table.md"]) == 0
     table = (tmp_path / "table.md").read_text()
     assert capsys.readouterr().out == table
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
     ours = {(table, model, name): (float(value), paper) for table, model, name, value, paper in lines if value}
-    suffix = "efficientnet_lite0, bicubic-antialias"
+    suffix = "small, none"
     assert [key for key in ours if "precision" not in key[2] and "recall" not in key[2]] == [
         ("1", "celeba256", f"frechet[{suffix}, 4, photos]"),
         ("2", "text2img256", f"frechet[{suffix}, 4, captions]"),

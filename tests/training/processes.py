@@ -1,78 +1,62 @@
-"""Runs in processes of their own that cost no imports: a server that has torch loaded forks them, and kills them.
+"""Runs in processes of their own, one or several that know of one another, which may be killed."""
 
-Each line on its input is a run: `{"output", "world_size", "kill_after", "saving", "options"}`; so is the answer.
-It must be a process that has computed nothing, since torch's threads do not survive a fork.
-"""
-
-import json
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
-import traceback
 from pathlib import Path
+
+from forked import Forked, all_ended, launched, wait_for
+from tiny_run import run
 
 
 class Runs:
-    """The server's side that tests see."""
+    """Makes runs, one after the other."""
 
     def __init__(self):
-        env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # pytest's
-        self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
-        )
+        self.processes = []
 
-    def __call__(self, output, world_size=1, kill_after=None, saving=False, **options):
-        """Run `tiny_run.run`; the exit codes of its processes, and how long they took.
+    def __call__(self, output, world_size=1, kill_after=None, saving=False, call="run", **options):
+        """Make a run of `CALLS`; the exit codes of its processes, and how long they took.
 
         Args:
-            output: Its folder.
+            output: Its folder; what its processes write beside it goes into files of its name.
             world_size: The number of processes.
             kill_after: Seconds after which they are killed, if at all.
             saving: Whether it is then waited for a save to begin.
+            call: What makes it.
             **options: Of the run.
         """
-        job = {"output": str(output), "world_size": world_size, "kill_after": kill_after, "saving": saving}
-        job["options"] = options
-        print(json.dumps(job), file=self.process.stdin, flush=True)
-        done = json.loads(self.process.stdout.readline())
-        return done["codes"], done["seconds"]
+        start = time.perf_counter()
+
+        def make():
+            CALLS[call](Path(output), **options)
+
+        self.processes = launched(make, world_size) if world_size > 1 else [Forked(make)]
+        if kill_after is not None:
+            self._kill(output, start + kill_after, saving)
+        done = all_ended(self.processes)
+        for rank, process in enumerate(done):
+            Path(f"{output}.{rank}.err").write_text(process.stderr)
+        return [process.returncode for process in done], time.perf_counter() - start
+
+    def _kill(self, output, when, saving):
+        """As when a machine is lost, but never all in the same instant."""
+
+        def one_has_ended():
+            return not all(process.is_alive() for process in self.processes)
+
+        wait_for(lambda: time.perf_counter() >= when or one_has_ended())
+        while saving and not any(Path(output).glob(".checkpoint-*")) and not one_has_ended():
+            pass
+        for process in random.sample(self.processes, len(self.processes)):
+            process.kill()
+            time.sleep(random.random() * 0.02)
 
     def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def fork(run, job, rank, port):
-    """A child that makes the run as process `rank`."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        with open(f"{job['output']}.{rank}.err", "w") as file:
-            os.dup2(file.fileno(), 2)
-        os.dup2(2, 1)
-        place = {
-            "RANK": rank,
-            "LOCAL_RANK": rank,
-            "WORLD_SIZE": job["world_size"],
-            "LOCAL_WORLD_SIZE": job["world_size"],
-        }
-        if job["world_size"] > 1:
-            os.environ.update({name: str(value) for name, value in place.items()})
-            os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        options = job["options"]
-        calls = {"run": run, "pipeline": pipeline, "first_stage": first_stage, "killed_in_best": killed_in_best}
-        calls[options.pop("call", "run")](Path(job["output"]), **options)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+        """End what a test that failed has left at work."""
+        for process in self.processes:
+            process.end()
 
 
 def pipeline(output, task, data, vae, shards, **options):
@@ -116,35 +100,4 @@ def first_stage(output, data, shards):
     stage.train_first_stage(load_recipe(FirstStageRecipe, None, options))
 
 
-def ended(pid):
-    """Whether a child has come to its end, for which it can still be waited."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def serve():
-    from tiny_run import run
-
-    for line in sys.stdin:
-        job = json.loads(line)
-        start, port = time.perf_counter(), free_port()
-        pids = [fork(run, job, rank, port) for rank in range(job["world_size"])]
-        if job["kill_after"] is not None:
-            while time.perf_counter() - start < job["kill_after"] and not any(map(ended, pids)):
-                time.sleep(0.001)
-            while job["saving"] and not any(Path(job["output"]).glob(".checkpoint-*")) and not any(map(ended, pids)):
-                pass
-            for pid in random.sample(pids, len(pids)):  # as when a machine is lost, but never all in the same instant
-                os.kill(pid, signal.SIGKILL)
-                time.sleep(random.random() * 0.02)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-        print(json.dumps({"codes": codes, "seconds": time.perf_counter() - start}), flush=True)
-
-
-if __name__ == "__main__":
-    serve()
+CALLS = {"run": run, "pipeline": pipeline, "first_stage": first_stage, "killed_in_best": killed_in_best}

@@ -1,20 +1,17 @@
 """A run that is begun again, by mistake or on purpose, in a folder that holds one: nothing of the first is lost."""
 
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
-import tiny_run
 import torch
 import toy
 import yaml
 from diffusers import AutoencoderKL
+from forked import PATIENCE, Forked, all_ended, wait_for
 from leftovers import killed, leave_behind
 from tiny_run import assert_same_run, log, run
 
@@ -139,7 +136,7 @@ def test_to_overwrite_removes_the_run_and_nothing_else(again, out):
         {"data.train_data_dir": "nowhere"},
         {"optimizer.name": "nothing"},
         {"optimizer.lr_scheduler": "nothing"},
-        {"pretrained_model_name_or_path": "nowhere/pipeline"},
+        {"pretrained_model_name_or_path": "/nowhere/pipeline"},
         {"data.resolution": 17},
     ],
 )
@@ -413,13 +410,10 @@ def test_a_dry_run_ends_as_the_run_would(data, vae, out, option):
 def at_work(tmp_path):
     """A run of another process that is in the midst of its steps."""
     options = {"max_train_steps": 10**6, "checkpoint.steps": 20}
-    argv = [sys.executable, tiny_run.__file__, str(tmp_path / "out"), json.dumps(options)]
-    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
-    while not checkpoint.existing(tmp_path / "out"):
-        time.sleep(0.01)
+    process = Forked(lambda: run(tmp_path / "out", lambda at, loss: time.sleep(0.01) or loss, **options))
+    wait_for(lambda: checkpoint.existing(tmp_path / "out"), process)
     yield process
-    process.kill()
-    process.wait()
+    process.end()
 
 
 @pytest.mark.parametrize("option", [{}, {"resume_from_checkpoint": "latest"}, {"overwrite_output_dir": True}])
@@ -430,9 +424,9 @@ def test_of_two_runs_in_one_folder_the_second_is_refused(at_work, tmp_path, opti
             folder.symlink_to(out)
         with pytest.raises(InputError, match=rf"process {at_work.pid} is at work in {folder}; wait until it has ended"):
             run(folder, max_train_steps=10**6, **option)
-    assert at_work.poll() is None
-    at_work.send_signal(signal.SIGTERM)
-    at_work.wait()
+    assert at_work.is_alive()
+    os.kill(at_work.pid, signal.SIGTERM)
+    at_work.ended()
     last = checkpoint.latest(out)
     assert checkpoint.step_of(last) % 20 and (out / LOCK).exists() is False
     run(out, resume_from_checkpoint="latest", max_train_steps=checkpoint.step_of(last) + 1)
@@ -446,11 +440,9 @@ def test_of_two_resumes_at_once_one_goes_on(tmp_path):
             lambda at, loss: loss if at != 6 else os.kill(os.getpid(), signal.SIGTERM) or loss,
             dropout=0.1,
         )
-    argv = [sys.executable, tiny_run.__file__, str(tmp_path / "out")]
-    argv.append(json.dumps({"resume_from_checkpoint": "latest", "dropout": 0.1}))
-    both = [subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [process.communicate()[1] for process in both]
-    refused = [error for process, error in zip(both, errors, strict=True) if process.returncode]
+    options = {"resume_from_checkpoint": "latest", "dropout": 0.1}
+    both = all_ended([Forked(lambda: run(tmp_path / "out", **options)) for _ in range(2)])
+    refused = [process.stderr for process in both if process.returncode]
     assert_same_run(whole, tmp_path / "out", ["checkpoint-8", "checkpoint-10"])
     assert len(refused) <= 1  # the second may have begun when the first had ended
     assert all("is at work in" in error for error in refused)
@@ -462,12 +454,12 @@ def test_of_two_runs_in_one_process_the_second_is_refused(tmp_path):
 
     def hook(at, loss):
         begun.set()
-        ended.wait(20)
+        ended.wait(PATIENCE)
         return loss
 
     thread = threading.Thread(target=lambda: run(tmp_path, hook))
     thread.start()
-    begun.wait(20)
+    begun.wait(PATIENCE)
     try:
         run(tmp_path)
     except InputError as error:

@@ -7,19 +7,17 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 import warnings
 from contextlib import contextmanager
 
 import pytest
-import tiny_run
 import torch
 import toy
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from forked import Forked, wait_for
 from leftovers import leave_behind
 from PIL import Image
 from tiny_run import BASE, Denoise, assert_same_run, items, log, run, weights, zero
@@ -32,6 +30,7 @@ from latentdiff.io.staging import ASIDE, OLD
 from latentdiff.training.diffusion.task import DiffusionTask
 from latentdiff.training.engine import checkpoint
 from latentdiff.training.engine import log as log_module
+from latentdiff.training.engine.failures import Interrupts
 from latentdiff.training.engine.loop import train
 from latentdiff.training.engine.packaged import UNFIT
 from latentdiff.training.engine.session import open_session
@@ -76,34 +75,29 @@ def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(whole, tmp_path, step, n
     assert_same_run(whole, tmp_path, ["checkpoint-8", "checkpoint-10"])
 
 
-TWICE = """
-import os, signal, time
-from latentdiff.training.engine.failures import Interrupts
-with Interrupts() as found:
-    os.kill(os.getpid(), signal.SIGINT)
-    os.kill(os.getpid(), signal.SIGINT)
-    print(int(found.number), flush=True)
-    time.sleep(1.1)
-    os.kill(os.getpid(), signal.SIGINT)
-    print("alive")
-"""
+def interrupted_twice():
+    with Interrupts() as found:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        print(int(found.number))
+        time.sleep(1.1)
+        os.kill(os.getpid(), signal.SIGINT)
+        print("alive")
 
 
 def test_a_second_ctrl_c_kills_but_one_that_is_passed_on_does_not():
-    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, check=False)
+    done = Forked(interrupted_twice).ended()
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "2\n")
 
 
 def test_a_signal_to_all_processes_leaves_the_workers_to_the_run(tmp_path):
     """As a scheduler ends a job."""
     options = {"max_train_steps": 10**6, "checkpoint.steps": 50, "data.num_workers": 1}
-    argv = [sys.executable, tiny_run.__file__, str(tmp_path), json.dumps(options)]
-    stopped = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while not checkpoint.existing(tmp_path):
-        time.sleep(0.01)
+    stopped = Forked(lambda: run(tmp_path, **options))
+    wait_for(lambda: checkpoint.existing(tmp_path), stopped)
     time.sleep(0.2)
     os.killpg(stopped.pid, signal.SIGTERM)
-    errors = stopped.communicate()[1]
+    errors = stopped.ended().stderr
     step = checkpoint.step_of(checkpoint.latest(tmp_path))
     assert f"TrainingInterrupted: SIGTERM after step {step}; go on from checkpoint-{step}" in errors
 
@@ -548,8 +542,7 @@ def test_the_command_says_how_to_go_on(tmp_path, capsys):
     argv = ["train", "first-stage", *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
 
     def stop():
-        while not checkpoint.existing(tmp_path / "run"):
-            time.sleep(0.01)
+        wait_for(lambda: checkpoint.existing(tmp_path / "run"))
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=stop)

@@ -1,8 +1,6 @@
 """What a run shows while it trains, and what it says when the machine can't do what is asked for."""
 
-import os
 import re
-import subprocess
 import sys
 import warnings
 from contextlib import nullcontext, redirect_stderr
@@ -10,6 +8,7 @@ from contextlib import nullcontext, redirect_stderr
 import pytest
 import torch
 from accelerate import Accelerator
+from forked import Forked
 from screen import Terminal, screen
 from tiny_run import run
 
@@ -68,34 +67,28 @@ def test_where_there_is_no_terminal_lines_are_all(capsys, tmp_path):
     ]
 
 
-SET_UP = """
-import sys, tempfile
-from tiny_run import run
-from latentdiff import ConfigError
-try:
-    run(sys.argv[1], **({"mixed_precision": sys.argv[2]}))
-except ConfigError as error:
-    print(error)
-"""
+def set_up(output):
+    try:
+        run(output)
+    except ConfigError as error:
+        print(error)
+
 
 ENVIRONMENTS = {
-    "a process without the others' address": ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "no", "MASTER_"),
-    "a number of processes that is none": ({"RANK": "0", "WORLD_SIZE": "two", "LOCAL_RANK": "0"}, "no", "two"),
+    "a process without the others' address": ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "MASTER_"),
+    "a number of processes that is none": ({"RANK": "0", "WORLD_SIZE": "two", "LOCAL_RANK": "0"}, "two"),
     "a port that is none": (
         {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "99999999"},
-        "no",
         "port|range",
     ),
-    "another precision than there is": ({"ACCELERATE_DYNAMO_BACKEND": "NOTHING"}, "no", "NOTHING|dynamo"),
+    "another precision than there is": ({"ACCELERATE_DYNAMO_BACKEND": "NOTHING"}, "NOTHING|dynamo"),
 }
 
 
 @pytest.mark.parametrize("case", ENVIRONMENTS)
 def test_what_accelerate_cannot_set_up_is_one_line(tmp_path, case):
-    environment, precision, line = ENVIRONMENTS[case]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment
-    argv = [sys.executable, "-c", SET_UP, str(tmp_path / "out"), precision]
-    done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False, timeout=100)
+    environment, line = ENVIRONMENTS[case]
+    done = Forked(lambda: set_up(tmp_path / "out"), environment=environment).ended()
     assert re.search(rf"^accelerate can't set up a run .*({line}).*; choose another", done.stdout), done.stderr[-2000:]
     assert done.stdout.count("\n") == 1 and not (tmp_path / "out").exists()
 
