@@ -1,4 +1,4 @@
-"""What feature caching saves and costs: `python benchmarks/caching.py [MODEL ...] [--images 1000] [--branch 0]`.
+"""What feature caching saves and costs: `python -m benchmarks caching [MODEL ...] [--images 1000] [--branch 0]`.
 
 Each MODEL is a folder, a hub id or "builtin:NAME" of a text-to-image, class-conditional or unconditional model. Batches
 of the same seeds are made at every interval in turn, in one process, the order turning from batch to batch; printed are
@@ -18,7 +18,7 @@ import argparse
 import itertools
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import latentdiff
+from benchmarks.measuring import parser_of
 from latentdiff import ClassToImagePipeline, TextToImagePipeline, UnconditionalPipeline
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
 from latentdiff.evaluation.moments import Moments, frechet, moments_of
@@ -182,9 +183,9 @@ def measure(name: str, extractor: FeatureExtractor, args: argparse.Namespace) ->
         print(f"picture: {place}")
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Read the flags, and measure each model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("models", nargs="*", default=["builtin:emoji"])
     parser.add_argument("--intervals", type=int, nargs="+", default=[1, 2, 3, 5])
     parser.add_argument("--branch", type=int, default=0)
@@ -196,7 +197,7 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, help="a folder of images to compare with")
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--operations", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     if args.operations:
         print_operations()
         return
@@ -209,7 +210,3 @@ def main() -> None:
     extractor = load_extractor("efficientnet_lite0")
     for name in args.models:
         measure(name, extractor, args)
-
-
-if __name__ == "__main__":
-    main()

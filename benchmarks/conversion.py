@@ -1,38 +1,28 @@
 """Converting the largest published model beside reading and writing its bytes: seconds and peak memory.
 
-Run `python benchmarks/conversion.py --rounds 3` on Linux. It makes a checkpoint of the 1.45B text-to-image model with
-random weights (6 GB), then, in turn and each in a process of its own, converts it to every form, the latentdiff folder
-back to the original, and, as the floor, loads it with torch and saves it with safetensors. Memory is the peak above
-what the imported libraries take.
+It makes a checkpoint of the 1.45B text-to-image model with random weights (6 GB), then, in turn and each in a process
+of its own, converts it to every form, the latentdiff folder back to the original, and, as the floor, loads it with
+torch and saves it with safetensors. Memory is the peak above what the imported libraries take.
 """
 
 from __future__ import annotations
 
-import argparse
-import re
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.measuring import in_process, parser_of, peak_memory
 from latentdiff.conversion.convert import convert_original, describe_original, save_original
 from latentdiff.conversion.plan import make_conversion_plan
 from latentdiff.conversion.to_diffusers import save_diffusers
 from latentdiff.conversion.zoo import zoo_config
 from latentdiff.inspection.folder import describe_folder
-
-
-def peak() -> int:
-    """Most resident memory of this process so far, in bytes (getrusage would count its parent's, too)."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0])
 
 
 def make(name: str, path: Path) -> None:
@@ -87,27 +77,22 @@ SIDES: dict[str, Callable[[str, Path, Path], None]] = {
 }
 
 
-def measure(side: str, name: str, path: Path, out: Path) -> None:
-    """Run one side in this process and print seconds, memory and the output's size."""
+def measure(side: str, name: str, path: Path, out: Path) -> tuple[float, int, int]:
+    """Run one side in this process: the seconds, the bytes of memory, and those of the output."""
     make_conversion_plan(zoo_config("vq-f8"))  # imports what is imported lazily
-    before, began = peak(), time.perf_counter()
+    before, began = peak_memory(), time.perf_counter()
     SIDES[side](name, path, out)
-    seconds, memory = time.perf_counter() - began, peak() - before
-    print(seconds, memory, sum(file.stat().st_size for file in out.rglob("*") if file.is_file()))
+    seconds, memory = time.perf_counter() - began, peak_memory() - before
+    return seconds, memory, sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(words: Sequence[str]) -> None:
+    """Print the figures."""
+    parser = parser_of(__doc__)
     parser.add_argument("--model", default="txt2img-1p4B", help="name in the zoo")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where there is room for four times the model; default: /tmp")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("paths", nargs="*", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.side:
-        measure(options.side, options.model, *options.paths)
-        return
+    options = parser.parse_args(words)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         path, out = Path(folder) / "model.ckpt", Path(folder) / "out"
         make(options.model, path)
@@ -115,9 +100,7 @@ def main() -> None:
         rounds: dict[str, list[tuple[float, ...]]] = {side: [] for side in SIDES}
         for _ in range(options.rounds):
             for side, results in rounds.items():
-                command = [sys.executable, __file__, "--model", options.model, "--side", side, str(path), str(out)]
-                printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-                results.append(tuple(map(float, printed.split())))
+                results.append(in_process(measure, side, options.model, path, out))
                 shutil.rmtree(out)
     floor_seconds = statistics.median(seconds for seconds, _, _ in rounds["floor"])
     for side, results in rounds.items():
@@ -126,7 +109,3 @@ def main() -> None:
             f"{side:13} {seconds:6.1f} s ({seconds / floor_seconds:.2f} of the floor), peak {memory / 2**20:7.0f} MiB, "
             f"{memory / size:.3f} of the {size / 1e9:.2f} GB written"
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""How fast a data set is encoded to latents: `python benchmarks/encoding.py [--images 512] [--side 64] [--rounds 3]`.
+"""How fast a data set is encoded to latents: `python -m benchmarks encoding [--images 512] [--side 64] [--rounds 3]`.
 
 One process against two, each with one core, in turn: the images a second from the first block to the last shard (the
 start of a process, its imports and the load of the first stage, is left out), the ratio, and whether the caches have
@@ -8,12 +8,12 @@ time by precision and order in memory, by which it is decided what `latentdiff e
 first stage is untrained, of the blocks' widths that `--channels` says: 128 256 512 512 are Stable Diffusion's.
 """
 
-import argparse
 import multiprocessing
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from benchmarks.measuring import parser_of
 from latentdiff.bulk.shards import missing
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.encoding import LatentEncoding
@@ -93,13 +94,14 @@ def spread(rates: list[float], of: str = "second") -> str:
     return f"{statistics.median(rates):8.1f} images a {of} ({min(rates):.1f} to {max(rates):.1f})"
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(words: Sequence[str]) -> None:
+    """Print the figures."""
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, default=512, help="a multiple of 512, so that shares are equal")
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--channels", type=int, nargs="+", default=[64, 128])
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "images").mkdir()

@@ -1,73 +1,103 @@
-"""Seconds that `from_pretrained` takes, beside another commit's: `python benchmarks/loading.py --against COMMIT`.
+"""Seconds that loading a model takes, with a warm cache of the file system: this package and diffusers, in turns.
 
-The other commit's source is taken out of the repository into a temporary folder. Both load the same folders, in turns,
-each time in a process of its own in which a first load warms the file system's cache and the imports up. Printed are
-the medians and their ratio: for the built-in model, where checks of small files weigh most, and for a model of the
-zoo at its full size with random weights in float16.
+Both load the same folders of plain diffusers, each time in a process of its own in which a first load warms up; with
+--against COMMIT the package of that commit takes turns, too, and the built-in model and one of the zoo are loaded as
+this package saves them. Weights are random; those of the large models are saved and loaded in float16.
 """
 
 from __future__ import annotations
 
-import argparse
-import io
-import os
-import statistics
-import subprocess
-import sys
-import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from tasks import build
+import torch
+from diffusers import StableDiffusionPipeline
 
-ROOT = Path(__file__).resolve().parents[1]
-LOAD = """
+from benchmarks.measuring import Row, Settings, python, rows_of, source_of
+from benchmarks.models import BUILTIN, SIZES, filled, plan_of, stock_network, zoo_pipeline
+from latentdiff import DiffusionPipeline
+from latentdiff.bench.against import stock_pipeline
+from latentdiff.conversion.to_diffusers import stock_scheduler
+
+BEGIN = """
 import logging, sys, time, warnings
 warnings.simplefilter("ignore"); logging.disable(logging.CRITICAL)
 import torch
-from latentdiff import DiffusionPipeline
-DiffusionPipeline.from_pretrained(sys.argv[1], dtype=torch.float16)
+"""
+TURNS = """
+load()
 for _ in range(int(sys.argv[2])):
     began = time.perf_counter()
-    DiffusionPipeline.from_pretrained(sys.argv[1], dtype=torch.float16)
+    load()
     print(time.perf_counter() - began)
 """
+WITHOUT_TEXT = "text_encoder=None, tokenizer=None"
+OURS = """
+from latentdiff import DiffusionPipeline
+def load():
+    DiffusionPipeline.from_pretrained(sys.argv[1], dtype=torch.float16{})
+"""
+THEIRS = f"""
+from diffusers import StableDiffusionPipeline
+def load():
+    StableDiffusionPipeline.from_pretrained(sys.argv[1], dtype=torch.float16, {WITHOUT_TEXT}, safety_checker=None,
+        feature_extractor=None)
+"""
+SMALL_LOADS, LARGE_LOADS = 20, 3
 
 
-def seconds(source: Path, model: str, loads: int) -> list[float]:
-    """The seconds of some loads of a model in a new process, by the package in a folder."""
-    environment = {**os.environ, "PYTHONPATH": str(source), "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", LOAD, model, str(loads)]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return [float(line) for line in done.stdout.split()]
+def stock_folder(name: str, place: Path) -> Path:
+    """A folder of diffusers' `StableDiffusionPipeline` without a text encoder, of the weights of a size."""
+    size, path = SIZES[name], place / name
+    if size.zoo is None:
+        stock_pipeline(DiffusionPipeline.from_pretrained(BUILTIN)).save_pretrained(path)
+        return path
+    plan = plan_of(size.zoo)
+    unet, vae = (filled(plan.parts[part].model).to(torch.float16) for part in ("unet", "vae"))
+    pipe = DiffusionPipeline.from_pretrained(BUILTIN)
+    StableDiffusionPipeline(
+        vae=vae,
+        unet=stock_network(unet),
+        scheduler=stock_scheduler(pipe.scheduler),
+        text_encoder=None,
+        tokenizer=None,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(path)
+    return path
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", required=True, metavar="COMMIT", help="the commit to compare with")
-    parser.add_argument("--model", default="cin256-v2", help="the model of the zoo")
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        archive = subprocess.run(
-            ["git", "archive", options.against, "src"], cwd=ROOT, check=True, capture_output=True
-        ).stdout
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(folder, filter="data")
-        large = Path(folder) / options.model
-        build(options.model).to("cpu").save_pretrained(large)
-        sides = {options.against: Path(folder) / "src", "here": ROOT / "src"}
-        for model, loads in (("builtin:emoji", 20), (str(large), 3)):
-            taken: dict[str, list[float]] = {side: [] for side in sides}
-            for _ in range(options.rounds):
-                for side, source in sides.items():
-                    taken[side] += seconds(source, model, loads)
-            medians = {side: statistics.median(values) for side, values in taken.items()}
-            told = ", ".join(f"{side} {value:.4f} s" for side, value in medians.items())
-            ratio = medians["here"] / medians[options.against]
-            print(f"{Path(model).name}: {told}, ratio {ratio:.3f} (medians of {len(taken['here'])} loads)")
+def rows(settings: Settings) -> Iterator[Row]:
+    """Measure the folders."""
+    rounds = min(settings.rounds, 2) if settings.quick else settings.rounds
+    with tempfile.TemporaryDirectory() as folder, source_of(settings.against) as sources:
+        place = Path(folder)
+        for name in ("builtin",) if settings.quick else ("builtin", "sd1"):
+            if not settings.sizes or name in settings.sizes:
+                path, loads = stock_folder(name, place), SMALL_LOADS if name == "builtin" else LARGE_LOADS
+                sides = {side: (OURS.format(f", {WITHOUT_TEXT}"), source) for side, source in sources.items()}
+                label = f"{SIZES[name].label}, folder of diffusers"
+                yield from in_turns(label, str(path), {**sides, "diffusers": (THEIRS, None)}, loads, rounds)
+        if settings.against is None:
+            return
+        ours = {side: (OURS.format(""), source) for side, source in sources.items()}
+        yield from in_turns(SIZES["builtin"].label, BUILTIN, ours, SMALL_LOADS, rounds)
+        if not settings.quick:
+            large = place / "large"
+            zoo_pipeline("cin256-v2").to("cpu").save_pretrained(large)
+            yield from in_turns(SIZES["cin256"].label, str(large), ours, LARGE_LOADS, rounds)
 
 
-if __name__ == "__main__":
-    main()
+def in_turns(
+    what: str, model: str, sides: dict[str, tuple[str, Path | None]], loads: int, rounds: int
+) -> Iterator[Row]:
+    """The rows of one folder."""
+    taken: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        for side, (load, source) in sides.items():
+            printed = python(BEGIN + load + TURNS, model, str(loads), source=source)
+            taken[side] += [float(line) for line in printed.split()]
+    base = "diffusers" if "diffusers" in sides else list(sides)[-1]
+    yield from rows_of("loading", f"{what}, {rounds} x {loads} loads", taken, base)

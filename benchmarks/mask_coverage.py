@@ -1,10 +1,11 @@
-"""Share of the image that masks cover, and a picture of some: python benchmarks/mask_coverage.py [sheet.png]."""
+"""Share of the image that masks cover, and a picture of some: python -m benchmarks masks [SHEET.png]."""
 
-import sys
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.measuring import parser_of
 from latentdiff.data.masks import coverage_statistics
 from latentdiff.registry import MASKS
 from latentdiff.seeding import array_generator
@@ -33,15 +34,14 @@ def sheet() -> Image.Image:
     return Image.fromarray(paper)
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("sheet", nargs="?")
+    file = parser.parse_args(words).sheet
     for bounds in ((0.0, 1.0), (0.0, 0.5)):
         print(f"coverage of {DRAWS} masks of {SIDE}x{SIDE}, bounds {bounds}")
         for name in MASKS.names():
             numbers = coverage_statistics(MASKS.get(name), cells(SIDE), DRAWS, coverage=bounds)
             print(f"  {name:8}" + "".join(f"  {key} {value:.3f}" for key, value in numbers.items()))
-    if len(sys.argv) > 1:
-        sheet().save(sys.argv[1], optimize=True)
-
-
-if __name__ == "__main__":
-    main()
+    if file is not None:
+        sheet().save(file, optimize=True)

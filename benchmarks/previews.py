@@ -1,4 +1,4 @@
-"""How true previews are, and what they cost: `python benchmarks/previews.py TRAIN HELD_OUT [--steps 150]`.
+"""How true previews are, and what they cost: `python -m benchmarks previews TRAIN HELD_OUT [--steps 150]`.
 
 TRAIN and HELD_OUT are folders of images of at least 64 pixels, such as those of examples/class_to_image.py. Three
 models: `builtin:emoji` (KL, a latent pixel for 4x4 pixels), and two first stages that are trained here on TRAIN for so
@@ -10,14 +10,15 @@ of the decoder take, all of one image: medians over runs that preview every step
 which other work on the machine changes little; run it with OMP_NUM_THREADS=1, for threads add up.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.measuring import parser_of
 from latentdiff import DDIMScheduler, DiffusionPipeline, UnconditionalPipeline, UNet2DConditionModel
 from latentdiff.cli.console import quiet_libraries
 from latentdiff.config import from_mapping
@@ -127,13 +128,13 @@ def measure(name: str, pipe: DiffusionPipeline, prompt: list[str], fitted: torch
     return f"| {name} | {fits} | {step:.1f} | {preview:.3f} | {preview / step:.2%} | {decode:.1f} |"
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser()
+    parser = parser_of(__doc__)
     parser.add_argument("train")
     parser.add_argument("held_out")
     parser.add_argument("--steps", type=int, default=150)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     fitted, judged = batch(options.train, FITTED), batch(options.held_out, JUDGED)
     print("| model | fit without images | R^2 | fit with images | R^2 | step, ms | preview, ms | share | decoder, ms |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
@@ -143,7 +144,3 @@ def main() -> None:
         for number, (name, model) in enumerate(STAGES.items()):
             pipe = trained(model, options.train, options.steps, f"{folder}/{number}")
             print(measure(name, pipe, [], fitted, judged), flush=True)
-
-
-if __name__ == "__main__":
-    main()

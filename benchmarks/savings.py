@@ -1,4 +1,4 @@
-"""Savings that change no result, or by rounding alone: `OMP_NUM_THREADS=1 python benchmarks/savings.py [--rounds 3]`.
+"""Savings that change no result, or by rounding alone: `OMP_NUM_THREADS=1 python -m benchmarks savings [--rounds 3]`.
 
 Printed are the CPU time of a guided step of the built-in model's UNet with timesteps prepared before the loop and
 without, and the largest relative difference of the predictions; and the CPU time of attention, with its relative error,
@@ -6,14 +6,15 @@ by torch's `scaled_dot_product_attention`, by it with channels filled up to a mu
 matrices, and by products head by head in blocks of 256 rows. All are interleaved.
 """
 
-import argparse
+import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.measuring import CLOCKS, parser_of, take_turns
 from latentdiff import Conditioning, TextToImagePipeline
 from latentdiff.sampling import Denoiser
 
@@ -87,28 +88,20 @@ def attention(rounds: int) -> None:
         exact = F.scaled_dot_product_attention(*(part.view(1, tokens, heads, width).transpose(1, 2) for part in drawn))
         for dtype in (torch.float32, torch.bfloat16):
             given = [part.to(dtype).view(1, tokens, heads, width).transpose(1, 2) for part in drawn]
-            times: dict[str, list[float]] = {name: [] for name in WAYS}
-            errors = {}
-            for _ in range(rounds):
-                for name, way in WAYS.items():
-                    seconds, made = cpu_seconds(lambda way=way, given=given: way(*given))
-                    times[name].append(seconds)
-                    errors[name] = float((made.float() - exact).norm() / exact.norm())
+            errors = {name: float((way(*given).float() - exact).norm() / exact.norm()) for name, way in WAYS.items()}
+            ways = {name: functools.partial(way, *given) for name, way in WAYS.items()}
+            times = take_turns(ways, rounds, CLOCKS["cpu"])
             shown = [f"{statistics.median(times[name]):.4f} s ({errors[name]:.1e})" for name in WAYS]
             print(f"| {heads}, {tokens}, {width} | {str(dtype)[6:]} | " + " | ".join(shown) + " |", flush=True)
 
 
 @torch.no_grad()
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Read the flags, and print both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     torch.manual_seed(0)
     print(f"{torch.get_num_threads()} threads")
     prepared_timesteps(args.rounds)
     attention(args.rounds)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""How much window borders show in large images: `python benchmarks/seams.py [--seeds 16]`.
+"""How much window borders show in large images: `python -m benchmarks seams [--seeds 16]`.
 
 A 192-pixel image is made by `builtin:emoji`, which was trained on 64 pixels, from equal noise in latentdiff's windows,
 in the original code's patch mode, and all at once. The seam is the mean absolute gradient between pixels on either side
@@ -6,12 +6,13 @@ of a place where fixed windows begin or end, divided by the mean elsewhere: 1 wh
 lie elsewhere at every step, but are decoded at these very places.
 """
 
-import argparse
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from benchmarks.measuring import parser_of
 from latentdiff import TextToImagePipeline, Windows
 
 SIDE, WINDOW, OVERLAP = 192, 64, 32
@@ -66,11 +67,11 @@ def seam(images):
     return np.concatenate(across, 1).mean((1, 2, 3)) / np.concatenate(elsewhere, 1).mean((1, 2, 3))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(words: Sequence[str]) -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, default=16)
     parser.add_argument("--steps", type=int, default=25)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     pipe = TextToImagePipeline.from_pretrained("builtin:emoji")
     pipe.set_progress_bar_config(disable=True)
     print("| prompt | " + " | ".join(WAYS) + " |\n|---|" + "---|" * len(WAYS))
@@ -86,7 +87,3 @@ def main() -> None:
             seams = seam(np.concatenate(made))
             cells.append(f"{seams.mean():.3f} ± {seams.std(ddof=1) / len(seams) ** 0.5:.3f}")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Every task at the size of its published model: `python benchmarks/tasks.py [--models NAME ...] [--steps 50]`.
+"""Every task at the size of its published model: `python -m benchmarks tasks [--models NAME ...] [--steps 50]`.
 
 Weights are random, so images are noise, but time and memory are those of the real model. Each model runs in a process
 of its own: three steps are made, the time of one is extrapolated to `--steps`, the decoding is added, and memory is
@@ -6,84 +6,30 @@ the peak above what the process held after its weights were there. `--sizes 256 
 grows with the image, whole and in windows, on a small network.
 """
 
-import argparse
-import itertools
-import multiprocessing
-import statistics
-import threading
-import time
+from __future__ import annotations
 
-import numpy as np
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
 import psutil
 import torch
 
 import latentdiff
+from benchmarks.measuring import in_process, parser_of
+from benchmarks.models import INPUTS, zoo_pipeline
 from latentdiff import DDIMScheduler, UNet2DConditionModel, VQModel
-from latentdiff.conversion.plan import make_conversion_plan
-from latentdiff.conversion.zoo import zoo_config
-from latentdiff.registry import PIPELINES
-
-GREY = np.full((256, 256, 3), 128, dtype=np.uint8)
-HOLE = np.zeros((256, 256), dtype=bool)
-HOLE[64:192, 64:192] = True
-OBJECTS = [{"class": 0, "box": (0.1, 0.1, 0.5, 0.5)}]
-
-# What a call of each model is given beside its options.
-INPUTS = {
-    "celeba256": {},
-    "lsun_churches256": {},
-    "cin256-v2": {"class_labels": 0},
-    "text2img256": {"prompt": "a virus monster is playing guitar"},
-    "txt2img-1p4B": {"prompt": "a virus monster is playing guitar"},
-    "layout2img-openimages256": {"layouts": OBJECTS},
-    "bsr_sr": {"image": GREY[:64, :64]},
-    "inpainting_big": {"image": GREY, "mask_image": HOLE},
-    "semantic_synthesis256": {"label_map": GREY[..., 0].astype(int)},
-}
+from latentdiff.bench.timing import most_memory
 
 
-def build(name: str):
-    """The pipeline of a model of the zoo, with random weights."""
-    plan = make_conversion_plan(zoo_config(name))
-    torch.manual_seed(0)
-    parts = {}
-    for part, made in plan.parts.items():
-        network = made.model.to_empty(device="cpu").eval().requires_grad_(False)
-        for parameter in [*network.parameters(), *network.buffers()]:
-            if parameter.is_floating_point():
-                parameter.normal_(0, 0.02)
-        parts[part] = network
-    parts["scheduler"] = DDIMScheduler(**plan.scheduler)
-    if plan.task == "layout-to-image":
-        parts["tokenizer"] = latentdiff.LayoutTokenizer(num_classes=600)
-    if plan.task == "text-to-image":
-        from latentdiff.models.tokenizer import BERT_VOCABULARY, load_tokenizer
-
-        parts["tokenizer"] = load_tokenizer(BERT_VOCABULARY, 77)
-    pipe = PIPELINES.get(plan.task)(**parts)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-class Peak:
-    """The largest resident size of this process while the block runs."""
-
-    def __enter__(self):
-        self.process, self.on = psutil.Process(), True
-        self.start = self.top = self.process.memory_info().rss
-        self.thread = threading.Thread(target=self._watch)
-        self.thread.start()
-        return self
-
-    def _watch(self):
-        while self.on:
-            self.top = max(self.top, self.process.memory_info().rss)
-            time.sleep(0.01)
-
-    def __exit__(self, *_):
-        self.on = False
-        self.thread.join()
-        self.mib = (self.top - self.start) / 2**20
+@contextmanager
+def lifted() -> Iterator[Callable[[], str]]:
+    """Yield what says, after the block, how far it has lifted the resident size of this process."""
+    before = psutil.Process().memory_info().rss
+    with most_memory(torch.device("cpu")) as memory:
+        yield lambda: f"{(memory.peak - before) / 2**20:.0f} MiB"
 
 
 def timed(function):
@@ -94,21 +40,21 @@ def timed(function):
 
 def model(name: str, steps: int) -> str:
     """One line of the table of models."""
-    pipe = build(name)
+    pipe = zoo_pipeline(name)
     marks = []
 
     def mark(_pipe, _step, _timestep, tensors):
         marks.append(time.perf_counter())
         return tensors
 
-    with Peak() as peak:
+    with lifted() as lift:
         whole, _ = timed(lambda: pipe(**INPUTS[name], num_inference_steps=3, seed=0, callback_on_step_end=mark))
     step = statistics.median(b - a for a, b in itertools.pairwise(marks))
     seconds = whole + (steps - 3) * step
     weights = sum(
         p.numel() for part in pipe.components.values() if hasattr(part, "parameters") for p in part.parameters()
     )
-    return f"| {name} | {weights / 1e6:.0f} M | {step:.2f} | {seconds:.0f} | {peak.mib:.0f} MiB |"
+    return f"| {name} | {weights / 1e6:.0f} M | {step:.2f} | {seconds:.0f} | {lift()} |"
 
 
 def size(side: int, windows: int | None) -> str:
@@ -123,17 +69,17 @@ def size(side: int, windows: int | None) -> str:
     pipe = latentdiff.UnconditionalPipeline(vae=vae, unet=unet, scheduler=DDIMScheduler())
     pipe.set_progress_bar_config(disable=True)
     pipe(height=64, width=64, num_inference_steps=1)  # what torch allocates once
-    with Peak() as peak:
+    with lifted() as lift:
         seconds, _ = timed(lambda: pipe(height=side, width=side, num_inference_steps=1, windows=windows))
-    return f"| {side} | {windows or 'whole'} | {peak.mib:.0f} MiB | {seconds:.1f} s |"
+    return f"| {side} | {windows or 'whole'} | {lift()} | {seconds:.1f} s |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(words: Sequence[str]) -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("--models", nargs="*", default=list(INPUTS), choices=INPUTS)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--sizes", nargs="*", type=int, help="measure memory against the image's side instead")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     jobs = [(size, (side, windows)) for side in options.sizes or [] for windows in (None, 256)]
     header = "| pixels a side | windows | peak memory | one step |\n|---|---|---|---|"
     if not options.sizes:
@@ -143,11 +89,5 @@ def main() -> None:
         )
         header += "\n|---|---|---|---|---|"
     print(header, flush=True)
-    context = multiprocessing.get_context("spawn")
     for function, arguments in jobs:
-        with context.Pool(1) as pool:
-            print(pool.apply(function, arguments), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        print(in_process(function, *arguments), flush=True)

@@ -1,4 +1,4 @@
-"""Whether threads on one pipeline give the images that each gives alone: python benchmarks/threads.py.
+"""Whether threads on one pipeline give the images that each gives alone: python -m benchmarks threads.
 
 Every scheduler of this package and every one of diffusers that samples such a model runs in as many threads on one
 pipeline of the built-in model, with prompts and seeds of their own. Printed is how many images differ from those made
@@ -7,14 +7,15 @@ one after the other, and how many calls raised.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import threading
+from collections.abc import Sequence
 
 import diffusers
 import numpy as np
 import torch
 
+from benchmarks.measuring import parser_of
 from latentdiff import TextToImagePipeline
 from latentdiff.registry import SCHEDULERS
 
@@ -53,11 +54,11 @@ def compare(pipe: TextToImagePipeline, steps: int, rounds: int) -> tuple[int, in
     return rounds * len(JOBS), wrong, raised
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(words: Sequence[str]) -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=2)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     torch.set_num_threads(1)
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     pipe = TextToImagePipeline.from_pretrained("builtin:emoji")
@@ -71,7 +72,3 @@ def main() -> None:
         name = scheduler if isinstance(scheduler, str) else f"diffusers.{scheduler.__name__}"
         print("{:42} {:3} images, {} wrong, {} raised".format(name, *counts), flush=True)
     print("{} threads, {} schedulers: {} images, {} wrong, {} raised".format(len(JOBS), len(schedulers), *total))
-
-
-if __name__ == "__main__":
-    main()

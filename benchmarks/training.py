@@ -1,19 +1,22 @@
-"""Training against a plain torch loop: `python benchmarks/training.py [--rounds 6] [--steps 10]`.
+"""Training steps beside a plain torch loop: a first stage, and a diffusion model with and without cached latents.
 
-Three workloads: a first stage, a diffusion model on cached latents, and the same where the first stage encodes every
-batch. Ours is `latentdiff.training.engine.loop.train`, as the commands call it; the floor is the shortest loop in
-plain torch that does the same work on the same networks: AdamW, clipped gradients, EMA. They run in turn in one
-process; a step's time is that from one forward pass to the next. Printed are medians, their ratio (the floor's time
-over ours), and what each takes in memory above what its process held with the networks built, measured in a process
-of its own.
+Ours is `latentdiff.training.engine.loop.train`, as the commands call it; "plain torch" is the shortest loop that does
+the same work on the same networks: AdamW, clipped gradients, EMA, and autocast as --mixed-precision says. They take
+turns in one process; a step's time is that from one forward pass to the next. Memory is what each takes above what its
+process held with the networks built, in a process of its own. On CUDA the networks are larger and memory is the most
+that torch has allocated.
 """
 
-import argparse
+from __future__ import annotations
+
+import dataclasses
 import itertools
-import multiprocessing
+import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +24,11 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from PIL import Image
-from tasks import Peak
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from benchmarks.measuring import Row, Settings, in_process, peak_memory, rows_of
+from latentdiff.bench.timing import most_memory
 from latentdiff.cli.console import quiet_libraries
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.encoding import LatentEncoding
@@ -37,30 +41,102 @@ from latentdiff.training.engine.session import open_session
 from latentdiff.training.first_stage.task import FirstStageTask
 from latentdiff.training.recipes import DiffusionRecipe, FirstStageRecipe
 
-SIDE, IMAGES, WARM_UP = 64, 64, 2
-VAE = {
-    "block_out_channels": [32, 64, 128],
-    "down_block_types": ["DownEncoderBlock2D"] * 3,
-    "up_block_types": ["UpDecoderBlock2D"] * 3,
-    "latent_channels": 8,
-    "norm_num_groups": 8,
-}
-UNET = {
-    "block_out_channels": [64, 128, 128],
-    "layers_per_block": 1,
-    "attention_levels": [False, True, True],
-    "num_head_channels": 32,
-}
+IMAGES, WARM_UP = 64, 2
+STEPS, QUICK_STEPS = 10, 3  # of a round, those that count
 NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """How large the networks are, and how many images a batch has.
+
+    Attributes:
+        side: Pixels a side of the images.
+        channels: Of the first stage's levels.
+        latent_channels: Of its latents.
+        unet: The options of the UNet.
+        first_stage_batch: Images of a batch of the first stage.
+        diffusion_batch: Images of a batch of the diffusion model.
+    """
+
+    side: int
+    channels: tuple[int, ...]
+    latent_channels: int
+    unet: dict[str, object]
+    first_stage_batch: int
+    diffusion_batch: int
+
+    @property
+    def vae(self) -> dict[str, object]:
+        """The options of the first stage."""
+        return {
+            "block_out_channels": list(self.channels),
+            "down_block_types": ["DownEncoderBlock2D"] * len(self.channels),
+            "up_block_types": ["UpDecoderBlock2D"] * len(self.channels),
+            "latent_channels": self.latent_channels,
+            "norm_num_groups": 8,
+        }
+
+
+SMALL = Shape(
+    side=64,
+    channels=(32, 64, 128),
+    latent_channels=8,
+    unet={
+        "block_out_channels": [64, 128, 128],
+        "layers_per_block": 1,
+        "attention_levels": [False, True, True],
+        "num_head_channels": 32,
+    },
+    first_stage_batch=8,
+    diffusion_batch=32,
+)
+LDM_4 = Shape(  # the paper's class-conditional model without its classes, and its first stage
+    side=256,
+    channels=(128, 256, 512),
+    latent_channels=3,
+    unet={
+        "block_out_channels": [192, 384, 576, 960],
+        "layers_per_block": 2,
+        "attention_levels": [False, True, True, True],
+        "num_head_channels": 32,
+    },
+    first_stage_batch=8,
+    diffusion_batch=32,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a workload is made of."""
+
+    folder: Path
+    shape: Shape
+    steps: int
+    device: torch.device
+    mixed_precision: str
+
+    def options(self, batch_size: int) -> dict[str, object]:
+        """The options that both stages share."""
+        return {
+            "data": {"train_data_dir": str(self.folder / "images"), "resolution": self.shape.side},
+            "output_dir": str(self.folder / "run"),
+            "train_batch_size": batch_size,
+            "max_train_steps": self.steps,
+            "logging_steps": 5,
+            "overwrite_output_dir": True,
+            "mixed_precision": self.mixed_precision,
+        }
 
 
 class FirstStage:
     """An autoencoder by its absolute error and KL."""
 
-    def __init__(self, folder: Path, steps: int) -> None:
-        self.recipe = FirstStageRecipe(**shared_options(folder, 8, steps), model=VAE)
-        self.items = self.plain_items = ImageFolder(folder / "images", SIDE)
-        self.task = FirstStageTask(AutoencoderKL(**VAE), self.recipe)
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.recipe = FirstStageRecipe(**asked.options(asked.shape.first_stage_batch), model=asked.shape.vae)
+        self.items = self.plain_items = ImageFolder(asked.folder / "images", asked.shape.side)
+        self.task = FirstStageTask(AutoencoderKL(**asked.shape.vae), self.recipe).to(asked.device)
 
     def floor(self, pixels: torch.Tensor) -> torch.Tensor:
         """The loss in plain torch."""
@@ -72,22 +148,23 @@ class FirstStage:
 class Diffusion:
     """A UNet on latents that the cache holds."""
 
-    def __init__(self, folder: Path, steps: int) -> None:
-        options = shared_options(folder, 32, steps)
-        self.recipe = DiffusionRecipe(**options, vae=str(folder / "vae"), unet=UNET, noise_schedule=NOISE)
-        images = ImageFolder(folder / "images", SIDE)
+    def __init__(self, asked: Asked) -> None:
+        self.asked, folder = asked, asked.folder
+        options = asked.options(asked.shape.diffusion_batch)
+        self.recipe = DiffusionRecipe(**options, vae=str(folder / "vae"), unet=asked.shape.unet, noise_schedule=NOISE)
+        images = ImageFolder(folder / "images", asked.shape.side)
         conditioner = make_conditioner(self.recipe, images)
-        self.vae = conditioner.pipeline.vae.requires_grad_(False)
-        self.alphas_cumprod = conditioner.pipeline.scheduler.alphas_cumprod.float()
+        self.vae = conditioner.pipeline.vae.requires_grad_(False).to(asked.device)
+        self.alphas_cumprod = conditioner.pipeline.scheduler.alphas_cumprod.float().to(asked.device)
         with quiet_libraries(quiet=True):
-            work = LatentEncoding(
-                folder / "latents", self.vae, images, BadFiles(folder, len(images), 0), random_flip=False
-            )
+            bad = BadFiles(folder, len(images), 0)
+            work = LatentEncoding(folder / "latents", self.vae, images, bad, random_flip=False)
             work.begin(replace=True)
             work.do(work.shards(), lambda told: None)
             work.finish()
             cache = work.cache()
         self.set_up(conditioner, cache, images)
+        self.task.to(asked.device)
 
     def set_up(self, conditioner, cache, images) -> None:
         self.task = DiffusionTask(conditioner, self.recipe)
@@ -98,9 +175,10 @@ class Diffusion:
 
     def floor(self, batch: torch.Tensor) -> torch.Tensor:
         """The loss in plain torch."""
-        mean, logvar = self.moments(batch).chunk(2, dim=1)
+        mean, logvar = self.moments(batch).float().chunk(2, dim=1)
         latents = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
-        noise, timesteps = torch.randn_like(latents), torch.randint(0, 1000, (len(latents),))
+        noise = torch.randn_like(latents)
+        timesteps = torch.randint(0, 1000, (len(latents),), device=latents.device)
         alphas = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         noisy = alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
         return F.mse_loss(self.task.unet(noisy, timesteps).sample, noise)
@@ -127,91 +205,96 @@ class Uncached(Diffusion):
 WORKLOADS = {"first stage": FirstStage, "diffusion, cached": Diffusion, "diffusion, not cached": Uncached}
 
 
-def shared_options(folder: Path, batch_size: int, steps: int) -> dict:
-    names = {"data": {"train_data_dir": str(folder / "images"), "resolution": SIDE}, "output_dir": str(folder / "run")}
-    return {
-        **names,
-        "train_batch_size": batch_size,
-        "max_train_steps": steps,
-        "logging_steps": 5,
-        "overwrite_output_dir": True,
-    }
-
-
-def ours(workload, marks: list[float]) -> None:
-    hook = workload.task.register_forward_pre_hook(lambda *_: marks.append(time.perf_counter()))
+def ours(workload, mark) -> None:
+    hook = workload.task.register_forward_pre_hook(lambda *_: mark())
     with quiet_libraries(quiet=True), open_session(workload.recipe) as session:
         train(workload.task, workload.items, workload.recipe, session)
     hook.remove()
 
 
-def floor(workload, marks: list[float]) -> None:
-    recipe = workload.recipe
+def plain(workload, mark) -> None:
+    recipe, device = workload.recipe, workload.asked.device
     live = torch.nn.ParameterList(p for p in workload.task.parameters() if p.requires_grad)
     optimizer = torch.optim.AdamW(live, lr=recipe.optimizer.learning_rate)
     average = AveragedModel(live, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema.decay))
     loader = DataLoader(workload.plain_items, batch_size=recipe.train_batch_size, shuffle=True, drop_last=True)
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.mixed_precision]
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     for batch in itertools.islice(batches, recipe.max_train_steps):
-        marks.append(time.perf_counter())
-        workload.floor(batch).backward()
+        mark()
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            loss = workload.floor(batch.to(device))
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(live, recipe.optimizer.max_grad_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad()
         average.update_parameters(live)
 
 
-SIDES = {"ours": ours, "floor": floor}
+BASE = "plain torch"
+SIDES = {"latentdiff": ours, BASE: plain}
 
 
-def write_inputs(folder: Path) -> Path:
+def write_inputs(folder: Path, shape: Shape) -> None:
     """Images and an untrained first stage."""
     (folder / "images").mkdir()
-    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (IMAGES, SIDE, SIDE, 3), np.uint8)):
+    drawn = np.random.default_rng(0).integers(0, 256, (IMAGES, shape.side, shape.side, 3), np.uint8)
+    for number, pixels in enumerate(drawn):
         Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
     torch.manual_seed(0)
-    AutoencoderKL(**VAE).save_pretrained(folder / "vae")
-    return folder
+    AutoencoderKL(**shape.vae).save_pretrained(folder / "vae")
 
 
 def seconds(side: str, workload) -> list[float]:
     """Of each step but the first ones, in which memory is allocated."""
     marks: list[float] = []
-    SIDES[side](workload, marks)
+
+    def mark() -> None:
+        if workload.asked.device.type != "cpu":
+            torch.accelerator.synchronize(workload.asked.device)
+        marks.append(time.perf_counter())
+
+    SIDES[side](workload, mark)
     return np.diff(marks)[WARM_UP:].tolist()
 
 
-def peak(side: str, name: str) -> float:
-    """MiB by which three steps raise the process's peak."""
-    with tempfile.TemporaryDirectory() as folder:
-        workload = WORKLOADS[name](write_inputs(Path(folder)), 3)
-        with Peak() as memory:
-            SIDES[side](workload, [])
-    return memory.mib
+def lifted(side: str, name: str, shape: Shape, mixed_precision: str) -> int:
+    """The bytes by which three steps raise this process's peak, on a CPU."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_inputs(folder, shape)
+        workload = WORKLOADS[name](Asked(folder, shape, 3, torch.device("cpu"), mixed_precision))
+        before = peak_memory()
+        SIDES[side](workload, lambda: None)
+        return peak_memory() - before
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=10, help="steps of a round that count")
-    options = parser.parse_args()
-    print(f"{options.rounds} rounds of {options.steps} steps, {torch.get_num_threads()} threads\n")
-    print("| workload | batch | ours, images a second | floor | ratio | ours, MiB | floor, MiB |")
-    print("|---|---|---|---|---|---|---|")
+def rows(settings: Settings) -> Iterator[Row]:
+    """Measure all workloads."""
+    on_cpu = settings.device.type == "cpu"
+    if on_cpu:
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # it would take an accelerator where there is one
+    shape, steps = SMALL if on_cpu else LDM_4, QUICK_STEPS if settings.quick else STEPS
+    sides = [side for side in SIDES if settings.wants(side)]
     for name, kind in WORKLOADS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            workload = kind(write_inputs(Path(folder)), options.steps + WARM_UP + 1)
-            rounds = {side: [] for side in SIDES}
-            for number in range(options.rounds):
-                for side in sorted(SIDES, reverse=bool(number % 2)):  # neither always comes first
-                    rounds[side].append(statistics.median(seconds(side, workload)))
-        ratio = statistics.median(b / a for a, b in zip(rounds["ours"], rounds["floor"], strict=True))
+        rounds: dict[str, list[float]] = {side: [] for side in sides}
+        memory: dict[str, int] = {}
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            write_inputs(folder, shape)
+            asked = Asked(folder, shape, steps + WARM_UP + 1, settings.device, settings.mixed_precision)
+            workload = kind(asked)
+            for number in range(settings.rounds):
+                for side in sorted(sides, reverse=bool(number % 2)):  # neither always comes first
+                    with most_memory(settings.device) if not on_cpu else nullcontext() as most:
+                        rounds[side].append(statistics.median(seconds(side, workload)))
+                    if most is not None:
+                        memory[side] = most.peak
+        if on_cpu and not settings.quick:
+            memory = {side: in_process(lifted, side, name, shape, settings.mixed_precision) for side in sides}
         batch = workload.recipe.train_batch_size
-        rates = [f"{batch / statistics.median(rounds[side]):.1f}" for side in SIDES]
-        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            held = [f"{pool.apply(peak, (side, name)):.0f}" for side in SIDES]
-        print("| " + " | ".join([name, str(batch), *rates, f"{ratio:.3f}", *held]) + " |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        what = f"{name}, batch {batch}, {shape.side} pixels, mixed precision {settings.mixed_precision}"
+        yield from rows_of("training", what, rounds, BASE, images=batch, memory=memory)

@@ -1,7 +1,7 @@
 """Tuned steps against twice as many untuned: the Fréchet distance from real images, and the time that an image takes.
 
     latentdiff tune-steps builtin:emoji --prompts prompts.txt --scheduler deis --output emoji-tuned
-    python benchmarks/tuned_steps.py emoji-tuned data/emoji/validation --scheduler deis --samples 1000
+    python -m benchmarks tuned-steps emoji-tuned data/emoji/validation --scheduler deis --samples 1000
 
 The reference is a folder of images; prompts are its captions, and classes are taken in turn. All ways to sample make
 the same images, by seed and condition, a batch each in turn, so that what else is at work slows all alike. A line for
@@ -12,14 +12,14 @@ the mean over images of the root mean square.
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.measuring import parser_of
 from latentdiff import DiffusionPipeline
 from latentdiff.cli.commands.labels import all_labels
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
@@ -108,9 +108,9 @@ def batches(inputs: list[dict[str, object]], first: int, samples: int, size: int
         yield {**given, "seed": seeds}
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("model", help="a folder that latentdiff tune-steps has written")
     parser.add_argument("reference", type=Path, help="a folder of real images")
     parser.add_argument("--scheduler", default="deis", help="the tuned solver; default: %(default)s")
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=25)
     parser.add_argument("--features", default="efficientnet_lite0")
     parser.add_argument("--teacher", action="store_true", help="also the teacher's images, and the distance from them")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     pipe = DiffusionPipeline.from_pretrained(options.model)
     extractor = load_extractor(options.features)
     count, tuned = options.steps, options.scheduler
@@ -156,7 +156,3 @@ def main() -> None:
     print(f"{'':34} {'Fréchet':>10}   {'range':20} {'images/s':>9} {'from 80':>10}")
     for way in ways:
         print(way.line())
-
-
-if __name__ == "__main__":
-    main()

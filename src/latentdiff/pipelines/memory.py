@@ -11,7 +11,7 @@ from latentdiff.types import DenoisingNetwork, FirstStage
 from latentdiff.windows import Windows
 
 # Maps of a network's finest level that would fill its peak memory: measured with networks of one and two layers a
-# level, whose peaks were 16 to 22 and 9 such maps (`python benchmarks/tasks.py --sizes 512` shows the second).
+# level, whose peaks were 16 to 22 and 9 such maps (`python -m benchmarks tasks --sizes 512` shows the second).
 UNET_MAPS, DECODER_MAPS = 16, 9
 
 

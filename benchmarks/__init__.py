@@ -1,0 +1,1 @@
+"""Benchmarks: how fast the package is beside others, and what its savings cost. `python -m benchmarks --list`."""
