@@ -11,10 +11,16 @@ Libraries are imported when a function is called, so that this module costs noth
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -35,6 +41,107 @@ class _ZeroOptimizer(Protocol):
     """DeepSpeed's optimizer of the ZeRO stages 1 and 2."""
 
     def _lazy_init_hp_params_optimizer_state(self) -> None: ...
+
+
+UNUSED_LIBRARIES = ("transformers", "peft", "scipy")
+
+
+class _Unimported(ModuleType):
+    """Stands for a module of a library that is imported once something of it is used."""
+
+    def __getattr__(self, name: str) -> object:
+        if name == "__version__":
+            return version(self.__name__.partition(".")[0])
+        if name.startswith("__"):
+            raise AttributeError(name)
+        stands = sys.modules.get(self.__name__) is self
+        return _UnimportedName(self.__name__, name) if stands else getattr(importlib.import_module(self.__name__), name)
+
+
+class _UnimportedName:
+    """Stands for what a module that isn't imported yet has by a name, most often a class."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self.__module, self.__name = module, name
+
+    def __it(self) -> object:
+        _UnusedLibraries.give_way()
+        return getattr(importlib.import_module(self.__module), self.__name)
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):  # what typing and inspect look for
+            raise AttributeError(name)
+        return getattr(self.__it(), name)
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        it = self.__it()
+        assert callable(it)
+        return it(*args, **kwargs)
+
+    def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[object, ...]:
+        return (self.__it(),)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return self.__subclasscheck__(type(instance))
+
+    def __subclasscheck__(self, subclass: type) -> bool:
+        # A subclass has an ancestor of the library: of all other classes the answer is known without importing it.
+        library = self.__module.partition(".")[0]
+        found = any(base.__module__.partition(".")[0] == library for base in subclass.__mro__)
+        it = self.__it() if found else None
+        return isinstance(it, type) and issubclass(subclass, it)
+
+
+class _UnusedLibraries(MetaPathFinder, Loader):
+    """While it stands in `sys.meta_path`, libraries that aren't imported yet are stood for."""
+
+    def __init__(self, libraries: Iterable[str]) -> None:
+        self.libraries = frozenset(libraries)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        known = fullname.partition(".")[0] in self.libraries
+        return ModuleSpec(fullname, self, is_package=True) if known else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Unimported(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute nothing."""
+
+    @classmethod
+    def give_way(cls) -> None:
+        """Let the libraries be imported from here on."""
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, cls)]
+        for name in [name for name, module in sys.modules.items() if isinstance(module, _Unimported)]:
+            del sys.modules[name]
+
+
+def import_diffusers() -> None:
+    """Import what pipelines need of diffusers, and with it none of `UNUSED_LIBRARIES`.
+
+    diffusers imports these wherever they are installed, for comparisons with their classes and for functions that a
+    call without adapters, CLIP and the like never gets to. That is a third of the time to a first image. Here they are
+    stood for meanwhile, and imported once something of them is used. A pipeline that is made asks whether a component
+    is peft's, which needs peft only where it is imported.
+    """
+    libraries = [name for name in UNUSED_LIBRARIES if name not in sys.modules and find_spec(name)]
+    sys.meta_path.insert(0, _UnusedLibraries(libraries))
+    try:
+        import diffusers.loaders.lora_pipeline
+        import diffusers.pipelines.pipeline_loading_utils as loading
+        import diffusers.pipelines.pipeline_utils  # noqa: F401
+    finally:
+        _UnusedLibraries.give_way()
+    is_installed = loading.is_peft_available
+    loading.is_peft_available = lambda: "peft" in sys.modules and is_installed()
+
+
+def is_transformers_model(component: object) -> bool:
+    """Whether a component is a network of transformers; it isn't imported to say that one is not."""
+    name = "transformers.modeling_utils"  # which a network of it has imported
+    return name in sys.modules and isinstance(component, sys.modules[name].PreTrainedModel)
 
 
 def register_component_bases(names: Iterable[str]) -> None:

@@ -7,8 +7,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import diffusers
-import transformers
+from diffusers import ModelMixin, SchedulerMixin
 from torch import nn
 
 from latentdiff.errors import CheckpointError, ConfigError
@@ -16,17 +15,17 @@ from latentdiff.hub.component_folder import TOKENIZER_CONFIG, ComponentFolder
 from latentdiff.hub.confinement import check_config
 from latentdiff.hub.index import LIBRARIES, IndexEntry
 from latentdiff.hub.loaded import check_loaded
-from latentdiff.hub.tokenizer_files import check_tokenizer_files, check_tokenizer_loaded
 
 DOOR = "from_pretrained"
+TOKENIZER_BASE = "PreTrainedTokenizerBase"
 
 # What a component can be; a pipeline can't, since its folder would be read by other rules.
 BASES = {
     "diffusers": ("ModelMixin", "SchedulerMixin"),
     "latentdiff": ("ModelMixin", "SchedulerMixin", "LayoutTokenizer"),
     "transformers": (
+        TOKENIZER_BASE,  # the first, as the others take a second to import
         "PreTrainedModel",
-        "PreTrainedTokenizerBase",
         "FeatureExtractionMixin",
         "ImageProcessingMixin",
         "ProcessorMixin",
@@ -45,13 +44,13 @@ def component_class(folder: Path, entry: IndexEntry) -> type[Any]:
     """
     library = importlib.import_module(entry.library)
     found = getattr(library, entry.class_name, None)
-    bases = tuple(getattr(library, base) for base in BASES[entry.library])
-    if not isinstance(found, type) or not issubclass(found, bases):
+    bases = (getattr(library, base) for base in BASES[entry.library])
+    if not isinstance(found, type) or not any(issubclass(found, base) for base in bases):
         raise ConfigError(
             f"{folder}: {entry.folder} is {entry.class_name!r}, no component of {entry.library}; "
             f"allowed: the models, schedulers and tokenizers of {', '.join(LIBRARIES)}"
         )
-    if issubclass(found, nn.Module) and _own_door(found):
+    if issubclass(found, nn.Module) and _own_door(found, entry.library):
         raise ConfigError(
             f"{folder}: {entry.folder} is a {entry.class_name}, which reads other files than its own; load it yourself "
             "and give it to from_pretrained"
@@ -59,10 +58,18 @@ def component_class(folder: Path, entry: IndexEntry) -> type[Any]:
     return found
 
 
-def _own_door(found: type[nn.Module]) -> bool:
+def _own_door(found: type[nn.Module], library: str) -> bool:
     """Whether a class of networks reads files in another way than its library's networks do."""
-    bases = (diffusers.ModelMixin, transformers.PreTrainedModel)
-    return all(inspect.getattr_static(found, DOOR) is not inspect.getattr_static(base, DOOR) for base in bases)
+    base = importlib.import_module("transformers").PreTrainedModel if library == "transformers" else ModelMixin
+    return inspect.getattr_static(found, DOOR) is not inspect.getattr_static(base, DOOR)
+
+
+def is_tokenizer(found: type, entry: IndexEntry) -> bool:
+    """Whether a component's class is a tokenizer of transformers, which is imported where the index names it."""
+    if entry.library != "transformers":
+        return False
+    base: type = getattr(importlib.import_module(entry.library), TOKENIZER_BASE)
+    return issubclass(found, base)
 
 
 def check_component(part: ComponentFolder, entry: IndexEntry) -> None:
@@ -80,8 +87,12 @@ def check_component(part: ComponentFolder, entry: IndexEntry) -> None:
     for name in OTHER_CONFIGS:
         if name in part.names:
             check_config(part.path / name, part.read(name))
-    if issubclass(found, transformers.PreTrainedTokenizerBase):
-        if not issubclass(found, transformers.PreTrainedTokenizerFast):
+    if is_tokenizer(found, entry):
+        from transformers import PreTrainedTokenizerFast
+
+        from latentdiff.hub.tokenizer_files import check_tokenizer_files
+
+        if not issubclass(found, PreTrainedTokenizerFast):
             raise ConfigError(
                 f"{part.path} is a {entry.class_name}, which is no fast tokenizer; allowed: those of the package "
                 "tokenizers, such as CLIPTokenizer"
@@ -89,7 +100,7 @@ def check_component(part: ComponentFolder, entry: IndexEntry) -> None:
         check_tokenizer_files(part, found)
     elif TOKENIZER_CONFIG in part.names:  # a tokenizer of ours, for layouts
         check_config(part.path / TOKENIZER_CONFIG, part.read(TOKENIZER_CONFIG))
-    elif issubclass(found, (nn.Module, diffusers.SchedulerMixin)):
+    elif issubclass(found, (nn.Module, SchedulerMixin)):
         if not part.config:
             raise CheckpointError(f"{part.path} has no configuration; fetch or save the model again")
         said = part.config.get("_class_name", entry.class_name)
@@ -102,13 +113,20 @@ def check_component(part: ComponentFolder, entry: IndexEntry) -> None:
             raise CheckpointError(f"{part.path} has no weights; fetch or save the model again")
 
 
-def check_loaded_component(part: ComponentFolder, component: object) -> None:
+def check_loaded_component(part: ComponentFolder, entry: IndexEntry, component: object) -> None:
     """Check that a component is what its files say.
+
+    Args:
+        part: The component's folder.
+        entry: What the index says of it.
+        component: What was loaded.
 
     Raises:
         CheckpointError: If a tensor of a network or a token of a tokenizer is another one.
     """
     if isinstance(component, nn.Module):
         check_loaded(part, component)
-    elif isinstance(component, transformers.PreTrainedTokenizerFast):
+    elif is_tokenizer(type(component), entry):
+        from latentdiff.hub.tokenizer_files import check_tokenizer_loaded
+
         check_tokenizer_loaded(part, component)

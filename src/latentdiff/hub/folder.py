@@ -169,6 +169,17 @@ class ModelFolder:
         }
         return {name: component for name, component in loaded.items() if component is not None}
 
+    def load_small(self) -> dict[str, object] | None:
+        """Load the components, such as a scheduler and a tokenizer, if none of them is a network; None else."""
+        from torch import nn
+
+        from latentdiff.hub.components import component_class
+
+        found = {name: component_class(self.path, self.index.components[name]) for name in self.components}
+        if any(issubclass(kind, nn.Module) for kind in found.values()):
+            return None
+        return {name: kind.from_pretrained(self.components[name].path) for name, kind in found.items()}
+
     def check_loaded(self, components: Mapping[str, object]) -> None:
         """Check that the components of a pipeline are what the files of this folder hold.
 
@@ -178,7 +189,7 @@ class ModelFolder:
         from latentdiff.hub.components import check_loaded_component  # it needs torch
 
         for name, part in self.components.items():
-            check_loaded_component(part, components.get(name))
+            check_loaded_component(part, self.index.components[name], components.get(name))
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

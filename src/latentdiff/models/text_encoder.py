@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutput
 
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.nn.text import TextTransformer
 from latentdiff.types import JSON
+
+
+@dataclass
+class TextEncoderOutput(BaseOutput):  # type: ignore[misc]
+    """The output of the text encoder.
+
+    Attributes:
+        last_hidden_state: The context (B, M, hidden_size).
+    """
+
+    last_hidden_state: Tensor
 
 
 class LDMTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -63,7 +75,7 @@ class LDMTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             head_dim=attention_head_dim,
         )
 
-    def forward(self, input_ids: Tensor, return_dict: bool = True) -> BaseModelOutput | tuple[Tensor]:
+    def forward(self, input_ids: Tensor, return_dict: bool = True) -> TextEncoderOutput | tuple[Tensor]:
         """Encode tokens.
 
         Args:
@@ -86,7 +98,7 @@ class LDMTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 f"input_ids reach from {input_ids.min()} to {input_ids.max()}; allowed: 0 to {vocabulary - 1}"
             )
         context = self.model(input_ids)
-        return BaseModelOutput(last_hidden_state=context) if return_dict else (context,)
+        return TextEncoderOutput(last_hidden_state=context) if return_dict else (context,)
 
     @classmethod
     def from_config(

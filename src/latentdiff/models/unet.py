@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -25,6 +26,9 @@ from latentdiff.nn.layers import TimestepEmbedding, timestep_embedding, zero_ini
 from latentdiff.nn.resnet import ResnetBlock
 from latentdiff.types import JSON
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
 OFFLOAD_HOOKS = (OFFLOAD_HOOK, "_diffusers_hook")  # attributes of modules with hooks of accelerate and of diffusers
 
 
@@ -39,6 +43,18 @@ class UNetOutput(UNet2DConditionOutput):  # type: ignore[misc]
     """
 
     features: Tensor | None = None
+
+
+def adapters_scaled(forward: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Decorate a `forward` by diffusers' scaling of adapters, which imports peft, where that is asked for."""
+    scaled: Callable[Given, Result] = apply_lora_scale("cross_attention_kwargs")(forward)
+
+    @functools.wraps(forward)
+    def chosen(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        asked = kwargs.get("cross_attention_kwargs") is not None
+        return scaled(*args, **kwargs) if asked else forward(*args, **kwargs)
+
+    return chosen
 
 
 class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]
@@ -220,7 +236,7 @@ class UNet2DConditionModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: 
         embedding = timestep_embedding(timestep, self.time_embedding.linear_1.in_features, like.device)
         return F.silu(self.time_embedding(embedding.to(like.dtype)))
 
-    @apply_lora_scale("cross_attention_kwargs")  # type: ignore[untyped-decorator]
+    @adapters_scaled
     def forward(
         self,
         sample: Tensor,

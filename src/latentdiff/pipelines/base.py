@@ -144,14 +144,32 @@ class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin,
         loaded = folder.check(pipeline_class, given=kwargs)
         with library_errors(folder.path), bounded(loaded.components.values()):
             own = loaded.load_own(kwargs)
-            options = {**kwargs, **own, "use_safetensors": True, "variant": loaded.without(own).available_variant}
-            pipe: Self = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder.path), **options)
+            pipe: Self | None = cls._of_parts(pipeline_class, loaded, kwargs, own)
+            if pipe is None:
+                options = {**kwargs, **own, "use_safetensors": True, "variant": loaded.without(own).available_variant}
+                pipe = super(DiffusionPipeline, pipeline_class).from_pretrained(str(folder.path), **options)
             check_scaling(pipe.vae)
         loaded.without(own).check_loaded(pipe.components)
         pipe._check_channels()
         pipe._check_context()
         pipe.register_to_config(_name_or_path=folder.name)
         return pipe
+
+    @staticmethod
+    def _of_parts(
+        pipeline_class: type[Self], loaded: ModelFolder, kwargs: Mapping[str, object], own: Mapping[str, object]
+    ) -> Self | None:
+        """The pipeline of loaded networks; None where diffusers has to load more than a scheduler or tokenizer.
+
+        diffusers would import all kinds of components of transformers for a tokenizer, which takes a second.
+        """
+        takes = inspect.signature(pipeline_class).parameters.keys()
+        if not kwargs.keys() - {"dtype"} <= takes:
+            return None
+        parts = {name: kwargs[name] for name in takes if name in kwargs} | own
+        known = {*parts, *loaded.components, *pipeline_class._optional_components}
+        small = loaded.without(parts).load_small() if takes <= known else None
+        return None if small is None else pipeline_class(**dict.fromkeys(takes) | parts | small)
 
     @classmethod
     def from_original(

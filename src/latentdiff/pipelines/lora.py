@@ -14,8 +14,8 @@ import torch
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import delete_adapter_layers, get_adapter_name, is_peft_available
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
+from latentdiff.compat import is_transformers_model
 from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDiffError, one_line
 from latentdiff.guidance.common import finite_number
 from latentdiff.hub.adapter_files import check_adapter, read_adapter
@@ -52,8 +52,7 @@ class _LoadableModules:
         if pipe is None:
             names = inspect.signature(owner).parameters
             return [name for name in (UNET, TEXT_ENCODER) if name in names]
-        encoder = isinstance(getattr(pipe, TEXT_ENCODER, None), PreTrainedModel)
-        return [UNET, TEXT_ENCODER] if encoder else [UNET]
+        return [UNET, TEXT_ENCODER] if is_transformers_model(getattr(pipe, TEXT_ENCODER, None)) else [UNET]
 
 
 class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
