@@ -131,7 +131,12 @@ def import_diffusers() -> None:
     try:
         import diffusers.loaders.lora_pipeline
         import diffusers.pipelines.pipeline_loading_utils as loading
-        import diffusers.pipelines.pipeline_utils  # noqa: F401
+        import diffusers.pipelines.pipeline_utils
+        from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+
+        # All schedulers that ours are compatible with are asked for when the configuration of one is read.
+        for name in (*(scheduler.name for scheduler in KarrasDiffusionSchedulers), "SASolverScheduler"):
+            getattr(diffusers, name)
     finally:
         _UnusedLibraries.give_way()
     is_installed = loading.is_peft_available
