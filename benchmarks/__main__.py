@@ -67,7 +67,11 @@ def main(words: list[str]) -> None:
     if studies and len(names) > 1:
         raise SystemExit(f"{studies[0]} has options and output of its own; name it alone")
     if studies:
-        importlib.import_module(f"benchmarks.{STUDIES[studies[0]]}").main(options)
+        from latentdiff.cli.console import quiet_libraries
+
+        with quiet_libraries(quiet=True):
+            study = importlib.import_module(f"benchmarks.{STUDIES[studies[0]]}")
+        study.main(options)
     else:
         table(names or list(DEFAULT), options)
 
@@ -82,7 +86,8 @@ def table(names: list[str], words: list[str]) -> None:
     from latentdiff.cli.console import quiet_libraries
     from latentdiff.errors import one_line
 
-    modules = {name: importlib.import_module(f"benchmarks.{TABLE[name]}") for name in names}
+    with quiet_libraries(quiet=True):
+        modules = {name: importlib.import_module(f"benchmarks.{TABLE[name]}") for name in names}
     text = [__doc__, *(f"{name}: {module.__doc__}" for name, module in modules.items())]
     parser = parser_of("\n".join(text))
     parser.prog = "python -m benchmarks"

@@ -53,7 +53,9 @@ def measured(what: str, vae: torch.nn.Module, batch: int, side: int, tiny: bool,
     """The rows of one first stage."""
     drawn = torch.randn(batch, vae.config.latent_channels, side, side)
     given = drawn.to(settings.device, settings.dtype)
-    small = UNet2DConditionModel(block_out_channels=(32,), layers_per_block=1, attention_levels=(False,))
+    small = UNet2DConditionModel(
+        block_out_channels=(32,), layers_per_block=1, attention_levels=(False,), num_head_channels=32
+    )
     pipe = UnconditionalPipeline(vae=vae, unet=small.to(settings.device), scheduler=DDIMScheduler())
     pipe.set_progress_bar_config(disable=True)
     sides = {"diffusers eager": lambda: vae.decode(given).sample, "latentdiff eager": lambda: codec.decode(vae, given)}

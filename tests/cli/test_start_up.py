@@ -57,8 +57,9 @@ import diffusers.pipelines.pipeline_loading_utils as loading
 assert not isinstance(pipe.unet, casting.BaseTunerLayer) and not issubclass(type(pipe.vae), loading.PreTrainedModel)
 assert 'peft' not in sys.modules and 'transformers.modeling_utils' not in sys.modules
 import peft, scipy.stats, transformers
-layer = peft.get_peft_model(pipe.unet, peft.LoraConfig(target_modules=['to_q'])).base_model.model
-assert any(isinstance(module, casting.BaseTunerLayer) for module in layer.modules())
+model = peft.get_peft_model(pipe.unet, peft.LoraConfig(target_modules=['to_q']))
+assert any(isinstance(module, casting.BaseTunerLayer) for module in model.modules())
+assert loading._unwrap_model(model) is model.base_model.model  # what a pipeline knows a component of peft by
 text = transformers.CLIPTextModel(transformers.CLIPTextConfig(num_hidden_layers=1, vocab_size=8, hidden_size=8,
     intermediate_size=8, num_attention_heads=1))
 assert issubclass(type(text), loading.PreTrainedModel) and issubclass(type(text), (int, lora.PreTrainedModel))

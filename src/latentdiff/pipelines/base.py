@@ -155,9 +155,9 @@ class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin,
         pipe.register_to_config(_name_or_path=folder.name)
         return pipe
 
-    @staticmethod
+    @classmethod
     def _of_parts(
-        pipeline_class: type[Self], loaded: ModelFolder, kwargs: Mapping[str, object], own: Mapping[str, object]
+        cls, pipeline_class: type[Self], loaded: ModelFolder, kwargs: Mapping[str, object], own: Mapping[str, object]
     ) -> Self | None:
         """The pipeline of loaded networks; None where diffusers has to load more than a scheduler or tokenizer.
 
@@ -166,7 +166,7 @@ class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin,
         takes = inspect.signature(pipeline_class).parameters.keys()
         if not kwargs.keys() - {"dtype"} <= takes:
             return None
-        parts = {name: kwargs[name] for name in takes if name in kwargs} | own
+        parts = {name: kwargs[name] for name in takes if name in kwargs} | dict(own)
         known = {*parts, *loaded.components, *pipeline_class._optional_components}
         small = loaded.without(parts).load_small() if takes <= known else None
         return None if small is None else pipeline_class(**dict.fromkeys(takes) | parts | small)
