@@ -71,7 +71,7 @@ def stock_folder(name: str, place: Path) -> Path:
 
 def rows(settings: Settings) -> Iterator[Row]:
     """Measure the folders."""
-    rounds = min(settings.rounds, 2) if settings.quick else settings.rounds
+    rounds = 1 if settings.quick else settings.rounds
     with tempfile.TemporaryDirectory() as folder, source_of(settings.against) as sources:
         place = Path(folder)
         for name in ("builtin",) if settings.quick else ("builtin", "sd1"):

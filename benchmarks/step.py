@@ -42,7 +42,6 @@ SIDES = (
     "original code",
 )
 QUICK_SIZES = ("builtin",)
-QUICK_COMPILED = 1  # the only batch that --quick compiles for
 
 
 class Sides:
@@ -194,8 +193,9 @@ def measured(name: str, batch: int, settings: Settings, folder: Path) -> Iterato
     size, on_cpu = SIZES[name], settings.device.type == "cpu"
     what = f"{size.label}, batch {batch}{', guided' if size.guided else ''}, {str(settings.dtype)[6:]}"
     wanted = [side for side in SIDES if settings.wants(side) and not (on_cpu and side.endswith("graphs"))]
-    if settings.quick and batch != QUICK_COMPILED:
-        wanted = [side for side in wanted if side.endswith("eager")]
+    if settings.quick and not settings.sides:
+        yield Row("step", what, "compiled", note="left out by --quick: compiling takes minutes; --sides has it")
+        wanted = [side for side in wanted if not side.endswith("compiled")]
     if (why := room(size, wanted, settings)) is not None:
         yield Row("step", what, "all", note=why)
         return
