@@ -1,7 +1,8 @@
 """Samples a second of LDM-4-G: the class-conditional model of 256 pixels, f = 4, guided, at 250 and 25 DDIM steps.
 
 Weights are random, so images are noise, but time and memory are those of the real model. diffusers has no pipeline of
-it. With --quick the network has a sixth of the width and makes images of 64 pixels, so that a CPU rehearses it in seconds.
+it. With --quick the network has a sixth of the width and makes images of 64 pixels, so that a CPU rehearses it in
+seconds.
 """
 
 from __future__ import annotations
