@@ -5,7 +5,7 @@ run one after the other, each in a process of its own that is ended when its tim
 the others' time; what a part has measured until then counts. FOLDER gets results.json and results.md, which are written
 anew after every part, and what each part printed. `--device cpu --quick` rehearses all of it on a CPU.
 
-- tests: `pytest -m gpu`
+- tests: `pytest -m gpu`, which a rehearsal only collects
 - step and decode at bfloat16 and float16: as they are, with CUDA graphs alone, and compiled; peak memory
 - samples: LDM-4-G's shape at 250 and 25 steps, in samples a second
 - training: images a second of both stages, in fp16 and bf16, beside a plain torch loop
@@ -60,7 +60,9 @@ def parts(device: str, quick: bool) -> Iterator[Part]:
         what = "-".join([name, *(word for word in words if word in (*dtypes, *precisions, "compiled"))])
         return Part(what, seconds, ("-m", "benchmarks", name, *options, *words))
 
-    yield Part("tests", 60, ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests"), table=False)
+    how = ("--collect-only",) if on_cpu else ()  # without a GPU there is nothing that they could run on
+    words = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *how, "tests")
+    yield Part("tests", 60, words, table=False)
     eager = ("--sides", "latentdiff eager", "diffusers eager", "latentdiff graphs", "diffusers graphs")
     for dtype in dtypes:
         yield case("step", 50, "--dtype", dtype, "--rounds", "5", *eager)
