@@ -89,11 +89,13 @@ class Sides:
 
     def _ours(self, way: str) -> Step:
         pipe, unet = self.pipe, self.pipe.unet
-        denoiser = Denoiser(unet, Conditioning(self.context), self.copies, timesteps=pipe.scheduler.timesteps)
+        pipe.uncompile()
         forward = None
         if way != "eager":
             pipe.compile("unet", **({"backend": "cudagraphs"} if way == "graphs" else {}))
             forward = vars(unet)["forward"]
+        # What is computed before the loop is another thing for a compiled network.
+        denoiser = Denoiser(unet, Conditioning(self.context), self.copies, timesteps=pipe.scheduler.timesteps)
 
         def step() -> torch.Tensor:
             vars(unet).pop("forward", None)  # all ways share the network, and take turns
