@@ -34,6 +34,7 @@ STUDIES = {
     "gpu": "gpu",
     "help": "help",
     "masks": "mask_coverage",
+    "presets": "presets",
     "previews": "previews",
     "savings": "savings",
     "scheduler-order": "scheduler_order",
@@ -41,6 +42,7 @@ STUDIES = {
     "tasks": "tasks",
     "threads": "threads",
     "tuned-steps": "tuned_steps",
+    "views": "views",
 }
 """Cases with options and output of their own, and their modules, whose `main` takes the options."""
 

@@ -1,18 +1,19 @@
-"""What the sizes of `latentdiff init` need, as its table says: ``python benchmarks/presets.py [--sizes tiny small]``.
+"""What the sizes of `latentdiff init` need, as its table says: `python -m benchmarks presets [--sizes tiny small]`.
 
 Three steps of each stage, of one image in fp32. At a lower --resolution they take less time; what an image takes grows
 with its pixels, but for the attention of the coarsest level, and is printed for the size's own resolution.
 """
 
-import argparse
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.measuring import parser_of
 from latentdiff.training.first_stage.options import FirstStageDataOptions
 from latentdiff.training.start.machine import GIB, Machine
 from latentdiff.training.start.measure import measure
@@ -21,12 +22,12 @@ from latentdiff.training.start.recipes import make_plan
 from latentdiff.training.start.survey import survey
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Print a line for each stage of each size."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--sizes", nargs="+", choices=BY_NAME, default=list(BY_NAME))
     parser.add_argument("--resolution", type=int, help="side of the images (default: that of each size)")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         Path("images").mkdir()
@@ -49,7 +50,3 @@ def main() -> None:
                 fixed = sum(run.needs.values()) / GIB - kept
                 image = kept * (preset.resolution / plan.resolution) ** 2
                 print(f"| {name} | {stage} | {run.parameters / 1e6:.1f} | {fixed:.3f} | {image:.3f} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""What large images and mixed shapes cost in training: `python benchmarks/views.py [--steps 20] [--workers 2]`.
+"""What large images and mixed shapes cost in training: `python -m benchmarks views [--steps 20] [--workers 2]`.
 
 The first table is of a first stage that is trained at 256 pixels (`--side`) on twenty images of 4000x4000 (`--large`),
 by format and by the part that is seen: a random square of half to all of the image, or one of 256 pixels. Beside the
@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import psutil
 import torch
 from PIL import Image
 
+from benchmarks.measuring import parser_of
 from latentdiff.cli.console import quiet_libraries
 from latentdiff.config import load_recipe
 from latentdiff.data.buckets import bucket_sizes, cut_share, nearest_bucket
@@ -132,8 +134,8 @@ def median(timed: list[Timed], name: str) -> float:
     return statistics.median(getattr(one, name) for one in timed)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(words: Sequence[str]) -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20, help="steps of a round that count")
     parser.add_argument("--batch", type=int, default=4)
@@ -142,7 +144,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=4000, help="pixels a side of them")
     parser.add_argument("--side", type=int, default=256, help="the resolution of training")
     parser.add_argument("--widths", choices=WIDTHS, default="small", help="of the first stage's levels")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
     print(f"{options.rounds} rounds of {options.steps} steps of {options.batch}, {options.workers} workers, {device}\n")
     with tempfile.TemporaryDirectory() as place:
@@ -172,7 +174,3 @@ def main() -> None:
         for name, timed in found.items():
             rate, pixels = median(timed, "rate"), median(timed, "megapixels")
             print(f"| {name} | {rate:.2f} | {rate / whole:.3f} | {pixels:.2f} | {cut[name]:.1%} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -429,13 +429,6 @@ def test_a_first_stage_of_other_channels_is_named(data, tmp_path):
         toy.train("unconditional", data, tmp_path / "vae", tmp_path / "out")
 
 
-def test_a_pretrained_model_of_another_task_is_refused(data, vae, tmp_path):
-    output = toy.train("unconditional", data, vae, tmp_path, max_train_steps=1)
-    options = {"pretrained_model_name_or_path": str(output / "pipeline")}
-    with pytest.raises(ConfigError, match=r"trains a ClassToImagePipeline, .* is a UnconditionalPipeline; drop"):
-        toy.train("class-to-image", data, vae, tmp_path / "again", **options)
-
-
 def test_a_package_may_bring_a_conditioner(data, vae, tmp_path, monkeypatch):
     """Found by its name in the recipe, through the package's entry point."""
     (tmp_path / "offered_conditioner.py").write_text(

@@ -113,7 +113,7 @@ def test_any_channels_are_judged_measured_and_shown(vgg16, tmp_path, channels):
     ],
 )
 def test_sharded_networks_are_refused(images, tmp_path, monkeypatch, kind, options, line):
-    accelerator = SimpleNamespace(distributed_type=kind, is_main_process=True)
+    accelerator = SimpleNamespace(distributed_type=kind, is_main_process=True, device=torch.device("cpu"))
     monkeypatch.setattr(sessions, "make_accelerator", lambda recipe: accelerator)
     with pytest.raises(ConfigError, match=line) as caught:
         run(images, tmp_path / "run", **options)

@@ -372,7 +372,7 @@ class Measured:
 def test_the_first_metric_chooses_unless_another_is_named(data, best, name, higher):
     options = {"validation.steps": 1, "validation.metrics": ["a", "b"], "validation.data_dir": "held"}
     recipe = toy.recipe("unconditional", data, data, "out", **options, **{"validation.best": best})
-    found = choose_by(Measured(), recipe.validation)
+    found = choose_by(Measured(), recipe)
     assert (found.name, found.higher_is_better) == (name, higher)
 
 

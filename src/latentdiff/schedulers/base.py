@@ -132,7 +132,7 @@ class TableScheduler(ForwardProcess, SchedulerMixin, ConfigMixin):  # type: igno
         """Make the noise schedule of the config; every constructor ends with this call."""
         check_options(type(self), self.config)
         fixed = {**self.allowed_values, **self.solver_values, "use_flow_sigmas": self.config.prediction_type == FLOW}
-        self.register_to_config(**fixed, _class_name=type(self).__name__)
+        self.register_to_config(**fixed, **{"_class_name": type(self).__name__})
         self.schedule = NoiseSchedule.from_config(self.config, self.floor)
         self.betas = torch.from_numpy(self.schedule.betas).float()
         self.alphas_cumprod = torch.from_numpy(self.schedule.alphas_cumprod).float()

@@ -112,7 +112,7 @@ PAPER_SCHEDULE: JSON = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, 
 V_SCHEDULE: JSON = {**PAPER_SCHEDULE, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
 
 # The first three are modelled on recipes/emoji and examples/; the last is celeba256 of recipes/paper without the losses
-# whose weights have to be downloaded. `python benchmarks/presets.py` prints what stands in `Needs` (the last
+# whose weights have to be downloaded. `python -m benchmarks presets` prints what stands in `Needs` (the last
 # two by --resolution 128).
 PRESETS = (
     Preset(

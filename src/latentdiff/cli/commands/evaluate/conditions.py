@@ -213,7 +213,8 @@ def _layouts(images: FileImages) -> Sequence[object] | None:
         return None
     read = Images(images.records, options.resolution)
     how = resolve_box_format(read, options.box_format, options.box_units)
-    return [layout for layout in read_layouts(read, *how) if layout]
+    layouts = enumerate(read_layouts(read, *how))
+    return [seen for number, layout in layouts if (seen := layout.seen(read.views.centre(number)))]
 
 
 READERS: dict[str, tuple[Callable[..., SampleOf], str, Callable[[FileImages], Sequence[object] | None]]] = {
