@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from class_to_image import data
-from common import arguments, builtin_vae, in_batches, pictures, report, trained
+from common import Array, arguments, builtin_vae, in_batches, pictures, report, trained
 from emoji import MANY, sprites_of
 
 from latentdiff import DiffusionPipeline
@@ -44,19 +46,18 @@ def main() -> None:
     )
 
 
-def measured(model: Path, samples: Path, reference: Path, count: int) -> float:
+def measured(model: Path, samples: Path, reference: Path, count: int, **options: Any) -> float:
     """The Fréchet distance of a model's samples, which are made unless they are there, to the images of a folder."""
     if not samples.exists():
         pipe = DiffusionPipeline.from_pretrained(model)
         pipe.set_progress_bar_config(disable=True)
-        made = in_batches(
-            lambda part, seed: (
-                pipe(part.stop - part.start, seed=OTHER_SEEDS + seed, num_inference_steps=25, output_type="np").images
-            ),
-            count,
-        )
+        call = {"num_inference_steps": 25, "output_type": "np", **options}
+
+        def made(part: slice, seed: int) -> Array:
+            return np.asarray(pipe(part.stop - part.start, seed=OTHER_SEEDS + seed, **call).images)
+
         with atomic_folder(samples) as aside:
-            for number, image in enumerate(pictures(made)):
+            for number, image in enumerate(pictures(in_batches(made, count))):
                 image.save(aside / f"{number:05d}.png")
     return evaluate_samples(samples, reference, metrics=["frechet"], features=FEATURES).value("frechet")
 
