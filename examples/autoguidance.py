@@ -28,7 +28,7 @@ def main() -> None:
     run = options.work / "runs" / "autoguidance"
     if not (run / "pipeline").exists():
         given = {"data.train_data_dir": str(train), "vae": str(builtin_vae(options.work)), **overrides(run, options)}
-        given |= {"checkpoint.export_steps": early, "validation.metrics": [], "validation.steps": 0}
+        given |= {"checkpoint.export_steps": early, "validation": {}}
         train_diffusion(load_recipe(DiffusionRecipe, HERE / "unconditional.yaml", given))
     folder = options.work / "autoguidance"
     folder.mkdir(parents=True, exist_ok=True)
