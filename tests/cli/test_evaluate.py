@@ -61,7 +61,9 @@ def test_samples_as_text_json_markdown_and_model_index(run, tmp_path):
     assert {"type": "frechet", "value": first["value"], "name": name}.items() <= result["metrics"][0].items()
     code, again, _ = run("evaluate", "samples", "fake", "real", *FEATURES, *files)
     assert (code, again) == (0, out)
-    assert (tmp_path / "README.md").read_text().count(name) == 1
+    card = (tmp_path / "README.md").read_text()
+    assert card.count(f"name: {name}") == card.count(f"| {name} | {first['value']:.6g} | owner/set |") == 1
+    assert card.count("## Evaluation") == 1 and card.count(name) == 2 and "# A model\n" in card
 
 
 @pytest.mark.thorough

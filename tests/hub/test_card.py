@@ -4,9 +4,10 @@ import re
 
 import pytest
 from huggingface_hub import ModelCard
+from PIL import Image
 from tiny import text_to_image, unconditional
 
-from latentdiff import DiffusionPipeline
+from latentdiff import DiffusionPipeline, InputError
 from latentdiff.hub.card import model_card
 
 
@@ -75,6 +76,48 @@ def test_prompt_and_place_are_quoted(tmp_path):
     card = model_card(pipe, repo_id="owner/name", subfolder="small", prompt='a "big" cat\'s star')
     assert r'pipe("a \"big\" cat' + "'s star" in card.text
     assert 'from_pretrained("owner/name", subfolder="small")' in card.text
+
+
+COLOURS = {"a red apple": "red", "a green | _pear_\nin [one] <line>": "green"}
+
+
+def test_a_gallery_lies_beside_the_card(tmp_path):
+    gallery = {caption: Image.new("RGB", (8, 8), colour) for caption, colour in COLOURS.items()}
+    card = model_card(text_to_image(tmp_path), gallery=gallery)
+    card.save(tmp_path / "card" / "README.md")
+    again = ModelCard.load(tmp_path / "card" / "README.md")
+    places = ["gallery/1.png", "gallery/2.png"]
+    assert again.data.widget == [
+        {"text": caption, "output": {"url": place}} for caption, place in zip(gallery, places, strict=True)
+    ]
+    rows = re.findall(r"^\| !\[\]\((.*)\) \| (.*) \|$", again.text, re.MULTILINE)
+    assert rows == [(places[0], "a red apple"), (places[1], r"a green \| \_pear\_ in \[one\] \<line\>")]
+    for place, colour in zip(places, COLOURS.values(), strict=True):
+        shown = Image.open(tmp_path / "card" / place)
+        assert list(shown.getdata()) == list(Image.new("RGB", (8, 8), colour).getdata())
+
+
+def test_without_a_gallery_the_page_offers_the_prompt_of_a_model_that_takes_some(tmp_path):
+    card = model_card(text_to_image(tmp_path), prompt="a star", gallery={})
+    assert card.data.widget == [{"text": "a star"}] and "## Gallery" not in card.text and not card.pictures
+    assert "widget" not in model_card(unconditional(tmp_path)).data.to_dict()
+
+
+@pytest.mark.parametrize("gallery", [{"a pear": "pear.png"}, {1: Image.new("RGB", (8, 8))}, {"a pear": None}])
+def test_a_gallery_of_other_things_is_refused(tmp_path, gallery):
+    with pytest.raises(InputError, match="give captions and Pillow images") as caught:
+        model_card(unconditional(tmp_path), gallery=gallery)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.thorough
+def test_a_gallery_is_published(hub, tmp_path):
+    pipe = text_to_image(tmp_path)
+    card = model_card(pipe, gallery={"a red apple": Image.new("RGB", (8, 8), "red")})
+    pipe.push_to_hub("tester/tiny", card=card)
+    files = hub.repos["tester/tiny"].commits[-1][1]
+    assert files["gallery/1.png"].startswith(b"\x89PNG") and b"url: gallery/1.png" in files["README.md"]
+    assert DiffusionPipeline.from_pretrained("tester/tiny")
 
 
 @pytest.mark.thorough

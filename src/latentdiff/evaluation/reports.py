@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from latentdiff.errors import InputError, one_line
 from latentdiff.evaluation.protocols import Report, Result
 from latentdiff.io.files import atomic_file, check_writable
 from latentdiff.types import JSON
+
+BEGIN, END = "<!-- evaluation -->", "<!-- end of evaluation -->"  # what is written between them in a card is ours
 
 
 def as_json(report: Report) -> JSON:
@@ -83,7 +86,7 @@ def eval_results(report: Report, task: str, dataset: str) -> list[EvalResult]:
 
 
 def add_to_card(path: str | Path, report: Report, dataset: str) -> None:
-    """Put the numbers into the `model-index` of a model card; of those with equal names, the new ones stay.
+    """Put the numbers into a model card: into its `model-index`, and as a table; of equal names, the new ones stay.
 
     Args:
         path: The card, README.md, or the folder that has it.
@@ -99,7 +102,23 @@ def add_to_card(path: str | Path, report: Report, dataset: str) -> None:
     old = [result for result in card.data.eval_results or [] if (result.metric_name, result.dataset_type) not in names]
     card.data.eval_results = [*old, *new]
     card.data.model_name = card.data.model_name or path.resolve().parent.name
+    card.text = _with_table(card.text, card.data.eval_results)
     write_text(path, str(card))
+
+
+def _with_table(text: str, results: list[EvalResult]) -> str:
+    """The text of a card with a table of all numbers, at the end or in place of an earlier one."""
+    rows = []
+    for result in results:
+        value = result.metric_value  # of results that others have put there, anything
+        shown = f"{value:.6g}" if isinstance(value, (int, float)) else one_line(value)
+        rows.append(f"| {result.metric_name or result.metric_type} | {shown} | {result.dataset_name} |")
+    lines = [BEGIN, "## Evaluation", "", "| metric | value | data |", "|---|---|---|", *rows, END]
+    table = "\n".join(lines)
+    earlier = re.compile(f"{BEGIN}.*?{END}", re.DOTALL)
+    if earlier.search(text):
+        return earlier.sub(lambda _: table, text, count=1)
+    return f"{text.rstrip()}\n\n{table}\n"
 
 
 def read_card(path: str | Path) -> tuple[Path, ModelCard]:

@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 
 import yaml
-from huggingface_hub import ModelCard
+from PIL import Image
 
-from latentdiff.hub.card import model_card
+from latentdiff.hub.card import GALLERY, PicturedCard, model_card
 from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.training.engine.belongings import PICTURES
 from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.types import JSON
 
 HERE_ALONE = ("output_dir", "resume_from_checkpoint", "overwrite_output_dir", "push_to_hub")  # no part of a recipe
 POINTS = 10  # of the loss's course
+SHOWN = ("unconditional", "class-to-image")  # tasks whose sheets of samples show nothing of the data
 
 
 def publish(recipe: DiffusionRecipe, folder: Path) -> None:
@@ -28,13 +30,15 @@ def publish(recipe: DiffusionRecipe, folder: Path) -> None:
     pipeline.push_to_hub(recipe.push_to_hub, card=training_card(pipeline, recipe, folder))
 
 
-def training_card(pipeline: DiffusionPipeline, recipe: DiffusionRecipe, folder: Path) -> ModelCard:
-    """The pipeline's card with data, steps, metrics, the course of the loss and the recipe; it names no absolute path.
+def training_card(pipeline: DiffusionPipeline, recipe: DiffusionRecipe, folder: Path) -> PicturedCard:
+    """The pipeline's card with data, steps, metrics, the last samples, the course of the loss and the recipe.
+
+    It names no absolute path.
 
     Args:
         pipeline: What was trained.
         recipe: How it was trained.
-        folder: The run's folder, with its `log.jsonl`.
+        folder: The run's folder, with its `log.jsonl` and the pictures of its validations.
     """
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [line for line in lines if "loss" in line]
@@ -50,7 +54,21 @@ def training_card(pipeline: DiffusionPipeline, recipe: DiffusionRecipe, folder: 
     course = "\n".join(["| step | images | loss |", "| --- | --- | --- |", *rows])
     options = yaml.safe_dump(_given(recipe), sort_keys=False)
     body = f"## Training\n\n{recipe.max_train_steps} steps with this recipe:\n\n```yaml\n{options}```\n\n{course}\n"
-    return ModelCard(f"{card}\n{body}")
+    if (sheet := _sheet(recipe, folder)) is None:
+        return card.with_section(body)
+    place, step = f"{GALLERY}/{sheet.name}", sheet.stem.rpartition("-")[2]
+    with Image.open(sheet) as picture:
+        picture.load()
+    return card.with_section(f"{body}\n![Samples at step {step}]({place})\n", {place: picture})
+
+
+def _sheet(recipe: DiffusionRecipe, folder: Path) -> Path | None:
+    """The last sheet of samples; None if there is none, or it shows images or captions of the data: they stay here."""
+    kind = recipe.conditioning.type
+    if kind not in SHOWN and not (kind == "text-to-image" and recipe.validation.prompts):
+        return None
+    sheets = (folder / PICTURES).glob("samples-*.png")
+    return max(sheets, key=lambda path: int(path.stem.rpartition("-")[2]), default=None)
 
 
 def _given(recipe: DiffusionRecipe) -> JSON:
