@@ -56,7 +56,9 @@ highlight_language = "text"
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
 default_role = "code"  # a word in single backticks, as all docstrings have them
-autodoc_typehints = "none"  # they stand in the signature
+autodoc_typehints = "description"  # beside what is said of each argument
+autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 python_maximum_signature_line_length = 88
@@ -76,8 +78,8 @@ def modules() -> list[str]:
 def entry(module: str, name: str) -> str:
     """What autodoc is asked for to describe a public name."""
     found = getattr(importlib.import_module(module), name)
-    if not getattr(found, "__module__", "latentdiff").startswith("latentdiff"):
-        return f".. py:class:: {module}.{name}\n\n   That of {found.__module__.partition('.')[0]}.\n"
+    if inspect.isclass(found) and not found.__module__.startswith("latentdiff"):
+        return f".. py:class:: {name}\n   :module: {module}\n\n   That of {found.__module__.partition('.')[0]}.\n"
     if inspect.isclass(found):
         return f".. autoclass:: {module}.{name}\n   :members:\n   :special-members: __call__\n   :show-inheritance:\n"
     return f".. auto{'function' if callable(found) else 'data'}:: {module}.{name}\n"
@@ -114,7 +116,7 @@ def groups() -> dict[str, list[Path]]:
     listed = {path for paths in found.values() for path in paths}
     if more := sorted(set((ROOT / "docs").glob("*.md")) - listed):
         found["More"] = more
-    return {**found, "Reference": sorted(REFERENCE.glob("*.md"))}
+    return {**found, "Reference": sorted(REFERENCE.glob("*.md"), key=lambda path: path.stem)}
 
 
 def add_what_only_the_site_has(app: Sphinx, name: str, source: list[str]) -> None:
