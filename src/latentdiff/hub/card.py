@@ -21,7 +21,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 GALLERY = "gallery"  # the folder of a card's pictures, beside it
 
 
-class PicturedCard(ModelCard):
+class PicturedCard(ModelCard):  # type: ignore[misc]
     """A model card with pictures, which are saved, and so published, along with it.
 
     Attributes:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from latentdiff.hub.card import GALLERY, PicturedCard, model_card
 from latentdiff.pipelines.base import DiffusionPipeline
+from latentdiff.tasks import task_of_pipeline
 from latentdiff.training.engine.belongings import PICTURES
 from latentdiff.training.recipes import DiffusionRecipe
 from latentdiff.types import JSON
@@ -54,7 +55,7 @@ def training_card(pipeline: DiffusionPipeline, recipe: DiffusionRecipe, folder: 
     course = "\n".join(["| step | images | loss |", "| --- | --- | --- |", *rows])
     options = yaml.safe_dump(_given(recipe), sort_keys=False)
     body = f"## Training\n\n{recipe.max_train_steps} steps with this recipe:\n\n```yaml\n{options}```\n\n{course}\n"
-    if (sheet := _sheet(recipe, folder)) is None:
+    if (sheet := _sheet(pipeline, recipe, folder)) is None:
         return card.with_section(body)
     place, step = f"{GALLERY}/{sheet.name}", sheet.stem.rpartition("-")[2]
     with Image.open(sheet) as picture:
@@ -62,10 +63,11 @@ def training_card(pipeline: DiffusionPipeline, recipe: DiffusionRecipe, folder: 
     return card.with_section(f"{body}\n![Samples at step {step}]({place})\n", {place: picture})
 
 
-def _sheet(recipe: DiffusionRecipe, folder: Path) -> Path | None:
+def _sheet(pipeline: DiffusionPipeline, recipe: DiffusionRecipe, folder: Path) -> Path | None:
     """The last sheet of samples; None if there is none, or it shows images or captions of the data: they stay here."""
-    kind = recipe.conditioning.type
-    if kind not in SHOWN and not (kind == "text-to-image" and recipe.validation.prompts):
+    spec = task_of_pipeline(type(pipeline).__name__)
+    task = spec.name if spec else ""
+    if task not in SHOWN and not (task == "text-to-image" and recipe.validation.prompts):
         return None
     sheets = (folder / PICTURES).glob("samples-*.png")
     return max(sheets, key=lambda path: int(path.stem.rpartition("-")[2]), default=None)
