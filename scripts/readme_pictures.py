@@ -60,7 +60,8 @@ def made(words: list[str]) -> list[Image.Image]:
 
 def given(words: list[str]) -> list[Image.Image]:
     """What a command is given, as one sees it, in the size of its images."""
-    files = [Path(word) for word in words if word.startswith("docs/pictures/")]
+    mask = Path(words[words.index("--mask") + 1]) if "--mask" in words else None
+    files = [Path(word) for word in words if word.startswith("docs/pictures/") and Path(word) != mask]
     shown = []
     for path in files:
         if path.suffix == ".json":
@@ -69,7 +70,10 @@ def given(words: list[str]) -> list[Image.Image]:
         elif words[0] == "semantic":
             shown.append(draw_label_map(path, 1 + int(np.asarray(Image.open(path)).max()), legend=False))
         else:
-            shown.append(Image.open(path).convert("RGB"))
+            image = Image.open(path).convert("RGB")
+            if mask is not None:
+                image.paste(Image.new("RGB", image.size, "silver"), mask=Image.open(mask))
+            shown.append(image)
     return [image.resize((SIDE * 2, SIDE * 2), Image.Resampling.NEAREST) for image in shown]
 
 

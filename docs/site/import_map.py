@@ -2,28 +2,38 @@
 
 import ast
 from collections import Counter
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
 CELL, LABEL = 18, 120  # pixels
 
 
-def layers(text: str) -> list[str]:
-    """The parts of the package in the order of the table in docs/architecture.md."""
+def layers(text: str) -> dict[str, int]:
+    """The parts of the package to their rows of the table in docs/architecture.md, in its order."""
     table = text.split("## Layers")[1].split("## ", maxsplit=1)[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    return [name.strip(" `") for row in rows for name in row.split(",")]
+    return {name.strip(" `"): place for place, row in enumerate(rows) for name in row.split(",")}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules of the package that a file of it imports from, once for each statement or name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("latentdiff."):
+            yield node.module
+        elif isinstance(node, ast.ImportFrom) and node.module == "latentdiff":
+            yield from (f"latentdiff.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("latentdiff."))
 
 
 def imports(package: Path) -> Counter[tuple[str, str]]:
-    """How many statements of a part import from another one."""
-    found: Counter[tuple[str, str]] = Counter()
-    for path in package.rglob("*.py"):
-        part = path.relative_to(package).parts[0].removesuffix(".py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("latentdiff."):
-                found[part, node.module.split(".")[1]] += 1
-    return found
+    """How often a part of the package imports from another one."""
+    return Counter(
+        (path.relative_to(package).parts[0].removesuffix(".py"), module.split(".")[1])
+        for path in package.rglob("*.py")
+        for module in imported(path)
+    )
 
 
 def draw(package: Path, text: str) -> str:
@@ -33,13 +43,13 @@ def draw(package: Path, text: str) -> str:
         package: The folder of the package.
         text: docs/architecture.md, whose table has the parts in order.
     """
-    parts, found = layers(text), imports(package)
+    parts, found = list(layers(text)), imports(package)
     size = LABEL + CELL * len(parts)
     most = max(count for (one, other), count in found.items() if one != other)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" role="img" font-size="12" '
         f'font-family="sans-serif" fill="currentColor">',
-        "<title>Which part imports from which: nothing stands above the diagonal</title>",
+        "<title>Which part imports from which: a part imports from those to the left of its own column</title>",
     ]
     for place, part in enumerate(parts):
         middle = LABEL + CELL * place + CELL / 2
