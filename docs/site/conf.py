@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from import_map import draw
@@ -29,14 +30,16 @@ release = latentdiff.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "README"
 NAVIGATION = {
-    "Begin": ["start", "tasks", "cli", "from-diffusers", "from-original", "faq"],
-    "Sample": ["schedulers", "guidance", "caching", "compile", "viz"],
-    "Train": ["data", "training", "../examples/README", "../recipes/emoji/README", "../recipes/paper/README"],
-    "Models": ["../src/latentdiff/builtin/emoji/README", "conversion", "hub"],
-    "Measure": ["evaluation", "study", "bench", "benchmarks", "scale", "reliability"],
-    "Inside": ["paper", "architecture", "extending", "../CONTRIBUTING", "../CHANGELOG"],
-}
-"""Groups of pages, by their places from docs/; a page of docs/ that stands in none comes in the last, "More"."""
+    "Begin": ["docs/start", "docs/tasks", "docs/cli", "docs/from-diffusers", "docs/from-original", "docs/faq"],
+    "Sample": ["docs/schedulers", "docs/guidance", "docs/caching", "docs/compile", "docs/viz"],
+    "Train": ["docs/data", "docs/training", "examples/README", "recipes/*/README"],
+    "Models": ["src/latentdiff/builtin/*/README", "docs/conversion", "docs/hub"],
+    "Measure": [
+        "docs/evaluation", "docs/study", "docs/bench", "docs/benchmarks", "docs/scale", "docs/reliability",
+    ],
+    "Inside": ["docs/paper", "docs/architecture", "docs/extending", "CONTRIBUTING", "CHANGELOG"],
+}  # fmt: skip
+"""Groups of pages, or patterns of them; a page of docs/ that stands in none comes in the last group, "More"."""
 include_patterns = [
     "*.md",
     "docs/*.md",
@@ -112,7 +115,12 @@ def write_reference(app: Sphinx, config: object) -> None:
 
 def groups() -> dict[str, list[Path]]:
     """The navigation, of files."""
-    found = {group: [(ROOT / "docs" / f"{page}.md").resolve() for page in pages] for group, pages in NAVIGATION.items()}
+    found: dict[str, list[Path]] = {}
+    for group, patterns in NAVIGATION.items():
+        pages = {pattern: sorted(ROOT.glob(f"{pattern}.md")) for pattern in patterns}
+        if missing := [pattern for pattern, paths in pages.items() if not paths]:
+            raise ExtensionError(f"NAVIGATION has pages that aren't there: {', '.join(missing)}")
+        found[group] = [path for paths in pages.values() for path in paths]
     listed = {path for paths in found.values() for path in paths}
     if more := sorted(set((ROOT / "docs").glob("*.md")) - listed):
         found["More"] = more
@@ -120,7 +128,16 @@ def groups() -> dict[str, list[Path]]:
 
 
 def add_what_only_the_site_has(app: Sphinx, name: str, source: list[str]) -> None:
-    """Give the first page the navigation, and the page of the architecture the map of imports."""
+    """Give the first page the navigation, the page of the architecture the map of imports, and links to folders a page.
+
+    A forge shows a folder's README.md below its files.
+    """
+    here = (ROOT / name).parent
+    source[0] = re.sub(
+        r"\]\(([\w./-]+)\)",
+        lambda link: f"]({link[1].rstrip('/')}/README.md)" if (here / link[1] / "README.md").is_file() else link[0],
+        source[0],
+    )
     if name == root_doc:
         for group, paths in groups().items():
             pages = "\n".join(path.relative_to(ROOT).with_suffix("").as_posix() for path in paths)
