@@ -1,4 +1,4 @@
-"""The README's commands are ones that the command line takes, and those under its pictures make images."""
+"""Commands of README and docs/from-original.md are ones that there are; those under pictures make images."""
 
 import re
 import shlex
@@ -21,7 +21,10 @@ FENCED = [
 ]
 
 
-@pytest.mark.parametrize("line", [*FENCED, *(line for _, line in ENTRY.findall(TEXT))])
+SIDE_BY_SIDE = re.findall(r"`(latentdiff [^`]+)`", (ROOT / "docs" / "from-original.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("line", [*FENCED, *(line for _, line in ENTRY.findall(TEXT)), *SIDE_BY_SIDE])
 def test_the_command_line_takes_it(line):
     words = shlex.split(line)[1:]
     if words[0] == "train" and words[1].endswith(".yaml"):
