@@ -43,3 +43,17 @@ def test_a_broken_link_is_found(tmp_path):
     good = "[x](b.md#its-own-heading-really) [y](https://c.d) `[z](code)`\n```\n[z](code)\n```\n"
     page.write_text(f"{good}[1](c.md) [2](b.md#its-own-heading) [3](#none)")
     assert list(broken(page)) == ["c.md", "b.md#its-own-heading", "#none"]
+
+
+def test_files_of_code_that_pages_name_are_there():
+    """`training/diffusion/task.py` is one of the package, `tests/tiny.py` one of the repository."""
+    named = {}
+    for path in (path for path in PAGES if path.name != "CHANGELOG.md"):  # which tells of the past
+        for file in re.findall(r"`([\w-]+(?:/[\w-]+)+\.py)`", path.read_text(encoding="utf-8")):
+            named[file] = path
+    absent = {
+        file: path.name
+        for file, path in named.items()
+        if not any((folder / file).is_file() for folder in (ROOT, ROOT / "src" / "latentdiff", path.parent))
+    }
+    assert len(named) > 30 and absent == {}
