@@ -107,7 +107,7 @@ def write_inputs() -> None:
     (PICTURES / "boxes.json").write_text(text + "\n", encoding="utf-8")
 
 
-def write_badges() -> None:
+def write_badges(folder: Path) -> None:
     """Make the badges, of what pyproject.toml says."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     badges = {
@@ -119,7 +119,7 @@ def write_badges() -> None:
     for name, (left, right) in badges.items():
         first, second = 7 * len(left) + 10, 7 * len(right) + 10
         label = 'y="14" font-family="Verdana, sans-serif" font-size="11" fill="white" text-anchor="middle"'
-        (PICTURES / f"badge-{name}.svg").write_text(
+        (folder / f"badge-{name}.svg").write_text(
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{first + second}" height="20" role="img">'
             f"<title>{left}: {right}</title>"
             f'<rect width="{first}" height="20" fill="{SHADES["grey"]}"/>'
@@ -141,7 +141,7 @@ def main() -> None:
         raise SystemExit(f"README.md has no picture {', '.join(sorted(unknown))}; it has {', '.join(commands())}")
     PICTURES.mkdir(exist_ok=True)
     if options.badges:
-        write_badges()
+        write_badges(PICTURES)
     if options.inputs:
         write_inputs()
     missing = []

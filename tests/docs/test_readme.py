@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from readme_pictures import ENTRY, PICTURES, ROOT, commands, picture
+from readme_pictures import ENTRY, PICTURES, ROOT, commands, picture, write_badges
 
 import latentdiff
 from latentdiff.cli.main import make_app
@@ -51,6 +51,13 @@ def test_the_command_under_a_picture_makes_it(name, monkeypatch):
 
     made = picture([*commands()[name], "--steps", "2"])
     assert made.size == Image.open(PICTURES / f"{name}.png").size
+
+
+def test_badges_say_what_the_project_says(tmp_path):
+    write_badges(tmp_path)
+    badges = sorted(re.findall(r"docs/pictures/(badge-\w+\.svg)", TEXT))
+    assert badges == sorted(path.name for path in tmp_path.iterdir())
+    assert all((tmp_path / name).read_bytes() == (PICTURES / name).read_bytes() for name in badges)
 
 
 def test_it_is_short():
