@@ -28,7 +28,10 @@ RUN_ELSEWHERE = {
     "docs/training.md": "tests/training/test_training_docs.py",
     "docs/viz.md": "tests/viz/test_viz_docs.py",
 }
-RUN_HERE = ["README.md", "docs/conversion.md", "docs/from-diffusers.md", "docs/from-original.md", "docs/tasks.md"]
+RUN_HERE = [
+    *("README.md", "docs/conversion.md", "docs/evaluation.md"),
+    *("docs/from-diffusers.md", "docs/from-original.md", "docs/tasks.md"),
+]
 
 
 def fences(text, kind):
@@ -47,7 +50,7 @@ def test_the_test_that_runs_a_page_reads_it(page, test):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with what the pages name: a checkpoint of the original code, pictures."""
+    """A folder with what the pages name: a checkpoint of the original code, pictures, folders of them."""
     monkeypatch.chdir(tmp_path)
     sides = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     vae = AutoencoderKL(block_out_channels=(32, 64), latent_channels=4, layers_per_block=1, **sides)
@@ -62,10 +65,15 @@ def folder(tmp_path, monkeypatch):
         Path("original", name).rename(name)
     Image.new("RGB", (64, 64), "red").save("apple.png")
     Image.new("L", (64, 64), "white").save("top.png")
+    for name in ("samples", "train-images"):
+        Path(name).mkdir()
+        for shade in range(10):
+            Image.new("RGB", (32, 32), (25 * shade, len(name), 0)).save(f"{name}/{shade}.png")
     return tmp_path
 
 
 @pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore::latentdiff.errors.LatentDiffWarning")
 @pytest.mark.parametrize("page", RUN_HERE)
 def test_python_runs(page, folder):
     exec("\n".join(fences(PAGES[page], "python")), {})
