@@ -46,8 +46,9 @@ def photo(width=40, height=32):
 
 def press(page):
     """Make an image, and wait for it."""
+    before = page.locator("#viewer .history li").count()
     page.locator("#generate").click()
-    page.get_by_text("Done, seed").wait_for()
+    page.locator("#viewer .history li").nth(before).wait_for()
 
 
 def saved(page, label):

@@ -71,7 +71,11 @@ class Demo:
                     if missing:
                         gr.Markdown(say("missing", tasks=", ".join(missing)), elem_id="missing")
                     prompt = gr.Textbox(
-                        label=say("prompt"), placeholder=say("prompt.hint"), elem_id="prompt", max_lines=4, visible=False
+                        label=say("prompt"),
+                        placeholder=say("prompt.hint"),
+                        elem_id="prompt",
+                        max_lines=4,
+                        visible=False,
                     )
                     label = gr.Dropdown([], label=say("label"), elem_id="label", visible=False)
                     canvas = gr.HTML(
@@ -128,14 +132,7 @@ class Demo:
 
     def choose(self, name: str) -> list[object]:
         """What the controls are when another model is chosen: prompt, negative prompt, class, guidance, canvas."""
-        model = self._model(name)
-        return [
-            gr.Textbox(visible=model.takes_prompt),
-            gr.Textbox(visible=model.takes_prompt and model.guidance_scale is not None),
-            gr.Dropdown(list(model.labels), value=next(iter(model.labels), None), visible=bool(model.labels)),
-            gr.Slider(value=model.guidance_scale or 1, visible=model.guidance_scale is not None),
-            {"setup": shown.canvas_setup(model), "drawing": None},
-        ]
+        return _controls_of(self._model(name), {})
 
     def open(self, request: gr.Request) -> list[object]:
         """What the controls are when the page is opened, by what its address says."""
@@ -148,20 +145,15 @@ class Demo:
 
     def _restored(self, query: Mapping[str, str]) -> list[object]:
         known, wrong = read_query(query)
-        notices = [say("error.link", name=name, value=value) for name, value in wrong]
+        notices = [say("error.link", setting=name, value=value) for name, value in wrong]
         name = str(known.get("model", next(iter(self.models))))
         if name not in self.models:
             notices.append(say("error.model", model=name))
             name = next(iter(self.models))
         model = self.models[name]
-        prompt, negative, label, guidance, canvas = self.choose(name)
-        for control, setting in ((prompt, "prompt"), (negative, "negative_prompt"), (guidance, "guidance_scale")):
-            if setting in known:
-                control.value = known[setting]
-        if known.get("label") in model.labels:
-            label.value = known["label"]
-        elif "label" in known:
-            notices.append(say("error.link", name="label", value=known["label"]))
+        if "label" in known and known["label"] not in model.labels:
+            notices.append(say("error.link", setting="label", value=known.pop("label")))
+        prompt, negative, label, guidance, canvas = _controls_of(model, known)
         if DRAWING in query:
             drawing = self._kept_drawing(model, query[DRAWING])
             if drawing is None:
@@ -291,6 +283,21 @@ class Demo:
         if name not in self.models:
             raise InputError(say("error.model", model=str(name)[:100]))
         return self.models[name]
+
+
+def _controls_of(model: Model, known: Mapping[str, object]) -> list[object]:
+    """What the controls that depend on the model are, with the settings that are known."""
+    guided = model.guidance_scale is not None
+    texts = {name: {"value": known[name]} if name in known else {} for name in ("prompt", "negative_prompt")}
+    return [
+        gr.Textbox(visible=model.takes_prompt, **texts["prompt"]),
+        gr.Textbox(visible=model.takes_prompt and guided, **texts["negative_prompt"]),
+        gr.Dropdown(
+            list(model.labels), value=known.get("label", next(iter(model.labels), None)), visible=bool(model.labels)
+        ),
+        gr.Slider(value=known.get("guidance_scale", model.guidance_scale or 1), visible=guided),
+        {"setup": shown.canvas_setup(model), "drawing": None},
+    ]
 
 
 def _asset(name: str) -> str:

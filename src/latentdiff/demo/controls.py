@@ -32,14 +32,14 @@ class Controls:
         arguments: Its arguments, of the settings and of the folder with the files of what was drawn.
         canvas: What is drawn: "image", "mask", "boxes" or "labels"; None if nothing is.
         prompt: Whether its models may take a prompt.
-        guidance: The class of its options of guidance; None for a command without.
+        guidance: Makes its options of guidance; None for a command without.
     """
 
     command: Callable[..., ImageCommand]
     arguments: Callable[[Settings, Path], Mapping[str, object]]
     canvas: str | None = None
     prompt: bool = False
-    guidance: type[GuidanceOptions] | None = None
+    guidance: Callable[..., GuidanceOptions] | None = None
 
 
 CONTROLS: Mapping[str, Controls] = {

@@ -150,7 +150,7 @@ def _fits(box: object, width: int, height: int) -> bool:
     """Whether a box is left, top, width and height in whole pixels, inside of the picture."""
     if not isinstance(box, list) or len(box) != 4 or not all(type(value) is int for value in box):
         return False
-    left, top, wide, high = box
+    left, top, wide, high = (int(value) for value in box)
     return 0 <= left < left + wide <= width and 0 <= top < top + high <= height
 
 

@@ -69,7 +69,7 @@ ENGLISH: Mapping[str, str] = {
     "gone": "The drawing of this link is kept here no longer; its other settings are restored.",
     # What may be wrong.
     "error.model": "{model} isn't offered here; choose a model of the list.",
-    "error.link": "This link has {name} = {value!r}, which is none; it is left as it was.",
+    "error.link": "This link has {setting} = {value!r}, which is none; it is left as it was.",
     "error.draw.image": "Open a small image first.",
     "error.draw.mask": "Open a photo, and paint over what is to be made anew.",
     "error.draw.boxes": "Draw a box for each object first: choose its class, then drag.",

@@ -164,6 +164,7 @@ function commit(drawn = true) {
   if (kind === "image" || kind === "mask") value.photo = photo && photo.name;
   if (kind === "mask" || kind === "labels") value.raster = base64(raster);
   if (kind === "boxes") value.objects = objects;
+  if (kind === "boxes") list();
   const empty = kind === "boxes" ? !objects.length : kind !== "labels" && !photo;
   props.value = { drawing: drawn && !empty ? value : null };
 }
@@ -343,7 +344,6 @@ function show(box = null) {
   if (kind === "boxes") {
     const pending = box ? [{ class: chosen, box }] : [];
     for (const item of [...objects, ...pending]) drawBox(pen, zoom, item);
-    list();
   }
   if (cursor) {
     pen.lineWidth = 2;
