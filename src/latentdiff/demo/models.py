@@ -90,10 +90,8 @@ def load_model(options: ModelOptions) -> Model:
     pipe = load(options)
     task = task_of_pipeline(type(pipe).__name__)
     if task is None or task.name not in CONTROLS:
-        known = ", ".join(CONTROLS)
-        raise InputError(
-            f"{options.model} has {type(pipe).__name__}, which the page has no controls for; known: {known}"
-        )
+        has, known = f"{options.model} has {type(pipe).__name__}", ", ".join(CONTROLS)
+        raise InputError(f"{has}, which the page has no controls for; give a model of {known}")
     pipe.to(find_device(options.device))
     pipe.set_progress_bar_config(disable=True)
     if LatentColours.of(pipe.vae) is None:
