@@ -17,6 +17,7 @@ from latentdiff.study.serve import address, listen
 
 ORANGE = "#9a3412"  # on which white can be read
 FONTS = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # the system's: gradio's are fetched
+STYLE = ".min_value, .max_value { color: var(--body-text-color) !important; }"  # gradio's are too pale to be read
 
 
 def start(models: Sequence[Model], host: str, port: int, share: bool = False) -> tuple[Demo, str]:
@@ -52,6 +53,7 @@ def start(models: Sequence[Model], host: str, port: int, share: bool = False) ->
             button_primary_background_fill_hover=ORANGE,
             button_primary_background_fill_hover_dark=ORANGE,
         ),
+        css=STYLE,
         footer_links=[],
         ssr_mode=False,
         enable_monitoring=False,
