@@ -57,7 +57,7 @@ class Demo:
 
     def _build(self) -> gr.Blocks:
         first = next(iter(self.models.values()))
-        names = [(f"{model.name}: {model.task.summary}", model.name) for model in self.models.values()]
+        names = [(f"{model.name} ({model.task.summary})", model.name) for model in self.models.values()]
 
         def take_photo(asked: JSON) -> JSON:  # gradio marks it, which it can't a method
             return self.take_photo(asked)
@@ -81,7 +81,7 @@ class Demo:
                     canvas = gr.HTML(
                         html_template=EMPTY,
                         css_template=_asset("canvas.css"),
-                        js_on_load=_asset("canvas.js"),
+                        js_on_load=_asset("parts.js") + _asset("canvas.js"),
                         apply_default_css=False,
                         server_functions=[take_photo],
                         elem_id="canvas",
@@ -113,7 +113,7 @@ class Demo:
                     viewer = gr.HTML(
                         html_template=EMPTY,
                         css_template=_asset("viewer.css"),
-                        js_on_load=_asset("viewer.js"),
+                        js_on_load=_asset("parts.js") + _asset("viewer.js"),
                         apply_default_css=False,
                         elem_id="viewer",
                         texts=dict(ENGLISH),

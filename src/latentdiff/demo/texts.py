@@ -44,8 +44,9 @@ ENGLISH: Mapping[str, str] = {
     "canvas.remove": "Remove {name}",
     "canvas.reading": "The picture is being read.",
     "canvas.failed": "The picture could not be sent; it has more than {megabytes} MB, or the server is gone.",
+    "canvas.keyboard": "Keyboard",
     "canvas.help": (
-        "Keyboard: arrow keys move, with Shift by eight pixels; Space paints, or sets the corners of a box; B, F and E "
+        "Arrow keys move, with Shift by eight pixels; Space paints, or sets the corners of a box; B, F and E "
         "choose brush, fill and eraser; plus and minus change the brush; Ctrl+Z undoes, Ctrl+Y redoes."
     ),
     # What has become of a request.

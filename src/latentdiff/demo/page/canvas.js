@@ -1,21 +1,17 @@
 // What a task is drawn on: a small picture, a photo under a mask, boxes with classes, or a label map.
 //
 // Masks and maps are rasters of whole numbers, one a pixel of the image, so that no brush ever mixes two of them; the
-// canvas only shows them, enlarged. gradio gives `element`, `props`, `server`, `upload` and `watch`. The component's
-// value is {setup, drawing} from the server and {drawing} to it.
-const root = element.querySelector(".latentdiff-part");
+// canvas only shows them, enlarged. gradio gives `element`, `props`, `server`, `upload` and `watch`, and parts.js comes
+// before. The component's value is {setup, drawing} from the server and {drawing} to it.
 const UNDO = 50;
 const BRUSHES = [1, 2, 3, 5, 8, 13, 21, 34];
 const SHOWN = 512; // pixels that the longer side is drawn with, at least
 const HOLE = [214, 0, 110];
 const TOOLS = { mask: ["brush", "fill", "eraser"], labels: ["brush", "fill", "eraser"], boxes: [], image: [] };
-const text = (name, values = {}) =>
-  Object.entries(values).reduce((all, [key, value]) => all.replace("{" + key + "}", value), props.texts[name]);
 
 let setup = null; // what the server said of the model
 let kind = null;
-let width = 0;
-let height = 0;
+let [width, height] = [0, 0];
 let raster = new Uint8Array(0);
 let objects = [];
 let photo = null; // {name, image}, of a picture that the server keeps
@@ -28,18 +24,6 @@ let future = [];
 let cursor = null; // of the keyboard
 let corner = null; // the first of a box that is being drawn
 let view = {};
-
-// The page is built once for each model; the lists in it follow what is drawn.
-function make(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value === true) made.setAttribute(name, "");
-    else if (value !== false && value !== null) made.setAttribute(name, value);
-  }
-  made.append(...children);
-  return made;
-}
 
 function button(name, act) {
   return make("button", { type: "button", onclick: act }, text(name));
@@ -87,17 +71,17 @@ function build() {
     const items = setup.classes.map(({ name, colour }, value) => ({ name, colour, value }));
     parts.push(choices("class", text("canvas.class"), items, chosen, (value) => (chosen = value)));
   }
-  view.help = make("p", { class: "help", id: "latentdiff-canvas-help" }, text("canvas.help"));
+  const help = make("p", { class: "help", id: "latentdiff-canvas-help" }, text("canvas.help"));
   view.canvas = make("canvas", {
     tabindex: 0,
     role: kind === "image" ? "img" : "application",
     "aria-label": text("canvas." + kind),
-    "aria-describedby": kind === "image" ? null : view.help.id,
+    "aria-describedby": kind === "image" ? null : help.id,
   });
   parts.push(view.canvas);
   if (kind === "boxes") parts.push((view.list = make("ul", { class: "objects" })));
   if (kind !== "image") {
-    parts.push(view.help);
+    parts.push(make("details", {}, make("summary", {}, text("canvas.keyboard")), help));
     listen(view.canvas);
   }
   root.replaceChildren(make("div", { class: "latentdiff-canvas " + kind }, ...parts));
@@ -406,7 +390,7 @@ function take() {
   if (!props.value || !props.value.setup) return;
   ({ setup } = props.value);
   kind = setup.kind;
-  root.hidden = !kind;
+  element.closest("#canvas").style.display = kind ? "" : "none"; // which would leave a gap
   if (kind) begin(props.value.drawing);
   else root.replaceChildren();
 }

@@ -1,20 +1,8 @@
 // What has become of a request: how far it is, the image beside what it was made of, files to download, and all that
-// was made on this page so far. gradio gives `element`, `props`, `trigger` and `watch`; the value is the server's.
-const root = element.querySelector(".latentdiff-part");
+// was made on this page so far. gradio gives `element`, `props`, `trigger` and `watch`, and parts.js comes before; the
+// value is the server's.
 const MOST = 50; // images in the history
-const text = (name, values = {}) =>
-  Object.entries(values).reduce((all, [key, value]) => all.replace("{" + key + "}", value), props.texts[name]);
 const made = []; // results, the newest first
-
-function make(tag, attributes = {}, ...children) {
-  const created = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) created.addEventListener(name.slice(2), value);
-    else if (value !== null) created.setAttribute(name, value);
-  }
-  created.append(...children);
-  return created;
-}
 
 const png = (base64) => "data:image/png;base64," + base64;
 const status = make("p", { role: "status", class: "status" });
