@@ -1,10 +1,14 @@
 """What the command refuses before it serves anything."""
 
+import runpy
 import socket
+from importlib.metadata import version
 
 import pytest
 import tiny
+import yaml
 
+from latentdiff import __version__
 from latentdiff.cli.main import main
 
 
@@ -45,3 +49,30 @@ def test_a_port_that_is_taken(fails, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         fails(f"can't listen on port {port}", "--quiet", tiny.tiny_unconditional(tmp_path), "--port", port)
+
+
+def test_a_space(fails, tmp_path, capsys):
+    pytest.importorskip("gradio")
+    space = tmp_path / "space"
+    assert main(["demo", "builtin:emoji", "someone/cats", "--export-space", str(space), "--dtype", "auto"]) == 0
+    written = capsys.readouterr().out.splitlines()
+    assert written == [str(space / name) for name in ("README.md", "app.py", "requirements.txt")]
+    _, header, text = (space / "README.md").read_text(encoding="utf-8").split("---\n")
+    asked = yaml.safe_load(header)
+    assert (asked["sdk"], asked["sdk_version"], asked["app_file"]) == ("gradio", version("gradio"), "app.py")
+    assert asked["models"] == ["someone/cats"]
+    assert "builtin:emoji, someone/cats" in text
+    assert (space / "requirements.txt").read_text() == f"latentdiff[demo]=={__version__}\n"
+    called = []
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("latentdiff.cli.main.main", called.append)
+        runpy.run_path(str(space / "app.py"))
+    assert called == [["demo", "builtin:emoji", "someone/cats", "--host", "0.0.0.0", "--dtype", "auto"]]
+    fails("README.md exists already", "--export-space", space)
+
+
+def test_a_space_can_not_reach_a_folder(fails, tmp_path):
+    pytest.importorskip("gradio")
+    fails("neither a built-in model nor one of the hub", tmp_path, "--export-space", tmp_path / "space")
+    fails("leave --host, --port and --share out", "--share", "--export-space", tmp_path / "space")
+    assert not (tmp_path / "space").exists()

@@ -203,3 +203,10 @@ def test_a_telephone(pages):
     numbers = np.asarray(Image.open(io.BytesIO(saved(page, "Download what was drawn")[1])))
     assert 4 in numbers
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_the_server_asks_nothing_of_others(pages, server):
+    press(pages(SHORT))
+    asked = set(server.asked.read_text().splitlines())
+    assert {line for line in asked if "127.0.0.1" not in line} == set()
+    assert asked  # gradio asks the server itself whether it is there

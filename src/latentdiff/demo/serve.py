@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 
 # gradio asks for its own latest version, and tells that it was started, unless it is told not to before the import.
@@ -77,9 +78,11 @@ def serve(models: Sequence[Model], host: str, port: int, share: bool, say: Calla
     Raises:
         InputError: As `start`.
     """
-    demo, place = start(models, host, port, share)
-    say(f"{place}/" if not place.endswith("/") else place)
-    try:
-        demo.page.server.thread.join()
-    finally:
-        demo.page.close(verbose=False)
+    with tempfile.TemporaryDirectory(prefix="latentdiff-demo-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # where uploads go; by default all programs with gradio share one
+        demo, place = start(models, host, port, share)
+        say(f"{place}/" if not place.endswith("/") else place)
+        try:
+            demo.page.server.thread.join()
+        finally:
+            demo.page.close(verbose=False)

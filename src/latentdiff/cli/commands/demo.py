@@ -25,6 +25,7 @@ def demo(
     host: Annotated[str, Parameter(group=SERVER)] = HOST,
     port: Annotated[int, Parameter(validator=number(0, LARGEST_PORT), metavar="N", group=SERVER)] = PORT,
     share: Annotated[Flag, Parameter(group=SERVER)] = False,
+    export_space: Annotated[str | None, Parameter(metavar="FOLDER", group=SERVER)] = None,
     quiet: Annotated[Flag, Parameter(group=SERVER)] = False,
 ) -> None:
     """Open a page on which images are made of prompts, classes, boxes, label maps, masks and pictures.
@@ -39,10 +40,21 @@ def demo(
         host: Address of this machine to listen on; 0.0.0.0 is all of them, for other machines.
         port: Port; 0 takes a free one.
         share: Let everybody who knows its address reach the page over the internet, by a tunnel of gradio's.
+        export_space: Serve nothing, but write the files of a Space of Hugging Face with these models and options.
         quiet: Print nothing but the address and errors.
     """
     if find_spec("gradio") is None:
         raise InputError("latentdiff demo needs gradio; install latentdiff[demo]")
+    if export_space is not None:
+        if (host, port, share) != (HOST, PORT, False):
+            raise InputError("--export-space serves nothing; leave --host, --port and --share out")
+        from latentdiff.demo.space import export_space as export
+
+        options = [*(() if device is None else ("--device", device)), "--dtype", dtype]
+        for path in export(export_space, model, options):
+            if not quiet:
+                console.say(str(path))
+        return
     console.announce("loading the models", quiet)
     with console.quiet_libraries(quiet):
         from latentdiff.cli.options import ModelOptions
@@ -51,6 +63,6 @@ def demo(
 
         names = names_of_models(model)
         loaded = [load_model(ModelOptions(model=name, dtype=dtype, device=device)) for name in names]
-        if not quiet:
-            console.say(f"{', '.join(names)}; end with Ctrl-C")
-        serve(loaded, host, port, share, console.say)
+    if not quiet:
+        console.say(f"{', '.join(names)}; end with Ctrl-C")
+    serve(loaded, host, port, share, console.say)  # what goes wrong from here on is for whoever runs the server
