@@ -89,7 +89,7 @@ class Demo:
                         most_bytes=MOST_BYTES,
                     )
                     with gr.Row():
-                        generate = gr.Button(say("generate"), variant="primary", elem_id="generate")
+                        generate = gr.Button(say("generate"), variant="primary", elem_id="generate", interactive=False)
                         cancel = gr.Button(say("cancel"), elem_id="cancel")
                     with gr.Row():
                         seed = gr.Textbox(value="0", label=say("seed"), elem_id="seed", min_width=100, max_lines=1)
@@ -121,8 +121,9 @@ class Demo:
             # The order of `Settings` and READERS, then what isn't part of them.
             controls = [model, prompt, negative, label, seed, steps, scheduler, guidance, cache, new_seed, canvas]
             quiet = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-            page.load(self.open, None, [*controls, viewer], **quiet)
-            viewer.restore(self.restore, None, [*controls, viewer], **quiet)
+            restored = [*controls, viewer, generate]
+            page.load(self.open, None, restored, **quiet)
+            viewer.restore(self.restore, None, restored, **quiet)
             model.input(self.choose, model, [prompt, negative, label, guidance, canvas], **quiet)
             for event in (generate.click, prompt.submit):
                 event(self.generate, controls, [viewer, seed], **quiet)
@@ -173,6 +174,7 @@ class Demo:
             False if seeded else gr.skip(),
             canvas,
             {"state": "open", "text": " ".join(notices), "fault": bool(notices)},
+            gr.Button(interactive=True),  # which it isn't before the page is what its address says
         ]
 
     def _kept_drawing(self, model: Model, name: str) -> JSON | None:
@@ -239,6 +241,7 @@ class Demo:
         except InputError as error:
             yield shown.failure(str(error)), gr.skip()
             return
+        self.cancel(request)  # a page has one request at a time
         with self._lock:
             self._requests[str(request.session_hash)] = asked
         try:

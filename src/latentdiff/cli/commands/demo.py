@@ -59,10 +59,11 @@ def demo(
     with console.quiet_libraries(quiet):
         from latentdiff.cli.options import ModelOptions
         from latentdiff.demo.models import load_model, names_of_models
-        from latentdiff.demo.serve import serve
 
         names = names_of_models(model)
         loaded = [load_model(ModelOptions(model=name, dtype=dtype, device=device)) for name in names]
+        from latentdiff.demo.serve import serve  # gradio takes seconds to import
+
     if not quiet:
         console.say(f"{', '.join(names)}; end with Ctrl-C")
     serve(loaded, host, port, share, console.say)  # what goes wrong from here on is for whoever runs the server
