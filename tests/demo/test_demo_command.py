@@ -7,6 +7,7 @@ from importlib.metadata import version
 import pytest
 import tiny
 import yaml
+from forked import Forked
 
 from latentdiff import __version__
 from latentdiff.cli.main import main
@@ -49,6 +50,27 @@ def test_a_port_that_is_taken(fails, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         fails(f"can't listen on port {port}", "--quiet", tiny.tiny_unconditional(tmp_path), "--port", port)
+
+
+@pytest.mark.thorough
+def test_a_tunnel_that_can_not_be_opened(tmp_path):
+    pytest.importorskip("gradio")
+    model = str(tiny.tiny_unconditional(tmp_path))
+
+    def run():
+        from gradio import networking
+
+        def fail(*_):
+            raise OSError("no internet")
+
+        networking.setup_tunnel = fail
+        return main(["demo", model, "--port", "0", "--share"])
+
+    ended = Forked(run, folder=tmp_path).ended()
+    assert ended.returncode == 2
+    assert ended.stderr.endswith(
+        "the tunnel of --share could not be opened; look for the internet, or leave --share out\n"
+    )
 
 
 def test_a_space(fails, tmp_path, capsys):

@@ -14,6 +14,7 @@ import gradio as gr
 from latentdiff.demo.app import Demo
 from latentdiff.demo.drawing import MOST_BYTES
 from latentdiff.demo.models import Model
+from latentdiff.errors import InputError
 from latentdiff.study.serve import address, listen
 
 ORANGE = "#9a3412"  # on which white can be read
@@ -34,7 +35,7 @@ def start(models: Sequence[Model], host: str, port: int, share: bool = False) ->
         The page, and its address.
 
     Raises:
-        InputError: If there is no such address, or the port is taken.
+        InputError: If there is no such address, the port is taken, or the tunnel can't be opened.
     """
     with listen(host, port) as listening:
         free, place = listening.getsockname()[1], address(host, listening)
@@ -62,6 +63,9 @@ def start(models: Sequence[Model], host: str, port: int, share: bool = False) ->
         pwa=False,
         mcp_server=False,
     )
+    if share and shared is None:
+        demo.page.close(verbose=False)
+        raise InputError("the tunnel of --share could not be opened; look for the internet, or leave --share out")
     return demo, shared or place
 
 

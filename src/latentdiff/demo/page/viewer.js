@@ -87,6 +87,7 @@ function take() {
   say(value.text || (made.length ? "" : text("empty")), value.fault);
   const running = value.state === "running";
   step.hidden = !running;
+  if (running && !value.step) element.scrollIntoView({ block: "nearest" }); // it lies below the controls on telephones
   if (running && value.of) [step.max, step.value] = [value.of, value.step];
   else step.removeAttribute("value");
   if (running && value.preview) {
