@@ -1,13 +1,17 @@
 """What the command refuses before it serves anything."""
 
+import os
+import re
 import runpy
+import signal
 import socket
+import tempfile
 from importlib.metadata import version
 
 import pytest
 import tiny
 import yaml
-from forked import Forked
+from forked import Forked, wait_for
 
 from latentdiff import __version__
 from latentdiff.cli.main import main
@@ -71,6 +75,25 @@ def test_a_tunnel_that_can_not_be_opened(tmp_path):
     assert ended.stderr.endswith(
         "the tunnel of --share could not be opened; look for the internet, or leave --share out\n"
     )
+
+
+@pytest.mark.thorough
+def test_a_server_that_is_ended_leaves_nothing(tmp_path):
+    pytest.importorskip("gradio")
+    model, place = str(tiny.tiny_unconditional(tmp_path)), tmp_path / "temporary"
+    place.mkdir()
+
+    def run():
+        tempfile.tempdir = str(place)
+        return main(["demo", model, "--port", "0", "--quiet"])
+
+    server = Forked(run, folder=tmp_path)
+    wait_for(lambda: os.fstat(server.files[0].fileno()).st_size, server)
+    assert len(list(place.iterdir())) == 1
+    os.kill(server.pid, signal.SIGTERM)
+    ended = server.ended()
+    assert (ended.returncode, ended.stderr, list(place.iterdir())) == (143, "", [])
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\n", ended.stdout)
 
 
 def test_a_space(fails, tmp_path, capsys):

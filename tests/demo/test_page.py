@@ -193,9 +193,8 @@ def test_boxes_by_keyboard_and_taken_away(pages):
 
 
 def test_a_telephone(pages):
-    page = pages(
-        "?model=semantic&steps=2&seed=1", viewport={"width": 400, "height": 800}, has_touch=True, is_mobile=True
-    )
+    telephone = {"viewport": {"width": 400, "height": 800}, "has_touch": True, "is_mobile": True}
+    page = pages("?model=semantic&steps=2&seed=1", **telephone)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     page.locator("#canvas").get_by_label("star", exact=True).check()
     page.locator("#canvas canvas").tap(position={"x": 100, "y": 100})
@@ -203,6 +202,10 @@ def test_a_telephone(pages):
     numbers = np.asarray(Image.open(io.BytesIO(saved(page, "Download what was drawn")[1])))
     assert 4 in numbers
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    for model in ("text", "layout", "inpaint"):
+        other = pages(f"?model={model}", **telephone)
+        other.get_by_role("button", name="Settings").click()
+        assert other.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 def test_the_server_asks_nothing_of_others(pages, server):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
@@ -70,7 +72,7 @@ def start(models: Sequence[Model], host: str, port: int, share: bool = False) ->
 
 
 def serve(models: Sequence[Model], host: str, port: int, share: bool, say: Callable[[str], None]) -> None:
-    """Serve the page until the process is told to end, as by Ctrl-C.
+    """Serve the page until the process is told to end, by Ctrl-C or SIGTERM.
 
     Args:
         models: The models to choose from.
@@ -82,6 +84,7 @@ def serve(models: Sequence[Model], host: str, port: int, share: bool, say: Calla
     Raises:
         InputError: As `start`.
     """
+    signal.signal(signal.SIGTERM, _end)
     with tempfile.TemporaryDirectory(prefix="latentdiff-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # where uploads go; by default all programs with gradio share one
         demo, place = start(models, host, port, share)
@@ -90,3 +93,8 @@ def serve(models: Sequence[Model], host: str, port: int, share: bool, say: Calla
             demo.page.server.thread.join()
         finally:
             demo.page.close(verbose=False)
+
+
+def _end(number: int, frame: object) -> None:
+    """End the process as Ctrl-C does, so that nothing is left behind."""
+    sys.exit(128 + number)
