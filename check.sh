@@ -15,7 +15,7 @@ installed() { # what .venv was made from, as far as it is here to be compared
 if ! installed | cmp -s - .venv/installed; then
     # torch first and by its exact version: whatever comes after then finds it there and fetches no other build.
     .venv/bin/pip install --quiet --disable-pip-version-check "$(grep '^torch==' constraints.txt)"
-    .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,emoji,evaluation,training,datasets,tiff,study,docs]'
+    .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,emoji,evaluation,training,datasets,tiff,study,docs,demo]'
     installed >.venv/installed
 fi
 

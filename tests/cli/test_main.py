@@ -125,7 +125,7 @@ def test_a_command_shows_its_whole_text(run):
     [
         ("required: COMMAND", []),
         ("did you mean 'generate' or 'convert'?", ["generat", "x"]),
-        ("known: bench, class, convert, data, ema, encode, evaluate, generate, img2img, info,", ["zzz"]),
+        ("known: bench, class, convert, data, demo, ema, encode, evaluate, generate, img2img, info,", ["zzz"]),
         ("did you mean '--seed'", ["generate", "x", "--sead", "3"]),
         ("unknown argument '--foo'", ["--foo", "info", "x"]),
         ("quotes", ["info", "a", "b"]),

@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from latentdiff import __version__
 from latentdiff.cli.commands import (
     DATA_COMMANDS,
+    DEMO_COMMANDS,
     EVALUATE_COMMANDS,
     IMAGE_COMMANDS,
     MODEL_COMMANDS,
@@ -74,6 +75,7 @@ def make_app(called: Collection[str] = ()) -> App:
 
     add(app, IMAGE_COMMANDS, IMAGE_NOTE)
     add(app, MODEL_COMMANDS)
+    add(app, DEMO_COMMANDS)
     add(app, START_COMMANDS)
     train = App("train", help=TRAIN_HELP)
     if names_recipes(called):

@@ -40,16 +40,17 @@ class Sampler:
     Args:
         command: What is made, with its options.
         batches: How many batches are to be made, by which `--compile auto` decides.
+        loaded: The model's pipeline, whose solver is changed to the command's; None to load it.
 
     Raises:
         LatentDiffError: If the device or the model is not valid, or the options don't fit the model.
     """
 
-    def __init__(self, command: ImageCommand, batches: int) -> None:
+    def __init__(self, command: ImageCommand, batches: int, loaded: DiffusionPipeline | None = None) -> None:
         self.command, self.sampling, self.name = command, command.sampling, command.model.model
         check_preview_file(command.output)
         device = find_device(command.model.device)
-        loaded = load(command.model)
+        loaded = load(command.model) if loaded is None else loaded
         self._check_task(loaded)
         self._check_guidance(loaded)
         self.pipeline = command.prepare(loaded)

@@ -37,6 +37,12 @@ MODEL_COMMANDS = {
         "Encode a data set to latents, which training reads by latents_dir in place of encoding the images itself.",
     ),
 }
+DEMO_COMMANDS = {
+    "demo": (
+        "latentdiff.cli.commands.demo:demo",
+        "Open a page on which images are made of prompts, classes, boxes, label maps, masks and pictures.",
+    ),
+}
 TRAIN_COMMANDS = {  # with what each trains, since importing the recipes takes a while
     "first-stage": ("latentdiff.cli.commands.train:first_stage", "the autoencoder that makes the latent space"),
     "diffusion": ("latentdiff.cli.commands.train:diffusion", "the diffusion model in the latent space"),
