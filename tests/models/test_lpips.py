@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from golden_models import GOLDEN
+from golden_weights import GOLDEN
 from safetensors.torch import load_file, save_file
 
 from latentdiff import LPIPS, CheckpointError, ConfigError, InputError, PerceptualDistance
