@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import shutil
 
 import pytest
 
@@ -12,6 +13,18 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 MAX_WORKERS = 8  # each takes some gigabytes, and ten seconds of imports before its first test
 
+
+# Files with tests, or things made for their tests, that take three seconds and more.
+LONGEST = (
+    "compilation/test_frozen.py",
+    "typing/test_checkers.py",
+    "pipelines/test_compile.py",
+    "scripts/test_attack.py",
+    "study/test_browser.py",
+    "cli/test_start_up.py",
+    "training/test_consistency.py",
+    "io/test_hostile_pickles.py",
+)
 
 GPUS = [pytest.param(name, marks=pytest.mark.gpu) for name in ("gpu-float16", "gpu-bfloat16")]
 
@@ -30,6 +43,11 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def pytest_collection_modifyitems(items):
+    """Have the longest tests begin first, so that at the end no process waits for another that has one left."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
     """What `-n auto` means: as many processes as there are cores for this one."""
@@ -46,6 +64,14 @@ def freeze_what_is_imported():
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def module_folder(tmp_path_factory):
+    """A folder for large files of a module's tests, removed after them; pytest keeps its own until the end."""
+    folder = tmp_path_factory.mktemp("module")
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)
