@@ -19,6 +19,11 @@ from latentdiff.io.stored import IMAGE_SUFFIXES
 
 # A line of YOLO's annotations: a class and the numbers of a box or polygon.
 YOLO_LINE = re.compile(r"\s*\d+(\s+[-+.\deE]+){4,}\s*")
+# What data sets name the label maps and masks that lie beside their images, such as ADE20K's `_seg` and `_parts_1`.
+MAP_NAME = re.compile(
+    r"(.+)[-_.](?:seg|segm|segmentation|semantic|labels?|labelids|labelmap|masks?|annotation|gt|parts_\d+)\.\w+",
+    re.IGNORECASE,
+)
 
 
 def read_folder(
@@ -63,7 +68,7 @@ def read_folder(
     used = [*described]
     if "text" not in records.columns:
         used += _add_captions(records, found, options, bool(described))
-    records.notes += [*split.notes, *found.notes, *found.pictures_left_out()]
+    records.notes += [*split.notes, *found.notes, *found.pictures_left_out(), *_named_like_maps(records)]
     records.ignored += found.ignored(used)
     if options.label_maps is not None:
         records.columns["label_map"] = _maps_of(records, Path(options.label_maps))
@@ -126,6 +131,20 @@ def _of_files(root: Path, paths: list[Path], base: int) -> Records:
             f"{twice[0][0]}; if one of them is a label map or a mask, move it elsewhere"
         )
     return records
+
+
+def _named_like_maps(records: Records) -> list[str]:
+    """A line if some images are named like label maps or masks of others: `X_seg.png` of `X.jpg`."""
+    names = {os.path.splitext(str(file))[0] for file in records.files}
+    found = [(file, match[1]) for file in records.files if (match := MAP_NAME.fullmatch(str(file)))]
+    maps = [(file, image) for file, image in found if image in names]
+    if not maps:
+        return []
+    file, image = maps[0]
+    return [
+        f"{len(maps)} images are named like label maps or masks of others, the first is {file} of {image}.*; they are "
+        "trained on as images: move such maps to a folder of their own (label_maps, by the images' names)"
+    ]
 
 
 def _of_rows(root: Path, rows: Sequence[tuple[Row, Path]], options: DataOptions) -> Records:
