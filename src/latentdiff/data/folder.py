@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from latentdiff.data.metadata import METADATA, Row, check_rows, read_rows, size_in
@@ -19,10 +19,9 @@ from latentdiff.io.stored import IMAGE_SUFFIXES
 
 # A line of YOLO's annotations: a class and the numbers of a box or polygon.
 YOLO_LINE = re.compile(r"\s*\d+(\s+[-+.\deE]+){4,}\s*")
-# What data sets name the label maps and masks that lie beside their images, such as ADE20K's `_seg` and `_parts_1`.
-MAP_NAME = re.compile(
-    r"(.+)[-_.](?:seg|segm|segmentation|semantic|labels?|labelids|labelmap|masks?|annotation|gt|parts_\d+)\.\w+",
-    re.IGNORECASE,
+# What the names of label maps and masks end in that lie beside their images, such as ADE20K's `_seg`.
+MAP_WORDS = frozenset(
+    ["annotation", "gt", "label", "labelids", "labelmap", "labels", "mask", "masks", "seg", "segmentation", "semantic"]
 )
 
 
@@ -68,7 +67,7 @@ def read_folder(
     used = [*described]
     if "text" not in records.columns:
         used += _add_captions(records, found, options, bool(described))
-    records.notes += [*split.notes, *found.notes, *found.pictures_left_out(), *_named_like_maps(records)]
+    records.notes += [*split.notes, *found.notes, *found.pictures_left_out()]
     records.ignored += found.ignored(used)
     if options.label_maps is not None:
         records.columns["label_map"] = _maps_of(records, Path(options.label_maps))
@@ -130,20 +129,24 @@ def _of_files(root: Path, paths: list[Path], base: int) -> Records:
             f"{len(twice)} images differ from others by their suffix alone, the first are {twice[0][1]} and "
             f"{twice[0][0]}; if one of them is a label map or a mask, move it elsewhere"
         )
+    records.notes += _named_like_maps(known)
     return records
 
 
-def _named_like_maps(records: Records) -> list[str]:
-    """A line if some images are named like label maps or masks of others: `X_seg.png` of `X.jpg`."""
-    names = {os.path.splitext(str(file))[0] for file in records.files}
-    found = [(file, match[1]) for file in records.files if (match := MAP_NAME.fullmatch(str(file)))]
-    maps = [(file, image) for file, image in found if image in names]
-    if not maps:
+def _named_like_maps(images: Mapping[str, Path]) -> list[str]:
+    """A line if images, given by their names without suffix, are named like label maps of others: `X_seg` of `X`."""
+    found = [
+        (path, images[image])
+        for stem, path in images.items()
+        for image, _, word in (stem.rpartition("_"), stem.rpartition("-"))
+        if word.lower() in MAP_WORDS and image in images
+    ]
+    if not found:
         return []
-    file, image = maps[0]
+    first, image = found[0]
     return [
-        f"{len(maps)} images are named like label maps or masks of others, the first is {file} of {image}.*; they are "
-        "trained on as images: move such maps to a folder of their own (label_maps, by the images' names)"
+        f"{len(found)} images are named like label maps or masks of others, the first is {first} beside {image}; they "
+        "are read as images: move maps to a folder of their own, by the images' names, and give it as label_maps"
     ]
 
 
