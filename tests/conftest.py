@@ -5,12 +5,15 @@ import os
 import random
 import shutil
 
+import psutil
 import pytest
 
 # Before torch is imported: processes that test beside one another would fight for the cores, tests that compare this
 # process with those that it starts need the same number of threads in all of them, and threads don't survive a fork.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Some disks take milliseconds for each folder that is removed, and tests remove tens of thousands.
+MEMORY = "/dev/shm"
 MAX_WORKERS = 8  # each takes some gigabytes, and ten seconds of imports before its first test
 
 
@@ -37,10 +40,23 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Have GPUs out of sight of the other tests: they compare with what CPUs compute, and fork."""
+    """Have GPUs out of sight of the other tests, which compare with what CPUs compute, and fork; and files in memory."""
     chosen = config.option.markexpr.replace("not gpu", "")
     if "gpu" not in chosen or config.getoption("rehearse_gpu"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if has_room(MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
+
+
+def has_room(folder):
+    """Whether tests may write to a folder that is in memory: they need half a gigabyte, and six if all of them fail."""
+    try:
+        found = os.statvfs(folder)
+    except (OSError, AttributeError):
+        return False
+    runs_programs = not found.f_flag & os.ST_NOEXEC  # compiled ones
+    free = min(found.f_bavail * found.f_frsize, psutil.virtual_memory().available)
+    return os.access(folder, os.W_OK) and runs_programs and free > 12 * 2**30
 
 
 def pytest_collection_modifyitems(items):
