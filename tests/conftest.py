@@ -16,7 +16,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 MEMORY = "/dev/shm"
 MAX_WORKERS = 8  # each takes some gigabytes, and ten seconds of imports before its first test
 
-
 # Files with tests, or things made for their tests, that take three seconds and more.
 LONGEST = (
     "compilation/test_frozen.py",
@@ -40,7 +39,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Have GPUs out of sight of the other tests, which compare with what CPUs compute, and fork; and files in memory."""
+    """Hide GPUs from the other tests, which compare with what CPUs compute, and fork; and have files in memory."""
     chosen = config.option.markexpr.replace("not gpu", "")
     if "gpu" not in chosen or config.getoption("rehearse_gpu"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
