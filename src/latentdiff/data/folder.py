@@ -100,7 +100,7 @@ class _Split:
 
 def _split_of(root: Path, images: Sequence[Path], options: DataOptions) -> _Split:
     """The split of a folder that the recipe asks for."""
-    splits = find_splits(root, [_inside(path, root) for path in images])
+    splits = find_splits(root, [relative_name(path, root) or path.name for path in images])
     chosen = chosen_split(root, splits, options)
     return _Split(root, chosen, [name for names in splits.values() if names != chosen for name in names])
 
