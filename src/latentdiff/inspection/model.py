@@ -76,7 +76,7 @@ def describe_component(target: str) -> JSON:
     part = ComponentFolder.open(Path(target))
     name = part.config.get("_class_name")
     kind = {"kind": KINDS[name]} if isinstance(name, str) and name in KINDS else {}
-    return {**kind, "class": name, **_facts(part)}
+    return {"class": name, **kind, **_facts(part)}
 
 
 def describe_pipeline(target: str) -> JSON:
