@@ -36,6 +36,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import fuzz  # noqa: E402
 import gadgets  # noqa: E402
+import golden_weights  # noqa: E402
 import hostile  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -49,7 +50,7 @@ from latentdiff.inspection.checkpoint import describe_checkpoint  # noqa: E402
 from latentdiff.inspection.folder import describe_folder  # noqa: E402
 from latentdiff.inspection.model import describe_pipeline  # noqa: E402
 
-GOLDEN = [ROOT / "tests" / "golden" / name for name in ("fs_vq_f4", "ldm_uncond")]
+CASES = ("fs_vq_f4", "ldm_uncond")
 Door = Callable[[Path], object]
 
 
@@ -205,7 +206,7 @@ def damage_checkpoints(top: Path, numbers: range, seed: int, watch: Watch) -> No
     folder.mkdir()
     os.chdir(folder)  # what is removed is opened by its name in a folder that is open
     small = [(content, b"") for content in fuzz.seeds(folder)]
-    originals = [form for case in GOLDEN for form in original_forms(case, folder)]
+    originals = [form for case in CASES for form in original_forms(case, folder)]
     path, doors = folder / "model.ckpt", list(CHECKPOINT_DOORS)
     for number in numbers:
         rng = random.Random(f"checkpoint {seed} {number}")
@@ -222,11 +223,13 @@ def damage_checkpoints(top: Path, numbers: range, seed: int, watch: Watch) -> No
         shutil.rmtree(folder / "converted", ignore_errors=True)
 
 
-def original_forms(case: Path, folder: Path) -> Iterator[tuple[bytes, bytes]]:
+def original_forms(case: str, folder: Path) -> Iterator[tuple[bytes, bytes]]:
     """A small original checkpoint as safetensors, and in both formats of torch.save, each with its YAML."""
-    yaml = (case / "config.yaml").read_bytes()
-    yield (case / "model.safetensors").read_bytes(), yaml
-    tensors = load_file(case / "model.safetensors")
+    yaml = (golden_weights.GOLDEN / case / "config.yaml").read_bytes()
+    checkpoint = golden_weights.write_checkpoint(case, folder)
+    yield checkpoint.read_bytes(), yaml
+    tensors = load_file(checkpoint)
+    checkpoint.unlink()
     for zipped in (True, False):
         torch.save({"state_dict": tensors, "epoch": 3}, folder / "form", _use_new_zipfile_serialization=zipped)
         yield (folder / "form").read_bytes(), yaml
@@ -253,6 +256,8 @@ def mutations(count: int, seed: int, processes: int) -> Counter[str]:
     """Damage `count` files; nine of ten are checkpoints, which take a thousandth of a second or so each."""
     parts = [(seed, range(first, count, processes)) for first in range(processes)]
     total: Counter[str] = Counter()
+    if processes == 1:
+        return _damage_part(parts[0])
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for counts in pool.imap_unordered(_damage_part, parts):
             total += counts

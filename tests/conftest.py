@@ -3,15 +3,30 @@
 import gc
 import os
 import random
+import shutil
 
+import psutil
 import pytest
 
 # Before torch is imported: processes that test beside one another would fight for the cores, tests that compare this
 # process with those that it starts need the same number of threads in all of them, and threads don't survive a fork.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Some disks take milliseconds for each folder that is removed, and tests remove tens of thousands.
+MEMORY = "/dev/shm"
 MAX_WORKERS = 8  # each takes some gigabytes, and ten seconds of imports before its first test
 
+# Files with tests, or things made for their tests, that take three seconds and more.
+LONGEST = (
+    "compilation/test_frozen.py",
+    "typing/test_checkers.py",
+    "pipelines/test_compile.py",
+    "scripts/test_attack.py",
+    "study/test_browser.py",
+    "cli/test_start_up.py",
+    "training/test_consistency.py",
+    "io/test_hostile_pickles.py",
+)
 
 GPUS = [pytest.param(name, marks=pytest.mark.gpu) for name in ("gpu-float16", "gpu-bfloat16")]
 
@@ -24,10 +39,28 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Have GPUs out of sight of the other tests: they compare with what CPUs compute, and fork."""
+    """Hide GPUs from the other tests, which compare with what CPUs compute, and fork; and have files in memory."""
     chosen = config.option.markexpr.replace("not gpu", "")
     if "gpu" not in chosen or config.getoption("rehearse_gpu"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if has_room(MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
+
+
+def has_room(folder):
+    """Whether tests may write to a folder that is in memory: they need half a gigabyte, and six if all of them fail."""
+    try:
+        found = os.statvfs(folder)
+    except (OSError, AttributeError):
+        return False
+    runs_programs = not found.f_flag & os.ST_NOEXEC  # compiled ones
+    free = min(found.f_bavail * found.f_frsize, psutil.virtual_memory().available)
+    return os.access(folder, os.W_OK) and runs_programs and free > 12 * 2**30
+
+
+def pytest_collection_modifyitems(items):
+    """Have the longest tests begin first, so that at the end no process waits for another that has one left."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -46,6 +79,14 @@ def freeze_what_is_imported():
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def module_folder(tmp_path_factory):
+    """A folder for large files of a module's tests, removed after them; pytest keeps its own until the end."""
+    folder = tmp_path_factory.mktemp("module")
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

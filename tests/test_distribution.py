@@ -23,12 +23,11 @@ def flit():
 
 
 @pytest.fixture(scope="module")
-def wheel(flit, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
+def wheel(flit, module_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        name = flit.build_wheel(str(folder))
-    with zipfile.ZipFile(folder / name) as archive:
+        name = flit.build_wheel(str(module_folder))
+    with zipfile.ZipFile(module_folder / name) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 

@@ -90,6 +90,24 @@ def test_offloaded_pipelines_make_the_same_images(cuda, load, task, way):
         assert np.abs(pipe(**given).images - expected).max() < 1e-5
 
 
+@pytest.mark.parametrize("first", ["enable_model_cpu_offload", "enable_sequential_cpu_offload"])
+@pytest.mark.parametrize("second", ["enable_model_cpu_offload", "enable_sequential_cpu_offload", "remove_all_hooks"])
+@pytest.mark.parametrize("called", [True, False])
+@pytest.mark.gpu
+def test_one_way_of_offloading_may_follow_another(cuda, load, first, second, called):
+    given = {**TASKS["text-to-image"][1], **OPTIONS, "output_type": "np"}
+    expected = load("text-to-image").to(cuda)(**given).images
+    pipe = load("text-to-image")
+    getattr(pipe, first)()
+    if called:
+        assert np.abs(pipe(**given).images - expected).max() < 1e-5
+    getattr(pipe, second)()
+    if second == "remove_all_hooks":
+        pipe.to(cuda)
+    for _ in range(2):
+        assert np.abs(pipe(**given).images - expected).max() < 1e-5
+
+
 @pytest.mark.parametrize("name", SCHEDULERS.names())
 def test_runs_of_schedulers_are_those_of_the_cpu(gpu, name):
     def run(x):

@@ -236,7 +236,7 @@ def test_latents_of_something_else_are_not_written_over(vae, data, tmp_path, cap
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     assert main([*command, str(tmp_path / "mine")]) == 2
-    assert "mine exists already and holds no such latents; choose another OUTPUT" in capsys.readouterr().err
+    assert "mine exists already and holds no finished latents; choose another OUTPUT\n" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "whole")]) == 2  # that has mirror images
     begun = work(tmp_path / "begun")
     begun.begin(replace=False)

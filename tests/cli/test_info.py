@@ -1,21 +1,27 @@
 import json
 import math
+import os
 import shutil
 import struct
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from latentdiff import TextToImagePipeline
+from latentdiff import NoisyLatentClassifier, TextToImagePipeline, TinyDecoder
 from latentdiff.cli.main import main
 from latentdiff.errors import CheckpointError
 from latentdiff.hub.component_folder import ComponentFolder
+from latentdiff.inspection.model import KINDS
 from latentdiff.io.generated import write_image
 from latentdiff.io.headers import read_header
 from latentdiff.registry import PIPELINES
 from latentdiff.tasks import task_of_pipeline
+
+CLASSIFIER = {"sample_size": 8, "num_classes": 3, "block_out_channels": (8, 8), "layers_per_block": 1}
+CLASSIFIER |= {"attention_levels": (False, True), "num_head_channels": 8, "norm_num_groups": 8}
 
 
 @pytest.fixture
@@ -61,6 +67,68 @@ def test_one_component(run, text_model):
     facts = described(run, f"{text_model}/vae")
     assert facts["class"] == "AutoencoderKL"
     assert facts["latent_channels"] == 4
+
+
+def test_what_a_component_is_for_is_said(run, text_model, tmp_path):
+    assert described(run, f"{text_model}/vae")["kind"] == "a first stage"
+    TinyDecoder(block_out_channels=(8, 8), layers_per_block=1).save_pretrained(tmp_path / "decoder")
+    NoisyLatentClassifier(**CLASSIFIER).save_pretrained(tmp_path / "classifier")
+    facts = described(run, "decoder")
+    assert (facts["kind"], facts["class"]) == (KINDS["TinyDecoder"], "TinyDecoder") and facts["parameters"] > 0
+    assert "pipe.set_decoder" in facts["kind"] and "guidance" in described(run, "classifier")["kind"]
+    assert "kind" not in described(run, f"{text_model}/unet")
+
+
+def test_the_folder_of_a_run_is_what_it_has_made(run, fails, tmp_path):
+    """Of a run that has made no pipeline and no first stage."""
+    decoder = TinyDecoder(block_out_channels=(8, 8), layers_per_block=1)
+    decoder.save_pretrained(tmp_path / "run" / "decoder")
+    fails("no model_index.json", "info", "run")  # it is no run
+    (tmp_path / "run" / "log.jsonl").touch()
+    assert described(run, "run") == described(run, "run/decoder")
+
+
+def write_latents(folder, stamp, name):
+    folder.mkdir()
+    np.save(folder / "moments.npy", np.zeros((6, 8, 4, 4), np.float16))
+    (folder / name).write_text(json.dumps(stamp))
+
+
+LATENTS = {"first_stage": "abc", "images": "def", "random_flip": True, "precision": "float32"}
+
+
+def test_latents_are_told(run, tmp_path):
+    write_latents(tmp_path / "latents", {**LATENTS, "bad": {"1": "it is empty"}}, "meta.json")
+    facts = described(run, "latents")
+    assert facts["kind"].startswith("latents,") and facts["bytes"] > 6 * 8 * 4 * 4 * 2
+    found = [facts[name] for name in ("rows", "shape", "random_flip", "precision", "images_that_cannot_be_decoded")]
+    assert found == [6, [8, 4, 4], True, "float32", 1] and facts["first_stage"] == "abc"
+    code, out, _ = run("info", "latents")
+    assert code == 0 and "images that cannot be decoded: 1" in out and not any("None" in line for line in out)
+
+
+def test_unfinished_latents_are_told(run, tmp_path):
+    write_latents(tmp_path / "latents.partial", {**LATENTS, "shard": 256}, "plan.json")
+    (tmp_path / "latents.partial" / "shards").mkdir()
+    (tmp_path / "latents.partial" / "shards" / "0.json").write_text("{}")
+    facts = described(run, "latents.partial")
+    assert (facts["kind"], facts["rows"], facts["shards_done"]) == ("unfinished latents", 6, 1)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: os.truncate(folder / "moments.npy", 100),
+        lambda folder: np.save(folder / "moments.npy", np.float16(1)),
+        lambda folder: (folder / "meta.json").write_text("{"),
+        lambda folder: (folder / "meta.json").write_text(json.dumps(LATENTS)),
+        lambda folder: (folder / "meta.json").write_text(json.dumps({**LATENTS, "bad": 5})),
+    ],
+)
+def test_damaged_latents_are_one_line(fails, tmp_path, damage):
+    write_latents(tmp_path / "latents", {**LATENTS, "bad": {}}, "meta.json")
+    damage(tmp_path / "latents")
+    fails("latents holds damaged latents; remove the folder, and make them again", "info", "latents")
 
 
 @pytest.mark.parametrize(

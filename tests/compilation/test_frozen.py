@@ -42,7 +42,9 @@ def make_pipe():
 def cache(tmp_path_factory):
     """A folder with the program of `make_pipe`'s decoder for two latents, compiled once for all tests."""
     folder = tmp_path_factory.mktemp("programs")
-    with pytest.MonkeyPatch.context() as patch:
+    # Headers that are compiled beforehand take 300 MB and longer than they save for one program.
+    plain = torch._inductor.config.patch({"aot_inductor.precompile_headers": False})
+    with pytest.MonkeyPatch.context() as patch, plain:
         patch.setattr(artefacts, "default_programs_folder", lambda: folder)
         pipe = make_pipe()
         pipe.compile("vae")

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 import yaml
-from golden_models import GOLDEN
+from golden_weights import GOLDEN, files, state_dict
 from safetensors.torch import load_file, save_file
 
 from latentdiff.cli.main import main
@@ -13,7 +13,7 @@ from latentdiff.conversion import load_original
 from latentdiff.conversion.inventory import compare
 from latentdiff.errors import CheckpointError, ConfigError
 
-CHECKPOINT, CONFIG = GOLDEN / "ldm_cin" / "model.safetensors", GOLDEN / "ldm_cin" / "config.yaml"
+CHECKPOINT, CONFIG = files("ldm_cin")
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_tensors_that_do_not_fit(state, change, message):
 
 @pytest.mark.parametrize("scale", [torch.ones(2), torch.tensor(0.0), torch.tensor(-1.0), None])
 def test_stored_scales_that_are_none(scale):
-    state = load_file(GOLDEN / "ldm_churches" / "model.safetensors")
+    state = state_dict("ldm_churches")
     state.pop("scale_factor")
     state |= {} if scale is None else {"scale_factor": scale}
     with pytest.raises(CheckpointError, match="scale_factor"):

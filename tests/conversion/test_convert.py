@@ -6,7 +6,7 @@ import diffusers
 import pytest
 import torch
 import yaml
-from golden_models import GOLDEN
+from golden_weights import GOLDEN, files
 from safetensors.torch import load_file
 
 from latentdiff import DiffusionPipeline, TextToImagePipeline
@@ -18,10 +18,6 @@ from latentdiff.errors import CheckpointError, ConfigError, InputError
 from latentdiff.models.tokenizer import BERT_VOCABULARY, load_tokenizer
 
 EXACT = {"rtol": 0.0, "atol": 1e-5}
-
-
-def files(name):
-    return GOLDEN / name / "model.safetensors", GOLDEN / name / "config.yaml"
 
 
 def test_folder_of_a_pipeline_computes_the_same(tmp_path):

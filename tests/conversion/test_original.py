@@ -3,7 +3,8 @@
 import pytest
 import torch
 import yaml
-from golden_models import GOLDEN
+from golden_models import AVERAGED
+from golden_weights import GOLDEN, files, state_dict
 from safetensors.torch import load_file
 
 from latentdiff.conversion import load_original
@@ -12,8 +13,10 @@ from latentdiff.conversion.inventory import BUFFERS
 
 EXACT = {"rtol": 0.0, "atol": 1e-5}
 TASKS = {
+    "fs_kl_f8": None,
     "fs_kl_f16": None,
     "fs_vq_f4": None,
+    "fs_vq_f4_noattn": None,
     "ldm_uncond": "unconditional",
     "ldm_churches": "unconditional",
     "ldm_cin": "class-to-image",
@@ -21,11 +24,6 @@ TASKS = {
     "ldm_layout2img": "layout-to-image",
     "ldm_inpainting": "inpaint",
 }
-EMA_CASES = ("ldm_uncond", "ldm_churches")
-
-
-def files(name):
-    return GOLDEN / name / "model.safetensors", GOLDEN / name / "config.yaml"
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -67,17 +65,18 @@ def test_first_stage(loaded, io):
             torch.testing.assert_close(vae.decode(io[latents] / scale).sample, io[image], **EXACT)
 
 
+@pytest.mark.parametrize("name", ["fs_vq_f4", "fs_vq_f4_noattn"], scope="module")
 @torch.no_grad()
-def test_codes_are_decoded():
-    vae, io = load_original(*files("fs_vq_f4")).components["vae"], load_file(GOLDEN / "fs_vq_f4" / "io.safetensors")
+def test_codes_are_decoded(loaded, io):
+    vae = loaded.components["vae"]
     codes = io["indices"].view(-1, *io["prequant"].shape[2:])
     torch.testing.assert_close(vae.decode_indices(codes), io["decode_code"], **EXACT)
 
 
+@pytest.mark.parametrize("name", ["fs_kl_f8", "fs_kl_f16"], scope="module")
 @torch.no_grad()
-def test_posterior():
-    vae, io = load_original(*files("fs_kl_f16")).components["vae"], load_file(GOLDEN / "fs_kl_f16" / "io.safetensors")
-    posterior = vae.encode(io["image"]).latent_dist
+def test_posterior(loaded, io):
+    posterior = loaded.components["vae"].encode(io["image"]).latent_dist
     torch.testing.assert_close(posterior.mode(), io["z_mode"], **EXACT)
     torch.testing.assert_close(posterior.mean + posterior.std * io["noise"], io["z_sample"], **EXACT)
     torch.testing.assert_close(posterior.kl(), io["kl"], rtol=1e-5, atol=0.0)
@@ -108,12 +107,13 @@ def test_unet(name, loaded, io):
     torch.testing.assert_close(found, io["unet.eps"], **EXACT)
 
 
-@pytest.mark.parametrize("name", EMA_CASES)
+@pytest.mark.parametrize("name", AVERAGED)
 @torch.no_grad()
 def test_averaged_weights_are_the_default(name):
     io = load_file(GOLDEN / name / "io.safetensors")
     unet = load_original(*files(name)).components["unet"]
-    torch.testing.assert_close(unet(io["unet.x"], io["unet.t"]).sample, io["unet.eps_ema"], **EXACT)
+    found = unet(io["unet.x"], io["unet.t"]).sample
+    torch.testing.assert_close(found, io["unet.eps_ema"], rtol=0.0, atol=AVERAGED[name])
 
 
 def twin(key):
@@ -124,9 +124,9 @@ def twin(key):
 @pytest.mark.thorough
 @pytest.mark.parametrize("ema", [False, True])
 def test_way_back_is_byte_identical(name, ema):
-    stored = load_file(files(name)[0])
+    stored = state_dict(name)
     config, state = to_original(load_original(*files(name), ema=ema, dtype=None).components)
-    averaged = ema and name in EMA_CASES
+    averaged = ema and name in AVERAGED
     absent = {key for key in state if (twin(key) if averaged else key) not in stored}
     assert absent <= BUFFERS  # the copies of two cases were cut to what tests need
     for key in state.keys() - absent:

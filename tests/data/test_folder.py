@@ -143,3 +143,29 @@ def test_images_that_differ_by_their_suffix_alone_are_said(tmp_path, others, sai
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     notes = ImageFolder(tmp_path, 8).records.notes
     assert len(notes) == said and all("1 images differ from others by their suffix alone" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (["0_seg.png"], 1),
+        (["0-Mask.png", "0_labelIds.png"], 2),
+        (["1_seg.png"], 0),
+        (["a/0_seg.png"], 0),
+        (["0_segment.png"], 0),
+        (["0seg.png"], 0),
+        (["_seg.png"], 0),
+    ],
+)
+def test_images_that_are_named_like_maps_of_others_are_said(tmp_path, others, said):
+    for name in ("0.jpg", *others):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    records = ImageFolder(tmp_path, 8).records
+    begin = f"{said} images are named like label maps or masks of others, the first is "
+    assert [note[: len(begin)] for note in records.notes] == [begin] * bool(said)
+    if said:
+        first = min(others)
+        assert f"{tmp_path / first} beside {tmp_path / '0.jpg'}; they are read as images" in records.notes[0]
+    describe(tmp_path, [{"file_name": name} for name in ("0.jpg", *others)])
+    assert ImageFolder(tmp_path, 8).records.notes == []  # who names them means them

@@ -201,6 +201,18 @@ def test_absolute_paths(folder, tmp_path, monkeypatch, form):
     assert [str(path) for path in images.label_maps] == ["maps/b/1.png", "maps/a.png"]
 
 
+@pytest.mark.parametrize("place", ["val", "train", "sets/test"])
+def test_images_outside_of_the_folder_are_in_none_of_its_splits(folder, tmp_path, place):
+    """Whatever the folders are called in which they lie."""
+    (tmp_path / place).mkdir(parents=True)
+    for name in "xy":
+        Image.new("RGB", (8, 8)).save(tmp_path / place / f"{name}.png")
+    write(folder, [{"file_name": str(tmp_path / place / f"{name}.png")} for name in "xy"], "jsonl")
+    images = read(folder)
+    assert [path.name for path in images.files] == ["x.png", "y.png"]
+    assert not any("split" in note for note in images.records.notes)
+
+
 def test_absolute_paths_outside_of_the_folder_match_by_name(folder, tmp_path):
     for name in ("one/x.png", "one/y.png", "two/x.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -67,8 +67,8 @@ def test_inception_has_the_names_and_shapes_of_the_published_weights():
         assert shapes[name] == shape
 
 
-@pytest.fixture(scope="session")
-def inception_file(tmp_path_factory):
+@pytest.fixture(scope="module")
+def inception_file(module_folder):
     """A file of weights like the published one, of random numbers."""
     torch.manual_seed(0)
     network = Inception2015()
@@ -76,7 +76,7 @@ def inception_file(tmp_path_factory):
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_var, 0.001, 0.01)  # as the usual weights make small responses
             nn.init.normal_(module.running_mean, 0, 0.01)
-    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    path = module_folder / "inception.pth"
     torch.save(network.state_dict(), path)
     return path
 

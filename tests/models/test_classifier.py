@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden_models import GOLDEN
+from golden_weights import GOLDEN, state_dict
 from safetensors.torch import load_file
 
 from latentdiff import CheckpointError, ConfigError, InputError, NoisyLatentClassifier
@@ -10,7 +10,6 @@ from latentdiff.conversion import load_original
 from latentdiff.conversion.convert import convert_original, save_original
 from latentdiff.conversion.to_diffusers import save_diffusers
 
-FOLDER = GOLDEN / "aux_classifier"
 POOLS = ("attention", "adaptive")
 SMALL = {
     "sample_size": 8,
@@ -33,7 +32,7 @@ def original(pool):
     params = {"image_size": 8, "in_channels": 3, "model_channels": 32, "out_channels": 10, "num_res_blocks": 1}
     params |= {"attention_resolutions": [2], "channel_mult": [1, 1], "num_head_channels": 32, "pool": pool}
     node = {"target": "ldm.modules.diffusionmodules.openaimodel.EncoderUNetModel", "params": params}
-    weights = load_file(FOLDER / "model.safetensors")
+    weights = state_dict("aux_classifier")
     state = {key.removeprefix(f"{pool}."): value for key, value in weights.items() if key.startswith(f"{pool}.")}
     return node, state
 
@@ -53,7 +52,7 @@ def make(**options):
 def test_logits_are_the_originals(pool):
     node, state = original(pool)
     model = load_original(state, node).components["classifier"]
-    io = load_file(FOLDER / "io.safetensors")
+    io = load_file(GOLDEN / "aux_classifier" / "io.safetensors")
     logits = model(io[f"{pool}.x"], io[f"{pool}.t"])
     torch.testing.assert_close(logits, io[f"{pool}.logits"], rtol=0, atol=1e-5)
 
@@ -64,7 +63,7 @@ def test_an_original_converts_to_a_folder_that_loads(tmp_path):
     torch.save({"state_dict": state}, tmp_path / "classifier.ckpt")
     convert_original(tmp_path / "classifier.ckpt", tmp_path / "out", node, dtype=torch.float32)
     model = NoisyLatentClassifier.from_pretrained(tmp_path / "out")
-    io = load_file(FOLDER / "io.safetensors")
+    io = load_file(GOLDEN / "aux_classifier" / "io.safetensors")
     torch.testing.assert_close(model(io["attention.x"], io["attention.t"]), io["attention.logits"], rtol=0, atol=1e-5)
     for save in (save_original, lambda components, out: save_diffusers(None, components, out)):
         with pytest.raises(ConfigError):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from golden_models import GOLDEN
+from golden_weights import GOLDEN
 from safetensors.torch import load_file, save_file
 
 from latentdiff import LPIPS, CheckpointError, ConfigError, InputError, PerceptualDistance
@@ -43,9 +43,9 @@ def io(state):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(state, tmp_path_factory):
+def checkpoint(state, module_folder):
     """A training checkpoint of an original first stage: LPIPS among other tensors."""
-    path = tmp_path_factory.mktemp("lpips") / "first_stage.ckpt"
+    path = module_folder / "first_stage.ckpt"
     tensors = {f"loss.perceptual_loss.{name}": tensor for name, tensor in state.items()}
     tensors["encoder.conv_in.weight"] = torch.ones(2, 3, 3, 3)
     torch.save({"state_dict": tensors, "global_step": 3}, path)

@@ -6,7 +6,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from accelerate import cpu_offload_with_hook
+from accelerate import cpu_offload, cpu_offload_with_hook
 from tiny import text_to_image
 
 from latentdiff import ImageToImagePipeline, InputError, TextToImagePipeline
@@ -201,6 +201,33 @@ def test_a_copy_has_a_state_of_its_own(name):
     other.set_timesteps(3)
     assert scheduler.history == [1] and len(scheduler.timesteps) != len(other.timesteps)
     assert torch.equal(scheduler.step(x, scheduler.timesteps[1], x).prev_sample, expected)
+
+
+def offload_models(pipe):
+    """What `enable_model_cpu_offload` does, from the CPU to the CPU."""
+    pipe.remove_all_hooks()
+    hook = None
+    for network in (pipe.text_encoder, pipe.unet, pipe.vae):
+        _, hook = cpu_offload_with_hook(network, "cpu", prev_module_hook=hook)
+
+
+def offload_weights(pipe):
+    """What `enable_sequential_cpu_offload` does: weights are elsewhere but while their layer computes."""
+    pipe.remove_all_hooks()
+    for network in (pipe.text_encoder, pipe.unet, pipe.vae):
+        cpu_offload(network, "cpu", offload_buffers=len(network._parameters) > 0)
+
+
+@pytest.mark.parametrize("called", [True, False])
+@pytest.mark.parametrize("ways", [(offload_models, offload_weights), (offload_weights, offload_models)])
+def test_one_way_of_offloading_may_follow_another(pipe, ways, called):
+    expected = make(pipe, *JOBS[0])
+    for way in ways:
+        way(pipe)
+        if called or way is ways[1]:
+            assert np.array_equal(make(pipe, *JOBS[0]), expected)
+    pipe.remove_all_hooks()
+    assert np.array_equal(make(pipe, *JOBS[0]), expected)
 
 
 def test_offloaded_calls_take_turns(pipe, monkeypatch):

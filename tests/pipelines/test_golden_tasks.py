@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from golden_models import GOLDEN, load_case
+from golden_models import load_case
+from golden_weights import files
 
 from latentdiff import ConfigError, DiffusionPipeline, LayoutTokenizer
 
@@ -11,8 +12,7 @@ RELATIVE = 1e-4
 
 
 def load(name, **options):
-    folder = GOLDEN / name
-    pipe = DiffusionPipeline.from_original(folder / "model.safetensors", folder / "config.yaml", ema=False, **options)
+    pipe = DiffusionPipeline.from_original(*files(name), ema=False, **options)
     pipe.set_progress_bar_config(disable=True)
     return pipe, load_case(name).io
 

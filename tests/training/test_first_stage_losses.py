@@ -7,7 +7,7 @@ import toy
 from diffusers.configuration_utils import FrozenDict
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
-from golden_models import GOLDEN
+from golden_weights import GOLDEN, state_dict
 from safetensors.torch import load_file
 from torch import nn
 
@@ -19,7 +19,7 @@ from latentdiff.training.engine.ema import EMA
 from latentdiff.training.first_stage.adversarial import Adversarial, adaptive_weight, gradient_norms
 from latentdiff.training.first_stage.autoencoder import make_first_stage
 from latentdiff.training.first_stage.bottlenecks import VQBottleneck, count_codes, perplexity
-from latentdiff.training.first_stage.discriminator import ActNorm, PatchDiscriminator, hinge_loss, vanilla_loss
+from latentdiff.training.first_stage.discriminator import NORMS, PatchDiscriminator, hinge_loss, vanilla_loss
 from latentdiff.training.first_stage.task import FirstStageTask
 from latentdiff.training.recipes import FirstStageRecipe
 
@@ -43,7 +43,7 @@ def io():
 
 
 def weights(prefix):
-    state = load_file(GOLDEN / "aux_losses" / "model.safetensors")
+    state = state_dict("aux_losses")
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
@@ -147,18 +147,20 @@ def test_losses_of_given_logits_are_the_originals(io):
     torch.testing.assert_close(perplexity(counts), io["ppl.perplexity"])
 
 
-def test_actnorm_discriminator_is_the_originals(io):
-    """The first training batch sets its norms."""
-    discriminator = PatchDiscriminator(channels=8, norm="act")
-    discriminator.load_state_dict(weights("disc_actnorm."))
+@pytest.mark.parametrize(("norm", "prefix"), [("batch", "disc."), ("act", "disc_actnorm.")])
+def test_discriminator_is_the_originals(io, norm, prefix):
+    """A training batch moves its batch norms' statistics, and the first one sets its activation norms."""
+    discriminator = PatchDiscriminator(channels=8, norm=norm)
+    discriminator.load_state_dict(weights(prefix))
+    modes = [("eval", False), ("train", True), ("eval_after", False)]
     with torch.no_grad():
-        for mode, name in ((True, "train"), (False, "eval_after")):
-            found = discriminator.train(mode)(io["disc_actnorm.x"])
-            torch.testing.assert_close(found, io[f"disc_actnorm.{name}"], rtol=1e-4, atol=1e-5)
+        for name, mode in modes[norm == "act" :]:  # whose original can't evaluate before
+            found = discriminator.train(mode)(io[f"{prefix}x"])
+            torch.testing.assert_close(found, io[f"{prefix}{name}"], rtol=1e-4, atol=1e-5)
     for name, value in discriminator.state_dict().items():
-        if f"disc_actnorm.after.{name}" in io:
-            torch.testing.assert_close(value, io[f"disc_actnorm.after.{name}"], rtol=1e-4, atol=1e-5)
-    assert sum(isinstance(module, ActNorm) for module in discriminator.main) == 3
+        if f"{prefix}after.{name}" in io:
+            torch.testing.assert_close(value, io[f"{prefix}after.{name}"], rtol=1e-4, atol=1e-5)
+    assert sum(isinstance(module, NORMS[norm]) for module in discriminator.main) == 3
 
 
 def test_adaptive_weight_is_its_formula(io):

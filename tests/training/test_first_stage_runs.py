@@ -34,10 +34,10 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def vgg16(tmp_path_factory):
+def vgg16(module_folder):
     """A trunk with random weights."""
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "vgg16.safetensors"
+    path = module_folder / "vgg16.safetensors"
     save_file({name: p for name, p in PerceptualDistance().state_dict().items() if name.startswith("features")}, path)
     return path
 

@@ -1,11 +1,10 @@
 """Losses, optimiser steps and EMA of the original code."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers.configuration_utils import FrozenDict
 from golden_models import CASES, load_case
+from golden_weights import GOLDEN
 from safetensors.torch import load_file
 
 from latentdiff import DDIMScheduler
@@ -20,7 +19,6 @@ from latentdiff.training.diffusion.losses import (
 from latentdiff.training.engine.ema import EMA
 from latentdiff.training.engine.schedules import warmup_cosine, warmup_linear
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 AUX, LOSSES = load_file(GOLDEN / "aux_schedules.safetensors"), load_file(GOLDEN / "aux_diffusion_losses.safetensors")
 AUX_SCHEDULER = DDIMScheduler(beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear")
 

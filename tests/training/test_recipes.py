@@ -149,6 +149,11 @@ WRONG = {
         {**FIRST_STAGE, "loss": {"lpips": {"vgg16": "a"}}},
         "loss.lpips is given, but neither loss.perceptual_weight nor validation.steps is; give one of them",
     ),
+    "a run's folder that is another's": (
+        ClassifierRecipe,
+        {**FIRST_STAGE, "pretrained_model_name_or_path": "model", "latents_dir": "./out"},
+        "output_dir is out, the folder of latents_dir; give a folder of the run's own",
+    ),
     "an old name": (
         DiffusionRecipe,
         {**DIFFUSION, "adam_beta1": 0.9},

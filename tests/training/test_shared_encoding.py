@@ -1,6 +1,9 @@
 """Latents that all processes of a run encode, or that were encoded before it; and how long a step waits for data."""
 
 import json
+import os
+import re
+import shutil
 import time
 
 import numpy as np
@@ -58,7 +61,8 @@ def test_latents_of_something_else_are_refused(data, vae, tmp_path):
     assert main(["encode", str(vae), str(data), str(tmp_path / "before"), *words]) == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "before").iterdir()}
     options = {"latents_dir": str(tmp_path / "before"), "data.random_flip": True}
-    with pytest.raises(ConfigError, match="which doesn't hold latents of these images by this first stage; make them"):
+    message = "which holds latents with another random_flip; make those of these images by this first stage with"
+    with pytest.raises(ConfigError, match=message):
         toy.train("unconditional", data, vae, tmp_path / "run", **options)
     assert {path.name: path.read_bytes() for path in (tmp_path / "before").iterdir()} == before
 
@@ -104,9 +108,52 @@ def test_a_finished_encoding_whose_list_of_bad_images_is_damaged_is_refused(enco
     meta.write_text(json.dumps({**json.loads(meta.read_text()), "bad": bad}))
     code, err = encode()
     assert code == 2 and err.count("\n") == 1
-    assert "exists already and holds no such latents" in err
+    assert "exists already and holds damaged latents (" in err and "choose another OUTPUT, or remove it" in err
     meta.write_text(json.dumps({**json.loads(meta.read_text()), "bad": {"23": "the last image"}}))
     assert encode()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda folder: os.truncate(folder / "moments.npy", 200), r"holds damaged latents \(.*\)"),
+        (lambda folder: os.truncate(folder / "moments.npy", 0), r"holds damaged latents \(.*\)"),
+        (lambda folder: (folder / "moments.npy").unlink(), r"holds damaged latents \(.*No such file.*\)"),
+        (lambda folder: (folder / "meta.json").write_text("{"), "has a meta.json that is damaged"),
+        (lambda folder: (folder / "meta.json").unlink(), "holds no finished latents"),
+        (lambda folder: edit(folder, first_stage="0"), "holds latents of another first stage"),
+        (lambda folder: edit(folder, random_flip=True), "holds latents with another random_flip"),
+        (lambda folder: edit(folder, images="0"), "holds latents of other images, or of another resolution or crop"),
+        (lambda folder: edit(folder, shapes=5), r"holds damaged latents \(.*\)"),
+        (shutil.rmtree, "doesn't exist"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_of_latents_is_said(encode, data, vae, tmp_path, capsys, change, fault):
+    assert encode()[0] == 0
+    change(tmp_path / "made")
+    with pytest.raises(ConfigError, match=rf"^latents_dir is .*made, which {fault}; make those of these images"):
+        toy.train("unconditional", data, vae, tmp_path / "run", latents_dir=str(tmp_path / "made"), max_train_steps=1)
+    code, err = encode()
+    assert (code, err) == (0, "") if change is shutil.rmtree else re.search(f"made exists already and {fault}; ", err)
+
+
+def edit(folder, **values):
+    meta = folder / "meta.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), **values}))
+
+
+@pytest.mark.parametrize("output", ["made", "made/../made", "link", "made/run"])
+def test_a_run_does_not_write_among_the_latents_that_it_reads(encode, data, vae, tmp_path, output):
+    assert encode()[0] == 0
+    (tmp_path / "link").symlink_to(tmp_path / "made")
+    before = sorted((tmp_path / "made").iterdir())
+    options = {"latents_dir": str(tmp_path / "made"), "max_train_steps": 1}
+    if output == "made/run":
+        toy.train("unconditional", data, vae, tmp_path / output, **options)
+        return
+    with pytest.raises(ConfigError, match=r"output_dir is .*, the folder of latents_dir; give a folder of the run"):
+        toy.train("unconditional", data, vae, tmp_path / output, **options)
+    assert sorted((tmp_path / "made").iterdir()) == before
 
 
 def interrupt(encode, monkeypatch, tmp_path):

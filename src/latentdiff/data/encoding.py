@@ -21,9 +21,10 @@ from latentdiff.bulk.shards import SHARD, Shard, Tell, Told, missing, split
 from latentdiff.bulk.threads import map_in_threads
 from latentdiff.data.bad_files import BadFiles
 from latentdiff.data.images import Images
-from latentdiff.data.latent_cache import META, MOMENTS, LatentCache, read_bad, stamp_of, weights_fingerprint
-from latentdiff.errors import BadFileError, InputError
+from latentdiff.data.latent_cache import LatentCache, weights_fingerprint
+from latentdiff.errors import BadFileError, InputError, one_line
 from latentdiff.io.files import atomic_file, remove_folder
+from latentdiff.io.latent_files import META, MOMENTS, PLAN, SHARDS, read_bad, stamp_of
 from latentdiff.io.lock import LOCK, BusyError, locked
 from latentdiff.io.mapped import MappedArray, create_mapped
 from latentdiff.io.staging import recover_all
@@ -33,7 +34,6 @@ from latentdiff.types import FirstStage
 
 PARTIAL = ".partial"  # what the name of the folder ends in where an unfinished cache lies
 PAUSE = 0.1  # seconds
-PLAN, SHARDS = "plan.json", "shards"  # in it: what is encoded, and a file for each shard that is done
 CPU_PIXELS, ACCELERATOR_PIXELS = 2**17, 2**22  # that are encoded at once
 
 
@@ -88,15 +88,37 @@ class LatentEncoding:
 
     def cache(self) -> LatentCache | None:
         """The finished cache; None if there is none, it is of other weights or images, or it is damaged."""
-        if not self.asked.items() <= stamp_of(self.folder).items():
+        found = self._open()
+        if isinstance(found, str):
             return None
-        try:
-            cache = LatentCache(self.folder, len(self.images), self.views)
-        except (OSError, ValueError, KeyError):
-            return None
-        for image, reason in cache.bad.items():
+        for image, reason in found.bad.items():
             self.bad_files.add(str(self.images.files[image]), reason)
-        return cache
+        return found
+
+    def fault(self) -> str | None:
+        """What is wrong with the folder, to follow its name in a sentence; None if it holds the finished cache."""
+        found = self._open()
+        return found if isinstance(found, str) else None
+
+    def _open(self) -> LatentCache | str:
+        """The finished cache, or what the folder is instead."""
+        stamp = stamp_of(self.folder)
+        faults = {
+            "doesn't exist": not self.folder.exists(),
+            "holds no finished latents": not (self.folder / META).exists(),
+            f"has a {META} that is damaged": not stamp,
+            "holds latents of another first stage": stamp.get("first_stage") != self.asked["first_stage"],
+            "holds latents with another random_flip": stamp.get("random_flip") != self.asked["random_flip"],
+            "holds latents of other images, or of another resolution or crop": stamp.get("images")
+            != self.asked["images"],
+        }
+        for fault, is_one in faults.items():
+            if is_one:
+                return fault
+        try:
+            return LatentCache(self.folder, len(self.images), self.views)
+        except (OSError, ValueError, TypeError) as error:
+            return f"holds damaged latents ({one_line(error)})"
 
     def begin(self, *, replace: bool) -> None:
         """Have the folder ready in which the shards are written, with room for all of them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from latentdiff.data.metadata import METADATA, Row, check_rows, read_rows, size_in
@@ -19,6 +19,10 @@ from latentdiff.io.stored import IMAGE_SUFFIXES
 
 # A line of YOLO's annotations: a class and the numbers of a box or polygon.
 YOLO_LINE = re.compile(r"\s*\d+(\s+[-+.\deE]+){4,}\s*")
+# What the names of label maps and masks end in that lie beside their images, such as ADE20K's `_seg`.
+MAP_WORDS = frozenset(
+    ["annotation", "gt", "label", "labelids", "labelmap", "labels", "mask", "masks", "seg", "segmentation", "semantic"]
+)
 
 
 def read_folder(
@@ -96,7 +100,7 @@ class _Split:
 
 def _split_of(root: Path, images: Sequence[Path], options: DataOptions) -> _Split:
     """The split of a folder that the recipe asks for."""
-    splits = find_splits(root, [_inside(path, root) for path in images])
+    splits = find_splits(root, [relative_name(path, root) or path.name for path in images])
     chosen = chosen_split(root, splits, options)
     return _Split(root, chosen, [name for names in splits.values() if names != chosen for name in names])
 
@@ -125,7 +129,25 @@ def _of_files(root: Path, paths: list[Path], base: int) -> Records:
             f"{len(twice)} images differ from others by their suffix alone, the first are {twice[0][1]} and "
             f"{twice[0][0]}; if one of them is a label map or a mask, move it elsewhere"
         )
+    records.notes += _named_like_maps(known)
     return records
+
+
+def _named_like_maps(images: Mapping[str, Path]) -> list[str]:
+    """A line if images, given by their names without suffix, are named like label maps of others: `X_seg` of `X`."""
+    found = [
+        (path, images[image])
+        for stem, path in images.items()
+        for image, _, word in (stem.rpartition("_"), stem.rpartition("-"))
+        if word.lower() in MAP_WORDS and image in images
+    ]
+    if not found:
+        return []
+    first, image = found[0]
+    return [
+        f"{len(found)} images are named like label maps or masks of others, the first is {first} beside {image}; they "
+        "are read as images: move maps to a folder of their own, by the images' names, and give it as label_maps"
+    ]
 
 
 def _of_rows(root: Path, rows: Sequence[tuple[Row, Path]], options: DataOptions) -> Records:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +16,10 @@ from torch.utils.data import Dataset
 from latentdiff.data.stream import VisitedDataset
 from latentdiff.data.views import View, Views
 from latentdiff.errors import BadFileError, ConfigError
+from latentdiff.io.latent_files import MOMENTS, read_bad, stamp_of
 from latentdiff.io.mapped import MappedArray
 from latentdiff.seeding import array_generator
-from latentdiff.types import JSON, Component
-
-MOMENTS, META = "moments.npy", "meta.json"  # the files of a cache: the rows, and what they are
+from latentdiff.types import Component
 
 
 class LatentCache(Dataset[torch.Tensor]):
@@ -41,7 +39,7 @@ class LatentCache(Dataset[torch.Tensor]):
         bad: The numbers of images that can't be decoded, with the reasons.
 
     Raises:
-        OSError, ValueError, KeyError: If the cache is of other images, or not whole.
+        OSError, ValueError, TypeError: If the cache is of other images, or not whole.
     """
 
     def __init__(self, folder: Path, images: int, views: Views) -> None:
@@ -51,8 +49,8 @@ class LatentCache(Dataset[torch.Tensor]):
             raise ValueError(f"{folder} has {len(self.moments)} latents of {images} images")
         meta = stamp_of(folder)
         self.shapes: list[tuple[int, ...]] = [tuple(shape) for shape in meta.get("shapes", ())]
-        self.first_stage = str(meta["first_stage"])
-        self.bad = read_bad(meta["bad"], range(images))
+        self.first_stage = str(meta.get("first_stage"))
+        self.bad = read_bad(meta.get("bad"), range(images))
 
     def __reduce__(self) -> tuple[type[LatentCache], tuple[Path, int, Views]]:
         return LatentCache, (self.folder, self.images, self.views)  # a process that starts afresh maps the file, too
@@ -135,30 +133,6 @@ def weights_fingerprint(network: Component) -> str:
     for name, tensor in network.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()
-
-
-def stamp_of(folder: Path, name: str = META) -> JSON:
-    """The stamp of the cache in a folder, which says what it was made from; empty if there is no cache."""
-    try:
-        stamp = json.loads((folder / name).read_text(encoding="utf-8"))
-        return stamp if isinstance(stamp, dict) else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def read_bad(found: object, images: range) -> dict[int, str]:
-    """What a file says of images that can't be decoded: the reasons, by the images' numbers.
-
-    Raises:
-        ValueError: If that is no mapping, or has other numbers than those of `images`.
-    """
-    if not isinstance(found, dict):
-        raise ValueError(f"{found!r} are no images with reasons")
-    bad = {int(image): str(reason) for image, reason in found.items()}
-    strange = [image for image in bad if image not in images]
-    if strange:
-        raise ValueError(f"image {strange[0]} is none of {images}")
-    return bad
 
 
 def _of_one_size(cache: LatentCache, places: NDArray[np.int64]) -> Iterator[NDArray[np.float16]]:

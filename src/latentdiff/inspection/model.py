@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from latentdiff.hub.component_folder import CONFIG_FILES, ComponentFolder, library_errors
-from latentdiff.hub.find import local_path
+from latentdiff.hub.find import is_run, local_path, model_of_run
 from latentdiff.hub.folder import ModelFolder
 from latentdiff.hub.index import CARD, INDEX
 from latentdiff.hub.json_files import LARGEST_JSON
@@ -40,6 +40,15 @@ FACTS = (
 OLD_NAMES = {"d_model": "hidden_size", "encoder_layers": "num_hidden_layers"}
 """The names that the configuration of diffusers' LDMBertModel has for the same."""
 
+KINDS = {
+    "AutoencoderKL": "a first stage",
+    "VQModel": "a first stage",
+    "TinyDecoder": "a decoder in place of a first stage's, for pipe.set_decoder and --decoder",
+    "NoisyLatentClassifier": "a classifier of noisy latents, for guidance",
+}
+"""What the components are that a training run makes by themselves."""
+
+RESULTS = ("decoder", "classifier")  # of training runs, beside those that `model_of_run` knows
 MOST_LEVELS = 16  # of a first stage; its resolution is two to the power of their number
 
 
@@ -49,14 +58,25 @@ def is_component(target: str) -> bool:
     return not (folder / INDEX).exists() and (folder / CONFIG_FILES[0]).is_file()
 
 
+def result_of_run(target: str) -> str:
+    """What a name stands for: of the folder of a training run, the model or component that it has made."""
+    found = model_of_run(target)
+    run = Path(found)
+    if found != target or not is_run(run):
+        return found
+    return next((str(run / name) for name in RESULTS if is_component(str(run / name))), target)
+
+
 def describe_component(target: str) -> JSON:
-    """Class, weights and configuration of one component's folder.
+    """What it is, class, weights and configuration of one component's folder.
 
     Raises:
         CheckpointError: If one of its files is damaged.
     """
     part = ComponentFolder.open(Path(target))
-    return {"class": part.config.get("_class_name"), **_facts(part)}
+    name = part.config.get("_class_name")
+    kind = {"kind": KINDS[name]} if isinstance(name, str) and name in KINDS else {}
+    return {"class": name, **kind, **_facts(part)}
 
 
 def describe_pipeline(target: str) -> JSON:

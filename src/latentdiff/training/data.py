@@ -296,8 +296,8 @@ def encode_latents(
     if not agreed(accelerator, lambda: work.cache() is not None):
         check(
             latents_dir is None,
-            f"latents_dir is {latents_dir}, which doesn't hold latents of these images by this first stage; make "
-            "them with latentdiff encode, or leave it out",
+            f"latents_dir is {latents_dir}, which {work.fault()}; make those of these images by this first stage with "
+            "latentdiff encode, or leave it out",
         )
         agreed(accelerator, lambda: work.begin(replace=True))
         together(lambda: _encode_share(work, accelerator))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
@@ -171,6 +172,7 @@ class DiffusionRecipe(Recipe):
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:
+        _check_latents_dir(self.latents_dir, self.output_dir)
         captions = None if self.conditioning is None else self.conditioning.captions
         pretrained = self.pretrained_model_name_or_path is not None
         trained = None if captions is None else captions.train_text_encoder
@@ -213,3 +215,16 @@ class ClassifierRecipe(Recipe):
     classifier: JSON = option({})
     """Constructor arguments of `latentdiff.NoisyLatentClassifier`; those of latents and classes are the pipeline's and
     the images'."""
+
+    @model_validator(mode="after")
+    def _check_places(self) -> Self:
+        _check_latents_dir(self.latents_dir, self.output_dir)
+        return self
+
+
+def _check_latents_dir(latents_dir: str | None, output_dir: str) -> None:
+    """ConfigError if a run would write its own files among the latents that it reads."""
+    check(
+        latents_dir is None or Path(latents_dir).resolve() != Path(output_dir).resolve(),
+        f"output_dir is {output_dir}, the folder of latents_dir; give a folder of the run's own",
+    )

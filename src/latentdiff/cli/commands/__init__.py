@@ -31,7 +31,7 @@ MODEL_COMMANDS = {
         "latentdiff.cli.commands.ema:ema",
         "Average the weights of a training run over another width, without training anew.",
     ),
-    "info": ("latentdiff.cli.commands.info:info", "Show what a model or an image is."),
+    "info": ("latentdiff.cli.commands.info:info", "Show what a model, a folder of latents or an image is."),
     "encode": (
         "latentdiff.cli.commands.encode:encode",
         "Encode a data set to latents, which training reads by latents_dir in place of encoding the images itself.",

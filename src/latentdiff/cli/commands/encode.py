@@ -16,6 +16,7 @@ from latentdiff.cli.options import BulkOptions, Flag
 from latentdiff.cli.recipes import recipe_flags
 from latentdiff.data.options import DataOptions
 from latentdiff.errors import InputError
+from latentdiff.io.latent_files import META
 
 if TYPE_CHECKING:
     from latentdiff.data.encoding import LatentEncoding
@@ -58,7 +59,8 @@ def encode(
         work = make()
         if work.cache() is None:
             if folder.exists():
-                raise InputError(f"{folder} exists already and holds no such latents; choose another OUTPUT")
+                advice = "choose another OUTPUT" + ", or remove it" * (folder / META).is_file()
+                raise InputError(f"{folder} exists already and {work.fault()}; {advice}")
             work.begin(replace=False)
             with console.progress(len(work.images), "latents", quiet) as done:
                 perform(work, make, lambda told: done(told.images), bulk.engine, bulk.workers or 0)

@@ -1,4 +1,4 @@
-"""`latentdiff info`: what a model or an image is."""
+"""`latentdiff info`: what a model, a folder of latents or an image is."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from json import dumps
 from latentdiff.cli import console
 from latentdiff.cli.options import Flag
 from latentdiff.cli.replay import command
-from latentdiff.hub.find import model_of_run
 from latentdiff.types import JSON
 
 Describe = Callable[[str], JSON]
 
 
 def info(target: str, /, *, json: Flag = False) -> None:
-    """Show what a model or an image is.
+    """Show what a model, a folder of latents or an image is.
 
     A model is told by its components, an image of `latentdiff generate` by how it was made. Weights are not loaded;
     a hub model is downloaded into the hub's cache first.
 
     Args:
-        target: A model folder, a checkpoint file, builtin:NAME, a hub id, or a generated image.
+        target: A model folder, that of a training run, a checkpoint file, builtin:NAME, a hub id, a folder of latents,
+            or a generated image.
         json: Print JSON.
     """
     console.announce(f"reading {target}")
-    target = model_of_run(target)
+    from latentdiff.inspection.model import result_of_run
+
+    target = result_of_run(target)
     with console.quiet_libraries(quiet=False):
         describe = next(describe for recognise, describe in targets() if recognise(target))
         facts = describe(target)
@@ -38,12 +40,13 @@ def info(target: str, /, *, json: Flag = False) -> None:
 def targets() -> list[tuple[Callable[[str], bool], Describe]]:
     """The kinds of targets, as (recognise, describe); the first that recognises a target describes it."""
     from latentdiff.inspection import checkpoint as describe_checkpoint
+    from latentdiff.inspection import latents, picture
     from latentdiff.inspection import model as describe_model
-    from latentdiff.inspection import picture
 
     return [
         (picture.is_picture, picture.describe_picture),
         (describe_checkpoint.is_checkpoint, describe_checkpoint.describe_checkpoint),
+        (latents.is_latents, latents.describe_latents),
         (describe_model.is_component, describe_model.describe_component),
         (lambda target: True, describe_model.describe_pipeline),
     ]
