@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it to the 
     from latentdiff.pipelines.auto import AutoPipeline as AutoPipeline
     from latentdiff.pipelines.base import DiffusionPipeline as DiffusionPipeline
     from latentdiff.pipelines.class_to_image import ClassToImagePipeline as ClassToImagePipeline
+    from latentdiff.pipelines.hybrid import HybridPipeline as HybridPipeline
     from latentdiff.pipelines.image_to_image import ImageToImagePipeline as ImageToImagePipeline
     from latentdiff.pipelines.inpaint import InpaintPipeline as InpaintPipeline
     from latentdiff.pipelines.layout_to_image import LayoutToImagePipeline as LayoutToImagePipeline
@@ -104,6 +105,7 @@ else:
         "latentdiff.pipelines.base": ["DiffusionPipeline"],
         "latentdiff.pipelines.class_to_image": ["ClassToImagePipeline"],
         "latentdiff.pipelines.image_to_image": ["ImageToImagePipeline"],
+        "latentdiff.pipelines.hybrid": ["HybridPipeline"],
         "latentdiff.pipelines.inpaint": ["InpaintPipeline"],
         "latentdiff.pipelines.layout_to_image": ["LayoutToImagePipeline"],
         "latentdiff.pipelines.options": ["SamplingKeywords", "SamplingOptions"],
