@@ -136,8 +136,8 @@ WRONG = {
         DiffusionRecipe,
         {**DIFFUSION, "conditioning": {"masks": {"thin": 1}}},
         "conditioning is {'masks': {'thin': 1}}; it must be 'text-to-image' or 'class-to-image' or "
-        "'layout-to-image' or 'semantic-to-image' or 'super-resolution' or 'inpaint' or 'unconditional' or 'hybrid', or a mapping "
-        "with that as its type, or null",
+        "'layout-to-image' or 'semantic-to-image' or 'super-resolution' or 'inpaint' or 'unconditional' or 'hybrid', "
+        "or a mapping with that as its type, or null",
     ),
     "a check across options": (
         DiffusionRecipe,

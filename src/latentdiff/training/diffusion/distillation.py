@@ -69,6 +69,7 @@ class Consistency(nn.Module):
         latents, noise = draw_latents(batch["moments"], self.conditioner.pipeline.vae.config, draws)
         end = draws.integers(self.options.solver_steps).to(latents.device)
         start, levels = end + 1, Parametrization.of(self.scheduler, latents.device)
+        crop = batch.get("crop")
         kept = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
         conditioning = self.conditioner(batch, kept, draws)
         noisy = noisy_latents(self.scheduler, latents, noise, self.visited[start])
@@ -76,7 +77,7 @@ class Consistency(nn.Module):
         def consistent(latents: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
             """The consistency function of the student (eq. 9 of the paper), as `LCMScheduler` has it."""
             timesteps = self.visited[place]
-            prediction = Denoiser(student, conditioning)(latents, timesteps, 0.0).float()
+            prediction = Denoiser(student, conditioning, crop=crop)(latents, timesteps, 0.0).float()
             skip, gain = self.boundary[place].reshape(-1, 2, 1, 1, 1).unbind(1)
             return gain * levels.x0(latents, prediction, timesteps) + skip * latents
 
@@ -99,7 +100,7 @@ class Consistency(nn.Module):
     ) -> torch.Tensor:
         """The teacher's prediction (B, c, h, w) with guidance (eq. 14 of the paper)."""
         teacher: DenoisingNetwork = self.teacher  # type: ignore[assignment]
-        denoiser = Denoiser(teacher, conditioning)
+        denoiser = Denoiser(teacher, conditioning, crop=batch.get("crop"))
         if self.guidance_scale == 1:
             return denoiser(noisy, timesteps, 0.0).float()
         dropped = torch.ones(len(noisy), dtype=torch.bool, device=noisy.device)
@@ -157,8 +158,8 @@ def _check_teacher(teacher: DiffusionPipeline, student: DiffusionPipeline, name:
         network = isinstance(component, nn.Module) and part != "unet"
         if wrong is None and network and not same_weights(teacher.components.get(part), component):
             wrong = f"has another {part} than the pretrained pipeline"
-    for option in ("in_channels", "out_channels", "cross_attention_dim"):
-        theirs, ours = (getattr(pipeline.unet.config, option) for pipeline in (teacher, student))
+    for option in ("in_channels", "out_channels", "cross_attention_dim", "crop_condition"):
+        theirs, ours = (getattr(pipeline.unet.config, option, None) for pipeline in (teacher, student))
         if wrong is None and theirs != ours:
             wrong = f"has a UNet with {option} {theirs}, the pretrained pipeline's has {ours}"
     if wrong is not None:
