@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it to the 
     from latentdiff.guidance.image import ImageGuidance as ImageGuidance
     from latentdiff.guidance.plus_plus import CFGPlusPlus as CFGPlusPlus
     from latentdiff.guidance.projected import AdaptiveProjectedGuidance as AdaptiveProjectedGuidance
+    from latentdiff.models.autoencoder_fsq import FSQModel as FSQModel
+    from latentdiff.models.autoencoder_rvq import ResidualVQModel as ResidualVQModel
     from latentdiff.models.autoencoder_vq import VQModel as VQModel
     from latentdiff.models.class_embedder import ClassEmbedder as ClassEmbedder
     from latentdiff.models.classifier import NoisyLatentClassifier as NoisyLatentClassifier
@@ -92,6 +94,8 @@ else:
         "latentdiff.guidance.image": ["ImageGuidance"],
         "latentdiff.guidance.plus_plus": ["CFGPlusPlus"],
         "latentdiff.guidance.projected": ["AdaptiveProjectedGuidance"],
+        "latentdiff.models.autoencoder_fsq": ["FSQModel"],
+        "latentdiff.models.autoencoder_rvq": ["ResidualVQModel"],
         "latentdiff.models.autoencoder_vq": ["VQModel"],
         "latentdiff.models.class_embedder": ["ClassEmbedder"],
         "latentdiff.models.classifier": ["NoisyLatentClassifier"],

@@ -113,6 +113,8 @@ def _depth(config: JSON) -> int:
 def first_stage_node(vae: FirstStage, *, interface: bool) -> JSON:
     """The node `first_stage_config` of an autoencoder, KL or VQ; `interface` is True within a diffusion model."""
     config = vae.config
+    if type(vae).__name__ not in ("AutoencoderKL", "VQModel"):
+        raise _impossible("vae", f"the class {type(vae).__name__}", "AutoencoderKL, VQModel")
     channels = list(config.block_out_channels)
     if any(channel % channels[0] for channel in channels) or config.norm_num_groups != 32:
         raise _impossible(
