@@ -7,6 +7,8 @@ from tiny import randomise
 
 from latentdiff import ConfigError, DiffusionPipeline, InputError
 from latentdiff.config import load_recipe
+from latentdiff.conversion import describe
+from latentdiff.conversion.to_diffusers import save_diffusers
 from latentdiff.data.images import ImageFolder
 from latentdiff.guidance.several import GuidanceOfSeveral
 from latentdiff.pipelines.hybrid import HybridPipeline
@@ -251,6 +253,14 @@ def test_what_does_not_fit_is_said_before_the_first_step(data, vae, tmp_path):
         recipe = toy.recipe("hybrid", data, vae, tmp_path / str(number), conditioning=parts, **where)
         errors, _ = check_condition(open_to_check(recipe.data, recipe), recipe)
         assert len(errors) == 1 and "has no objects" in errors[0]
+
+
+def test_it_has_no_other_form(data, vae, tmp_path):
+    pipe = conditioner_of(data, vae, PAIRS[0])[0].pipeline
+    with pytest.raises(ConfigError, match="pipeline has several conditions of its own; the original code can make one"):
+        describe._conditioning(pipe.components)
+    with pytest.raises(ConfigError, match="diffusers has no pipeline for hybrid; use --to latentdiff"):
+        save_diffusers("hybrid", pipe.components, tmp_path / "out")
 
 
 def test_calls_that_are_refused(data, vae):

@@ -167,6 +167,8 @@ def schedule_params(config: JSON) -> JSON:
 def _conditioning(components: Components) -> tuple[str, JSON]:
     """The original's class of a model, and the parameters that are not those of UNet, first stage and scheduler."""
     node: str | JSON
+    if "layout_tokenizer" in components:  # of a hybrid pipeline alone
+        raise _impossible("pipeline", "several conditions of its own", "one, or a prompt beside channels")
     if "class_embedder" in components:
         config = components["class_embedder"].config
         params = {"n_classes": config.num_classes, "embed_dim": config.embed_dim, "key": "class_label"}
