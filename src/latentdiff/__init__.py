@@ -67,6 +67,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it to the 
     from latentdiff.schedulers.plms import PLMSScheduler as PLMSScheduler
     from latentdiff.schedulers.restart import RestartScheduler as RestartScheduler
     from latentdiff.schedulers.sa_solver import SASolverScheduler as SASolverScheduler
+    from latentdiff.schedulers.tcd import TCDScheduler as TCDScheduler
     from latentdiff.schedulers.unipc import UniPCScheduler as UniPCScheduler
     from latentdiff.tuning import save_tuned as save_tuned
     from latentdiff.tuning import tune_steps as tune_steps
@@ -128,6 +129,7 @@ else:
         "latentdiff.schedulers.flow_euler": ["FlowMatchEulerScheduler"],
         "latentdiff.schedulers.heun": ["HeunScheduler"],
         "latentdiff.schedulers.lcm": ["LCMScheduler"],
+        "latentdiff.schedulers.tcd": ["TCDScheduler"],
         "latentdiff.schedulers.plms": ["PLMSScheduler"],
         "latentdiff.schedulers.restart": ["RestartScheduler"],
         "latentdiff.schedulers.sa_solver": ["SASolverScheduler"],

@@ -18,11 +18,11 @@ from latentdiff.data.views import View
 from latentdiff.errors import ConfigError
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.diffusion.conditioners.base import Conditioner
-from latentdiff.training.diffusion.conditioners.options import BesideTextOptions, TextOptions
+from latentdiff.training.diffusion.conditioners.options import ConditionOptions, TextOptions
 from latentdiff.training.diffusion.conditioners.text import TextConditioner
 from latentdiff.types import FirstStage
 
-OptionsT = TypeVar("OptionsT", bound=BesideTextOptions)
+OptionsT = TypeVar("OptionsT", bound=ConditionOptions)
 
 
 class BesideTextConditioner(Conditioner[OptionsT]):
@@ -77,14 +77,19 @@ class BesideTextConditioner(Conditioner[OptionsT]):
     @property
     def dropout(self) -> float:
         """The share of captions that are dropped in this run, or without any that of channels."""
-        return self.options.dropout if self.text is None else self.text.dropout
+        return self.channel_dropout if self.text is None else self.text.dropout
+
+    @property
+    def channel_dropout(self) -> float:
+        """The share of channels that are dropped by themselves."""
+        return super().dropout
 
     def draw_dropped(self, draws: SampleGenerators) -> torch.Tensor:
         """Which are dropped, bool (B,), or (B, 2) of captions and channels where both are."""
         dropped = super().draw_dropped(draws)
-        if self.text is None or not self.options.dropout:
+        if self.text is None or not self.channel_dropout:
             return dropped
-        return torch.stack([dropped, draws.uniform() < self.options.dropout], dim=1)
+        return torch.stack([dropped, draws.uniform() < self.channel_dropout], dim=1)
 
     def rows(self, images: Images) -> Rows:
         """The rows of the channels, with those of the captions."""
@@ -100,7 +105,7 @@ class BesideTextConditioner(Conditioner[OptionsT]):
     ) -> Conditioning:
         """The channels, and the states of the captions; where they are dropped, what stands for none."""
         if self.text is None:
-            return Conditioning(concat=self.concat(self.without(batch, dropped) if self.options.dropout else batch))
+            return Conditioning(concat=self.concat(self.without(batch, dropped) if self.channel_dropout else batch))
         if dropped.ndim == 2:
             dropped, no_channels = dropped.unbind(1)
             batch = self.without(batch, no_channels)
