@@ -387,12 +387,13 @@ BAD = {
         ConfigError,
         "unknown degradation 'bicubik'; did you",
     ),
-    "map dropout": (
+    "degradation of holes": (
         "inpaint",
-        {"conditioning.dropout": 0.1},
+        {"conditioning.degradation": "bicubic"},
         ConfigError,
-        "type is 'inpaint', which takes text, masks; it is",
+        "type is 'inpaint', which takes text, dropout, masks; it is",
     ),
+    "dropout of holes": ("inpaint", {"conditioning.dropout": 1.5}, ConfigError, "dropout is 1.5; it must be from 0 to"),
     "unknown mask": ("inpaint", {"conditioning.masks": {"thik": 1}}, ConfigError, "unknown mask generator 'thik'"),
     "no mask": ("inpaint", {"conditioning.masks": {}}, ConfigError, "masks is empty"),
     "mask weight": ("inpaint", {"conditioning.masks": {"thin": 0}}, ConfigError, "masks has 0 as the weight of 'thin'"),
