@@ -173,6 +173,27 @@ def test_a_list_becomes_a_pipeline_that_goes_on(data, vae, tmp_path):
         toy.train("hybrid", data, None, tmp_path / "no", conditioning=parts_of(data, tasks[::-1]), **pretrained)
 
 
+@pytest.mark.thorough
+def test_it_starts_from_another_model_and_is_distilled(data, vae, tmp_path):
+    def go_on(name, start, conditioning=None, first_stage=None, **options):
+        given = {"pretrained_model_name_or_path": str(start / "pipeline"), "unet": {}, "noise_schedule": {}, **options}
+        given |= {"conditioning": conditioning, "max_train_steps": 1}
+        return toy.train("hybrid", data, first_stage, tmp_path / name, **given)
+
+    plain = toy.train("unconditional", data, vae, tmp_path / "plain", max_train_steps=1)
+    tasks = ("class-to-image", "semantic-to-image")
+    both = go_on("both", plain, parts_of(data, tasks))
+    config = DiffusionPipeline.from_pretrained(both / "pipeline").unet.config
+    assert (config.in_channels, config.cross_attention_dim) == (7, 16)
+    runs = {
+        "elsewhere": go_on("elsewhere", both, first_stage=vae),
+        "few": go_on("few", both, distill={"method": "trajectory"}),
+    }
+    for run in runs.values():
+        assert DiffusionPipeline.from_pretrained(run / "pipeline").conditions == tasks
+    assert (go_on("adapter", both, lora={"rank": 2}) / "lora").is_dir()
+
+
 def test_strengths_of_each_condition(data, vae):
     tasks = PAIRS[0]
     conditioner, batch, _ = conditioner_of(data, vae, tasks)
