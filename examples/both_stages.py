@@ -74,6 +74,8 @@ def both_stages(
     value_range: Sequence[float],
     conditioning: Mapping[str, Any],
     options: Namespace,
+    run: str | None = None,
+    **diffusion: Any,
 ) -> tuple[Any, dict[str, float]]:
     """The pipeline that two recipes train, or have trained before, and the figures of the first stage's report.
 
@@ -83,8 +85,10 @@ def both_stages(
         value_range: The values that become -1 and 1.
         conditioning: That of the diffusion model.
         options: Where it works, and for how many steps.
+        run: What the diffusion model's run is called, if otherwise.
+        **diffusion: Parts of its recipe in place of those of `DIFFUSION`.
     """
-    first, second = (options.work / "runs" / f"{name}-{stage}" for stage in ("first-stage", "diffusion"))
+    first, second = options.work / "runs" / f"{name}-first-stage", options.work / "runs" / (run or f"{name}-diffusion")
     data = {"train_data_dir": str(folders[0]), "resolution": SIDE, "value_range": list(value_range)}
     looks = {"steps": options.max_train_steps or 300, "data_dir": str(folders[1])}
     shared = {"logging_steps": 50, "report_to": "none"}
@@ -93,6 +97,7 @@ def both_stages(
         train_first_stage(load_recipe(FirstStageRecipe, None, {**values, **overrides(first, options)}))
     if not (second / "pipeline").exists():
         values = {**shared, **DIFFUSION, "data": data, "vae": str(first / "vae"), "conditioning": dict(conditioning)}
+        values |= diffusion
         train_diffusion(load_recipe(DiffusionRecipe, None, {**values, **overrides(second, options)}))
     pipe = DiffusionPipeline.from_pretrained(second / "pipeline")
     pipe.set_progress_bar_config(disable=True)

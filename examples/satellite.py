@@ -57,23 +57,34 @@ def vegetation(values: NDArray[Any]) -> float:
     return float(((infrared - red) / (infrared + red).clip(1)).mean())
 
 
-def main(options: Namespace | None = None, count: int = 1000) -> None:
-    """Train both stages, measure whether all bands are those of the cover that was asked for, and draw two views."""
-    options = options or arguments(__doc__)
-    data, held_out = (
+def trained(options: Namespace, count: int = 1000, **diffusion: Any) -> tuple[Any, dict[str, float]]:
+    """The pipeline of `count` tiles, and the figures of its first stage; see `both_stages`."""
+    folders = (
         write_values(Path(options.work) / f"satellite-{name}", tiles(seed, number))
         for seed, (name, number) in enumerate({"train": count, "other": max(16, count // 10)}.items())
     )
     conditioning = {"type": "semantic-to-image", "segmentation_encoder": {"class_names": list(COVERS)}}
-    pipe, figures = both_stages("satellite", (data, held_out), RANGE, conditioning, options)
-    drawn = list(tiles(2, options.samples))
-    maps = np.stack([known["label_map"] for _, known in drawn])
+    train, held_out = folders
+    return both_stages("satellite", (train, held_out), RANGE, conditioning, options, **diffusion)
+
+
+def samples(pipe: Any, maps: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
+    """Values (B, SIDE, SIDE, 8) that a model makes for maps (B, SIDE, SIDE)."""
 
     def made(part: slice, seed: int) -> NDArray[np.floating[Any]]:
         images = pipe(list(maps[part]), seed=seed, num_inference_steps=25, output_type="np").images
         return values_of(np.asarray(images), RANGE)
 
-    columns = {"model": in_batches(made, len(maps)), "drawn": np.stack([values for values, _ in drawn])}
+    return in_batches(made, len(maps))
+
+
+def main(options: Namespace | None = None, count: int = 1000) -> None:
+    """Train both stages, measure whether all bands are those of the cover that was asked for, and draw two views."""
+    options = options or arguments(__doc__)
+    pipe, figures = trained(options, count)
+    drawn = list(tiles(2, options.samples))
+    maps = np.stack([known["label_map"] for _, known in drawn])
+    columns = {"model": samples(pipe, maps), "drawn": np.stack([values for values, _ in drawn])}
     others = np.stack(shuffled(list(maps)))
     rows = {
         "cover asked for, %": [100 * float((covers(values) == maps).mean()) for values in columns.values()],

@@ -74,3 +74,26 @@ def test_both_stages_are_trained_sampled_and_measured(example, tmp_path, monkeyp
     assert f"| {example.__name__} | model | drawn |" in printed and "first stage: PSNR" in printed
     with Image.open(tmp_path / f"{example.__name__}.png") as picture:
         assert picture.size[0] > 4 * 32 * 4
+
+
+@pytest.mark.thorough
+def test_models_of_several_widths_are_put_together_and_drawn(tmp_path, monkeypatch, capsys):
+    import both_stages
+    import ema_widths
+
+    for name in ("FIRST_STAGE", "DIFFUSION"):
+        monkeypatch.setattr(both_stages, name, {**getattr(both_stages, name), "train_batch_size": 4})
+    options = Namespace(work=tmp_path, max_train_steps=2, samples=2)
+    ema_widths.main(options, count=16, widths=(0.05, 0.1))
+    assert "| ema-widths | decay 0.99 | 0.05 | 0.1 | drawn |" in capsys.readouterr().out
+    with Image.open(tmp_path / "ema-widths.png") as picture:
+        assert picture.size == (ema_widths.WIDTH, ema_widths.HEIGHT)
+
+
+def test_spectra_are_compared_by_their_angle():
+    ema_widths = pytest.importorskip("ema_widths")
+    maps = np.array([[0, 1, 2, 3]])
+    assert ema_widths.angle(3 * ema_widths.SPECTRA[maps], maps) == pytest.approx(0, abs=1e-4)
+    turned = ema_widths.angle(ema_widths.SPECTRA[np.array([[1, 1, 2, 3]])], maps)
+    one, other = (ema_widths.SPECTRA[place] / np.linalg.norm(ema_widths.SPECTRA[place]) for place in (0, 1))
+    assert turned == pytest.approx(np.degrees(np.arccos(one @ other)) / 4)
