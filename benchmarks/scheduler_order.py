@@ -12,7 +12,7 @@ from latentdiff.testing import flow_error, measure_order
 
 COUNTS = (20, 40, 80, 160)
 STOCHASTIC = {"ddpm", "dpmpp_2m_sde", "er_sde", "euler_ancestral", "lcm"}
-WITHOUT_NOISE = {"sa_solver": {"tau": 0.0}, "restart": {"num_restarts": 0}}
+WITHOUT_NOISE = {"sa_solver": {"tau": 0.0}, "restart": {"num_restarts": 0}, "tcd": {"original_inference_steps": 1000}}
 WIDTH, HEIGHT = 640, 420
 LEFT, RIGHT, TOP, BOTTOM = 64, 130, 20, 44  # margins
 

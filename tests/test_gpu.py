@@ -45,6 +45,7 @@ TASKS = {
     "semantic-to-image": (tiny.tiny_semantic_to_image, {"label_map": np.full((16, 16), 2)}),
     "super-resolution": (tiny.tiny_super_resolution, {"image": PICTURE[:8, :8]}),
     "inpaint": (tiny.tiny_inpaint, {"image": PICTURE, "mask_image": HOLE}),
+    "hybrid": (tiny.tiny_hybrid, {"class_labels": "dog", "layouts": LAYOUT, "guidance_scale": 2.0}),
 }
 OPTIONS = {"num_inference_steps": 4, "seed": 3}
 

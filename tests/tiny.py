@@ -11,6 +11,8 @@ from latentdiff import (
     ClassEmbedder,
     ClassToImagePipeline,
     DDIMScheduler,
+    DiffusionPipeline,
+    HybridPipeline,
     InpaintPipeline,
     LayoutToImagePipeline,
     LayoutTokenizer,
@@ -148,6 +150,19 @@ def tiny_layout_to_image(tmp_path: Path) -> Path:
     pipe = LayoutToImagePipeline(layout_encoder=encoder, tokenizer=tokenizer, **_parts(16))
     pipe.save_pretrained(tmp_path / "layout")
     return tmp_path / "layout"
+
+
+def tiny_hybrid(tmp_path: Path) -> Path:
+    """A model of classes and layouts of CLASSES at once, of 16x16 pixels."""
+    parts = {
+        name: DiffusionPipeline.from_pretrained(make(tmp_path)).components
+        for name, make in (("class", tiny_class_to_image), ("layout", tiny_layout_to_image))
+    }
+    shared = {name: parts["class"][name] for name in ("vae", "unet", "scheduler", "class_embedder")}
+    layout = {"layout_encoder": parts["layout"]["layout_encoder"], "layout_tokenizer": parts["layout"]["tokenizer"]}
+    pipe = HybridPipeline(**shared, **layout, conditions="class-to-image, layout-to-image")
+    pipe.save_pretrained(tmp_path / "hybrid")
+    return tmp_path / "hybrid"
 
 
 def tiny_semantic_to_image(tmp_path: Path) -> Path:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it to the 
     from latentdiff.guidance.image import ImageGuidance as ImageGuidance
     from latentdiff.guidance.plus_plus import CFGPlusPlus as CFGPlusPlus
     from latentdiff.guidance.projected import AdaptiveProjectedGuidance as AdaptiveProjectedGuidance
+    from latentdiff.models.autoencoder_fsq import FSQModel as FSQModel
+    from latentdiff.models.autoencoder_rvq import ResidualVQModel as ResidualVQModel
     from latentdiff.models.autoencoder_vq import VQModel as VQModel
     from latentdiff.models.class_embedder import ClassEmbedder as ClassEmbedder
     from latentdiff.models.classifier import NoisyLatentClassifier as NoisyLatentClassifier
@@ -39,6 +41,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it to the 
     from latentdiff.pipelines.auto import AutoPipeline as AutoPipeline
     from latentdiff.pipelines.base import DiffusionPipeline as DiffusionPipeline
     from latentdiff.pipelines.class_to_image import ClassToImagePipeline as ClassToImagePipeline
+    from latentdiff.pipelines.hybrid import HybridPipeline as HybridPipeline
     from latentdiff.pipelines.image_to_image import ImageToImagePipeline as ImageToImagePipeline
     from latentdiff.pipelines.inpaint import InpaintPipeline as InpaintPipeline
     from latentdiff.pipelines.layout_to_image import LayoutToImagePipeline as LayoutToImagePipeline
@@ -64,6 +67,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it to the 
     from latentdiff.schedulers.plms import PLMSScheduler as PLMSScheduler
     from latentdiff.schedulers.restart import RestartScheduler as RestartScheduler
     from latentdiff.schedulers.sa_solver import SASolverScheduler as SASolverScheduler
+    from latentdiff.schedulers.tcd import TCDScheduler as TCDScheduler
     from latentdiff.schedulers.unipc import UniPCScheduler as UniPCScheduler
     from latentdiff.tuning import save_tuned as save_tuned
     from latentdiff.tuning import tune_steps as tune_steps
@@ -91,6 +95,8 @@ else:
         "latentdiff.guidance.image": ["ImageGuidance"],
         "latentdiff.guidance.plus_plus": ["CFGPlusPlus"],
         "latentdiff.guidance.projected": ["AdaptiveProjectedGuidance"],
+        "latentdiff.models.autoencoder_fsq": ["FSQModel"],
+        "latentdiff.models.autoencoder_rvq": ["ResidualVQModel"],
         "latentdiff.models.autoencoder_vq": ["VQModel"],
         "latentdiff.models.class_embedder": ["ClassEmbedder"],
         "latentdiff.models.classifier": ["NoisyLatentClassifier"],
@@ -104,6 +110,7 @@ else:
         "latentdiff.pipelines.base": ["DiffusionPipeline"],
         "latentdiff.pipelines.class_to_image": ["ClassToImagePipeline"],
         "latentdiff.pipelines.image_to_image": ["ImageToImagePipeline"],
+        "latentdiff.pipelines.hybrid": ["HybridPipeline"],
         "latentdiff.pipelines.inpaint": ["InpaintPipeline"],
         "latentdiff.pipelines.layout_to_image": ["LayoutToImagePipeline"],
         "latentdiff.pipelines.options": ["SamplingKeywords", "SamplingOptions"],
@@ -122,6 +129,7 @@ else:
         "latentdiff.schedulers.flow_euler": ["FlowMatchEulerScheduler"],
         "latentdiff.schedulers.heun": ["HeunScheduler"],
         "latentdiff.schedulers.lcm": ["LCMScheduler"],
+        "latentdiff.schedulers.tcd": ["TCDScheduler"],
         "latentdiff.schedulers.plms": ["PLMSScheduler"],
         "latentdiff.schedulers.restart": ["RestartScheduler"],
         "latentdiff.schedulers.sa_solver": ["SASolverScheduler"],

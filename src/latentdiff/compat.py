@@ -135,7 +135,7 @@ def import_diffusers() -> None:
         from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 
         # All schedulers that ours are compatible with are asked for when the configuration of one is read.
-        others = ("LCMScheduler", "SASolverScheduler", "FlowMatchEulerDiscreteScheduler")
+        others = ("LCMScheduler", "TCDScheduler", "SASolverScheduler", "FlowMatchEulerDiscreteScheduler")
         for name in (*(scheduler.name for scheduler in KarrasDiffusionSchedulers), *others):
             getattr(diffusers, name)
     finally:

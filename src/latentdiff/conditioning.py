@@ -54,6 +54,20 @@ class Conditioning:
         return self.map(lambda tensor: tensor.to(device=device, dtype=dtype))
 
     @staticmethod
+    def beside(parts: Sequence[Conditioning]) -> Conditioning:
+        """Join the parts of one condition: contexts by their tokens, as the network attends to all; channels in order.
+
+        This is the original's `conditioning_key: hybrid` with several entries of either kind.
+
+        Args:
+            parts: Conditions of as many rows each, their contexts (B, M_i, d) of one width d.
+        """
+        contexts = [part.context for part in parts if isinstance(part.context, Tensor)]
+        concats = [part.concat for part in parts if part.concat is not None]
+        context = torch.cat(contexts, dim=1) if contexts else None
+        return Conditioning(context, torch.cat(concats, dim=1) if concats else None)
+
+    @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
         """Join along the batch; `cat([uncond, cond])` is the order of classifier-free guidance.
 

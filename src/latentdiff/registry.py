@@ -108,6 +108,7 @@ SCHEDULERS: Registry[type] = Registry(
         "er_sde": "latentdiff.schedulers.er_sde:ERSDEScheduler",
         "restart": "latentdiff.schedulers.restart:RestartScheduler",
         "lcm": "latentdiff.schedulers.lcm:LCMScheduler",
+        "tcd": "latentdiff.schedulers.tcd:TCDScheduler",
     },
 )
 

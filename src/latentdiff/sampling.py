@@ -65,7 +65,7 @@ class Denoiser:
         crop: Tensor | None = None,
     ) -> None:
         self.unet, self.conditioning, self.copies, self.windows = unet, conditioning, copies, windows
-        self.timesteps, self.schedule = timesteps, schedule
+        self.timesteps, self.schedule, self.crop = timesteps, schedule, crop
         self.cache: FeatureCache | None = None
         if schedule is not None:
             check_branch(unet, schedule.branch)
@@ -95,7 +95,7 @@ class Denoiser:
 
     def with_network(self, unet: DenoisingNetwork, conditioning: Conditioning, copies: int = 1) -> Denoiser:
         """Make a denoiser of another network or conditioning for the same run."""
-        return Denoiser(unet, conditioning, copies, self.windows, self.timesteps, self.schedule)
+        return Denoiser(unet, conditioning, copies, self.windows, self.timesteps, self.schedule, self.crop)
 
     def __call__(self, latents: Tensor, timestep: Tensor, fraction: float) -> Tensor:
         """The predictions (copies * B, C, H, W) of latents (B, C, H, W); see `Predictor`."""

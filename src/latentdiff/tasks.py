@@ -18,7 +18,7 @@ class TaskSpec:
         name: What recipes, the hub and messages call it.
         pipeline: Its pipeline, as "module:Class".
         summary: What a model of it does, as model cards say it: "A latent diffusion model that ...".
-        command: The subcommand of `latentdiff` that runs it.
+        command: The subcommand of `latentdiff` that runs it; None for a task that is sampled in Python alone.
         conditioner: How its condition is trained, as "module:Class"; None for a task that is sampling alone.
         encoder: The component that makes its condition, if one is learned.
         tokenizer: What to give where a checkpoint lacks the tokenizer that the encoder needs; None if it needs none.
@@ -36,7 +36,7 @@ class TaskSpec:
     name: str
     pipeline: str
     summary: str
-    command: str
+    command: str | None
     conditioner: str | None = None
     encoder: str | None = None
     tokenizer: str | None = None
@@ -136,6 +136,13 @@ TASKS: dict[str, TaskSpec] = {
             original_hybrid="LatentInpaintDiffusion",
             concat_keys=("mask", "masked_image"),
             stock_pipelines=("StableDiffusionInpaintPipeline",),
+        ),
+        TaskSpec(
+            name="hybrid",
+            pipeline="latentdiff.pipelines.hybrid:HybridPipeline",
+            summary="makes images of several conditions at once",
+            command=None,
+            conditioner=f"{_CONDITIONERS}.hybrid:HybridConditioner",
         ),
         TaskSpec(
             name="image-to-image",

@@ -145,7 +145,7 @@ def test_a_wrong_command_line_is_one_line(fails, message, argv):
 
 
 def test_every_task_has_its_command():
-    assert set(IMAGE_COMMANDS) == {spec.command for spec in TASKS.values()}
+    assert set(IMAGE_COMMANDS) == {spec.command for spec in TASKS.values()} - {None}
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ COUNTERPARTS = {
     "deis": (diffusers.DEISMultistepScheduler, {}),
     "sa_solver": (diffusers.SASolverScheduler, {}),
     "lcm": (diffusers.LCMScheduler, {}),
+    "tcd": (diffusers.TCDScheduler, {}),
 }
 MODEL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 KARRAS = {"euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "deis", "sa_solver"}
-ENDS_WITH_NOISE = {"deis", "sa_solver"}
+ENDS_WITH_NOISE = {"deis", "sa_solver", "tcd"}
 """Those whose counterpart lands on the level of timestep 0; ours, as our others, on noise-free images."""

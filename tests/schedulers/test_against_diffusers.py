@@ -5,6 +5,7 @@ import pytest
 import torch
 from counterparts import COUNTERPARTS, ENDS_WITH_NOISE, KARRAS, MODEL
 
+from latentdiff.errors import ConfigError
 from latentdiff.registry import SCHEDULERS
 from latentdiff.testing.gaussian import GaussianData, noise_level, run_scheduler
 
@@ -19,7 +20,7 @@ CASES = [
     and not (kind == "sample" and name in ("plms", "euler_ancestral"))  # not in diffusers
     and not (kind == "v_prediction" and name == "plms")  # of first order in diffusers, see test_plms_on_v
     and not (spacing == "linspace" and name in ("ddim", "plms"))  # see test_uneven_steps_reach_the_next_timestep
-    and not (spacing != "leading" and name == "lcm")  # plays no part
+    and not (spacing != "leading" and name in ("lcm", "tcd"))  # plays no part
 ]
 
 
@@ -28,12 +29,13 @@ def pair(name, **options):
     return SCHEDULERS.get(name)(**MODEL, **options), stock_class(**MODEL, **options, **fixed)
 
 
-def trajectories(schedulers, outputs, sample):
+def trajectories(schedulers, outputs, sample, eta=0.0):
     """Samples after every step of each scheduler, fed with the same outputs, and with the same noise in each step."""
     for scheduler in schedulers:
         x, states, generator = sample * float(scheduler.init_noise_sigma), [], torch.Generator()
         known = inspect.signature(scheduler.step).parameters
         options = {"generator": generator} if "generator" in known else {}
+        options |= {"eta": eta} if "eta" in known else {}
         for step, (timestep, output) in enumerate(zip(scheduler.timesteps, outputs, strict=False)):
             generator.manual_seed(step)
             scheduler.scale_model_input(x, timestep)
@@ -55,7 +57,7 @@ def relative(a, b):
 def test_same_trajectory(name, kind, spacing, karras):
     options = {"prediction_type": kind}
     options.update(
-        {} if name == "lcm" else {"timestep_spacing": spacing}, **{"use_karras_sigmas": True} if karras else {}
+        {} if name in ("lcm", "tcd") else {"timestep_spacing": spacing}, **{"use_karras_sigmas": True} if karras else {}
     )
     for steps in (4, 20, 50):
         ours, stock = pair(name, **options)
@@ -100,6 +102,19 @@ def test_sa_solver_with_another_share_of_noise(tau):
     assert relative(got[:-1], expected[:-1]) < 1e-5
 
 
+@pytest.mark.parametrize("eta", [0.3, 0.9, 1.0])
+def test_tcd_goes_below_the_next_timestep_and_back(eta):
+    ours, stock = pair("tcd")
+    for scheduler in (ours, stock):
+        scheduler.set_timesteps(8)
+    outputs = torch.randn(8, 2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    got, expected = trajectories((ours, stock), outputs, torch.ones(2, 4, 4, 4), eta)
+    assert relative(got[:-1], expected[:-1]) < 1e-5 and ours.adds_noise(eta) and not ours.adds_noise(0.0)
+    with pytest.raises(ConfigError, match=r"eta is 1.1; choose 0 to 1"):
+        ours.set_timesteps(8)
+        ours.step(outputs[0], ours.timesteps[0], outputs[0], 1.1)
+
+
 @pytest.mark.parametrize("name", sorted(ENDS_WITH_NOISE))
 def test_the_last_step_leaves_no_noise(name):
     """Theirs ends at the level of timestep 0, so the noise of that level stays in the image."""
@@ -136,7 +151,7 @@ def test_ddpm_fixed_large():
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "euler", "euler_ancestral", "dpmpp_2m", "unipc", "lcm"])
 def test_zero_terminal_snr(name):
-    spacing = {} if name == "lcm" else {"timestep_spacing": "trailing"}
+    spacing = {} if name in ("lcm", "tcd") else {"timestep_spacing": "trailing"}
     ours, stock = pair(name, rescale_betas_zero_snr=True, prediction_type="v_prediction", **spacing)
     for scheduler in (ours, stock):
         scheduler.set_timesteps(10)
@@ -218,7 +233,7 @@ def test_plms_on_v():
 def test_folders_interchange(name, tmp_path):
     stock_class, _ = COUNTERPARTS[name]
     kind = "epsilon" if name == "plms" else "v_prediction"
-    options = {"prediction_type": kind, **({} if name == "lcm" else {"timestep_spacing": "trailing"})}
+    options = {"prediction_type": kind, **({} if name in ("lcm", "tcd") else {"timestep_spacing": "trailing"})}
     ours, stock = pair(name, **options)
     ours.save_pretrained(tmp_path / "ours")
     stock.save_pretrained(tmp_path / "stock")

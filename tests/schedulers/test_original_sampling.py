@@ -31,7 +31,7 @@ def run(scheduler, x, **options):
 
 @pytest.mark.parametrize("name", sorted(SCHEDULERS.names()))
 def test_original_spacing_gives_the_originals_steps(name):
-    if name in ("lcm", "restart"):
+    if name in ("lcm", "tcd", "restart"):
         pytest.skip("has levels of its own")
     scheduler = make_scheduler(name, CONVERTED, timestep_spacing="original")
     for steps in (7, 50, 400):

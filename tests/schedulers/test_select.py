@@ -34,7 +34,7 @@ def test_noise_schedule_stays(source, target):
 @pytest.mark.parametrize("target", TARGETS)
 def test_betas_that_diffusers_has_no_name_for(target):
     model = DDIMScheduler(beta_schedule="sqrt", beta_start=1e-4, beta_end=1e-3, num_train_timesteps=50)
-    config = {"original_inference_steps": 10} if "LCM" in str(target) or target == "lcm" else {}
+    config = {"original_inference_steps": 10} if any(kind in str(target).lower() for kind in ("lcm", "tcd")) else {}
     made = make_scheduler(target, model.config, **config)
     torch.testing.assert_close(made.betas, model.betas, rtol=1e-5, atol=0)
 

@@ -12,6 +12,9 @@ from latentdiff.training.recipes import FirstStageRecipe
 
 KL = toy.VAE
 VQ = {**KL, "_class_name": "VQModel", "num_vq_embeddings": 64}
+FSQ = {**{name: value for name, value in KL.items() if name != "latent_channels"}, "_class_name": "FSQModel"}
+FSQ["levels"] = [4, 4, 2, 2]
+RESIDUAL = {**VQ, "_class_name": "ResidualVQModel", "num_quantizers": 2}
 ADVERSARIAL = {"loss.adversarial.discriminator": {"channels": 8, "layers": 2}}
 
 

@@ -38,6 +38,21 @@ def test_each_comes_after_what_it_starts_from():
     assert list(in_order(dict(reversed(recipes.items())))) == ["1", "2", "3"]
     refined = first("runs/r", model={"pretrained_model_name_or_path": "runs/a/vae"})
     assert list(in_order({"2": second("runs/r/vae"), "r": refined, "1": first()})) == ["1", "r", "2"]
+    tuned = {"pretrained_model_name_or_path": "runs/b/pipeline", "unet": {}}
+    distilled = second(None, "runs/d", **tuned, distill={"teacher": "runs/t/pipeline"})
+    more = {"d": distilled, "t": second(None, "runs/t", **tuned), "2": second(), "1": first()}
+    assert in_order(more) == {"1": [], "2": ["1"], "t": ["2"], "d": ["2", "t"]}
+    other = second("runs/r/vae", "runs/o", **tuned)  # another's networks in the latents of another first stage
+    assert in_order({"o": other, "r": refined, "2": second(), "1": first()})["o"] == ["2", "r"]
+
+
+def test_an_adapter_is_no_model_to_start_from():
+    adapter = {"pretrained_model_name_or_path": "runs/b/pipeline", "unet": {}}
+    ends = {merge: second(None, "runs/l", **adapter, lora={"rank": 2, "merge": merge}) for merge in (False, True)}
+    recipes = {"3": third("runs/l/pipeline"), "2": second(), "1": first()}
+    assert list(in_order({**recipes, "l": ends[True]})) == ["1", "2", "l", "3"]
+    with pytest.raises(ConfigError, match=r"3: pretrained_.* is runs/l/pipeline, but l makes an adapter and no model"):
+        in_order({**recipes, "l": ends[False]})
 
 
 def test_what_needs_nothing_of_the_others_stays_where_it_is(tmp_path):
@@ -129,3 +144,5 @@ def test_the_table_has_the_last_look_of_each_run(tmp_path):
         "next: latentdiff class 0-3 --model runs/b -o images",
     ]
     assert found(second()) == (0, {}, [])
+    (folder / "report.md").write_text("")
+    assert "report: runs/a/report.md" in list(table([first()]))

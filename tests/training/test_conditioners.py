@@ -47,7 +47,7 @@ def batch_of(rows, indices, view=toy.SQUARE):
 
 def test_all_are_here():
     assert set(toy.TASKS) <= set(CONDITIONERS.names())
-    assert set(PIPELINES.names()) - set(toy.TASKS) == {"image-to-image"}  # which is sampling alone
+    assert set(PIPELINES.names()) - set(toy.TASKS) == {"image-to-image", "hybrid"}  # sampling alone, and all others
 
 
 @pytest.mark.thorough
@@ -128,9 +128,7 @@ def test_training_shows_the_network_what_sampling_does(task, data, vae):
 
 
 def undropped(conditioner, recipe):
-    task = DiffusionTask(conditioner, recipe)
-    task.dropout = 0.0
-    return task.eval()
+    return DiffusionTask(conditioner, recipe).eval()
 
 
 def conditions(conditioner, batch, dropped):
@@ -140,13 +138,15 @@ def conditions(conditioner, batch, dropped):
 
 @pytest.mark.parametrize("task", DROPPING)
 def test_a_dropped_condition_is_the_null_condition(task, data, vae):
-    conditioner, rows, recipe = conditioner_of(task, data, vae, **{"conditioning.dropout": 0.5})
+    conditioner, rows, _ = conditioner_of(task, data, vae, **{"conditioning.dropout": 0.5})
     batch = batch_of(rows, [0, 9])
     kept, dropped, half = (conditions(conditioner, batch, d) for d in ([0, 0], [1, 1], [0, 1]))
     assert not torch.equal(kept[0], kept[1]) and torch.equal(dropped[0], dropped[1])
     assert torch.equal(half[0], kept[0]) and torch.equal(half[1], dropped[1])
     assert torch.allclose(dropped[:1], null_condition(task, conditioner.pipeline), rtol=0, atol=1e-6)
-    assert DiffusionTask(conditioner, recipe).dropout == 0.5
+    assert conditioner.dropout == 0.5
+    samples = SampleGenerators(0, range(200))
+    assert 70 < conditioner.draw_dropped(samples).sum() < 130
 
 
 def null_condition(task, pipe):
@@ -157,6 +157,10 @@ def null_condition(task, pipe):
         return pipe.encode_layouts(pipe.tokenizer([]))
     if task == "semantic-to-image":
         return torch.zeros(1, 3, 8, 8)  # the encoder has no bias, so no class at any pixel is nothing
+    if task == "super-resolution":
+        return torch.zeros(1, 3, 8, 8)
+    if task == "inpaint":
+        return pipe.encode_masked(torch.zeros(1, 3, 16, 16), torch.ones(1, 1, 16, 16))
     return pipe.encode_labels(pipe.class_embedder.config.null_class)
 
 
@@ -383,12 +387,13 @@ BAD = {
         ConfigError,
         "unknown degradation 'bicubik'; did you",
     ),
-    "map dropout": (
+    "degradation of holes": (
         "inpaint",
-        {"conditioning.dropout": 0.1},
+        {"conditioning.degradation": "bicubic"},
         ConfigError,
-        "type is 'inpaint', which takes text, masks; it is",
+        "type is 'inpaint', which takes text, dropout, masks; it is",
     ),
+    "dropout of holes": ("inpaint", {"conditioning.dropout": 1.5}, ConfigError, "dropout is 1.5; it must be from 0 to"),
     "unknown mask": ("inpaint", {"conditioning.masks": {"thik": 1}}, ConfigError, "unknown mask generator 'thik'"),
     "no mask": ("inpaint", {"conditioning.masks": {}}, ConfigError, "masks is empty"),
     "mask weight": ("inpaint", {"conditioning.masks": {"thin": 0}}, ConfigError, "masks has 0 as the weight of 'thin'"),

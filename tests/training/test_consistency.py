@@ -2,16 +2,21 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 import toy
 from safetensors.torch import load_file
 
-from latentdiff import ConfigError, DiffusionPipeline, LCMScheduler
+from latentdiff import ConfigError, DiffusionPipeline, LCMScheduler, TCDScheduler
+from latentdiff.data.images import ImageFolder
 from latentdiff.schedulers.predictions import FLOW
+from latentdiff.seeding import SampleGenerators
 from latentdiff.testing import GaussianData
 from latentdiff.testing.gaussian import noise_level, run_scheduler
+from latentdiff.training.diffusion.build import make_conditioner
+from latentdiff.training.diffusion.distillation import prepare_distillation
 
 pytestmark = pytest.mark.thorough
 FLOW_SCHEDULE = {"prediction_type": FLOW}
@@ -37,13 +42,20 @@ def losses(folder):
     return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_the_loss_falls_and_four_steps_make_images(data, teachers, tmp_path):
-    options = {"max_train_steps": 80, "logging_steps": 20, "optimizer.learning_rate": 1e-3, "train_batch_size": 8}
+@pytest.mark.parametrize(("method", "solver"), [("consistency", LCMScheduler), ("trajectory", TCDScheduler)])
+def test_the_loss_falls_and_four_steps_make_images(data, teachers, tmp_path, method, solver):
+    options = {
+        "distill.method": method,
+        "max_train_steps": 80,
+        "logging_steps": 20,
+        "optimizer.learning_rate": 1e-3,
+        "train_batch_size": 8,
+    }
     output = distilled("class-to-image", data, teachers, tmp_path, **options)
     history = losses(output)
     assert history[-1] < 0.8 * history[0]
     pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
-    assert type(pipe.scheduler) is LCMScheduler and pipe.scheduler.config.original_inference_steps == 50
+    assert type(pipe.scheduler) is solver and pipe.scheduler.config.original_inference_steps == 50
     images = pipe("red", num_inference_steps=4, guidance_scale=1, seed=0, output_type="np").images
     assert images.shape == (1, 16, 16, 3)
 
@@ -90,6 +102,35 @@ def test_the_exact_consistency_function_has_no_loss():
     assert noise_level(scheduler, 0)[0] > 0.99
 
 
+class Exact(torch.nn.Module):
+    """Predicts the noise of images that are all one, or `share` of it."""
+
+    def __init__(self, image, scheduler, share=1.0):
+        super().__init__()
+        self.image, self.alphas, self.share = image, scheduler.alphas_cumprod, share
+
+    def forward(self, sample, timestep, **_):
+        alpha = self.alphas[timestep.long()].reshape(-1, 1, 1, 1)
+        return SimpleNamespace(sample=self.share * (sample - alpha.sqrt() * self.image) / (1 - alpha).sqrt())
+
+
+@pytest.mark.parametrize("method", ["consistency", "trajectory"])
+def test_who_knows_the_image_is_consistent(data, teachers, method):
+    """For a single image the solver's steps are exact, and a student who knows it has nothing left to learn."""
+    given = {"pretrained_model_name_or_path": str(teachers / "unconditional" / "pipeline"), "conditioning": None}
+    recipe = toy.recipe("unconditional", data, None, "unused", **given, distill={"method": method})
+    conditioner = make_conditioner(recipe, ImageFolder(data, toy.SIDE))
+    consistency = prepare_distillation(conditioner, recipe.distill)
+    moments = torch.cat([torch.full((8, 4, 8, 8), 0.7), torch.full((8, 4, 8, 8), -30.0)], dim=1)
+    image = 0.7 * conditioner.pipeline.vae.config.scaling_factor
+    consistency.teacher = Exact(image, consistency.scheduler)
+    found = []
+    for share in (1.0, 0.9):
+        student = Exact(image, consistency.scheduler, share)
+        found.append(float(consistency(student, {"moments": moments}, SampleGenerators(0, range(8)))))
+    assert found[0] < 0.05 * found[1]  # the noise of timestep 0 stays
+
+
 BAD = {
     "another schedule": ({"distill.teacher": "unconditional"}, "predicts epsilon, the pretrained"),
     "no pretrained": (
@@ -99,6 +140,10 @@ BAD = {
     "loss": ({"loss.type": "l1"}, "loss is given, but distill has its own"),
     "density": ({"timesteps.density": "cosmap"}, "timesteps is given, but distill has its own"),
     "steps": ({"distill.solver_steps": 1001}, "distill.solver_steps is 1001; it must be 2 to 1000"),
+    "method": (
+        {"distill.method": "shortcut"},
+        "distill.method is 'shortcut'; it must be 'consistency' or 'trajectory'",
+    ),
     "one step": ({"distill.solver_steps": 1}, "distill.solver_steps is 1"),
 }
 

@@ -74,3 +74,11 @@ def test_training_tells_the_parts_and_pipelines_ask_for_the_whole(tmp_path, monk
     pipe = DiffusionPipeline.from_pretrained(tmp_path / "run" / "pipeline")
     assert pipe.unet.config.crop_condition and pipe.unet.crop_embedding.linear_2.weight.abs().max() > 0
     assert pipe("red", num_inference_steps=2, seed=0).images[0].size == (toy.SIDE, toy.SIDE)
+    told.clear()
+    monkeypatch.setattr(UNet2DConditionModel, "forward", heard)
+    options |= {"pretrained_model_name_or_path": str(tmp_path / "run" / "pipeline"), "unet": {}}
+    options |= {"noise_schedule": {}, "distill": {"guidance_scale": 2.0, "solver_steps": 4}, "max_train_steps": 1}
+    toy.train("class-to-image", data, None, tmp_path / "few", **options)
+    student, *others = told[0], *told[1:]  # two evaluations of the student, one of the teacher with guidance
+    assert len(told) == 3 and student.shape == (4, 3) and len(student[:, 0].unique()) == 4
+    assert all(torch.equal(student, other) for other in others)

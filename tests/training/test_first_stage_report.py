@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from first_stages import ADVERSARIAL, KL, VQ, draw, run
+from first_stages import ADVERSARIAL, FSQ, KL, RESIDUAL, VQ, draw, run
 from PIL import Image
 
 from latentdiff import ConfigError
@@ -36,7 +36,7 @@ def reporting(held_out, **options):
     return {"validation.data_dir": str(held_out), "validation.steps": 2, "report": {}, "report_to": "none", **options}
 
 
-@pytest.mark.parametrize("model", [KL, VQ], ids=["kl", "vq"])
+@pytest.mark.parametrize("model", [KL, VQ, FSQ, RESIDUAL], ids=["kl", "vq", "fsq", "residual"])
 def test_figures_are_those_of_the_exported_weights(images, held_out, tmp_path, model):
     output = run(images, tmp_path, model=model, **reporting(held_out))
     vae = load_first_stage(str(output / "vae"))

@@ -10,12 +10,14 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 from diffusers import AutoencoderKL
-from first_stages import ADVERSARIAL, KL, VQ, draw, log, run
+from first_stages import ADVERSARIAL, FSQ, KL, RESIDUAL, VQ, draw, log, run
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from latentdiff import CheckpointError, ConfigError, DiffusionPipeline, PerceptualDistance, UnconditionalPipeline
 from latentdiff.config import load_recipe
+from latentdiff.models.autoencoder_fsq import FSQModel
+from latentdiff.models.autoencoder_rvq import ResidualVQModel
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.pipelines.codec import encode
 from latentdiff.training.diffusion.task import train_diffusion
@@ -150,8 +152,9 @@ def test_decoder_alone_from_a_trained_first_stage(images, tmp_path, model, kind)
     )
 
 
-def test_a_new_vq_model_serves_a_pipeline(images, tmp_path, caplog):
-    vae = run(images, tmp_path / "first", model=VQ) / "vae"
+@pytest.mark.parametrize(("model", "kind"), [(VQ, VQModel), (FSQ, FSQModel), (RESIDUAL, ResidualVQModel)])
+def test_a_new_vq_model_serves_a_pipeline(images, tmp_path, caplog, model, kind):
+    vae = run(images, tmp_path / "first", model=model) / "vae"
     unet = {
         "block_out_channels": [8, 8],
         "layers_per_block": 1,
@@ -169,7 +172,7 @@ def test_a_new_vq_model_serves_a_pipeline(images, tmp_path, caplog):
         load_recipe(DiffusionRecipe, None, {**options, "data.resolution": 16, "max_train_steps": 1})
     )
     pipe = DiffusionPipeline.from_pretrained(output / "pipeline")
-    assert type(pipe) is UnconditionalPipeline and type(pipe.vae) is VQModel and not caplog.records
+    assert type(pipe) is UnconditionalPipeline and type(pipe.vae) is kind and not caplog.records
     assert pipe(batch_size=1, num_inference_steps=2, seed=0, output_type="np").images.shape == (1, 16, 16, 3)
 
 
@@ -238,7 +241,11 @@ BAD = {
         ConfigError,
         "VQModel's decoder does not use it",
     ),
-    "class": ({"model": {**KL, "_class_name": "VQVAE"}}, ConfigError, "'VQVAE'; known: AutoencoderKL, VQModel"),
+    "class": ({"model": {**KL, "_class_name": "VQVAE"}}, ConfigError, "'VQVAE'; known: AutoencoderKL, FSQModel, R"),
+    "codebook of fsq": ({"model": FSQ, "loss.codebook.beta": 1}, ConfigError, "training this FSQModel does not use it"),
+    "kl of residual": ({"model": RESIDUAL, "loss.kl_weight": 1}, ConfigError, "training this ResidualVQModel does not"),
+    "channels of fsq": ({"model": {**FSQ, "latent_channels": 3}}, ConfigError, "no option 'latent_channels'"),
+    "levels": ({"model": {**FSQ, "levels": [1, 8]}}, ConfigError, r"levels is \[1, 8\]; give a number of at least 2"),
     "data's channels": ({"model": {**KL, "in_channels": 4}}, ConfigError, "the images have 3 channels"),
     "resolution": ({"data.resolution": 17}, ConfigError, "needs a multiple of 2"),
     "both": ({"model": {"pretrained_model_name_or_path": "a", **VQ}}, ConfigError, "leave them out"),

@@ -129,15 +129,15 @@ WRONG = {
     "two conditioners' options": (
         DiffusionRecipe,
         {**DIFFUSION, "conditioning": {"type": "inpaint", "masks": {"thin": 1}, "degradation": "bsr"}},
-        "conditioning.degradation is given, but type is 'inpaint', which takes text, masks; it is an option of "
-        "'super-resolution'",
+        "conditioning.degradation is given, but type is 'inpaint', which takes text, dropout, masks; it is an "
+        "option of 'super-resolution'",
     ),
     "no type": (
         DiffusionRecipe,
         {**DIFFUSION, "conditioning": {"masks": {"thin": 1}}},
-        "conditioning is {'masks': {'thin': 1}}; it must be 'text-to-image' or 'unconditional' or 'class-to-image' or "
-        "'layout-to-image' or 'semantic-to-image' or 'super-resolution' or 'inpaint', or a mapping with that as its "
-        "type, or null",
+        "conditioning is {'masks': {'thin': 1}}; it must be 'text-to-image' or 'class-to-image' or "
+        "'layout-to-image' or 'semantic-to-image' or 'super-resolution' or 'inpaint' or 'unconditional' or 'hybrid', "
+        "or a mapping with that as its type, or null",
     ),
     "a check across options": (
         DiffusionRecipe,
@@ -228,7 +228,10 @@ def test_a_part_that_was_null_is_another_recipe(tmp_path):
 def test_the_schema_takes_what_the_recipes_take():
     json.dumps(json_schema(*RECIPES), allow_nan=False)
     schema = json_schema(DiffusionRecipe)
-    names, tasks, null = schema["properties"]["conditioning"]["anyOf"]
+    names, tasks, several, null = schema["properties"]["conditioning"]["anyOf"]
+    joinable = set(BUILT_IN) - {"unconditional", "hybrid"}
+    name, one = several["items"]["anyOf"]
+    assert several["type"] == "array" and set(name["enum"]) == joinable and len(one["oneOf"]) == len(joinable)
     assert set(names["enum"]) == set(BUILT_IN) and null == {"type": "null"}
     kinds = [schema["$defs"][place["$ref"].rpartition("/")[2]] for place in tasks["oneOf"]]
     assert {kind["properties"]["type"]["const"] for kind in kinds} == set(BUILT_IN)

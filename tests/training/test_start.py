@@ -137,6 +137,21 @@ def test_the_resolution_is_what_the_images_fill(tmp_path, side, resolution):
     assert plan(images(tmp_path / "photos", size=(side + 9, side))).resolution == resolution
 
 
+@pytest.mark.parametrize(
+    ("side", "crop", "smallest"),
+    [(64, "centre", None), (65, "random", 0.99), (80, "random", 0.8), (400, "random", 0.5)],
+)
+def test_images_larger_than_the_resolution_are_seen_in_parts(tmp_path, side, crop, smallest):
+    made = plan(images(tmp_path / "photos", size=(side + 9, side)))
+    for recipe in (made.first_stage, made.diffusion):
+        assert recipe.data.resolution == 64 and recipe.data.crop == crop
+        assert recipe.data.min_crop == smallest if smallest else not recipe.data.given("min_crop")
+    for given in ({"crop": "centre"}, {"crop": "grid"}, {"buckets": {"multiple": 16}}):
+        kept = plan(tmp_path / "photos", **given).diffusion.data
+        assert kept.crop == given.get("crop", "centre") and not kept.given("min_crop")
+    assert made.first_stage.report is not None and "report: {}  # at the end" in made.texts()[0]
+
+
 @pytest.mark.parametrize("resolution", [48, 200])
 def test_a_resolution_that_is_given_is_kept(tmp_path, resolution):
     made = plan(images(tmp_path / "photos"), resolution=resolution - resolution % 16)

@@ -42,7 +42,15 @@ def of_first_stage(option):
 
 
 @pytest.mark.parametrize(
-    "option", ["phases", "report", "loss.equivariance.probability", "model.downsampling_factor", "distill_decoder"]
+    "option",
+    [
+        "phases",
+        "report",
+        "loss.equivariance.probability",
+        "model.downsampling_factor",
+        "model.levels",
+        "distill_decoder",
+    ],
 )
 def test_blocks_of_a_first_stage_fit(option):
     plain, lines = blocks("first-stage")[0], of_first_stage(option)
@@ -50,7 +58,7 @@ def test_blocks_of_a_first_stage_fit(option):
     if not recipe.distill_decoder:
         with torch.device("meta"):
             FirstStageTask(make_first_stage(recipe.model, 3, recipe.data.resolution), recipe)
-    assert len(blocks("first-stage")) == 7
+    assert len(blocks("first-stage")) == 8
 
 
 def test_first_stage():
@@ -133,6 +141,10 @@ def test_the_conditioner_of_the_documentation(tmp_path):
 def test_options_fit(lines):
     recipe = from_mapping(DiffusionRecipe, {**blocks("diffusion")[0], **lines})
     said = flat(recipe.model_dump())
+    if isinstance(several := lines.get("conditioning"), list):
+        parts = zip(several, recipe.conditioning.parts, strict=True)
+        assert all(flat(given).items() <= flat(part.model_dump()).items() for given, part in parts)
+        return
     assert all(said[name] == value for name, value in flat(lines).items())
 
 

@@ -13,6 +13,7 @@ from latentdiff.evaluation.image_sets import FileImages, ImageSet
 from latentdiff.labels import class_number
 from latentdiff.pipelines.base import DiffusionPipeline, temporary_scheduler
 from latentdiff.pipelines.class_to_image import ClassToImagePipeline
+from latentdiff.pipelines.hybrid import HybridPipeline
 from latentdiff.pipelines.prompts import tokenize
 from latentdiff.pipelines.text_to_image import TextToImagePipeline
 from latentdiff.pipelines.unconditional import UnconditionalPipeline
@@ -87,6 +88,8 @@ def example_inputs(pipe: DiffusionPipeline, count: int) -> Arguments:
         "super-resolution": {"image": grey(small)},
         "inpaint": {"image": grey((height, width)), "mask_image": mask},
     }
+    if isinstance(pipe, HybridPipeline):
+        return {argument: value for name in pipe.conditions for argument, value in inputs[name].items()}
     prompt: Arguments = {"prompt": ""} if "image" in inputs[task] and pipe.components.get("text_encoder") else {}
     return inputs[task] | prompt
 

@@ -108,6 +108,8 @@ def _with_numbers(value: object) -> object:
 
 def noun(hint: object, plural: bool = False) -> str:
     """A type in words."""
+    if len(kinds := members(hint)) > 1:
+        return _nouns(kinds)
     origin, args = get_origin(hint), get_args(hint)
     if hint in NOUNS:
         return NOUNS[hint][plural]

@@ -113,6 +113,8 @@ def _depth(config: JSON) -> int:
 def first_stage_node(vae: FirstStage, *, interface: bool) -> JSON:
     """The node `first_stage_config` of an autoencoder, KL or VQ; `interface` is True within a diffusion model."""
     config = vae.config
+    if type(vae).__name__ not in ("AutoencoderKL", "VQModel"):
+        raise _impossible("vae", f"the class {type(vae).__name__}", "AutoencoderKL, VQModel")
     channels = list(config.block_out_channels)
     if any(channel % channels[0] for channel in channels) or config.norm_num_groups != 32:
         raise _impossible(
@@ -165,6 +167,8 @@ def schedule_params(config: JSON) -> JSON:
 def _conditioning(components: Components) -> tuple[str, JSON]:
     """The original's class of a model, and the parameters that are not those of UNet, first stage and scheduler."""
     node: str | JSON
+    if "layout_tokenizer" in components:  # of a hybrid pipeline alone
+        raise _impossible("pipeline", "several conditions of its own", "one, or a prompt beside channels")
     if "class_embedder" in components:
         config = components["class_embedder"].config
         params = {"n_classes": config.num_classes, "embed_dim": config.embed_dim, "key": "class_label"}

@@ -218,7 +218,13 @@ def _plain_attention(config: JSON) -> JSON:
 
 
 def stock_vae_config(vae: FirstStage) -> JSON:
-    """The configuration of diffusers' `AutoencoderKL` or `VQModel` that is this first stage."""
+    """The configuration of diffusers' `AutoencoderKL` or `VQModel` that is this first stage.
+
+    Raises:
+        ConfigError: If it is of another class, which diffusers hasn't got.
+    """
+    if type(vae).__name__ not in ("AutoencoderKL", "VQModel"):
+        raise _refuse(f"diffusers has no {type(vae).__name__}")
     options = {name: value for name, value in vae.config.items() if not name.startswith("_") or name in ENTRIES}
     return {"_class_name": "VQModel" if "num_vq_embeddings" in options else "AutoencoderKL", **options}
 

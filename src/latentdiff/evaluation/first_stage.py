@@ -28,6 +28,7 @@ from latentdiff.evaluation.references import Reference
 from latentdiff.evaluation.samples import DEFAULT_FEATURES, SamplesEvaluation
 from latentdiff.evaluation.set_metrics import check_names
 from latentdiff.hub.component_folder import CONFIG_FILES, ComponentFolder
+from latentdiff.hub.components import FIRST_STAGES
 from latentdiff.hub.find import local_path, model_of_run
 from latentdiff.hub.index import INDEX, IndexEntry
 from latentdiff.hub.networks import load_alone
@@ -57,10 +58,9 @@ def first_stage_of(model: str) -> FirstStage:
     if (alone / CONFIG_FILES[0]).is_file():
         part = ComponentFolder.open(alone)
         kind = part.class_name or "AutoencoderKL"
-        if kind not in ("AutoencoderKL", "VQModel"):
+        if kind not in FIRST_STAGES:
             raise CheckpointError(f"{alone} is a {kind}, no first stage; give one, or a model that has one")
-        library = "latentdiff" if kind == "VQModel" else "diffusers"
-        stage: FirstStage = load_alone(part, IndexEntry(alone.name, library, kind), torch.float32)
+        stage: FirstStage = load_alone(part, IndexEntry(alone.name, FIRST_STAGES[kind], kind), torch.float32)
         return stage
     if folder.is_dir() and not (folder / INDEX).is_file():
         raise CheckpointError(

@@ -32,6 +32,14 @@ BASES = {
     ),
 }
 
+FIRST_STAGES = {
+    "AutoencoderKL": "diffusers",
+    "VQModel": "latentdiff",
+    "FSQModel": "latentdiff",
+    "ResidualVQModel": "latentdiff",
+}
+"""The classes of first stages that are loaded alone, and the libraries that have them."""
+
 # Files beside the configuration that transformers reads of some components.
 OTHER_CONFIGS = ("generation_config.json", "preprocessor_config.json", "processor_config.json")
 

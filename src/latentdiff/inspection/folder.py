@@ -16,7 +16,7 @@ from latentdiff.conversion.convert import DescribedModel
 from latentdiff.conversion.weights import FileWeights, Weights
 from latentdiff.errors import ConfigError
 from latentdiff.hub.component_folder import ComponentFolder, library_errors
-from latentdiff.hub.components import check_component, component_class
+from latentdiff.hub.components import FIRST_STAGES, check_component, component_class
 from latentdiff.hub.construction import bounded
 from latentdiff.hub.folder import ModelFolder
 from latentdiff.hub.index import IndexEntry
@@ -26,8 +26,6 @@ from latentdiff.io.tensor_files import open_tensors
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.tasks import task_of_pipeline
-
-FIRST_STAGES = {"AutoencoderKL": "diffusers", "VQModel": "latentdiff"}
 
 
 def load_folder(source: str, dtype: torch.dtype | None) -> DiffusionPipeline | ModelMixin:

@@ -72,7 +72,7 @@ class VQModel(diffusers.VQModel):  # type: ignore[misc]
     @classmethod
     def extract_init_dict(cls, config_dict: JSON, **kwargs: object) -> tuple[JSON, JSON, JSON]:
         """Used by `from_config`: leave out the parent's options, of which diffusers would warn as unknown."""
-        fixed = PARENT_OPTIONS.items()
+        fixed = cls.allowed_values.items()
         known = {name: value for name, value in config_dict.items() if (name, value) not in fixed}
         split: tuple[JSON, JSON, JSON] = super().extract_init_dict(known, **kwargs)
         return split

@@ -57,7 +57,7 @@ def default_guidance_scale(components: Mapping[str, Any]) -> float | None:
         return TEXT_GUIDANCE_SCALE
     if components.get("class_embedder") is not None:
         return 1.0 if components["class_embedder"].config.null_class is None else CLASS_GUIDANCE_SCALE
-    return 1.0 if "layout_encoder" in components else None
+    return 1.0 if components.get("layout_encoder") is not None else None
 
 
 class RunStateMixin:

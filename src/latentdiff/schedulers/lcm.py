@@ -36,11 +36,6 @@ def boundary_weights(time: float) -> tuple[float, float]:
     return SIGMA_DATA**2 / (time**2 + SIGMA_DATA**2), time / math.hypot(time, SIGMA_DATA)
 
 
-def _check_original_steps(steps: int, last: int) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= last:
-        raise ConfigError(f"original_inference_steps is {steps!r}; choose 1 to {last}")
-
-
 class LCMScheduler(TableScheduler):
     """Sampler of latent consistency models: predict x0, then add the noise of the next timestep.
 
@@ -73,8 +68,7 @@ class LCMScheduler(TableScheduler):
         timestep_scaling: float = 10.0,
         rescale_betas_zero_snr: bool = False,
     ) -> None:
-        _check_original_steps(original_inference_steps, num_train_timesteps)
-        self._original = original_inference_steps
+        self._take_original(original_inference_steps)
         self._setup()
 
     def set_timesteps(
@@ -101,9 +95,14 @@ class LCMScheduler(TableScheduler):
         """
         if original_inference_steps is None:
             original_inference_steps = self.config.original_inference_steps
-        _check_original_steps(original_inference_steps, self.config.num_train_timesteps)
-        self._original = original_inference_steps
+        self._take_original(original_inference_steps)
         super().set_timesteps(num_inference_steps, device, timesteps=timesteps, sigmas=sigmas)
+
+    def _take_original(self, steps: int) -> None:
+        last = self.config.num_train_timesteps
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= last:
+            raise ConfigError(f"original_inference_steps is {steps!r}; choose 1 to {last}")
+        self._original = steps
 
     def _grid(self, steps: int | None, timesteps: Float64Array | None, sigmas: Float64Array | None) -> NoiseGrid:
         if steps is not None:

@@ -10,7 +10,7 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from latentdiff.errors import ConfigError
 from latentdiff.schedulers.predictions import FLOW, PREDICTION_TYPES
 
-OTHERS = ("LCMScheduler", "SASolverScheduler", "FlowMatchEulerDiscreteScheduler")
+OTHERS = ("LCMScheduler", "TCDScheduler", "SASolverScheduler", "FlowMatchEulerDiscreteScheduler")
 COMPATIBLE_CLASSES = [*(entry.name for entry in KarrasDiffusionSchedulers), *OTHERS]
 """The classes of diffusers whose configs have the fields of ours."""
 

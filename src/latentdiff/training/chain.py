@@ -13,7 +13,7 @@ from latentdiff.errors import CheckpointError, InputError
 from latentdiff.hub.find import is_hub_id
 from latentdiff.training.data import check_condition, open_to_check
 from latentdiff.training.engine import checkpoint
-from latentdiff.training.engine.belongings import LOG, PICTURES, check_start, results
+from latentdiff.training.engine.belongings import LOG, PICTURES, REPORT, check_start, results
 from latentdiff.training.engine.options import Recipe
 from latentdiff.training.engine.resume_check import check_options
 from latentdiff.training.first_stage.options import PRETRAINED
@@ -29,6 +29,7 @@ SHOW = {  # how to see more of a model, by its task
     "layout-to-image": "layout boxes.json --model {model} -o images",
     "semantic-to-image": "semantic maps --model {model} -o images",
     "super-resolution": "upscale photos --model {model} -o enlarged",
+    "hybrid": "info {model}",  # it is called in Python
     "inpaint": "inpaint photos --mask masks --model {model} -o filled",
 }
 
@@ -56,12 +57,13 @@ def make_chain(recipes: Mapping[str, Recipe]) -> list[Run]:
     """
     order = in_order(recipes)
     chain: dict[str, Run] = {}
-    for name, maker in order.items():
+    for name, makers in order.items():
         recipe, state = recipes[name], state_of(name, recipes[name])
+        unfinished = [maker for maker in makers if chain[maker].state != "finished"]
         check(
-            maker is None or state == "new" or chain[maker].state == "finished",
-            f"{recipe.output_dir} has begun with what {maker} made before, which is to be trained further; set "
-            f"overwrite_output_dir in {name}, or give it another output_dir",
+            state == "new" or not unfinished,
+            f"{recipe.output_dir} has begun with what {' and '.join(unfinished)} made before, which is to be trained "
+            f"further; set overwrite_output_dir in {name}, or give it another output_dir",
         )
         if state == "begun" and recipe.resume_from_checkpoint is None:
             recipe = recipe.replace(resume_from_checkpoint="latest")
@@ -71,8 +73,8 @@ def make_chain(recipes: Mapping[str, Recipe]) -> list[Run]:
     return list(chain.values())
 
 
-def in_order(recipes: Mapping[str, Recipe]) -> dict[str, str | None]:
-    """The names of recipes, each after the one that makes what it starts from, and else as given; with that one's name.
+def in_order(recipes: Mapping[str, Recipe]) -> dict[str, list[str]]:
+    """The names of recipes, each after those that make what it starts from, and else as given; with the names of these.
 
     Args:
         recipes: The recipes by the names of their files.
@@ -89,21 +91,24 @@ def in_order(recipes: Mapping[str, Recipe]) -> dict[str, str | None]:
             f"{makers.get(folder)} and {name} both have the output_dir {recipe.output_dir}; give each one of its own",
         )
         makers[folder] = name
-    needs = {name: _maker(name, recipe, recipes, makers) for name, recipe in recipes.items()}
-    order: dict[str, str | None] = {}
+    needs = {name: _makers(name, recipe, recipes, makers) for name, recipe in recipes.items()}
+    order: dict[str, list[str]] = {}
     while len(order) < len(recipes):
-        ready = [name for name in recipes if name not in order and needs[name] in (None, *order)]
+        ready = [name for name in recipes if name not in order and set(needs[name]) <= order.keys()]
         left = [name for name in recipes if name not in order]
         check(bool(ready), f"{' and '.join(left)} need each other's results; one has to come first")
         order[ready[0]] = needs[ready[0]]
     return order
 
 
-def _maker(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], makers: Mapping[Path, str]) -> str | None:
-    """The name of the recipe that makes what another starts from, if one of them does."""
-    option, start = _start(recipe)
-    if start is None:
-        return None
+def _makers(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], makers: Mapping[Path, str]) -> list[str]:
+    """The names of the recipes that make what another starts from."""
+    found = (_maker(name, option, start, recipes, makers) for option, start in _starts(recipe).items())
+    return list(dict.fromkeys(maker for maker in found if maker is not None))
+
+
+def _maker(name: str, option: str, start: str, recipes: Mapping[str, Recipe], makers: Mapping[Path, str]) -> str | None:
+    """The name of the recipe that makes what an option of another names, if one of them does."""
     path = Path(start).resolve()
     maker = next((makers[place] for place in (path, *path.parents) if place in makers), None)
     first_stages = [other for other, given in recipes.items() if isinstance(given, FirstStageRecipe)]
@@ -114,26 +119,34 @@ def _maker(name: str, recipe: Recipe, recipes: Mapping[str, Recipe], makers: Map
             f"{name} is for the first stage {start}, and {first_stages[0]} makes {Path(first.output_dir, 'vae')}; give "
             "recipes of one first stage, or train them apart",
         )
-    if maker is None and not path.exists() and not is_hub_id(start) and not start.startswith("builtin:"):
-        raise InputError(f"{name}: {option} is {start}, which isn't there; give the recipe that makes it, too")
-    if maker is not None and option == "vae":
-        ours, theirs = recipe.data.value_range, recipes[maker].data.value_range
-        check(
-            ours == theirs,
-            f"data.value_range is {ours} in {name}, and {theirs} in {maker}, whose first stage would see other values; "
-            "give both the same",
-        )
+    if maker is None:
+        if not path.exists() and not is_hub_id(start) and not start.startswith("builtin:"):
+            raise InputError(f"{name}: {option} is {start}, which isn't there; give the recipe that makes it, too")
+        return None
+    made = recipes[maker]
+    check(
+        not (isinstance(made, DiffusionRecipe) and made.lora is not None and not made.lora.merge),
+        f"{name}: {option} is {start}, but {maker} makes an adapter and no model; set lora.merge there",
+    )
+    ours, theirs = recipes[name].data.value_range, made.data.value_range
+    check(
+        ours == theirs,
+        f"data.value_range is {ours} in {name}, and {theirs} in {maker}, whose first stage would see other values; "
+        "give both the same",
+    )
     return maker
 
 
-def _start(recipe: Recipe) -> tuple[str, str | None]:
-    """The option that names what a recipe starts from, and its value, if there is one."""
+def _starts(recipe: Recipe) -> dict[str, str]:
+    """The options that name what a recipe starts from, with their values."""
+    places: dict[str, str | None] = {}
     if isinstance(recipe, FirstStageRecipe):
-        return f"model.{PRETRAINED}", recipe.model.get(PRETRAINED)
-    if isinstance(recipe, DiffusionRecipe) and recipe.pretrained_model_name_or_path is None:
-        return "vae", recipe.vae
-    assert isinstance(recipe, (DiffusionRecipe, ClassifierRecipe))
-    return PRETRAINED, recipe.pretrained_model_name_or_path
+        places = {f"model.{PRETRAINED}": recipe.model.get(PRETRAINED)}
+    if isinstance(recipe, (DiffusionRecipe, ClassifierRecipe)):
+        places = {PRETRAINED: recipe.pretrained_model_name_or_path}
+    if isinstance(recipe, DiffusionRecipe):
+        places |= {"vae": recipe.vae, "distill.teacher": None if recipe.distill is None else recipe.distill.teacher}
+    return {option: start for option, start in places.items() if start is not None}
 
 
 def state_of(name: str, recipe: Recipe) -> State:
@@ -197,6 +210,9 @@ def table(recipes: Sequence[Recipe]) -> Iterator[str]:
             yield f"| {recipe.output_dir} | {step:,} | {name} | {value:.4g} |"
     for picture in pictures:
         yield f"picture: {picture}"
+    for recipe in recipes:
+        if (report := Path(recipe.output_dir, f"{REPORT}.md")).is_file():
+            yield f"report: {report}"
     last = recipes[-1]
     if isinstance(last, DiffusionRecipe) and last.lora is None:
         task = "unconditional" if last.conditioning is None else last.conditioning.type

@@ -116,7 +116,8 @@ def meaning_of(
     """How boxes and label maps are meant, and the names of the maps' classes; see `open_to_check`."""
     box_format, pixels = resolve_box_format(images, data.box_format, data.box_units)
     options = recipe.conditioning if isinstance(recipe, DiffusionRecipe) else None
-    section = options.segmentation_encoder if isinstance(options, SemanticOptions) else {}
+    members = [] if options is None else options.members
+    section = next((part.segmentation_encoder for part in members if isinstance(part, SemanticOptions)), {})
     names, palette = section.get("class_names"), section.get("palette")
     known = names or palette
     count = section.get("in_channels") or (None if known is None else len(known))
@@ -153,7 +154,7 @@ def check_condition(images: Images, recipe: Recipe | None) -> tuple[list[str], l
     }
     try:
         for kind, needed in needs.items():
-            if isinstance(options, kind):
+            if options is not None and any(isinstance(part, kind) for part in options.members):
                 needed(images)
         if isinstance(recipe, ClassifierRecipe):
             labels_known(images)
@@ -161,16 +162,17 @@ def check_condition(images: Images, recipe: Recipe | None) -> tuple[list[str], l
         return [str(error)], []
     if recipe is None and images.captions is None and (hint := images.hint("caption_column")):
         return [], [f"no captions are known{hint}"]
-    if images.captions is None or not (options is None or isinstance(options, TextOptions)):
+    asked = None if options is None else options.captions
+    if images.captions is None or (options is not None and asked is None):
         return [], []
-    text = options if isinstance(options, TextOptions) else TextOptions()
+    text = asked or TextOptions()
     start = recipe.pretrained_model_name_or_path if isinstance(recipe, DiffusionRecipe) else None
     tokenizer, length = text_limits(text, start)
     unfit = find_unfit(images, tokenizer, length)
     if not unfit:
         return [], []
     line = summary(images, unfit)
-    return ([line], []) if isinstance(options, TextOptions) and text.unfit_captions == "refuse" else ([], [line])
+    return ([line], []) if asked is not None and text.unfit_captions == "refuse" else ([], [line])
 
 
 def _open(data: DataOptions, recipe: Recipe, channels: int | None, *, held_out: bool = False) -> Images:

@@ -44,8 +44,9 @@ class FirstStageRecipe(Recipe):
     data: FirstStageDataOptions
     """The images that are trained on."""
     model: JSON = option({})
-    """Constructor arguments of `diffusers.AutoencoderKL`, or with `_class_name: VQModel` of `latentdiff.VQModel`;
-    in_channels and out_channels are the data's. Or `pretrained_model_name_or_path` alone to go on."""
+    """Constructor arguments of `diffusers.AutoencoderKL`, or with `_class_name: VQModel` of `latentdiff.VQModel`, or of
+    FSQModel or ResidualVQModel; in_channels and out_channels are the data's. Or `pretrained_model_name_or_path` alone
+    to go on."""
     trainable: Literal["all", "decoder"] = "all"
     """What is trained: "all", or the "decoder" alone, which leaves encoder, codebook and so the latents as they are."""
     distill_decoder: bool = False

@@ -71,7 +71,7 @@ class ImageCommand:
     @property
     def name(self) -> str:
         """The command's name."""
-        return TASKS[self.task].command
+        return TASKS[self.task].command or self.task
 
     def plan(self) -> BatchPlan:
         """All that will be made; InputError for what can be told to be wrong without the model."""

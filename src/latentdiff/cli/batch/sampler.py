@@ -78,7 +78,8 @@ class Sampler:
         classes = [PIPELINES.get(task) for task in self.command.takes or (self.command.task,)]
         if not isinstance(loaded, tuple(classes)):
             name, known = type(loaded).__name__, " or ".join(cls.__name__ for cls in classes)
-            use = [f", which latentdiff {spec.command} uses" for spec in TASKS.values() if spec.pipeline_class == name]
+            commands = [spec.command for spec in TASKS.values() if spec.pipeline_class == name]
+            use = [f", which {f'latentdiff {own} uses' if own else 'is called in Python'}" for own in commands]
             raise InputError(f"{self.name} has {name}{''.join(use)}; latentdiff {self.command.name} needs {known}")
 
     def _check_guidance(self, loaded: DiffusionPipeline) -> None:

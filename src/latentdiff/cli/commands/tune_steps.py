@@ -145,9 +145,10 @@ def command_of(
     from latentdiff.cli.commands.upscale import Upscale
 
     spec = task_of_pipeline(type(pipe).__name__)
-    if spec is None:
+    if spec is None or spec.command is None:
         raise InputError(
-            f"{model.model} has {type(pipe).__name__}, of no task of latentdiff; call latentdiff.tune_steps in Python"
+            f"{model.model} has {type(pipe).__name__}, of no command of latentdiff; call latentdiff.tune_steps in "
+            "Python"
         )
     task = spec.name
     takes_prompts = pipe.components.get("text_encoder") is not None

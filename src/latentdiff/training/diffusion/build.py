@@ -40,8 +40,11 @@ def make_conditioner(recipe: DiffusionRecipe, images: Images) -> Conditioner[Con
         _check_prompts(recipe, options)
         whole = type(pipeline) is _pipeline_class(task)
         replaced = _replaced(recipe) + (_replaced(options, "conditioning.") if whole else [])
-        if options.captions is not None and options.captions is not options:
-            replaced += _replaced(options.captions, "conditioning.text.")
+        captions = options.captions
+        if captions is not None and options.members == [options] != [captions]:
+            replaced += _replaced(captions, "conditioning.text.")
+        if whole and options.members != [options]:
+            replaced += [name for part in options.members for name in _replaced(part, "conditioning.parts.")]
         if replaced:
             line = f"the pretrained pipeline is kept as it is, so {', '.join(replaced)} of the recipe goes unused"
             warnings.warn(LatentDiffWarning(line), stacklevel=2)
@@ -67,7 +70,8 @@ def make_conditioner(recipe: DiffusionRecipe, images: Images) -> Conditioner[Con
 
 def _check_prompts(recipe: DiffusionRecipe, options: ConditionOptions) -> None:
     """Refuse captions for what isn't made of captions."""
-    takes = issubclass(CONDITIONERS.get(options.type), (TextConditioner, BesideTextConditioner))
+    kinds = (TextConditioner, BesideTextConditioner)
+    takes = any(issubclass(CONDITIONERS.get(part.type), kinds) for part in options.members) or not options.members
     fits = takes or not recipe.validation.prompts
     check(fits, f"validation.prompts is given, but conditioning {options.type!r} does not use it; leave it out")
 

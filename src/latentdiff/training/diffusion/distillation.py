@@ -1,4 +1,6 @@
-"""Consistency distillation in latent space (Luo et al. 2023, arXiv 2310.04378), guidance included."""
+"""Consistency distillation in latent space (Luo et al. 2023, arXiv 2310.04378), guidance included, and that along
+trajectories (Zheng et al. 2024, arXiv 2402.19159).
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,15 @@ from latentdiff.training.diffusion.losses import draw_latents, noisy_latents
 from latentdiff.training.diffusion.options import DistillationOptions
 from latentdiff.types import DenoisingNetwork
 
+SOLVERS = {"consistency": "lcm", "trajectory": "tcd"}  # what samples a student, by the method
+
 
 class Consistency(nn.Module):
     """The student's estimate of the clean latents is to be the same at both ends of a step of the teacher's solver.
 
-    The target at the step's end is the student's own, without a gradient (Song & Dhariwal 2023, arXiv 2310.14189,
-    section 3.2).
+    With the method "trajectory" it is the latents at a third timestep, further down, that are to be the same (eq. 10 of
+    Zheng et al.). The target at the step's end is the student's own, without a gradient (Song & Dhariwal 2023, arXiv
+    2310.14189, section 3.2).
 
     Args:
         conditioner: Makes the conditions of both networks; its pipeline has the solver that samples the student.
@@ -51,10 +56,12 @@ class Consistency(nn.Module):
         steps = distilled_timesteps(options.solver_steps, most, first)
         visited = [0, *sorted(steps)]  # the last step ends at the image
         self.visited: torch.Tensor
-        self.boundary: torch.Tensor
         self.register_buffer("visited", torch.tensor(visited, dtype=torch.long), persistent=False)
-        boundary = [boundary_weights(time * solver.config.timestep_scaling) for time in visited]
-        self.register_buffer("boundary", torch.tensor(boundary), persistent=False)
+        self.boundary: torch.Tensor | None
+        weights = None
+        if options.method == "consistency":
+            weights = torch.tensor([boundary_weights(time * solver.config.timestep_scaling) for time in visited])
+        self.register_buffer("boundary", weights, persistent=False)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all but the teacher, which is always evaluated."""
@@ -65,20 +72,29 @@ class Consistency(nn.Module):
     def forward(
         self, student: DenoisingNetwork, batch: dict[str, torch.Tensor], draws: SampleGenerators
     ) -> torch.Tensor:
-        """The loss () (eq. 17 of the paper) of `moments` (B, 2c or c, h, w) and the conditioner's own rows."""
+        """The loss () (eq. 17 of Luo et al.) of `moments` (B, 2c or c, h, w) and the conditioner's own rows."""
         latents, noise = draw_latents(batch["moments"], self.conditioner.pipeline.vae.config, draws)
         end = draws.integers(self.options.solver_steps).to(latents.device)
         start, levels = end + 1, Parametrization.of(self.scheduler, latents.device)
+        crop = batch.get("crop")
         kept = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
         conditioning = self.conditioner(batch, kept, draws)
         noisy = noisy_latents(self.scheduler, latents, noise, self.visited[start])
+        further = None
+        if self.options.method == "trajectory":  # any of the timesteps from the step's end down to the image
+            further = self.visited[(draws.uniform().to(latents.device) * (end + 1)).long()]
 
         def consistent(latents: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-            """The consistency function of the student (eq. 9 of the paper), as `LCMScheduler` has it."""
+            """The consistency function of the student, as `LCMScheduler` or `TCDScheduler` has it."""
             timesteps = self.visited[place]
-            prediction = Denoiser(student, conditioning)(latents, timesteps, 0.0).float()
+            prediction = Denoiser(student, conditioning, crop=crop)(latents, timesteps, 0.0).float()
+            x0 = levels.x0(latents, prediction, timesteps)
+            if further is not None:
+                alpha, sigma = levels.levels(further, latents)
+                return alpha * x0 + sigma * levels.epsilon(latents, prediction, timesteps)
+            assert self.boundary is not None
             skip, gain = self.boundary[place].reshape(-1, 2, 1, 1, 1).unbind(1)
-            return gain * levels.x0(latents, prediction, timesteps) + skip * latents
+            return gain * x0 + skip * latents
 
         with torch.no_grad():
             timesteps = self.visited[start]
@@ -99,7 +115,7 @@ class Consistency(nn.Module):
     ) -> torch.Tensor:
         """The teacher's prediction (B, c, h, w) with guidance (eq. 14 of the paper)."""
         teacher: DenoisingNetwork = self.teacher  # type: ignore[assignment]
-        denoiser = Denoiser(teacher, conditioning)
+        denoiser = Denoiser(teacher, conditioning, crop=batch.get("crop"))
         if self.guidance_scale == 1:
             return denoiser(noisy, timesteps, 0.0).float()
         dropped = torch.ones(len(noisy), dtype=torch.bool, device=noisy.device)
@@ -141,7 +157,8 @@ def prepare_distillation(conditioner: Conditioner[ConditionOptions], options: Di
         _check_teacher(teacher, pipeline, options.teacher)
     network = copy.deepcopy(teacher.unet)
     assert isinstance(network, nn.Module)
-    pipeline.scheduler = make_scheduler("lcm", pipeline.scheduler.config, original_inference_steps=steps)
+    solver = SOLVERS[options.method]
+    pipeline.scheduler = make_scheduler(solver, pipeline.scheduler.config, original_inference_steps=steps)
     return Consistency(conditioner, options, network.requires_grad_(False).eval())
 
 
@@ -157,8 +174,8 @@ def _check_teacher(teacher: DiffusionPipeline, student: DiffusionPipeline, name:
         network = isinstance(component, nn.Module) and part != "unet"
         if wrong is None and network and not same_weights(teacher.components.get(part), component):
             wrong = f"has another {part} than the pretrained pipeline"
-    for option in ("in_channels", "out_channels", "cross_attention_dim"):
-        theirs, ours = (getattr(pipeline.unet.config, option) for pipeline in (teacher, student))
+    for option in ("in_channels", "out_channels", "cross_attention_dim", "crop_condition"):
+        theirs, ours = (getattr(pipeline.unet.config, option, None) for pipeline in (teacher, student))
         if wrong is None and theirs != ours:
             wrong = f"has a UNet with {option} {theirs}, the pretrained pipeline's has {ours}"
     if wrong is not None:

@@ -68,6 +68,9 @@ class DiffusionLossOptions(Part):
 class DistillationOptions(Part):
     """Consistency distillation of a trained pipeline into few steps (Luo et al. 2023, arXiv 2310.04378)."""
 
+    method: Literal["consistency", "trajectory"] = "consistency"
+    """What is to be the same at both ends of a step: the estimate of the image (LCM), or the latents at any timestep
+    further down (TCD, Zheng et al. 2024, arXiv 2402.19159), by which more steps are no worse."""
     teacher: str | None = None
     """Pipeline folder of the model to learn from, by default the pretrained pipeline itself; its latents, noise
     schedule, prediction type and condition have to be those of the pretrained one."""

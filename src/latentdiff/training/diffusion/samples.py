@@ -17,7 +17,7 @@ from latentdiff.io.images import to_picture
 from latentdiff.models.latent_colours import LatentColours
 from latentdiff.seeding import SampleGenerators, array_generator
 from latentdiff.training.diffusion.conditioners.base import Conditioner
-from latentdiff.training.diffusion.conditioners.beside_text import text_part
+from latentdiff.training.diffusion.conditioners.hybrid import text_part
 from latentdiff.training.diffusion.conditioners.options import ConditionOptions
 from latentdiff.training.engine.task import to_device
 from latentdiff.training.recipes import DiffusionRecipe

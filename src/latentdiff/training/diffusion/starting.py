@@ -12,6 +12,7 @@ from latentdiff.errors import ConfigError, LatentDiffWarning
 from latentdiff.models.unet import UNet2DConditionModel
 from latentdiff.pipelines.base import DiffusionPipeline
 from latentdiff.pipelines.codec import factor
+from latentdiff.pipelines.hybrid import HybridPipeline
 from latentdiff.pipelines.text_to_image import TextToImagePipeline
 from latentdiff.registry import CONDITIONERS
 from latentdiff.training.diffusion.conditioners.beside_text import BesideTextConditioner
@@ -64,7 +65,10 @@ def started_from(
         f"vae makes latents of 1/{factor(vae)} of the images' size, and the encoder of maps is made for "
         f"1/{factor(pipeline.vae)}; give one such",
     )
-    parts, context = dict(pipeline.components), unet.config.cross_attention_dim
+    parts: dict[str, object] = dict(pipeline.components)
+    if isinstance(pipeline, HybridPipeline):
+        parts["conditions"] = pipeline.config.conditions
+    context = unet.config.cross_attention_dim
     further = _further_channels(options, latents)
     if same_task:
         further += unet.config.in_channels - before - _further_channels(options, before)

@@ -92,7 +92,6 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
             keep_frozen_out(self)
         if recipe.torch_compile:
             self.get_submodule("unet").compile()
-        self.dropout = conditioner.dropout
         self.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
         alphas, kind = self.scheduler.alphas_cumprod, self.scheduler.config.prediction_type
         if not self.scheduler.schedule.whole:  # near the image, float32 doesn't tell its levels apart
@@ -125,7 +124,7 @@ class DiffusionTask(Task[dict[str, torch.Tensor]]):
             return self.consistency(self.unet, batch, draws), {}
         latents, noise = draw_latents(batch["moments"], self.pipeline.vae.config, draws, self.loss.noise_offset)
         timesteps = draw_timesteps(self.scheduler.schedule, draws, self.recipe.timesteps).to(latents.device)
-        dropped = draws.uniform().to(latents.device) < self.dropout * self.training
+        dropped = self.conditioner.draw_dropped(draws).to(latents.device) & self.training
         conditioning = self.conditioner(batch, dropped, draws)
         noisy = noisy_latents(self.scheduler, latents, noise, timesteps)
         prediction = Denoiser(self.unet, conditioning, crop=batch.get("crop"))(noisy, timesteps, 0.0)

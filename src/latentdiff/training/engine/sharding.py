@@ -39,8 +39,6 @@ def check_sharding(accelerator: Accelerator, recipe: Recipe) -> None:
         zero.configure(accelerator, recipe)
     if accelerator.distributed_type == DistributedType.FSDP:
         check(accelerator.is_fsdp2, "accelerate is configured for FSDP version 1; set fsdp_version to 2")
-        steps = recipe.checkpoint.export_steps
-        check(not steps, f"checkpoint.export_steps is {steps}, which a sharded model doesn't keep; leave it out")
 
 
 def full(value: torch.Tensor | float, device: torch.device) -> torch.Tensor:

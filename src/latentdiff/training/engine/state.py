@@ -187,9 +187,10 @@ class State(Generic[Batch]):
                 write_snapshot(self.output_dir, self.step, self.ema.num_updates, profiles, dtype)
 
     def _keep_weights(self) -> None:
-        """Write the weights as `steps/STEP`, averaged where EMA is on."""
-        with averaged(self.ema, self.optimizer):
-            if self.accelerator.is_main_process:
+        """Write the weights as `steps/STEP`, averaged where EMA is on; all processes have to call it."""
+        main = self.accelerator.is_main_process
+        with averaged(self.ema, self.optimizer), unsharded(self.task, main):
+            if main:
                 with tolerate_os_errors(f"keeping the weights of step {self.step}", lambda: "the run goes on"):
                     folder = self.output_dir / STEPS / str(self.step)
                     folder.mkdir(parents=True, exist_ok=True)

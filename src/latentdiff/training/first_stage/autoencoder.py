@@ -9,9 +9,12 @@ from diffusers import AutoencoderKL
 
 from latentdiff.errors import CheckpointError, ConfigError
 from latentdiff.hub.component_folder import ComponentFolder
+from latentdiff.hub.components import FIRST_STAGES
 from latentdiff.hub.find import builtin_folder, find_component
 from latentdiff.hub.index import IndexEntry
 from latentdiff.hub.networks import load_alone
+from latentdiff.models.autoencoder_fsq import FSQModel
+from latentdiff.models.autoencoder_rvq import ResidualVQModel
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.pipelines.codec import factor
 from latentdiff.registry import nearest
@@ -21,7 +24,9 @@ from latentdiff.types import JSON
 
 Autoencoder: TypeAlias = AutoencoderKL | VQModel
 """A first stage that can be trained."""
-CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
+CLASSES: dict[str, type[Autoencoder]] = {
+    kind.__name__: kind for kind in (AutoencoderKL, VQModel, FSQModel, ResidualVQModel)
+}
 
 
 def make_first_stage(model: JSON, channels: int, resolution: int) -> Autoencoder:
@@ -78,6 +83,5 @@ def load_first_stage(name: str) -> Autoencoder:
     kind = part.class_name or "AutoencoderKL"
     if kind not in CLASSES:
         raise CheckpointError(f"{folder} is a {kind}, no first stage; give one of the class {' or '.join(CLASSES)}")
-    library = "latentdiff" if kind == "VQModel" else "diffusers"
-    vae: Autoencoder = load_alone(part, IndexEntry(folder.name, library, kind), torch.float32)
+    vae: Autoencoder = load_alone(part, IndexEntry(folder.name, FIRST_STAGES[kind], kind), torch.float32)
     return vae

@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import gather, reduce
 from torch import Tensor, nn
 
+from latentdiff.models.autoencoder_fsq import FSQModel
 from latentdiff.models.autoencoder_vq import VQModel
 from latentdiff.seeding import SampleGenerators
 from latentdiff.training.first_stage.equivariance import STILL, Move
@@ -72,7 +73,8 @@ class KLBottleneck(Bottleneck):
 
 
 class VQBottleneck(Bottleneck):
-    """The nearest codes, by which gradients pass straight (van den Oord et al. 2017): the latents of `VQModel`.
+    """The nearest codes, by which gradients pass straight (van den Oord et al. 2017): the latents of `VQModel`, or
+    sums of codes, those of `ResidualVQModel`.
 
     Args:
         options: The codebook's loss and restarts.
@@ -124,6 +126,26 @@ class VQBottleneck(Bottleneck):
         self.counts.zero_()
 
 
+class FSQBottleneck(Bottleneck):
+    """The nearest levels, by which gradients pass straight: the latents of `FSQModel`, without a penalty."""
+
+    option, term = "", ""
+
+    def __init__(self, codes: int) -> None:
+        super().__init__()
+        self.codes = codes
+
+    def forward(
+        self, vae: FSQModel, images: Tensor, draws: SampleGenerators, move: Move = STILL, frozen: bool = False
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Decode the nearest codes; logged is how many are used."""
+        with without_gradients(frozen):
+            quantised, nothing, (_, _, indices) = vae.quantize(move.latents(vae.encode(images).latents.float()))
+        decoded = vae.decode(quantised, force_not_quantize=True).sample.to(images.dtype)
+        counts = count_codes(indices, self.codes)
+        return decoded, nothing, {"perplexity": perplexity(counts), "codes_used": (counts > 0).float().mean()}
+
+
 def count_codes(indices: Tensor, codes: int) -> Tensor:
     """Count how often each of `codes` codes is among indices of any shape; the result is (codes,) in fp32."""
     ones = torch.ones(indices.numel(), device=indices.device)
@@ -140,11 +162,13 @@ def make_bottleneck(vae: FirstStage, options: FirstStageLossOptions, micro_steps
     """The bottleneck of a first stage.
 
     Args:
-        vae: KL or VQ.
+        vae: KL, VQ or FSQ.
         options: The losses' weights.
         micro_steps: The micro-batches of a step.
     """
     codes = vae.config.get("num_vq_embeddings")
     if codes is None:
         return KLBottleneck(options.kl_weight)
+    if isinstance(vae, FSQModel):
+        return FSQBottleneck(codes)
     return VQBottleneck(options.codebook, codes, micro_steps)

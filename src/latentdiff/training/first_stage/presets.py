@@ -76,9 +76,10 @@ def expanded(model: JSON) -> JSON:
         "layers_per_block": 2,
         "down_block_types": ["AttnDownEncoderBlock2D" if attention else "DownEncoderBlock2D" for attention in coarse],
         "up_block_types": ["AttnUpDecoderBlock2D" if attention else "UpDecoderBlock2D" for attention in coarse[::-1]],
-        "latent_channels": preset.latent_channels.get(kind, preset.latent_channels["AutoencoderKL"]),
         "norm_num_groups": GROUPS if base % GROUPS == 0 else 4,
     }
-    if kind == "VQModel":
+    if kind != "FSQModel":  # whose channels follow from its levels
+        options["latent_channels"] = preset.latent_channels["VQModel" if "VQ" in kind else "AutoencoderKL"]
+    if "VQ" in kind:
         options["num_vq_embeddings"] = preset.codes
     return {**options, **given}

@@ -24,7 +24,7 @@ def measure(plan: Plan) -> tuple[DryRun, DryRun]:
     """
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", LatentDiffWarning)  # the survey and the run say it
-        first = plan.first_stage.replace(validation={})
+        first = plan.first_stage.replace(validation={}, report=None)
         second = plan.diffusion.replace(validation={}, vae=str(Path(folder, "vae")))
         vae = make_first_stage(first.model, plan.survey.channels, plan.resolution)
         vae.save_pretrained(str(second.vae))

@@ -22,6 +22,7 @@ from latentdiff.training.start.survey import Survey
 from latentdiff.types import JSON
 
 SMALLEST, LARGEST = 16, 1024  # sides of training images that are proposed
+SMALLEST_CROP = 0.5  # share of a shorter side that a random part has at least, more where that were too few pixels
 FEWEST_STEPS = 40
 LOOKS = 4  # validations in a run, the last at its end
 HELD_OUT = 0.05  # share of the images, but no more than this many:
@@ -99,6 +100,7 @@ class Plan:
             "loss": first.loss,
             **self._run(first, self.steps[0]),
             "validation": {"steps": self.steps[0] // LOOKS, "share": self._share()},
+            "report": {},
         }
         remarks = {
             **of_data,
@@ -106,6 +108,7 @@ class Plan:
             "model": f"f = {f}: images of {self.resolution} pixels a side become latents of {side} x {side} x {deep}",
             "loss": "sharper images take loss.lpips and loss.adversarial, docs/training.md",
             "validation.share": "of the images, which are not trained on",
+            "report": "at the end: report.md, report.json and report.png",
         }
         head = [
             f"The first stage of {self.name}: an autoencoder, in whose latents the diffusion model works.",
@@ -144,7 +147,12 @@ class Plan:
         data["resolution"] = self.resolution
         data.setdefault("random_flip", self.task in ("unconditional", "super-resolution", "inpaint"))
         short, middle, long = survey.sides
+        if middle > self.resolution and not {"crop", "buckets"} & set(data):
+            data["crop"] = "random"
+            data.setdefault("min_crop", max(SMALLEST_CROP, math.ceil(100 * self.resolution / middle) / 100))
         remarks = {
+            "data.crop": "another part at each visit; centre would leave out what lies around the centre square",
+            "data.min_crop": "the part's least side, as a share of the image's shorter one",
             "data.resolution": f"the images' shorter sides have {short} to {long} pixels, median {middle}",
             "data.random_flip": "true mirrors half of them; not for writing, or captions that say left and right",
             "data.value_range": f"these become -1 and 1; {survey.kind}",

@@ -173,7 +173,7 @@ def read_conditions(
 
     task = task_of_pipeline(ModelFolder.open(model, revision=revision).index.class_name)
     if task is None or task.name not in (*READERS, "unconditional"):
-        how = f"latentdiff {task.command}" if task else "latentdiff"
+        how = "Python" if task and task.command is None else f"latentdiff {task.command}" if task else "latentdiff"
         raise InputError(f"{model} can't be sampled here; fill a folder with {how}, and evaluate that")
     if given is None and task.name in ("unconditional", "class-to-image"):
         return None

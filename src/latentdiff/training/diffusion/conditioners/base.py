@@ -90,6 +90,10 @@ class Conditioner(ABC, Generic[OptionsT]):
         """The share of conditions that are dropped in this run."""
         return getattr(self.options, "dropout", 0.0)
 
+    def draw_dropped(self, draws: SampleGenerators) -> torch.Tensor:
+        """Which conditions of a batch are dropped in training, bool (B,), on the CPU."""
+        return draws.uniform() < self.dropout
+
     @abstractmethod
     def rows(self, images: Images) -> Rows:
         """The rows that are read of each image.

@@ -26,7 +26,10 @@ OptionsT = TypeVar("OptionsT", bound=ConditionOptions)
 
 
 class BesideTextConditioner(Conditioner[OptionsT]):
-    """Base of the conditioners of channels, to which a `TextConditioner` adds captions; these alone are dropped.
+    """Base of the conditioners of channels, to which a `TextConditioner` adds captions.
+
+    The null condition is that of the captions where there are any, else that of the channels. In training either may be
+    dropped by itself.
 
     Attributes:
         text: What conditions on captions; None for a model without a text encoder.
@@ -73,8 +76,20 @@ class BesideTextConditioner(Conditioner[OptionsT]):
 
     @property
     def dropout(self) -> float:
-        """The share of captions that are dropped in this run."""
-        return 0.0 if self.text is None else self.text.dropout
+        """The share of captions that are dropped in this run, or without any that of channels."""
+        return self.channel_dropout if self.text is None else self.text.dropout
+
+    @property
+    def channel_dropout(self) -> float:
+        """The share of channels that are dropped by themselves."""
+        return super().dropout
+
+    def draw_dropped(self, draws: SampleGenerators) -> torch.Tensor:
+        """Which are dropped, bool (B,), or (B, 2) of captions and channels where both are."""
+        dropped = super().draw_dropped(draws)
+        if self.text is None or not self.channel_dropout:
+            return dropped
+        return torch.stack([dropped, draws.uniform() < self.channel_dropout], dim=1)
 
     def rows(self, images: Images) -> Rows:
         """The rows of the channels, with those of the captions."""
@@ -88,9 +103,17 @@ class BesideTextConditioner(Conditioner[OptionsT]):
     def __call__(
         self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor, draws: SampleGenerators
     ) -> Conditioning:
-        """The channels, and the states of the captions or of the empty one where they are dropped."""
-        context = None if self.text is None else self.text(batch, dropped, draws).context
-        return Conditioning(context, self.concat(batch))
+        """The channels, and the states of the captions; where they are dropped, what stands for none."""
+        if self.text is None:
+            return Conditioning(concat=self.concat(self.without(batch, dropped) if self.channel_dropout else batch))
+        if dropped.ndim == 2:
+            dropped, no_channels = dropped.unbind(1)
+            batch = self.without(batch, no_channels)
+        return Conditioning(self.text(batch, dropped, draws).context, self.concat(batch))
+
+    @abstractmethod
+    def without(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The batch with what stands for no channels where they are dropped, bool (B,)."""
 
     @abstractmethod
     def concat(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -103,11 +126,3 @@ class _Both:
 
     def __call__(self, image: int, view: View, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         return {**self.first(image, view, rng), **self.second(image, view, rng)}
-
-
-def text_part(conditioner: Conditioner[ConditionOptions]) -> TextConditioner | None:
-    """What conditions on captions in a conditioner, itself or a part; None if nothing does."""
-    if isinstance(conditioner, BesideTextConditioner):
-        part: TextConditioner | None = conditioner.text
-        return part
-    return conditioner if isinstance(conditioner, TextConditioner) else None

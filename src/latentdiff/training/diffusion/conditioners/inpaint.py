@@ -32,6 +32,10 @@ class InpaintConditioner(BesideTextConditioner[InpaintOptions]):
         """Rows of `pixels`, the image (C, H, W) in [-1, 1], and `holes` (1, H, W), 1 in holes and 0 elsewhere."""
         return _Masked(images, self.options.masks)
 
+    def without(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor) -> dict[str, torch.Tensor]:
+        """An image that is one hole, where it is dropped."""
+        return {**batch, "holes": batch["holes"].masked_fill(dropped[:, None, None, None], 1.0)}
+
     def concat(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The masked images' latents and the masks."""
         shown: torch.Tensor = self.pipeline.encode_masked(batch["pixels"], batch["holes"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
+    BeforeValidator,
     Field,
     SerializeAsAny,
     ValidatorFunctionWrapHandler,
@@ -32,6 +33,11 @@ class ConditionOptions(Part):
     def captions(self) -> TextOptions | None:
         """The options of the captions, None where none are read, or as a pretrained model has them."""
         return None
+
+    @property
+    def members(self) -> list[ConditionOptions]:
+        """The conditions that it consists of, itself if it is one alone."""
+        return [self]
 
 
 class UnconditionalOptions(ConditionOptions):
@@ -109,6 +115,9 @@ class BesideTextOptions(ConditionOptions):
 
     text: TextOptions | None = None
     """Captions beside the channels, with the options that text-to-image has of them."""
+    dropout: float = option(0.0, ge=0, le=1)
+    """Share of images whose channels are replaced by what stands for none: a grey small image, or one that is one
+    hole; those of captions are dropped by themselves."""
 
     @property
     def captions(self) -> TextOptions | None:
@@ -142,15 +151,53 @@ class InpaintOptions(BesideTextOptions):
         return self
 
 
-_BuiltIn: TypeAlias = (
-    TextOptions
-    | UnconditionalOptions
-    | ClassOptions
-    | LayoutOptions
-    | SemanticOptions
-    | SuperResolutionOptions
-    | InpaintOptions
+_Joinable: TypeAlias = (
+    TextOptions | ClassOptions | LayoutOptions | SemanticOptions | SuperResolutionOptions | InpaintOptions
 )
+
+if TYPE_CHECKING:
+    _Part: TypeAlias = ConditionOptions
+else:
+    _Kind = Annotated[_Joinable, Field(discriminator="type"), SerializeAsAny()]
+    _PartName = Literal[tuple(kind.model_fields["type"].default for kind in get_args(_Joinable))]
+    _Part = Annotated[_Kind, BeforeValidator(named, json_schema_input_type=_PartName | _Kind)]
+
+
+class HybridOptions(ConditionOptions):
+    """Several conditions at once, each with the options that it has alone; a list is short for it."""
+
+    type: Literal["hybrid"] = "hybrid"
+    """Several conditions."""
+    parts: list[_Part] = option([])
+    """The conditionings, at least two; those of the pretrained pipeline if there is one and they are left out."""
+    dropout: float = option(0.0, ge=0, le=1)
+    """Share of images whose conditions are all dropped at once, beside what each part drops by itself."""
+
+    @property
+    def captions(self) -> TextOptions | None:
+        """The options of the captions."""
+        return next((part for part in self.members if isinstance(part, TextOptions)), None)
+
+    @property
+    def members(self) -> list[ConditionOptions]:
+        """The parts."""
+        return [*self.parts]
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        names = [part.type for part in self.members]
+        check(len(names) != 1, f"parts has {names[:1]} alone; give at least two, or conditioning: {names[:1]}")
+        twice = next((name for name in names if names.count(name) > 1), None)
+        check(twice is None, f"parts has {twice!r} twice; give it once")
+        both = {"super-resolution", "inpaint"} <= set(names)
+        check(not both, "parts has super-resolution and inpaint, which are of different images; give one of them")
+        for part in self.members:
+            beside = isinstance(part, BesideTextOptions) and part.text is not None
+            check(not beside, f"parts has {part.type!r} with text; give text-to-image as a part of its own")
+        return self
+
+
+_BuiltIn: TypeAlias = _Joinable | UnconditionalOptions | HybridOptions
 BUILT_IN: dict[str, type[ConditionOptions]] = {kind.model_fields["type"].default: kind for kind in get_args(_BuiltIn)}
 
 
@@ -171,12 +218,24 @@ def condition_options(task: str) -> type[ConditionOptions]:
 
 
 def _choose(value: object, choose_built_in: ValidatorFunctionWrapHandler) -> object:
-    """A name alone is short for its type; what is not built in brings its own class."""
-    value = named(value)
+    """A name alone is short for its type, a list for several; what is not built in brings its own class."""
+    value = _joined(value) if isinstance(value, list) else named(value)
     task = value.get("type") if isinstance(value, Mapping) else None
     if isinstance(value, ConditionOptions) or (isinstance(task, str) and task not in BUILT_IN):
         return value if isinstance(value, ConditionOptions) else condition_options(str(task)).model_validate(value)
     return choose_built_in(value)
+
+
+def _joined(values: list[object]) -> dict[str, object]:
+    """Several conditionings as one: captions beside channels, which has a pipeline of its own, or a hybrid one."""
+    check(bool(values), "parts is empty; give the name of a conditioning, or a list of at least two")
+    entries = [entry if isinstance(entry := named(value), Mapping) else {"type": None} for value in values]
+    kinds = {entry.get("type"): {name: part for name, part in entry.items() if name != "type"} for entry in entries}
+    beside = kinds.keys() - {"text-to-image"}
+    if len(entries) == len(kinds) == 2 and len(beside) == 1 and beside <= {"inpaint", "super-resolution"}:
+        name = beside.pop()
+        return {**kinds[name], "type": name, "text": {"type": "text-to-image", **kinds["text-to-image"]}}
+    return {"type": "hybrid", "parts": values}
 
 
 if TYPE_CHECKING:
@@ -184,4 +243,4 @@ if TYPE_CHECKING:
 else:
     _Tagged = Annotated[_BuiltIn, Field(discriminator="type"), SerializeAsAny()]
     _Name = Literal[tuple(BUILT_IN)]
-    Conditioning = Annotated[_Tagged, WrapValidator(_choose, json_schema_input_type=_Name | _Tagged)]
+    Conditioning = Annotated[_Tagged, WrapValidator(_choose, json_schema_input_type=_Name | _Tagged | list[_Part])]

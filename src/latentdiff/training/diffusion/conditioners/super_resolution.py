@@ -41,6 +41,10 @@ class SuperResolutionConditioner(BesideTextConditioner[SuperResolutionOptions]):
             rows(0, images.views.copy(0, 0), np.random.default_rng(0))
         return rows
 
+    def without(self, batch: Mapping[str, torch.Tensor], dropped: torch.Tensor) -> dict[str, torch.Tensor]:
+        """A grey small image, where it is dropped."""
+        return {**batch, "small": batch["small"].masked_fill(dropped[:, None, None, None], 0.0)}
+
     def concat(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The small images."""
         return batch["small"]

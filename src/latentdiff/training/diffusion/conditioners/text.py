@@ -104,7 +104,8 @@ def text_limits(options: TextOptions, pretrained: str | None) -> tuple[Tokenizer
     """
     if pretrained is not None:
         pipeline = DiffusionPipeline.from_pretrained(pretrained)
-        return pipeline.tokenizer, pipeline.max_length
+        if pipeline.components.get("text_encoder") is not None:
+            return pipeline.tokenizer, int(pipeline.text_encoder.config.max_position_embeddings)
     length = section_value(options.text_encoder, LDMTextEncoder, "max_position_embeddings")
     return load_tokenizer(options.vocabulary or BERT_VOCABULARY, length), length
 
