@@ -1,4 +1,4 @@
-"""What feature caching saves and costs: `python -m benchmarks caching [MODEL ...] [--images 1000] [--branch 0]`.
+"""What feature caching saves and costs: `python -m benchmarks caching [MODEL ...] [--branch 0] [--center 0.3]`.
 
 Each MODEL is a folder, a hub id or "builtin:NAME" of a text-to-image, class-conditional or unconditional model. Batches
 of the same seeds are made at every interval in turn, in one process, the order turning from batch to batch; printed are
@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import latentdiff
 from benchmarks.measuring import parser_of
 from latentdiff import ClassToImagePipeline, TextToImagePipeline, UnconditionalPipeline
+from latentdiff.caching import POWER
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
 from latentdiff.evaluation.moments import Moments, frechet, moments_of
 from latentdiff.viz import image_grid
@@ -79,7 +80,9 @@ def inputs(pipe: latentdiff.DiffusionPipeline, prompts: list[str], seeds: range)
 
 def make(pipe: latentdiff.DiffusionPipeline, seeds: range, interval: int, args: argparse.Namespace) -> np.ndarray:
     """The images of some seeds, uint8 (B, H, W, 3)."""
-    branch = {} if interval == 1 else {"cache_branch": args.branch}
+    branch = {} if interval == 1 else {"cache_branch": args.branch, "cache_center": args.center}
+    if interval > 1 and args.center is not None:
+        branch["cache_power"] = args.power
     options = {"num_inference_steps": args.steps, "seed": list(seeds), "cache_interval": interval, **branch}
     return np.stack([np.asarray(image) for image in pipe(**inputs(pipe, args.prompts, seeds), **options).images])
 
@@ -157,6 +160,7 @@ def measure(name: str, extractor: FeatureExtractor, args: argparse.Namespace) ->
     scheduler = type(pipe.scheduler).__name__
     print(
         f"{name}: {args.images} images, {args.steps} steps of {scheduler}, batches of {args.batch_size}, "
+        f"{'evenly spread' if args.center is None else f'around {args.center:g} by {args.power or POWER:g}'}, "
         f"branch {args.branch} of 0 to {pipe.unet.cache_branches - 1}, {torch.get_num_threads()} threads; an "
         f"evaluation with cached features takes {share(pipe.unet, args.branch):.1%} of the operations of a full one"
     )
@@ -189,6 +193,8 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("models", nargs="*", default=["builtin:emoji"])
     parser.add_argument("--intervals", type=int, nargs="+", default=[1, 2, 3, 5])
     parser.add_argument("--branch", type=int, default=0)
+    parser.add_argument("--center", type=float, help="the share of a run around which full evaluations lie close")
+    parser.add_argument("--power", type=float, help="how much closer")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=8)
