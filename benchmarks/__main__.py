@@ -33,6 +33,7 @@ STUDIES = {
     "evaluation": "evaluation",
     "gpu": "gpu",
     "help": "help",
+    "int8": "int8",
     "masks": "mask_coverage",
     "presets": "presets",
     "previews": "previews",

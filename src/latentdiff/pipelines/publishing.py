@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from huggingface_hub import CommitInfo, ModelCard
+from torch import nn
 from typing_extensions import Unpack
 
+from latentdiff.errors import ConfigError
 from latentdiff.hub import save as saving
 from latentdiff.hub.card import model_card
 from latentdiff.hub.index import CARD
 from latentdiff.hub.upload import upload
+from latentdiff.nn.int8 import has_int8
 
 
 class UploadOptions(TypedDict, total=False):
@@ -58,12 +61,16 @@ class PublishingMixin:
             **hub: Options of `push_to_hub`.
 
         Raises:
+            ConfigError: If weights are int8, which no other program reads.
             InputError: If the folder can't be written or is another thing than a pipeline's, or an option has no
                 effect.
             HubError: If the upload fails; the folder is written then.
         """
         given = hub if repo_id is None else {**hub, "repo_id": repo_id}
         saving.check_save_options(variant, safe_serialization, push_to_hub, given)
+        for name, component in self.components.items():
+            if isinstance(component, nn.Module) and has_int8(component):
+                raise ConfigError(f"the {name}'s weights are int8, which can't be saved; load it without quantize")
         path = saving.check_target(save_directory)
         kept = card is None and (path / CARD).exists()
 

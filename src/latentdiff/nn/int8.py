@@ -1,0 +1,93 @@
+"""Weights of 8 bits: linear layers and convolutions that hold integers, and a scale for each output channel.
+
+A weight w of output channel c becomes round(w / s_c), where s_c is the largest magnitude in that channel, divided by
+127 (symmetric quantisation, Jacob et al. 2018, arXiv 1712.05877, section 2.1, with a scale for each channel). A layer
+multiplies the two for the time of a call, so activations and arithmetic stay in floating-point numbers, and what is in
+memory beside the integers is the weight of one layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+LARGEST = 127  # so that levels are symmetric about 0
+
+
+class Int8Weight(nn.Module):
+    """Mixin of a layer whose weight is made anew, of integers and scales, whenever it is asked for.
+
+    Attributes:
+        levels: The integers, of the weight's shape (out, ...).
+        scale: What they are multiplied with (out, 1, ...), in the data type that the layer computes in.
+    """
+
+    levels: Tensor
+    scale: Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight (out, ...), a tensor of its own: what is changed in it has no effect."""
+        return self.levels.to(self.scale.dtype).mul_(self.scale)
+
+
+class Int8Linear(Int8Weight, nn.Linear):  # type: ignore[override]  # its weight is made of levels and scales
+    """A linear layer."""
+
+
+class Int8Conv2d(Int8Weight, nn.Conv2d):  # type: ignore[override]
+    """A convolution."""
+
+
+KINDS: dict[type[nn.Module], type[Int8Weight]] = {nn.Linear: Int8Linear, nn.Conv2d: Int8Conv2d}
+
+
+def quantized(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The levels (out, ...), int8, and the scales (out, 1, ...) of a weight (out, ...).
+
+    Args:
+        weight: The weight, of any floating-point type.
+        dtype: The data type of the scales; the levels are the nearest by the scales as they are rounded to it.
+    """
+    exact = weight.detach().float()
+    scale = (exact.abs().amax(dim=tuple(range(1, exact.ndim)), keepdim=True) / LARGEST).to(dtype)
+    scale = torch.where(scale == 0, torch.ones_like(scale), scale)  # of a channel of zeros
+    levels = (exact / scale.float()).round_().clamp_(-LARGEST, LARGEST).to(torch.int8)
+    return levels, scale
+
+
+def quantize_layer(layer: nn.Module, dtype: torch.dtype) -> None:
+    """Turn an `nn.Linear` or `nn.Conv2d` into the layer of 8 bits, in place; its weight is let go.
+
+    Args:
+        layer: The layer.
+        dtype: The data type that it computes in from now on.
+    """
+    levels, scale = quantized(layer.get_parameter("weight"), dtype)
+    del layer._parameters["weight"]
+    layer.__class__ = KINDS[type(layer)]
+    layer.levels = nn.Parameter(levels, requires_grad=False)
+    layer.scale = nn.Parameter(scale, requires_grad=False)
+
+
+def has_int8(network: nn.Module) -> bool:
+    """Whether a network has layers of 8 bits."""
+    return any(isinstance(module, Int8Weight) for module in network.modules())
+
+
+def quantize_network(network: nn.Module, dtype: torch.dtype, kept: frozenset[str] = frozenset()) -> None:
+    """Turn the linear layers and convolutions of a network into those of 8 bits, in place, one after the other.
+
+    Only these very classes are turned: a subclass may use its weight in another way.
+
+    Args:
+        network: The network.
+        dtype: The data type that it computes in from now on, and of all its other weights.
+        kept: Names of the network's parts that stay as they are.
+    """
+    for name, part in network.named_children():
+        if name not in kept:
+            for layer in list(part.modules()):
+                if type(layer) in KINDS:
+                    quantize_layer(layer, dtype)
+    nn.Module.to(network, dtype)
