@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from latentdiff.nn import int8
 from latentdiff.nn.int8 import Int8Conv2d, Int8Linear, has_int8, quantize_layer, quantize_network, quantized
 
 
@@ -90,3 +91,11 @@ def test_a_network_keeps_what_it_is_told_to_keep():
     assert type(network["first"]) is nn.Conv2d and has_int8(network)
     dtypes = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     assert {name for name, dtype in dtypes.items() if dtype != torch.bfloat16} == {"body.0.levels", "body.3.0.levels"}
+
+
+@pytest.mark.parametrize("block", [1, 19, 20, 41, 10**6])
+def test_the_size_of_blocks_changes_nothing(monkeypatch, block):
+    weight = torch.randn(7, 4, 5)
+    expected = quantized(weight, torch.float32)
+    monkeypatch.setattr(int8, "BLOCK", block)
+    assert all(torch.equal(*pair) for pair in zip(quantized(weight, torch.float32), expected, strict=True))

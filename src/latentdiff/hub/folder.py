@@ -152,9 +152,9 @@ class ModelFolder:
         """Load the networks of this package and of diffusers.
 
         Args:
-            options: Those of `from_pretrained`. Where there is more than `dtype`, such as `device_map`, diffusers
-                loads all but what it can't: stock UNets as our class, and components that have another name here than
-                in the index.
+            options: Those of `from_pretrained`, without components. Where there is more than `dtype`, such as
+                `device_map`, diffusers loads all but what it can't: stock UNets as our class, and components that have
+                another name here than in the index.
             as_stored: The names of components that keep the data type in which they are stored.
 
         Raises:
@@ -162,7 +162,7 @@ class ModelFolder:
         """
         from latentdiff.hub.networks import component_dtype, load_own, needs_own  # it needs torch
 
-        alone = options.keys() <= {"dtype", *self.components}
+        alone = options.keys() <= {"dtype"}
         loaded = {}
         for name, part in self.components.items():
             entry = self.index.components[name]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 LARGEST = 127  # so that levels are symmetric about 0
+BLOCK = 2**18  # weights that are rounded at once, whose float32 numbers are in memory beside the rest
 
 
 class Int8Weight(nn.Module):
@@ -49,11 +50,16 @@ def quantized(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         weight: The weight, of any floating-point type.
         dtype: The data type of the scales; the levels are the nearest by the scales as they are rounded to it.
     """
-    exact = weight.detach().float()
-    scale = (exact.abs().amax(dim=tuple(range(1, exact.ndim)), keepdim=True) / LARGEST).to(dtype)
-    scale = torch.where(scale == 0, torch.ones_like(scale), scale)  # of a channel of zeros
-    levels = (exact / scale.float()).round_().clamp_(-LARGEST, LARGEST).to(torch.int8)
-    return levels, scale
+    levels = torch.empty_like(weight, dtype=torch.int8, requires_grad=False)
+    scales = []
+    channels = max(1, BLOCK * len(weight) // weight.numel())
+    for exact, rounded in zip(weight.detach().split(channels), levels.split(channels), strict=True):
+        exact = exact.float()
+        scale = (exact.abs().amax(dim=tuple(range(1, exact.ndim)), keepdim=True) / LARGEST).to(dtype)
+        scale = torch.where(scale == 0, torch.ones_like(scale), scale)  # of a channel of zeros
+        rounded.copy_((exact / scale.float()).round_().clamp_(-LARGEST, LARGEST))
+        scales.append(scale)
+    return levels, torch.cat(scales)
 
 
 def quantize_layer(layer: nn.Module, dtype: torch.dtype) -> None:
@@ -90,4 +96,7 @@ def quantize_network(network: nn.Module, dtype: torch.dtype, kept: frozenset[str
             for layer in list(part.modules()):
                 if type(layer) in KINDS:
                     quantize_layer(layer, dtype)
-    nn.Module.to(network, dtype)
+    for parameter in network.parameters():
+        if parameter.is_floating_point():  # one tensor of a mapped file would keep all of the file in memory
+            parameter.data = parameter.data.to(dtype, copy=True)
+    nn.Module.to(network, dtype)  # buffers

@@ -152,7 +152,9 @@ class DiffusionPipeline(
         check_given_components(pipeline_class, folder.components, kwargs)
         loaded = folder.check(pipeline_class, given=kwargs)
         with library_errors(folder.path), bounded(loaded.components.values()):
-            own = loaded.load_own(kwargs, as_stored=QUANTIZED if quantize else ())
+            takes = inspect.signature(pipeline_class).parameters
+            options = {name: value for name, value in kwargs.items() if name not in takes}
+            own = loaded.load_own(options, as_stored=QUANTIZED if quantize else ())
             pipe: Self | None = cls._of_parts(pipeline_class, loaded, kwargs, own)
             if pipe is None:
                 options = {**kwargs, **own, "use_safetensors": True, "variant": loaded.without(own).available_variant}
