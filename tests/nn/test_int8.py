@@ -1,6 +1,7 @@
 """Weights of 8 bits: levels and scales worked out by hand, and layers that compute with them."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -57,6 +58,8 @@ def test_a_layer_computes_with_the_nearest_levels(name):
     assert type(layer) is kind and layer.levels.dtype == torch.int8 and "weight" not in layer.state_dict()
     for made in (layer, copy.deepcopy(layer)):
         assert torch.equal(made(x), plain(x))
+        with torch.no_grad():
+            assert torch.equal(made(x), plain(x))
     assert 0 < (plain(x) - LAYERS[name][0](x)).abs().max() < 0.05
 
 
@@ -66,6 +69,22 @@ def test_gradients_reach_what_a_layer_is_given():
     x = torch.randn(1, 3, requires_grad=True)
     layer(x).sum().backward()
     assert torch.equal(x.grad, layer.weight.sum(dim=0, keepdim=True))
+
+
+def test_layers_that_share_memory_do_not_share_weights():
+    layers = [nn.Linear(4, 3), nn.Conv2d(4, 5, 3), nn.Linear(4, 1), nn.Linear(4, 3).bfloat16()]
+    for layer in layers:
+        quantize_layer(layer, layer.bias.dtype)
+    inputs = [torch.randn(2, 4, *[5] * (layer.levels.ndim - 2)).to(layer.bias.dtype) for layer in layers]
+    expected = [layer(x).detach() for layer, x in zip(layers, inputs, strict=True)]
+
+    def work(seed):
+        with torch.inference_mode() if seed % 2 else torch.no_grad():
+            for number in torch.randint(4, (50,), generator=torch.Generator().manual_seed(seed)).tolist():
+                assert torch.equal(layers[number](inputs[number]), expected[number])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(16)))
 
 
 class OwnLinear(nn.Linear):

@@ -8,15 +8,41 @@ memory beside the integers is the weight of one layer.
 
 from __future__ import annotations
 
+import threading
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 LARGEST = 127  # so that levels are symmetric about 0
 BLOCK = 2**18  # weights that are rounded at once, whose float32 numbers are in memory beside the rest
 
 
+class Room(threading.local):
+    """Memory for the weight of one layer, in which the next layer of this thread makes its own.
+
+    A system clears all memory that it hands out, which for a weight anew in each call took a fifth of a step.
+    """
+
+    def __init__(self) -> None:
+        self.taken: dict[torch.dtype, Tensor] = {}
+
+    def of(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        """A tensor of the CPU, whose values are lost when another one is asked for."""
+        if dtype not in self.taken or self.taken[dtype].numel() < shape.numel():
+            with torch.inference_mode(False):  # no tensor that was made inside may be written to outside
+                self.taken[dtype] = torch.empty(shape.numel(), dtype=dtype)
+        return self.taken[dtype][: shape.numel()].view(shape)
+
+
+ROOM = Room()
+
+
 class Int8Weight(nn.Module):
     """Mixin of a layer whose weight is made anew, of integers and scales, whenever it is asked for.
+
+    `quantize_layer` makes such layers. One that is made by calling the class, as peft makes the convolutions of an
+    adapter, has a weight as other layers have.
 
     Attributes:
         levels: The integers, of the weight's shape (out, ...).
@@ -29,15 +55,37 @@ class Int8Weight(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight (out, ...), a tensor of its own: what is changed in it has no effect."""
+        given = self._parameters.get("weight")
+        if given is not None:
+            return given
         return self.levels.to(self.scale.dtype).mul_(self.scale)
+
+    def weight_of_call(self) -> Tensor:
+        """The weight, until the next layer is called; where gradients are recorded, which keep it, a tensor of its own.
+
+        Accelerators keep memory for reuse themselves, and compiled code plans its own.
+        """
+        quantised = "levels" in self._parameters
+        if not quantised or torch.is_grad_enabled() or torch.compiler.is_compiling() or not self.levels.is_cpu:
+            return self.weight
+        return ROOM.of(self.levels.shape, self.scale.dtype).copy_(self.levels).mul_(self.scale)
 
 
 class Int8Linear(Int8Weight, nn.Linear):  # type: ignore[override]  # its weight is made of levels and scales
     """A linear layer."""
 
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        return F.linear(input, self.weight_of_call(), self.bias)
+
 
 class Int8Conv2d(Int8Weight, nn.Conv2d):  # type: ignore[override]
     """A convolution."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H', W')."""
+        out: Tensor = self._conv_forward(input, self.weight_of_call(), self.bias)
+        return out
 
 
 KINDS: dict[type[nn.Module], type[Int8Weight]] = {nn.Linear: Int8Linear, nn.Conv2d: Int8Conv2d}
@@ -53,8 +101,8 @@ def quantized(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     levels = torch.empty_like(weight, dtype=torch.int8, requires_grad=False)
     scales = []
     channels = max(1, BLOCK * len(weight) // weight.numel())
-    for exact, rounded in zip(weight.detach().split(channels), levels.split(channels), strict=True):
-        exact = exact.float()
+    for part, rounded in zip(torch.split(weight.detach(), channels), torch.split(levels, channels), strict=True):
+        exact = part.float()
         scale = (exact.abs().amax(dim=tuple(range(1, exact.ndim)), keepdim=True) / LARGEST).to(dtype)
         scale = torch.where(scale == 0, torch.ones_like(scale), scale)  # of a channel of zeros
         rounded.copy_((exact / scale.float()).round_().clamp_(-LARGEST, LARGEST))
