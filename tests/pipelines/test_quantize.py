@@ -11,6 +11,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from latentdiff import AutoGuidance, ConfigError, DiffusionPipeline, ImageGuidance, InputError, TextToImagePipeline
+from latentdiff.bench.against import stock_pipeline
+from latentdiff.conversion.convert import to_original
 from latentdiff.nn.int8 import Int8Weight, has_int8
 
 OPTIONS = {"num_inference_steps": 3, "seed": 0, "output_type": "latent"}
@@ -156,3 +158,7 @@ def test_what_does_not_go_with_it_is_one_line(pipe, folder, tmp_path):
     with pytest.raises(ConfigError, match="weights are int8, which can't be saved; load it without quantize"):
         quantised.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+    with pytest.raises(ConfigError, match="weights are int8, which can't be converted; load it without quantize"):
+        to_original(quantised.components)
+    with pytest.raises(ConfigError, match="the unet's weights are int8, which diffusers' pipeline has no place for"):
+        stock_pipeline(quantised)

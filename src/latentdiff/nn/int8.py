@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentdiff.errors import ConfigError
+
 LARGEST = 127  # so that levels are symmetric about 0
 BLOCK = 2**18  # weights that are rounded at once, whose float32 numbers are in memory beside the rest
 
@@ -127,6 +129,12 @@ def quantize_layer(layer: nn.Module, dtype: torch.dtype) -> None:
 def has_int8(network: nn.Module) -> bool:
     """Whether a network has layers of 8 bits."""
     return any(isinstance(module, Int8Weight) for module in network.modules())
+
+
+def check_whole(name: str, component: object, why: str) -> None:
+    """Raise ConfigError, which calls a component `name` and says `why`, if it has layers of 8 bits."""
+    if isinstance(component, nn.Module) and has_int8(component):
+        raise ConfigError(f"the {name}'s weights are int8, {why}")
 
 
 def quantize_network(network: nn.Module, dtype: torch.dtype, kept: frozenset[str] = frozenset()) -> None:

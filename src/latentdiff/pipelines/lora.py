@@ -20,7 +20,7 @@ from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDi
 from latentdiff.guidance.common import finite_number
 from latentdiff.hub.adapter_files import check_adapter, read_adapter
 from latentdiff.hub.find import find_adapter
-from latentdiff.nn.int8 import has_int8
+from latentdiff.nn.int8 import check_whole
 from latentdiff.registry import nearest
 from latentdiff.types import JSON
 
@@ -177,10 +177,7 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
         scale = finite_number("lora_scale", lora_scale)
         fused = self._components_with_adapters(components)
         for name in fused:
-            if has_int8(getattr(self, name)):
-                raise ConfigError(
-                    f"the {name}'s weights are int8, to which adapters can't be added; leave them as they are"
-                )
+            check_whole(name, getattr(self, name), "to which adapters can't be added; leave them as they are")
         super().fuse_lora(fused, scale, safe_fusing, names)
 
     def unfuse_lora(self, components: Sequence[str] | None = None) -> None:

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from huggingface_hub import CommitInfo, ModelCard
-from torch import nn
 from typing_extensions import Unpack
 
-from latentdiff.errors import ConfigError
 from latentdiff.hub import save as saving
 from latentdiff.hub.card import model_card
 from latentdiff.hub.index import CARD
 from latentdiff.hub.upload import upload
-from latentdiff.nn.int8 import has_int8
+from latentdiff.nn.int8 import check_whole
 
 
 class UploadOptions(TypedDict, total=False):
@@ -69,8 +67,7 @@ class PublishingMixin:
         given = hub if repo_id is None else {**hub, "repo_id": repo_id}
         saving.check_save_options(variant, safe_serialization, push_to_hub, given)
         for name, component in self.components.items():
-            if isinstance(component, nn.Module) and has_int8(component):
-                raise ConfigError(f"the {name}'s weights are int8, which can't be saved; load it without quantize")
+            check_whole(name, component, "which can't be saved; load it without quantize")
         path = saving.check_target(save_directory)
         kept = card is None and (path / CARD).exists()
 
