@@ -33,6 +33,7 @@ STUDIES = {
     "evaluation": "evaluation",
     "gpu": "gpu",
     "help": "help",
+    "int8": "int8",
     "masks": "mask_coverage",
     "presets": "presets",
     "previews": "previews",
@@ -54,10 +55,11 @@ def summary(module: str) -> str:
 
 
 def main(words: list[str]) -> None:
-    """Run the cases that are named; the table's own by default."""
-    count = next((number for number, word in enumerate(words) if word.startswith("-")), len(words))
+    """Run the cases that are named; the table's own by default. A study's name may be followed by what it takes."""
+    known, study_first = TABLE | STUDIES, bool(words) and words[0] in STUDIES
+    ends = (n for n, word in enumerate(words) if word.startswith("-") or (study_first and word not in known))
+    count = next(ends, len(words))
     names, options = words[:count], words[count:]
-    known = TABLE | STUDIES
     unknown = [name for name in names if name not in known]
     if unknown:
         raise SystemExit(f"there is no benchmark {unknown[0]!r}; known: {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""What feature caching saves and costs: `python -m benchmarks caching [MODEL ...] [--images 1000] [--branch 0]`.
+"""What feature caching saves and costs: `python -m benchmarks caching [MODEL ...] [--branch 0] [--centers 0.3]`.
 
 Each MODEL is a folder, a hub id or "builtin:NAME" of a text-to-image, class-conditional or unconditional model. Batches
 of the same seeds are made at every interval in turn, in one process, the order turning from batch to batch; printed are
@@ -19,6 +19,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import latentdiff
 from benchmarks.measuring import parser_of
 from latentdiff import ClassToImagePipeline, TextToImagePipeline, UnconditionalPipeline
+from latentdiff.caching import POWER
 from latentdiff.evaluation.features import FeatureExtractor, load_extractor
 from latentdiff.evaluation.moments import Moments, frechet, moments_of
 from latentdiff.viz import image_grid
@@ -62,6 +64,32 @@ SIZES = {
 }
 
 
+@dataclass(frozen=True)
+class Way:
+    """What is cached: the interval, and the center of a schedule that isn't even."""
+
+    interval: int
+    center: float | None = None
+
+    def options(self, args: argparse.Namespace) -> dict[str, object]:
+        """The options of a call."""
+        if self.interval == 1:
+            return {}
+        power = None if self.center is None else args.power
+        return {
+            "cache_interval": self.interval,
+            "cache_branch": args.branch,
+            "cache_center": self.center,
+            "cache_power": power,
+        }
+
+    def __str__(self) -> str:
+        return str(self.interval) if self.center is None else f"{self.interval}, center {self.center:g}"
+
+
+EXACT = Way(1)
+
+
 def inputs(pipe: latentdiff.DiffusionPipeline, prompts: list[str], seeds: range) -> dict[str, object]:
     """What a call makes the images of some seeds of: prompts or classes in turn."""
     match pipe:
@@ -77,10 +105,9 @@ def inputs(pipe: latentdiff.DiffusionPipeline, prompts: list[str], seeds: range)
     )
 
 
-def make(pipe: latentdiff.DiffusionPipeline, seeds: range, interval: int, args: argparse.Namespace) -> np.ndarray:
+def make(pipe: latentdiff.DiffusionPipeline, seeds: range, way: Way, args: argparse.Namespace) -> np.ndarray:
     """The images of some seeds, uint8 (B, H, W, 3)."""
-    branch = {} if interval == 1 else {"cache_branch": args.branch}
-    options = {"num_inference_steps": args.steps, "seed": list(seeds), "cache_interval": interval, **branch}
+    options = {"num_inference_steps": args.steps, "seed": list(seeds), **way.options(args)}
     return np.stack([np.asarray(image) for image in pipe(**inputs(pipe, args.prompts, seeds), **options).images])
 
 
@@ -99,7 +126,7 @@ def batches(first: int, args: argparse.Namespace) -> Iterator[range]:
 def reference(pipe: latentdiff.DiffusionPipeline, extractor: FeatureExtractor, args: argparse.Namespace) -> Moments:
     """The moments of the features that all intervals are compared with."""
     if args.reference is None:
-        parts = (make(pipe, seeds, 1, args) for seeds in batches(args.images, args))
+        parts = (make(pipe, seeds, EXACT, args) for seeds in batches(args.images, args))
     else:
         files = sorted(file for file in args.reference.iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg"))
         parts = (np.asarray(Image.open(file).convert("RGB"))[None] for file in files[: args.images])
@@ -132,48 +159,53 @@ def print_operations() -> None:
         print(f"| {name} | " + " | ".join([*shares, *[""] * (12 - len(shares))]) + " |")
 
 
-def measure(name: str, extractor: FeatureExtractor, args: argparse.Namespace) -> None:
+def measure(name: str, extractor: FeatureExtractor | None, args: argparse.Namespace) -> None:
     """Print the table of one model, and save its picture."""
     pipe = latentdiff.DiffusionPipeline.from_pretrained(name)
     pipe.set_progress_bar_config(disable=True)
     if args.scheduler:
         pipe.set_scheduler(args.scheduler)
-    target = reference(pipe, extractor, args)
-    seconds: dict[int, list[float]] = {interval: [] for interval in args.intervals}
-    found: dict[int, list[np.ndarray]] = {interval: [] for interval in args.intervals}
-    apart: dict[int, list[float]] = {interval: [] for interval in args.intervals}
-    shown: dict[int, list[Image.Image]] = {interval: [] for interval in args.intervals}
+    target = None if extractor is None else reference(pipe, extractor, args)
+    ways = [EXACT, *(Way(n, center) for n in args.intervals[1:] for center in (None, *args.centers))]
+    seconds: dict[Way, list[float]] = {way: [] for way in ways}
+    found: dict[Way, list[np.ndarray]] = {way: [] for way in ways}
+    apart: dict[Way, list[float]] = {way: [] for way in ways}
+    shown: dict[Way, list[Image.Image]] = {way: [] for way in ways}
     for number, seeds in enumerate(batches(0, args)):
-        turn = number % len(args.intervals)
+        turn = number % len(ways)
         made = {}
-        for interval in (*args.intervals[turn:], *args.intervals[:turn]):
+        for way in (*ways[turn:], *ways[:turn]):
             start = time.perf_counter()
-            made[interval] = make(pipe, seeds, interval, args)
-            seconds[interval].append((time.perf_counter() - start) / len(seeds))
-        for interval, images in made.items():
-            found[interval].append(features(extractor, images))
-            apart[interval].append(np.abs(images.astype(int) - made[1]).mean())
-            shown[interval] += [Image.fromarray(image) for image in images[: SHOWN - len(shown[interval])]]
+            made[way] = make(pipe, seeds, way, args)
+            seconds[way].append((time.perf_counter() - start) / len(seeds))
+        for way, images in made.items():
+            if extractor is not None:
+                found[way].append(features(extractor, images))
+            apart[way].append(np.abs(images.astype(int) - made[EXACT]).mean())
+            shown[way] += [Image.fromarray(image) for image in images[: SHOWN - len(shown[way])]]
     scheduler = type(pipe.scheduler).__name__
     print(
         f"{name}: {args.images} images, {args.steps} steps of {scheduler}, batches of {args.batch_size}, "
+        f"power {args.power:g} where there is a center, "
         f"branch {args.branch} of 0 to {pipe.unet.cache_branches - 1}, {torch.get_num_threads()} threads; an "
         f"evaluation with cached features takes {share(pipe.unet, args.branch):.1%} of the operations of a full one"
     )
     print("| interval | s per image | times faster | pixels apart, of 255 | frechet[efficientnet_lite0] |")
     print("|---|---|---|---|---|")
-    for interval in args.intervals:
-        faster = statistics.median(a / b for a, b in zip(seconds[1], seconds[interval], strict=True))
-        distance = frechet(moments_of(found[interval], extractor.dims["pool"]), target)
+    for way in ways:
+        faster = statistics.median(a / b for a, b in zip(seconds[EXACT], seconds[way], strict=True))
+        distance = ""
+        if extractor is not None and target is not None:
+            distance = f"{frechet(moments_of(found[way], extractor.dims['pool']), target):.4f}"
         print(
-            f"| {interval} | {statistics.median(seconds[interval]):.3f} | {faster:.2f} | "
-            f"{statistics.mean(apart[interval]):.2f} | {distance:.4f} |",
+            f"| {way} | {statistics.median(seconds[way]):.3f} | {faster:.2f} | "
+            f"{statistics.mean(apart[way]):.2f} | {distance} |",
             flush=True,
         )
     if args.picture is not None:
-        rows = list(itertools.chain(*zip(*(shown[interval] for interval in args.intervals), strict=True)))
-        captions = [f"interval {interval}" for interval in args.intervals] * min(SHOWN, args.images)
-        sheet = image_grid(rows, columns=len(args.intervals), captions=captions, scale=2, margin=4)
+        rows = list(itertools.chain(*zip(*shown.values(), strict=True)))
+        captions = [f"interval {way}" for way in ways] * min(SHOWN, args.images)
+        sheet = image_grid(rows, columns=len(ways), captions=captions, scale=2, margin=4)
         place = (
             args.picture
             if len(args.models) == 1
@@ -189,6 +221,9 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("models", nargs="*", default=["builtin:emoji"])
     parser.add_argument("--intervals", type=int, nargs="+", default=[1, 2, 3, 5])
     parser.add_argument("--branch", type=int, default=0)
+    parser.add_argument("--centers", type=float, nargs="+", default=[], help="cache_center of further lines")
+    parser.add_argument("--power", type=float, default=POWER, help="cache_power (default: %(default)s)")
+    parser.add_argument("--no-distance", action="store_true", help="pixels alone, which few images will do for")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=8)
@@ -207,6 +242,6 @@ def main(words: Sequence[str]) -> None:
     pairs = zip(itertools.cycle(COLOURS), itertools.cycle(THINGS), strict=True)
     made = [f"a {colour} {thing}" for colour, thing in itertools.islice(pairs, PAIRS)]
     args.prompts = [line for line in lines if line.strip()] or made
-    extractor = load_extractor("efficientnet_lite0")
+    extractor = None if args.no_distance else load_extractor("efficientnet_lite0")
     for name in args.models:
         measure(name, extractor, args)

@@ -1,6 +1,6 @@
 """Decoding latents: the first stages of the published models, as they are, compiled, and a tiny decoder, in turns.
 
-diffusers' side calls the network; this package's side is what a pipeline does, images in float32 on the CPU included.
+Each side is what its pipelines do with latents: scaling, the network, images in [0, 1] in float32 on the CPU.
 The tiny decoder is of the first stages of Stable Diffusion's shape, which the 1.45B model shares. Weights are random.
 --latents gives all models so many latent pixels a side.
 """
@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 
 import torch
+from diffusers.image_processor import VaeImageProcessor
 
 from benchmarks.measuring import Row, Settings, rows_of
 from benchmarks.models import BUILTIN, SIZES, Size, filled, plan_of
@@ -58,7 +59,14 @@ def measured(what: str, vae: torch.nn.Module, batch: int, side: int, tiny: bool,
     )
     pipe = UnconditionalPipeline(vae=vae, unet=small.to(settings.device), scheduler=DDIMScheduler())
     pipe.set_progress_bar_config(disable=True)
-    sides = {"diffusers eager": lambda: vae.decode(given).sample, "latentdiff eager": lambda: codec.decode(vae, given)}
+    processor = VaeImageProcessor(vae_scale_factor=codec.factor(vae))
+
+    @torch.no_grad()
+    def stock() -> torch.Tensor:
+        made = vae.decode(given / vae.config.scaling_factor, return_dict=False)[0]
+        return processor.postprocess(made, "pt").float().cpu()
+
+    sides = {"diffusers eager": stock, "latentdiff eager": lambda: codec.decode(vae, given)}
     notes: dict[str, str] = {}
     if tiny:
         decoder = TinyDecoder().to(settings.device, settings.dtype).eval().requires_grad_(False)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from benchmarks.measuring import Row, Settings, python, rows_of, source_of
+from benchmarks.measuring import CLOCKS, Row, Settings, python, rows_of, source_of
 from benchmarks.models import BUILTIN, SIZES, filled, plan_of, stock_network, zoo_pipeline
 from latentdiff import DiffusionPipeline
 from latentdiff.bench.against import stock_pipeline
@@ -26,11 +26,12 @@ warnings.simplefilter("ignore"); logging.disable(logging.CRITICAL)
 import torch
 """
 TURNS = """
+clock = getattr(time, sys.argv[3])
 load()
 for _ in range(int(sys.argv[2])):
-    began = time.perf_counter()
+    began = clock()
     load()
-    print(time.perf_counter() - began)
+    print(clock() - began)
 """
 WITHOUT_TEXT = "text_encoder=None, tokenizer=None"
 OURS = """
@@ -71,7 +72,6 @@ def stock_folder(name: str, place: Path) -> Path:
 
 def rows(settings: Settings) -> Iterator[Row]:
     """Measure the folders."""
-    rounds = 1 if settings.quick else settings.rounds
     with tempfile.TemporaryDirectory() as folder, source_of(settings.against) as sources:
         place = Path(folder)
         for name in ("builtin",) if settings.quick else ("builtin", "sd1"):
@@ -79,25 +79,26 @@ def rows(settings: Settings) -> Iterator[Row]:
                 path, loads = stock_folder(name, place), SMALL_LOADS if name == "builtin" else LARGE_LOADS
                 sides = {side: (OURS.format(f", {WITHOUT_TEXT}"), source) for side, source in sources.items()}
                 label = f"{SIZES[name].label}, folder of diffusers"
-                yield from in_turns(label, str(path), {**sides, "diffusers": (THEIRS, None)}, loads, rounds)
+                yield from in_turns(label, str(path), {**sides, "diffusers": (THEIRS, None)}, loads, settings)
         if settings.against is None:
             return
         ours = {side: (OURS.format(""), source) for side, source in sources.items()}
-        yield from in_turns(SIZES["builtin"].label, BUILTIN, ours, SMALL_LOADS, rounds)
+        yield from in_turns(SIZES["builtin"].label, BUILTIN, ours, SMALL_LOADS, settings)
         if not settings.quick:
             large = place / "large"
             zoo_pipeline("cin256-v2").to("cpu").save_pretrained(large)
-            yield from in_turns(SIZES["cin256"].label, str(large), ours, LARGE_LOADS, rounds)
+            yield from in_turns(SIZES["cin256"].label, str(large), ours, LARGE_LOADS, settings)
 
 
 def in_turns(
-    what: str, model: str, sides: dict[str, tuple[str, Path | None]], loads: int, rounds: int
+    what: str, model: str, sides: dict[str, tuple[str, Path | None]], loads: int, settings: Settings
 ) -> Iterator[Row]:
     """The rows of one folder."""
+    rounds, clock = 1 if settings.quick else settings.rounds, CLOCKS[settings.clock].__name__
     taken: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(rounds):
         for side, (load, source) in sides.items():
-            printed = python(BEGIN + load + TURNS, model, str(loads), source=source)
+            printed = python(BEGIN + load + TURNS, model, str(loads), clock, source=source)
             taken[side] += [float(line) for line in printed.split()]
     base = "diffusers" if "diffusers" in sides else list(sides)[-1]
     yield from rows_of("loading", f"{what}, {rounds} x {loads} loads", taken, base)

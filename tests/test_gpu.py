@@ -179,6 +179,12 @@ def test_guidance_is_that_of_the_cpu(gpu, load, name):
     gpu.assert_close(*images)
 
 
+def test_weights_of_8_bits_are_those_of_the_cpu(gpu, load):
+    given = {"prompt": "a red apple", **OPTIONS, "output_type": "latent"}
+    here, there = (load("text-to-image", dtype=gpu.dtype, quantize="int8") for _ in range(2))
+    gpu.assert_close(here.to(gpu.device)(**given).images, there.to(torch.float32)(**given).images)
+
+
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_first_stages_are_those_of_the_cpu(gpu, tmp_path, kind):
     if kind == "kl":

@@ -6,14 +6,18 @@ Deep features change little from one step to the next, so a step may take those 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from latentdiff.errors import InputError
 from latentdiff.nn.context import TimeEmbedding
+
+POWER = 1.4  # of a schedule with a center, as in the paper's experiments
 
 
 class HasFeatures(Protocol):
@@ -41,22 +45,58 @@ class CachingNetwork(Protocol):
         ...
 
 
-def check_caching(unet: object, interval: object, branch: object) -> None:
-    """Check a call's `cache_interval` and `cache_branch` against a network.
+@dataclass(frozen=True)
+class CacheOptions:
+    """The options of a call that ask for feature caching: `cache_interval` and so on.
 
-    Raises:
-        InputError: If one is not valid, has no effect, or the network has no such branch.
+    Attributes:
+        interval: One of so many evaluations is full; 1 for all.
+        branch: The branch of the network, 0 by default.
+        center: Around which share of the run the full evaluations lie close together; None for an even spread.
+        power: How much closer than elsewhere, `POWER` by default.
     """
-    if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-        raise InputError(f"cache_interval is {interval!r}; it must be an integer of at least 1")
-    if interval == 1:
-        if branch is not None:
+
+    interval: int = 1
+    branch: int | None = None
+    center: float | None = None
+    power: float | None = None
+
+    def check(self, unet: object) -> None:
+        """Check the options against a network.
+
+        Raises:
+            InputError: If one is not valid, has no effect, or the network has no such branch.
+        """
+        if isinstance(self.interval, bool) or not isinstance(self.interval, int) or self.interval < 1:
+            raise InputError(f"cache_interval is {self.interval!r}; it must be an integer of at least 1")
+        given = [name for name in ("branch", "center", "power") if getattr(self, name) is not None]
+        if self.interval == 1 and given:
             raise InputError(
-                f"cache_branch is {branch!r}, but cache_interval is 1, which caches nothing; raise it, or leave "
-                "cache_branch out"
+                f"cache_{given[0]} is {getattr(self, given[0])!r}, but cache_interval is 1, which caches nothing; "
+                f"raise it, or leave cache_{given[0]} out"
             )
-        return
-    check_branch(unet, 0 if branch is None else branch)
+        if self.interval == 1:
+            return
+        check_branch(unet, 0 if self.branch is None else self.branch)
+        if self.center is not None and not (_is_finite(self.center) and 0 <= self.center <= 1):
+            raise InputError(f"cache_center is {self.center!r}; it must be a share of the run, in [0, 1]")
+        if self.power is not None and self.center is None:
+            raise InputError(f"cache_power is {self.power!r}, but there is no cache_center; give both or none")
+        if self.power is not None and not (_is_finite(self.power) and self.power >= 1):
+            raise InputError(f"cache_power is {self.power!r}; it must be at least 1, which is an even spread")
+
+    def schedule(self, timesteps: Tensor) -> CacheSchedule | None:
+        """The schedule of a run of these timesteps (N,), which are read once; None if nothing is cached."""
+        if self.interval == 1:
+            return None
+        if self.center is None:
+            return CacheSchedule.uniform(timesteps, self.interval, self.branch or 0)
+        power = POWER if self.power is None else self.power
+        return CacheSchedule.centered(timesteps, self.interval, self.center, power, self.branch or 0)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_branch(unet: object, branch: object, name: str = "this network") -> None:
@@ -93,13 +133,56 @@ class CacheSchedule:
             interval: One of so many evaluations is full.
             branch: The branch of the network.
         """
-        levels: list[float] = timesteps.tolist()
+        renewed = _noise_is_added(timesteps)
         sources: list[int] = []
-        for number, level in enumerate(levels):
+        for number, renew in enumerate(renewed):
             source = sources[-1] if sources else number
-            rises = number > 0 and level > levels[number - 1]
-            sources.append(number if rises or number - source == interval else source)
+            sources.append(number if renew or number - source == interval else source)
         return cls(branch, tuple(sources))
+
+    @classmethod
+    def centered(
+        cls, timesteps: Tensor, interval: int, center: float, power: float = POWER, branch: int = 0
+    ) -> CacheSchedule:
+        """Make as many evaluations full as `uniform` does, the closer together the nearer they are to a center.
+
+        They are at c + sign(x) |x|^p, rounded down, for evenly spread x between those of the first evaluation and of
+        the end of the run (the non-uniform schedule of section 3.3 of the paper). Where two would be the same, the
+        later one moves on. Each before which noise was added is full, too.
+
+        Args:
+            timesteps: The timesteps of the run (N,), which are read once.
+            interval: One of so many evaluations is full.
+            center: c, as a share of the run, in [0, 1].
+            power: p, at least 1, which is an even spread.
+            branch: The branch of the network.
+        """
+        renewed = _noise_is_added(timesteps)
+        count = len(renewed)
+        full = {number for number, renew in enumerate(renewed) if renew}
+        full.update(_spread(count, math.ceil(count / interval), center * count, power))
+        sources: list[int] = []
+        for number in range(count):
+            sources.append(number if number in full else sources[-1])
+        return cls(branch, tuple(sources))
+
+
+def _noise_is_added(timesteps: Tensor) -> list[bool]:
+    """For every evaluation whether noise was added before it, so that features of before are of another image."""
+    levels: list[float] = timesteps.tolist()
+    return [number > 0 and level > levels[number - 1] for number, level in enumerate(levels)]
+
+
+def _spread(count: int, full: int, center: float, power: float) -> list[int]:
+    """The numbers of `full` of `count` evaluations, from 0 on, closest together around `center`."""
+    first, last = -(center ** (1 / power)), (count - center) ** (1 / power)
+    found = [0]
+    for number in range(1, full):
+        x = first + (last - first) * number / full
+        place = math.floor(center + math.copysign(abs(x) ** power, x) + 1e-9)  # which rounding may be off by
+        # It lies after the one before, and leaves room for those that follow.
+        found.append(min(max(place, found[-1] + 1), count - full + number))
+    return found
 
 
 class FeatureCache:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from latentdiff.errors import CheckpointError, InputError
-from latentdiff.io.files import atomic_file
+from latentdiff.io.files import write_text
 from latentdiff.io.lock import locked
 from latentdiff.pipelines.base import DiffusionPipeline, temporary_scheduler
 from latentdiff.pipelines.options import check_count
@@ -283,6 +283,5 @@ def save_tuned(folder: str | Path, tuned: TunedTimesteps) -> Path:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} can't be read ({error}); restore it") from None
         content = json.dumps({**config, FIELD: with_tuned(config, tuned)}, indent=2, sort_keys=True) + "\n"
-        with atomic_file(path) as aside:
-            aside.write_text(content, encoding="utf-8")
+        write_text(path, content)
     return path

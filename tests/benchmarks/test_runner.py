@@ -65,6 +65,12 @@ def test_wrong_cases_are_told(words, told):
         main(words)
 
 
+def test_a_study_gets_what_stands_behind_its_name(capsys):
+    with pytest.raises(SystemExit):
+        main(["previews", "train", "held-out", "--steps", "some"])
+    assert "argument --steps: invalid int value: 'some'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "told"), [(["--rounds", "0"], "--rounds is 0"), (["--batches", "0"], "--batches is 0")]
 )

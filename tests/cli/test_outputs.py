@@ -169,16 +169,17 @@ def test_an_image_of_another_kind_is_made_again_from_its_parameters(run, models,
 
 def test_feature_caching_is_that_of_python_and_is_made_again(run, models, tmp_path):
     options = ("--model", models["generate"], "--steps", 4, "--seed", 5)
-    cached = ("--cache-interval", 2, "--cache-branch", 1)
+    cached = ("--cache-interval", 2, "--cache-branch", 1, "--cache-center", 0.9, "--cache-power", 2)
     assert run("generate", "a dog", *options, *cached, "-o", "a.png")[0] == 0
     assert run("generate", "a dog", *options, "-o", "b.png")[0] == 0
     pipe = DiffusionPipeline.from_pretrained(models["generate"])
-    again = pipe("a dog", num_inference_steps=4, seed=[5], cache_interval=2, cache_branch=1).images[0]
+    features = {"cache_interval": 2, "cache_branch": 1, "cache_center": 0.9, "cache_power": 2.0}
+    again = pipe("a dog", num_inference_steps=4, seed=[5], **features).images[0]
     assert np.array_equal(pixels("a.png"), np.asarray(again))
     assert not np.array_equal(pixels("a.png"), pixels("b.png"))
     found = read_parameters("a.png")
-    assert (found["cache_interval"], found["cache_branch"]) == (2, 1)
-    assert not {"cache_interval", "cache_branch"} & set(read_parameters("b.png"))
+    assert {name: found[name] for name in features} == features
+    assert not features.keys() & set(read_parameters("b.png"))
     _, out, _ = run("info", "a.png")
     command = shlex.split(out[-1].removeprefix("command: "))
     assert run(*command[1:2], "-o", "again.png", *command[2:])[0] == 0
@@ -208,6 +209,12 @@ def test_a_folder_of_another_kind(run, models, tmp_path):
         ("--cache-interval: '0' is given", ["generate", "a", "--cache-interval", "0"]),
         ("--cache-branch: '-1' is given", ["generate", "a", "--cache-interval", "2", "--cache-branch", "-1"]),
         ("--cache-branch is given without a --cache-interval above 1", ["generate", "a", "--cache-branch", "0"]),
+        ("--cache-center: '1.1' is given", ["generate", "a", "--cache-interval", "2", "--cache-center", "1.1"]),
+        (
+            "--cache-power is given without --cache-center",
+            ["generate", "a", "--cache-interval", "2", "--cache-power", "2"],
+        ),
+        ("--cache-center is given without a --cache-interval above 1", ["generate", "a", "--cache-center", "0.5"]),
         ("--timestep-spacing: 'uneven' is given; known: leading", ["generate", "a", "--timestep-spacing", "uneven"]),
     ],
 )

@@ -174,9 +174,9 @@ def test_a_model_that_is_saved_again_and_again_is_refused(tmp_path, monkeypatch)
     model = tiny.tiny_unconditional(tmp_path)
     other, step = DiffusionPipeline.from_pretrained(model), ModelFolder.load_own
 
-    def save_first(*arguments):
+    def save_first(*arguments, **options):
         other.save_pretrained(model)
-        return step(*arguments)
+        return step(*arguments, **options)
 
     monkeypatch.setattr(ModelFolder, "load_own", save_first)
     with pytest.raises(CheckpointError, match="is saved anew again and again while it is loaded"):

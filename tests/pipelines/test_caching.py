@@ -32,6 +32,7 @@ from latentdiff import (
     UNet2DConditionModel,
     Windows,
 )
+from latentdiff.caching import CacheOptions, CacheSchedule
 from latentdiff.registry import SCHEDULERS
 
 STEPS = 6
@@ -100,6 +101,29 @@ def test_a_run_is_the_loop_that_one_would_write(pipe):
             features, (weak, strong) = made.features, made.sample.chunk(2)
             latents = scheduler.step(weak + 3.0 * (strong - weak), timestep, latents).prev_sample
     torch.testing.assert_close(found, latents, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("center", "full"), [(0.0, [0, 1, 2]), (0.5, [0, 2, 3]), (1.0, [0, 3, 5])])
+def test_full_evaluations_around_a_center(pipe, center, full):
+    steps = []
+
+    def count(pipeline, step, timestep, tensors):
+        steps.append(len(made.full))
+        return {}
+
+    options = {**OPTIONS, "cache_interval": 2, "cache_center": center, "cache_power": 2.5}
+    with Evaluations(pipe.unet) as made:
+        pipe("a cat", callback_on_step_end=count, **options)
+    assert [step for step in range(STEPS) if steps[step] > (steps[step - 1] if step else 0)] == full
+
+
+def test_a_schedule_in_which_all_are_full_changes_no_bit(pipe):
+    """As every evaluation keeps features and none takes any."""
+    exact = pipe("a cat", **OPTIONS).images
+    with pytest.MonkeyPatch.context() as patch:
+        full = lambda options, timesteps: CacheSchedule(0, tuple(range(len(timesteps))))  # noqa: E731
+        patch.setattr(CacheOptions, "schedule", full)
+        assert torch.equal(pipe("a cat", cache_interval=2, **OPTIONS).images, exact)
 
 
 @pytest.mark.parametrize("branch", range(4))
@@ -339,6 +363,7 @@ def test_networks_and_branches_that_can_not_be(pipe):
         (pipe, {"cache_interval": 2, "cache_branch": 4}, "cache_branch is 4, but this network has the branches 0 to 3"),
         (pipe, {"cache_branch": 1}, "cache_branch is 1, but cache_interval is 1"),
         (pipe, {"cache_interval": 0}, "cache_interval is 0"),
+        (pipe, {"cache_interval": 2, "cache_center": 2}, "cache_center is 2; it must be a share of the run"),
     ):
         with Evaluations(pipe.unet) as evaluations, pytest.raises(InputError, match=message):
             made("a cat", **options, **OPTIONS)

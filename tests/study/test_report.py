@@ -154,7 +154,7 @@ def test_forms(path, whole, clock):
     assert "participants: 1 of 3 invited, 1 with all answers" in lines
     markdown = as_markdown(report).splitlines()
     assert markdown[4] == "| 2 | ours | theirs | 100.0% | 61.0% to 100.0% | 6 | - | 4.0 s |"
-    content = json.loads(as_json(report))
+    content = json.loads(json.dumps(as_json(report)))
     assert content["preferences"][2]["share"] == 1.0
     assert content["facts"]["question"] == "Which of the two images looks better?"
     assert (content["confidence"], content["invitations"], "answers" in content) == (0.95, 3, False)

@@ -16,6 +16,7 @@ from latentdiff.bench.timing import seconds_of
 from latentdiff.conversion.to_diffusers import stock_scheduler, stock_unet_config
 from latentdiff.errors import ConfigError, InputError
 from latentdiff.models.unet import UNet2DConditionModel
+from latentdiff.nn.int8 import check_whole
 from latentdiff.pipelines.base import DiffusionPipeline, temporary_scheduler
 from latentdiff.pipelines.text_to_image import TextToImagePipeline
 from latentdiff.schedulers.ddim import DDIMScheduler
@@ -66,11 +67,13 @@ def stock_pipeline(pipe: DiffusionPipeline) -> StockPipeline:
     `StableDiffusionPipeline` has no text encoder then, as it starts from the text's states.
 
     Raises:
+        ConfigError: If weights are int8.
         InputError: If diffusers has none for the task, or the network is none of its classes.
     """
     task, unet = task_name(pipe), pipe.unet
     if task not in ("text-to-image", "unconditional"):
         raise InputError(f"diffusers has no pipeline of the weights of a model for {task}; leave --against out")
+    check_whole("unet", unet, "which diffusers' pipeline has no place for; leave --against out")
     if isinstance(unet, UNet2DConditionModel):
         try:
             config = stock_unet_config(unet.config)

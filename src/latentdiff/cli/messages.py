@@ -35,7 +35,7 @@ FLAGS = {  # arguments of pipelines, and what gives them on the command line
         name: f"--{name.replace('_', '-')}"
         for name in ("against", "count", "reference", "revision", "rounds", "samples_dir", "solvers", "steps", "target")
     },
-    **{f"cache_{name}": f"--cache-{name}" for name in ("interval", "branch")},
+    **{f"cache_{name}": f"--cache-{name}" for name in ("interval", "branch", "center", "power")},
     **{f"guidance_{name}": f"--guidance-{name}" for name in ("scale", "interval", "rescale")},
 }
 SOURCES = {  # what is said of a flag that is missing: where its value comes from

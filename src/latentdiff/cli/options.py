@@ -34,6 +34,7 @@ Share = Annotated[float, Parameter(validator=number(0, 1), metavar="SHARE")]
 DType = Literal["float32", "bfloat16", "float16"]
 ComputeDType = Literal["float32", "bfloat16", "float16", "auto"]
 Compile = Literal["no", "auto", "yes"]
+Quantize = Literal["int8"]
 TimestepSpacing = Literal["leading", "trailing", "linspace", "original"]
 ImageFormat = Literal["png", "jpeg", "webp"]
 
@@ -69,6 +70,7 @@ class ModelOptions:
         device: Device, such as cuda, cuda:1, mps or cpu (default: an accelerator if there is one).
         decoder: A tiny decoder distilled from the model's first stage, which takes its place: a folder or a hub id.
         compile: Compile the networks; "auto" where so many images are made that it saves time, and without an error.
+        quantize: Hold the weights of UNet and text encoder in 8 bits, which takes a quarter of the memory of float32.
     """
 
     model: str
@@ -77,6 +79,7 @@ class ModelOptions:
     device: str | None = None
     decoder: str | None = None
     compile: Compile = "no"
+    quantize: Quantize | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,8 @@ class SolverOptions:
         cache_interval: Evaluate the network in full once in N times and reuse its deep features between, which is
             faster and less exact.
         cache_branch: How much of the network is evaluated in between, from 0, the least (default: 0).
+        cache_center: Share of the run around which the full evaluations lie close together (default: an even spread).
+        cache_power: How much closer together, from 1, an even spread (default: 1.4).
         batch_size: Images that are computed at once, which bounds the memory.
         window: See large images in overlapped windows of N pixels, best the size that the model was trained on.
         window_overlap: Pixels that windows share (default: a quarter).
@@ -129,6 +134,8 @@ class SolverOptions:
     quantize_denoised: Flag = False
     cache_interval: Count = 1
     cache_branch: Annotated[int | None, Parameter(validator=number(0), metavar="N")] = None
+    cache_center: Share | None = None
+    cache_power: Annotated[float | None, Parameter(validator=number(1, kind="a number"), metavar="POWER")] = None
     batch_size: Count = 8
     window: Count | None = None
     window_overlap: Annotated[int | None, Parameter(validator=number(0), metavar="N")] = None
@@ -155,8 +162,11 @@ class SolverOptions:
     def __post_init__(self) -> None:
         if self.autoguidance is None and self.autoguidance_scale is not None:
             raise InputError("--autoguidance-scale is given without --autoguidance MODEL; give both or none")
-        if self.cache_interval == 1 and self.cache_branch is not None:
-            raise InputError("--cache-branch is given without a --cache-interval above 1; give both or none")
+        for name in ("cache_branch", "cache_center", "cache_power"):
+            if self.cache_interval == 1 and getattr(self, name) is not None:
+                raise InputError(f"{flag(name)} is given without a --cache-interval above 1; give both or none")
+        if self.cache_power is not None and self.cache_center is None:
+            raise InputError("--cache-power is given without --cache-center SHARE; give both or none")
         if isinstance(self.steps, str) and self.timestep_spacing is not None:
             spacing = f"--timestep-spacing is {self.timestep_spacing}"
             raise InputError(f"{spacing}, but --steps {self.steps} has timesteps of its own; drop one of them")

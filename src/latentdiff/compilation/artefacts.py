@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from latentdiff.compat import compile_ahead, has_cpp_compiler, load_ahead
 from latentdiff.compilation.calls import FlatCall
 from latentdiff.errors import ConfigError, InputError, one_line
-from latentdiff.io.files import atomic_file, check_writable
+from latentdiff.io.files import atomic_file, check_writable, write_json
 from latentdiff.io.lock import locked
 from latentdiff.io.system import is_trusted
 from latentdiff.types import JSON
@@ -104,8 +104,7 @@ class Artefact:
             "seconds": round(time.perf_counter() - start, 1),
             "bytes": (self.folder / LIBRARY).stat().st_size,
         }
-        with atomic_file(self.folder / FACTS) as aside:
-            aside.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        write_json(self.folder / FACTS, facts)
 
 
 @contextmanager

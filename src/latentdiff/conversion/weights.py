@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from latentdiff.conversion.original import OpenedCheckpoint
 from latentdiff.conversion.plan import ComponentPlan
 from latentdiff.io.tensor_files import TensorFile, TensorInfo
+from latentdiff.nn.int8 import check_whole
 from latentdiff.types import Components
 
 BytesWritten = Callable[[int], object]
@@ -101,6 +102,7 @@ def weights_of(
     found: dict[str, Weights] = dict(given or {})
     for name, part in components.items():
         if isinstance(part, nn.Module) and name not in found:
+            check_whole(name, part, "which can't be converted; load it without quantize")
             found[name] = ModuleWeights(part, dtype)
     return found
 

@@ -6,26 +6,14 @@ from collections.abc import Mapping
 
 from latentdiff.errors import ConfigError
 from latentdiff.evaluation.first_stage import OF_SETS
+from latentdiff.evaluation.set_metrics import SET_METRICS
 from latentdiff.registry import METRICS
 
-_OF_SAMPLES = {
-    "fid": False,
-    "frechet": False,
-    "sfid": False,
-    "frechet_spatial": False,
-    "kid": False,
-    "is": True,
-    "precision": True,
-    "recall": True,
-    "density": True,
-    "coverage": True,
-    "cmmd": False,
-    "clip_score": True,
-}
+OF_SAMPLES = {name: metric.higher_is_better for metric in SET_METRICS for name in metric.all_names}
 
 HIGHER_IS_BETTER: Mapping[str, bool] = {
-    **_OF_SAMPLES,
-    **{name: _OF_SAMPLES[of_samples] for name, of_samples in OF_SETS.items()},
+    **OF_SAMPLES,
+    **{name: OF_SAMPLES[of_samples] for name, of_samples in OF_SETS.items()},
     "psnr": True,
     "ssim": True,
     "ms_ssim": True,

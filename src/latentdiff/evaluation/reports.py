@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard
 
 from latentdiff.errors import InputError, one_line
 from latentdiff.evaluation.protocols import Report, Result
-from latentdiff.io.files import atomic_file, check_writable
+from latentdiff.io.files import check_writable, write_text
 from latentdiff.types import JSON
 
 BEGIN, END = "<!-- evaluation -->", "<!-- end of evaluation -->"  # what is written between them in a card is ours
@@ -51,17 +50,6 @@ def as_lines(report: Report) -> Iterator[str]:
         yield f"{result.name:{width}}  {_value(result)}"
     for note in report.notes:
         yield f"note: {note}"
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, completely or not at all."""
-    with atomic_file(path) as aside:
-        aside.write_text(text, encoding="utf-8")
-
-
-def write_json(path: str | Path, report: Report) -> None:
-    """Write `as_json` of a report to a file."""
-    write_text(path, json.dumps(as_json(report), indent=2) + "\n")
 
 
 def eval_results(report: Report, task: str, dataset: str) -> list[EvalResult]:

@@ -69,6 +69,7 @@ class SetMetric:
         needs: What they need of the reference: "moments", "images" or "nothing".
         at_least: How many images each side must have.
         compute: From samples and reference to the values.
+        higher_is_better: Whether a higher number is the better one.
         detail: What their names say beside extractor, resize, count and reference.
         of_clip: Whether they are of CLIP's features.
         of_captions: Whether they need captions of the samples.
@@ -80,10 +81,16 @@ class SetMetric:
     needs: str
     at_least: int
     compute: Callable[[Side, Side], Sequence[float | Spread]]
+    higher_is_better: bool
     detail: Sequence[str] = ()
     of_clip: bool = False
     of_captions: bool = False
     otherwise: Sequence[str] | None = None
+
+    @property
+    def all_names(self) -> Sequence[str]:
+        """What they may be called, whatever the features are."""
+        return (*self.names, *(self.otherwise or ()))
 
     def called(self, is_fid: bool) -> Sequence[str]:
         """What they are called, given whether the features are those of FID."""
@@ -104,14 +111,23 @@ def _clip_score(samples: Side) -> float:
 
 
 SET_METRICS: Sequence[SetMetric] = (
-    SetMetric(("fid",), "pool", "moments", 2, _distance("pool"), otherwise=("frechet",)),
-    SetMetric(("sfid",), "spatial", "moments", 2, _distance("spatial"), otherwise=("frechet_spatial",)),
+    SetMetric(("fid",), "pool", "moments", 2, _distance("pool"), higher_is_better=False, otherwise=("frechet",)),
+    SetMetric(
+        ("sfid",),
+        "spatial",
+        "moments",
+        2,
+        _distance("spatial"),
+        higher_is_better=False,
+        otherwise=("frechet_spatial",),
+    ),
     SetMetric(
         ("kid",),
         "pool",
         "images",
         distributions.KID_SUBSET_SIZE,
         lambda samples, reference: [distributions.kid(samples.rows("pool"), reference.rows("pool"))],
+        higher_is_better=False,
         detail=(f"{distributions.KID_SUBSETS} subsets of {distributions.KID_SUBSET_SIZE}",),
     ),
     SetMetric(
@@ -120,6 +136,7 @@ SET_METRICS: Sequence[SetMetric] = (
         "nothing",
         distributions.IS_SPLITS,
         lambda samples, _: [distributions.inception_score(samples.rows("logits"))],
+        higher_is_better=True,
         detail=(f"{distributions.IS_SPLITS} splits",),
     ),
     SetMetric(
@@ -128,6 +145,7 @@ SET_METRICS: Sequence[SetMetric] = (
         "images",
         manifold.NEIGHBOURS + 1,
         lambda samples, reference: manifold.precision_recall(samples.rows("pool"), reference.rows("pool")),
+        higher_is_better=True,
         detail=(f"k={manifold.NEIGHBOURS}",),
     ),
     SetMetric(
@@ -136,6 +154,7 @@ SET_METRICS: Sequence[SetMetric] = (
         "images",
         manifold.DENSITY_NEIGHBOURS + 1,
         lambda samples, reference: manifold.density_coverage(samples.rows("pool"), reference.rows("pool")),
+        higher_is_better=True,
         detail=(f"k={manifold.DENSITY_NEIGHBOURS}",),
     ),
     SetMetric(
@@ -144,6 +163,7 @@ SET_METRICS: Sequence[SetMetric] = (
         "images",
         2,
         lambda samples, reference: [distributions.cmmd(samples.rows("pool"), reference.rows("pool"))],
+        higher_is_better=False,
         of_clip=True,
     ),
     SetMetric(
@@ -152,6 +172,7 @@ SET_METRICS: Sequence[SetMetric] = (
         "nothing",
         1,
         lambda samples, _: [_clip_score(samples)],
+        higher_is_better=True,
         of_clip=True,
         of_captions=True,
     ),
@@ -167,7 +188,7 @@ def check_names(names: Sequence[str]) -> None:
     Raises:
         InputError: If there are none, or one is unknown.
     """
-    known = {name for metric in SET_METRICS for name in (*metric.names, *(metric.otherwise or ()))}
+    known = {name for metric in SET_METRICS for name in metric.all_names}
     for name in names:
         if name not in known:
             raise InputError(f"unknown metric {name!r}; {nearest(name, known)}")

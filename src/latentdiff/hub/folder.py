@@ -148,25 +148,27 @@ class ModelFolder:
         """The variant if a component has it, else None: diffusers refuses a variant that no component has."""
         return self.variant if any(part.variant for part in self.components.values()) else None
 
-    def load_own(self, options: Mapping[str, Any]) -> dict[str, nn.Module]:
+    def load_own(self, options: Mapping[str, Any], as_stored: Collection[str] = ()) -> dict[str, nn.Module]:
         """Load the networks of this package and of diffusers.
 
         Args:
-            options: Those of `from_pretrained`. Where there is more than `dtype`, such as `device_map`, diffusers
-                loads all but what it can't: stock UNets as our class, and components that have another name here than
-                in the index.
+            options: Those of `from_pretrained`, without components. Where there is more than `dtype`, such as
+                `device_map`, diffusers loads all but what it can't: stock UNets as our class, and components that have
+                another name here than in the index.
+            as_stored: The names of components that keep the data type in which they are stored.
 
         Raises:
             CheckpointError: If weights aren't those of their configuration.
         """
-        from latentdiff.hub.networks import load_own, needs_own  # it needs torch
+        from latentdiff.hub.networks import component_dtype, load_own, needs_own  # it needs torch
 
-        alone = options.keys() <= {"dtype", *self.components}
-        loaded = {
-            name: load_own(name, part, self.index.components[name], options.get("dtype"))
-            for name, part in self.components.items()
-            if alone or needs_own(name, self.index.components[name])
-        }
+        alone = options.keys() <= {"dtype"}
+        loaded = {}
+        for name, part in self.components.items():
+            entry = self.index.components[name]
+            if alone or needs_own(name, entry):
+                dtype = None if name in as_stored else component_dtype(name, options.get("dtype"))
+                loaded[name] = load_own(part, entry, dtype)
         return {name: component for name, component in loaded.items() if component is not None}
 
     def load_small(self) -> dict[str, object] | None:

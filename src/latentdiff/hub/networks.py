@@ -51,29 +51,32 @@ def needs_own(name: str, entry: IndexEntry) -> bool:
     return entry.folder != name or (entry.library == "diffusers" and entry.class_name in STOCK_UNETS)
 
 
-def load_own(name: str, part: ComponentFolder, entry: IndexEntry, dtype: DTypes) -> nn.Module | None:
+def component_dtype(name: str, dtype: DTypes) -> torch.dtype:
+    """The data type of a component: the one that is asked for, or for it or by "default", else float32."""
+    asked = dtype.get(name, dtype.get("default")) if isinstance(dtype, Mapping) else dtype
+    return asked or torch.float32
+
+
+def load_own(part: ComponentFolder, entry: IndexEntry, dtype: torch.dtype | None) -> nn.Module | None:
     """Load a network of this package or of diffusers; None for other components.
 
     A stock UNet becomes one of our class.
 
     Args:
-        name: The name of the component in this package.
         part: The component's folder.
         entry: What the index says of it.
-        dtype: The data type of the weights, or one for each component's name and "default"; None for float32.
+        dtype: The data type of the weights; None keeps that in which they are stored.
 
     Raises:
         CheckpointError: If the weights aren't those of the configuration.
         ConfigError: If the configuration isn't valid.
     """
-    if isinstance(dtype, Mapping):
-        dtype = dtype.get(name, dtype.get("default"))
     found = component_class(part.path.parent, entry)
     if not issubclass(found, ModelMixin):
         return None
     if entry.library == "diffusers" and entry.class_name in STOCK_UNETS:
         return _own_unet(part, found, dtype)
-    network: nn.Module = load_network(part, found, dtype or torch.float32)
+    network: nn.Module = load_network(part, found, dtype)
     return network
 
 
@@ -147,7 +150,7 @@ def _own_unet(part: ComponentFolder, stock: type[Any], dtype: torch.dtype | None
 
     try:
         if not part.has_old_attention:
-            own: nn.Module = load_network(part, UNet2DConditionModel, dtype or torch.float32)
+            own: nn.Module = load_network(part, UNet2DConditionModel, dtype)
             return own
         unet: nn.Module = UNet2DConditionModel.from_config(part.config)
     except ConfigError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -74,8 +75,8 @@ def _load(folder: ModelFolder, dtype: torch.dtype | None, networks: Mapping[str,
         dtypes = {name: dtype or precision(part) for name, part in folder.components.items()}
     takes = inspect.signature(folder.pipeline_class(DiffusionPipeline)).parameters
     lacks_tokenizer = "tokenizer" in takes and "tokenizer" not in folder.components
-    given = {"tokenizer": None} if lacks_tokenizer else {}
-    pipe: DiffusionPipeline = DiffusionPipeline.from_model_folder(folder, dtype=dtypes, **given, **networks)
+    given: dict[str, Any] = {**networks, **({"tokenizer": None} if lacks_tokenizer else {})}
+    pipe: DiffusionPipeline = DiffusionPipeline.from_model_folder(folder, dtype=dtypes, **given)
     return pipe
 
 

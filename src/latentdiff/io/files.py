@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -95,6 +96,17 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         remove_entry(aside)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8, completely or not at all."""
+    with atomic_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Mapping[str, object]) -> None:
+    """Write a JSON object to a file, completely or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 @contextmanager

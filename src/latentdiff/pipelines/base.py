@@ -17,6 +17,7 @@ from latentdiff.hub.component_folder import library_errors
 from latentdiff.hub.components import BASES
 from latentdiff.hub.construction import bounded
 from latentdiff.hub.folder import ModelFolder, check_load_options
+from latentdiff.hub.networks import component_dtype
 from latentdiff.models.layout_tokenizer import LayoutTokenizer
 from latentdiff.models.tiny_decoder import TinyDecoder
 from latentdiff.models.unet import UNet2DConditionModel
@@ -36,6 +37,7 @@ from latentdiff.pipelines.lora import LoraMixin
 from latentdiff.pipelines.outputs import ImagePipelineOutput
 from latentdiff.pipelines.preview import PreviewMixin
 from latentdiff.pipelines.publishing import PublishingMixin
+from latentdiff.pipelines.quantize import QUANTIZED, QuantizeMixin, check_quantize
 from latentdiff.pipelines.switches import SwitchesMixin
 from latentdiff.registry import PIPELINES, nearest
 from latentdiff.schedulers.select import make_scheduler
@@ -47,7 +49,9 @@ register_component_bases(BASES["latentdiff"])
 MOST_LOADS = 5  # of one call, where another process saves the model while it is loaded
 
 
-class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin, PreviewMixin, Generation):
+class DiffusionPipeline(
+    CompileMixin, QuantizeMixin, SwitchesMixin, PublishingMixin, LoraMixin, PreviewMixin, Generation
+):
     """Base of the pipelines, and the loader that finds the right one for a folder.
 
     It is a diffusers pipeline: device placement, offload, LoRA and folders work as they do there.
@@ -68,6 +72,7 @@ class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        quantize: str | None = None,
         **kwargs: Any,
     ) -> Self:
         """Load a pipeline from a folder, the hub, or the package. No code of a model is run, no pickled file is read.
@@ -82,6 +87,7 @@ class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin,
             cache_dir: Where downloads are kept; the hub's cache if None.
             local_files_only: Whether to use only what is in the cache, and not ask the hub.
             force_download: Whether to fetch again what is in the cache.
+            quantize: "int8" to hold the weights of UNet and text encoder in 8 bits from the start; see `quantize`.
             **kwargs: Options of diffusers, such as `dtype` (or `torch_dtype`; "float16" and "fp16" are understood, too,
                 and "auto" is bfloat16 where the machine multiplies in it, else float32) and `device_map`, and
                 components to use in place of the folder's.
@@ -99,6 +105,7 @@ class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin,
         own = inspect.signature(DiffusionPipeline.from_pretrained).parameters
         kwargs = complete_load_options(kwargs, own)  # before anything is downloaded
         check_load_options(kwargs)
+        check_quantize(quantize)
         for _ in range(MOST_LOADS):
             folder = ModelFolder.open(
                 pretrained_model_name_or_path,
@@ -111,24 +118,26 @@ class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin,
                 force_download=force_download,
             )
             try:
-                pipe = cls.from_model_folder(folder, **kwargs)
+                pipe = cls.from_model_folder(folder, quantize=quantize, **kwargs)
             except LatentDiffError:
                 if not folder.is_replaced():
                     raise
                 continue
             if not folder.is_replaced():  # else its parts may be of two models
-                warn_of_conversion(folder.without(folder.components.keys() - pipe.components | kwargs.keys()), kwargs)
+                others = {*kwargs, *(QUANTIZED if quantize else ())}
+                warn_of_conversion(folder.without(folder.components.keys() - pipe.components | others), kwargs)
                 return pipe
         raise CheckpointError(
             f"{folder.path} is saved anew again and again while it is loaded; load it when that has ended"
         )
 
     @classmethod
-    def from_model_folder(cls, folder: ModelFolder, **kwargs: Any) -> Self:
+    def from_model_folder(cls, folder: ModelFolder, *, quantize: str | None = None, **kwargs: Any) -> Self:
         """Load a pipeline from a folder that is open already, for what `from_pretrained` does with a name.
 
         Args:
             folder: The folder, opened for a variant of the weights.
+            quantize: As for `from_pretrained`.
             **kwargs: As for `from_pretrained`.
 
         Returns:
@@ -143,7 +152,9 @@ class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin,
         check_given_components(pipeline_class, folder.components, kwargs)
         loaded = folder.check(pipeline_class, given=kwargs)
         with library_errors(folder.path), bounded(loaded.components.values()):
-            own = loaded.load_own(kwargs)
+            takes = inspect.signature(pipeline_class).parameters
+            options = {name: value for name, value in kwargs.items() if name not in takes}
+            own = loaded.load_own(options, as_stored=QUANTIZED if quantize else ())
             pipe: Self | None = cls._of_parts(pipeline_class, loaded, kwargs, own)
             if pipe is None:
                 options = {**kwargs, **own, "use_safetensors": True, "variant": loaded.without(own).available_variant}
@@ -152,6 +163,10 @@ class DiffusionPipeline(CompileMixin, SwitchesMixin, PublishingMixin, LoraMixin,
         loaded.without(own).check_loaded(pipe.components)
         pipe._check_channels()
         pipe._check_context()
+        if quantize is not None:
+            pipe.quantize(
+                quantize, dtype={name: component_dtype(name, kwargs.get("dtype")) for name in loaded.components}
+            )
         pipe.register_to_config(_name_or_path=folder.name)
         return pipe
 

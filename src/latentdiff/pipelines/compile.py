@@ -14,6 +14,7 @@ from latentdiff.compilation.repay import PlannedCalls
 from latentdiff.errors import ConfigError
 from latentdiff.models.text_encoder import LDMTextEncoder
 from latentdiff.models.unet import UNet2DConditionModel
+from latentdiff.nn.int8 import check_whole
 from latentdiff.pipelines.options import check_count
 from latentdiff.registry import nearest
 from latentdiff.types import JSON, DenoisingNetwork, FirstStage
@@ -121,6 +122,12 @@ class CompileMixin:
     def _freeze(self, name: str, owner: nn.Module, planned: PlannedCalls | None) -> tuple[nn.Module, CompiledForward]:
         """The module of a component whose weights are frozen, and what takes its `forward`'s place."""
         flatten: Flatten = flatten_simple
+        check_whole(
+            name,
+            owner,
+            "which freezing would unpack; compile the others alone, such as compile('vae'), or load the model without "
+            "quantize",
+        )
         if name == "unet":
             flatten = flatten_unet
             if not isinstance(owner, UNet2DConditionModel):

@@ -11,7 +11,6 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline as StockPipelin
 from diffusers.utils.torch_utils import randn_tensor
 from typing_extensions import Unpack
 
-from latentdiff.caching import CacheSchedule, check_caching
 from latentdiff.conditioning import Conditioning
 from latentdiff.errors import InputError
 from latentdiff.pipelines import codec, memory, outputs
@@ -90,7 +89,7 @@ class Generation(RunStateMixin, StockPipeline):  # type: ignore[misc]
         outputs.check_channels(options.output_type, self.vae.config.out_channels)
         if options.quantize_denoised and not hasattr(self.vae, "quantize"):
             raise InputError("quantize_denoised is for models with a VQ first stage, which has codes; leave it out")
-        check_caching(self.unet, options.cache_interval, options.cache_branch)
+        options.caching.check(self.unet)
         known = inspect.signature(self.scheduler.set_timesteps).parameters
         for name in options.schedule:
             if name not in known:
@@ -201,14 +200,13 @@ class Generation(RunStateMixin, StockPipeline):  # type: ignore[misc]
         with own_scheduler(self, plan) as scheduler:
             begin = (start or StartPoint()).begin(scheduler, noise)
             timesteps = scheduler.timesteps[begin.first :]
-            steps, interval = len(timesteps), options.cache_interval
-            schedule = None if interval == 1 else CacheSchedule.uniform(timesteps, interval, options.cache_branch or 0)
+            steps = len(timesteps)
             denoiser = Denoiser(
                 self.unet,
                 conditioning,
                 windows=windows if several else None,
                 timesteps=timesteps,
-                schedule=schedule,
+                schedule=options.caching.schedule(timesteps),
             )
             with (
                 self._running([*guidance, *options.guidance], steps) as guides,

@@ -12,6 +12,7 @@ import torch
 
 from latentdiff.errors import InputError, LatentDiffWarning
 from latentdiff.hub.folder import REFUSED_OPTIONS, ModelFolder
+from latentdiff.hub.networks import component_dtype
 from latentdiff.io.headers import DTYPE_NAMES
 from latentdiff.pipelines.precision import AUTO, best_dtype
 from latentdiff.registry import PIPELINES, nearest
@@ -144,12 +145,11 @@ def warn_of_conversion(folder: ModelFolder, options: Mapping[str, Any]) -> None:
         folder: The components that have been loaded.
         options: Those of `from_pretrained`, completed; without `dtype` it is float32.
     """
-    asked, converted = options.get("dtype"), 0
+    converted = 0
     stored: set[str] = set()
     wanted: set[torch.dtype] = set()
     for name, part in folder.components.items():
-        own = asked.get(name, asked.get("default")) if isinstance(asked, Mapping) else asked
-        dtype = own or torch.float32
+        dtype = component_dtype(name, options.get("dtype"))
         for entry in part.tensors.values():
             held = getattr(torch, DTYPE_NAMES[entry["dtype"]])
             if held.is_floating_point and held != dtype:

@@ -20,6 +20,7 @@ from latentdiff.errors import CheckpointError, ConfigError, InputError, LatentDi
 from latentdiff.guidance.common import finite_number
 from latentdiff.hub.adapter_files import check_adapter, read_adapter
 from latentdiff.hub.find import find_adapter
+from latentdiff.nn.int8 import check_whole
 from latentdiff.registry import nearest
 from latentdiff.types import JSON
 
@@ -169,11 +170,15 @@ class LoraMixin(StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
             adapter_names: The names of the adapters; those at work by default.
 
         Raises:
+            ConfigError: If a component's weights are int8.
             InputError: If there is no such component or adapter, or the factor is no finite number.
         """
         names = None if adapter_names is None else self._known_adapters(adapter_names)
         scale = finite_number("lora_scale", lora_scale)
-        super().fuse_lora(self._components_with_adapters(components), scale, safe_fusing, names)
+        fused = self._components_with_adapters(components)
+        for name in fused:
+            check_whole(name, getattr(self, name), "to which adapters can't be added; leave them as they are")
+        super().fuse_lora(fused, scale, safe_fusing, names)
 
     def unfuse_lora(self, components: Sequence[str] | None = None) -> None:
         """Take the adapters out of the weights again.

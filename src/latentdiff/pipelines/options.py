@@ -11,6 +11,7 @@ from typing import Generic, TypeVar, cast
 import torch
 from typing_extensions import TypedDict
 
+from latentdiff.caching import CacheOptions
 from latentdiff.errors import InputError
 from latentdiff.guidance.common import finite_number
 from latentdiff.pipelines.call_state import turn
@@ -51,6 +52,8 @@ class SamplingKeywords(TypedDict, Generic[OutputT], total=False):
     windows: Windows | int | None
     cache_interval: int
     cache_branch: int | None
+    cache_center: float | None
+    cache_power: float | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,6 +89,9 @@ class SamplingOptions(Generic[OutputT]):
             features (DeepCache), which is faster and less exact; 1 for none.
         cache_branch: How much a reusing evaluation computes: 0, the default, is the least, and each step up adds a
             layer on the way down and one on the way up.
+        cache_center: The share of the run, in [0, 1], around which full evaluations lie close together, as many as
+            without it; None for an even spread.
+        cache_power: How much closer together, at least 1; 1.4 by default.
 
     Raises:
         InputError: If a value is not valid, whatever the model and the batch are.
@@ -109,6 +115,8 @@ class SamplingOptions(Generic[OutputT]):
     windows: Windows | None = None
     cache_interval: int = 1
     cache_branch: int | None = None
+    cache_center: float | None = None
+    cache_power: float | None = None
 
     def __post_init__(self) -> None:
         check_output_type(self.output_type)
@@ -130,6 +138,11 @@ class SamplingOptions(Generic[OutputT]):
             raise InputError("seed and generator are both given; give one of them")
         if self.timesteps is not None and self.sigmas is not None:
             raise InputError("timesteps and sigmas are both given; give one of them")
+
+    @property
+    def caching(self) -> CacheOptions:
+        """The options that are of feature caching."""
+        return CacheOptions(self.cache_interval, self.cache_branch, self.cache_center, self.cache_power)
 
     @property
     def schedule(self) -> dict[str, object]:

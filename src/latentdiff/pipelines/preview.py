@@ -63,7 +63,7 @@ class PreviewMixin(StockPipeline):  # type: ignore[misc]
 
         Args:
             images: Some dozens of images of one size, like those that the model makes; by default latents are drawn
-                as coarse and fine as those of images, which serves nearly as well.
+                as coarse and fine as those of images, whose colours are less true: docs/viz.md has figures.
 
         Returns:
             The share of the variance of these colours that the map explains, R^2.

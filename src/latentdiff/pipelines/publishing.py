@@ -13,6 +13,7 @@ from latentdiff.hub import save as saving
 from latentdiff.hub.card import model_card
 from latentdiff.hub.index import CARD
 from latentdiff.hub.upload import upload
+from latentdiff.nn.int8 import check_whole
 
 
 class UploadOptions(TypedDict, total=False):
@@ -58,12 +59,15 @@ class PublishingMixin:
             **hub: Options of `push_to_hub`.
 
         Raises:
+            ConfigError: If weights are int8, which no other program reads.
             InputError: If the folder can't be written or is another thing than a pipeline's, or an option has no
                 effect.
             HubError: If the upload fails; the folder is written then.
         """
         given = hub if repo_id is None else {**hub, "repo_id": repo_id}
         saving.check_save_options(variant, safe_serialization, push_to_hub, given)
+        for name, component in self.components.items():
+            check_whole(name, component, "which can't be saved; load it without quantize")
         path = saving.check_target(save_directory)
         kept = card is None and (path / CARD).exists()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,11 +13,11 @@ from pathlib import Path
 from statistics import median
 
 from latentdiff.errors import InputError
-from latentdiff.io.files import atomic_file
 from latentdiff.study.plan import INTACT, METHOD_A, METHOD_B, REFERENCE
 from latentdiff.study.statistics import CONFIDENCE, krippendorff_alpha, wilson
 from latentdiff.study.store import BUSY_SECONDS, read_facts
 from latentdiff.study.study import Facts
+from latentdiff.types import JSON
 
 COMPARISONS = ((1, METHOD_A, REFERENCE), (1, METHOD_B, REFERENCE), (2, METHOD_A, METHOD_B))
 """The task of the paper, and whose preference over whom is given: a method's over the ground truth, A's over B."""
@@ -248,12 +247,12 @@ def as_markdown(report: StudyReport) -> str:
     return "\n".join([*lines, "", *(f"- {note}" for note in _notes(report)), ""])
 
 
-def as_json(report: StudyReport) -> str:
-    """The report as JSON, without the single answers; `share` is null where there are none."""
+def as_json(report: StudyReport) -> JSON:
+    """The report as a JSON object, without the single answers; `share` is null where there are none."""
     content = {name: value for name, value in asdict(report).items() if name != "answers"}
     for row, preference in zip(content["preferences"], report.preferences, strict=True):
         row["share"] = preference.share
-    return json.dumps({**content, "confidence": CONFIDENCE}, indent=2) + "\n"
+    return {**content, "confidence": CONFIDENCE}
 
 
 def as_csv(report: StudyReport) -> str:
@@ -264,9 +263,3 @@ def as_csv(report: StudyReport) -> str:
     for answer in report.answers:
         writer.writerow(asdict(answer).values())
     return stream.getvalue()
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a file, completely or not at all."""
-    with atomic_file(path) as aside:
-        aside.write_text(text, encoding="utf-8")

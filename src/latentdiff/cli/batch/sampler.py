@@ -110,6 +110,9 @@ class Sampler:
         asked = self.command.model.compile
         if asked == "yes":
             pipe.compile()
+        elif asked == "auto" and self.command.model.quantize is not None:
+            line = "--compile auto leaves networks as they are whose weights are int8; leave one of the two out"
+            warnings.warn(line, LatentDiffWarning, stacklevel=2)
         elif asked == "auto" and device.type == "cpu":
             steps = self.sampling.steps
             count = tuned_count(steps) if isinstance(steps, str) else steps
@@ -188,6 +191,8 @@ class Sampler:
                     quantize_denoised=self.sampling.quantize_denoised,
                     cache_interval=self.sampling.cache_interval,
                     cache_branch=self.sampling.cache_branch,
+                    cache_center=self.sampling.cache_center,
+                    cache_power=self.sampling.cache_power,
                     windows=self.windows,
                     guidance=self._autoguidance(batch),
                     seed=[job.seed for job in jobs],
@@ -217,6 +222,7 @@ class Sampler:
             "model": model.model,
             "revision": model.revision,
             "dtype": dtype_name(model.dtype, model.device),
+            "quantize": model.quantize,
             "decoder": model.decoder,
             "seed": seed,
             "steps": sampling.steps,
@@ -227,6 +233,8 @@ class Sampler:
             "quantize_denoised": sampling.quantize_denoised or None,
             "cache_interval": None if sampling.cache_interval == 1 else sampling.cache_interval,
             "cache_branch": sampling.cache_branch,
+            "cache_center": sampling.cache_center,
+            "cache_power": sampling.cache_power,
             **self.guidance,
             **self.autoguidance,
             **({"window": windows.size, "window_overlap": windows.overlap} if windows else {}),
@@ -248,6 +256,9 @@ def load(options: ModelOptions) -> DiffusionPipeline:
     if revision is not None and (model.startswith("builtin:") or Path(model).is_dir()):
         raise InputError(f"--revision is {revision!r}, but {model} is not on the hub; leave it out")
     pipeline: DiffusionPipeline = DiffusionPipeline.from_pretrained(
-        model, revision=revision, dtype=getattr(torch, dtype_name(options.dtype, options.device))
+        model,
+        revision=revision,
+        dtype=getattr(torch, dtype_name(options.dtype, options.device)),
+        quantize=options.quantize,
     )
     return pipeline

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from json import dumps
 from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter, Token
@@ -169,7 +168,7 @@ def bench(
         from latentdiff.bench.reports import as_json, as_lines, as_markdown
         from latentdiff.bench.run import Bench, check_arguments
         from latentdiff.cli.batch.device import dtype_name, find_device
-        from latentdiff.evaluation.reports import write_text
+        from latentdiff.io.files import write_json, write_text
 
         steps = measured.steps or [NUM_INFERENCE_STEPS]
         check_arguments(measured.solvers, steps, table.reference, table.count, table.target)
@@ -197,7 +196,7 @@ def bench(
         with console.progress(0 if made.table is None else made.table.images_left(), "samples", output.quiet) as done:
             report = made.measure(lambda what: console.announce(what, output.quiet), done)
         if output.json is not None:
-            write_text(output.json, f"{dumps(as_json(report), indent=2)}\n")
+            write_json(output.json, as_json(report))
         if output.markdown is not None:
             write_text(output.markdown, as_markdown(report))
         if output.plot is not None and report.quality is not None:

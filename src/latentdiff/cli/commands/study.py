@@ -13,7 +13,7 @@ from latentdiff.cli import console
 from latentdiff.cli.options import Count, Flag
 from latentdiff.cli.values import number
 from latentdiff.errors import InputError
-from latentdiff.io.files import check_files
+from latentdiff.io.files import check_files, write_json, write_text
 
 ASKED, SERVER = Group.create_ordered("Questions"), Group.create_ordered("Server")
 DATABASE = "study.db"
@@ -155,12 +155,13 @@ def report(
         wrong_checks: Attention checks that a participant may answer wrongly and still count.
         everyone: Count those who failed attention checks, too.
     """
-    from latentdiff.study.report import as_csv, as_json, as_lines, as_markdown, report_study, write_text
+    from latentdiff.study.report import as_csv, as_json, as_lines, as_markdown, report_study
 
-    written = ((json, as_json), (markdown, as_markdown), (csv, as_csv))
     check_files([path for path in (json, markdown, csv) if path is not None])
     found = report_study(database, wrong_checks_allowed=wrong_checks, everyone=everyone)
-    for path, render in written:
+    if json is not None:
+        write_json(json, as_json(found))
+    for path, render in ((markdown, as_markdown), (csv, as_csv)):
         if path is not None:
             write_text(path, render(found))
     for line in as_lines(found):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -82,13 +82,15 @@ def tune_steps(
             raise InputError(
                 f"{model} is no folder that could keep the timesteps; give --output FOLDER for a copy of it"
             )
+        from tqdm import tqdm
+
         from latentdiff.cli.batch.device import find_device
         from latentdiff.cli.batch.sampler import load
         from latentdiff.cli.commands.generate import read_prompts
         from latentdiff.io.files import check_writable
         from latentdiff.pipelines.run_state import default_guidance_scale
         from latentdiff.schedulers.tuned import read_tuned
-        from latentdiff.tuning import TEACHER_STEPS, save_tuned
+        from latentdiff.tuning import TEACHER_STEPS, runs_needed, save_tuned
         from latentdiff.tuning import tune_steps as tune
 
         options = ModelOptions(model=name, revision=revision, dtype=dtype, device=device)
@@ -109,7 +111,13 @@ def tune_steps(
             pipe.set_scheduler(scheduler)
         pipe.to(place)
         pipe.set_progress_bar_config(disable=True)
-        with _Bar(f"{steps} steps, against {TEACHER_STEPS}", steps, num_images, batch_size) as bar:
+        total = -(-num_images // batch_size) * runs_needed(steps)
+        with tqdm(total=total, desc=f"{steps} steps, against {TEACHER_STEPS}", leave=False) as bar:
+
+            def progress(what: str) -> None:
+                bar.set_postfix_str(what)
+                bar.update()
+
             guided = call if scale is None else {**call, "guidance_scale": scale}
             tuned = tune(
                 pipe,
@@ -118,7 +126,7 @@ def tune_steps(
                 num_images=num_images,
                 seed=seed,
                 batch_size=batch_size,
-                progress=bar,
+                progress=progress,
                 call=guided,
             )
         for line in report(tuned):
@@ -212,25 +220,3 @@ def report(tuned: TunedTimesteps) -> list[str]:
     else:
         lines.append(f"  tuned ({tuned.method}): {tuned.distance:.4f}")
     return [*lines, f"timesteps: {' '.join(map(str, tuned.timesteps))}"]
-
-
-class _Bar:
-    """A progress bar over the batches of a tuning, which also says how long it will take at most."""
-
-    def __init__(self, title: str, steps: int, images: int, batch_size: int) -> None:
-        from tqdm import tqdm
-
-        from latentdiff.tuning import runs_needed
-
-        batches = -(-images // batch_size)
-        self.bar: tqdm[NoReturn] = tqdm(total=batches * runs_needed(steps), desc=title, leave=False)
-
-    def __call__(self, what: str) -> None:
-        self.bar.set_postfix_str(what)
-        self.bar.update()
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()

@@ -17,7 +17,8 @@ from latentdiff.evaluation.first_stage import FirstStageEvaluation
 from latentdiff.evaluation.image_sets import FileImages
 from latentdiff.evaluation.pairs import USUAL_FILES, Perceptual
 from latentdiff.evaluation.protocols import Report, Result
-from latentdiff.evaluation.reports import as_markdown, write_json, write_text
+from latentdiff.evaluation.reports import as_json, as_markdown
+from latentdiff.io.files import write_json, write_text
 from latentdiff.io.staging import ASIDE, make_entry, remove_entry
 from latentdiff.pipelines.codec import decode, encode, factor
 from latentdiff.training.engine.belongings import REPORT
@@ -58,7 +59,7 @@ class FirstStageReport:
         seen = [Result(name, (count, HELD_OUT), value) for name, value in looked.items() if name not in known]
         results = [*report.results, *seen, *latent_statistics(vae, self.held_out, count)]
         found = Report(results, report.facts, report.notes)
-        write_json(folder / f"{REPORT}.json", found)
+        write_json(folder / f"{REPORT}.json", as_json(found))
         write_text(folder / f"{REPORT}.md", f"{as_markdown(found)}\n![originals above reconstructions]({PICTURE})\n")
 
     def _evaluate(self, vae: Autoencoder, folder: Path) -> Report:

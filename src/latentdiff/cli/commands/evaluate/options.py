@@ -78,11 +78,12 @@ class ReportOptions:
     def write(self, report: Report) -> None:
         """Print the numbers and write the files."""
         from latentdiff.evaluation import reports
+        from latentdiff.io.files import write_json, write_text
 
         if self.json is not None:
-            reports.write_json(self.json, report)
+            write_json(self.json, reports.as_json(report))
         if self.markdown is not None:
-            reports.write_text(self.markdown, reports.as_markdown(report))
+            write_text(self.markdown, reports.as_markdown(report))
         if self.card is not None and self.dataset is not None:
             reports.add_to_card(self.card, report, self.dataset)
         for line in reports.as_lines(report):

@@ -21,6 +21,7 @@ from latentdiff.cli.options import (
     GuidanceOptions,
     ModelOptions,
     OutputOptions,
+    Quantize,  # noqa: F401
 )
 from latentdiff.errors import InputError
 from latentdiff.io.staging import staging_folder
@@ -103,6 +104,7 @@ class SampledModel:
             "weights": weights_of_folder(source),
             "revision": self.model.revision,
             "dtype": self.model.dtype,
+            "quantize": self.model.quantize,
             "conditions": None if shown is None else shown.fingerprint(),
         }
         plan |= asdict(self.sampling) | asdict(self.guidance)
@@ -115,6 +117,7 @@ class SampledModel:
                 dtype=self.model.dtype,
                 device=device,
                 compile=self.model.compile,
+                quantize=self.model.quantize,
             ),
             sampling=replace(self.sampling, num_images=count),
             guidance=self.guidance,
@@ -162,11 +165,10 @@ def is_model(source: str) -> bool:
 
 def _write_unless_equal(path: Path, text: str) -> None:
     """Write a file, unless it says this already: what is computed of a folder depends on its files' times."""
-    from latentdiff.io.files import atomic_file
+    from latentdiff.io.files import write_text
 
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        with atomic_file(path) as aside:
-            aside.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
 
 def _write_captions(folder: Path, captions: Sequence[object]) -> None:
