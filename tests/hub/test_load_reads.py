@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 import tiny
 import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline as StockPipeline
 
 from latentdiff import DiffusionPipeline
 from latentdiff.errors import LatentDiffWarning
@@ -77,3 +78,11 @@ def test_a_slow_conversion_is_told_once_with_the_form_that_is_not(folder, monkey
 
 def _weights(folder, name):
     return getattr(DiffusionPipeline.from_pretrained(folder), name).state_dict().values()
+
+
+def test_networks_are_loaded_here_beside_components_that_are_given(folder, monkeypatch):
+    """diffusers' loader is slower, and serves only options of its own."""
+    whole = DiffusionPipeline.from_pretrained(folder)
+    monkeypatch.setattr(StockPipeline, "from_pretrained", None)
+    pipe = DiffusionPipeline.from_pretrained(folder, vae=whole.vae, dtype=torch.float16)
+    assert pipe.vae is whole.vae and pipe.unet.dtype == pipe.text_encoder.dtype == torch.float16

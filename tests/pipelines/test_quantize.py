@@ -84,6 +84,13 @@ def test_loading_gives_what_quantising_gives(folder, pipe):
     assert (mixed.unet.dtype, mixed.text_encoder.dtype, mixed.vae.dtype) == (torch.bfloat16, *[torch.float32] * 2)
 
 
+def test_no_weight_holds_on_to_a_mapped_file(folder):
+    pipe = load(folder, quantize="int8")
+    for part in (pipe.unet, pipe.text_encoder):
+        for parameter in part.parameters():
+            assert parameter.untyped_storage().nbytes() == parameter.nbytes
+
+
 def test_a_text_encoder_of_transformers(pipe, tmp_path):
     tokenizer = tiny.write_clip_tokenizer(tmp_path)
     options = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
