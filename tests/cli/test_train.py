@@ -135,8 +135,9 @@ def test_the_schema_of_diffusion(run):
     schema = json.loads("\n".join(run("train", "diffusion", "--schema")[1]))
     assert schema["additionalProperties"] is False
     assert {"output_dir", "data", "optimizer", "conditioning", "unet"} <= schema["properties"].keys()
-    _, tasks, _ = schema["properties"]["conditioning"]["anyOf"]
-    assert len(tasks["oneOf"]) == 7 and tasks["discriminator"]["propertyName"] == "type"
+    _, one, several, _ = schema["properties"]["conditioning"]["anyOf"]
+    assert len(one["oneOf"]) == 8 and one["discriminator"]["propertyName"] == "type"
+    assert len(several["items"]["anyOf"][1]["oneOf"]) == 6, "all but unconditional and hybrid itself"
 
 
 def test_the_schema_of_all_recipes(run):

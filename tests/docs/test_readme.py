@@ -34,7 +34,7 @@ def test_the_command_line_takes_it(line):
 
 def test_every_task_is_in_the_table():
     rows = re.findall(r"^\| [\w -]+ \| `(\w+)` \| `([\w-]+)` \|", TEXT, re.MULTILINE)
-    assert sorted(rows) == sorted((spec.pipeline_class, spec.command) for spec in TASKS.values())
+    assert sorted(rows) == sorted((spec.pipeline_class, spec.command) for spec in TASKS.values() if spec.command)
 
 
 def test_built_in_models_are_those_of_the_package():

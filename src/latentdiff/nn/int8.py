@@ -57,17 +57,18 @@ class Int8Weight(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight (out, ...), a tensor of its own: what is changed in it has no effect."""
-        given = self._parameters.get("weight")
-        if given is not None:
-            return given
-        return self.levels.to(self.scale.dtype).mul_(self.scale)
+        if hasattr(self, "levels"):
+            return self.levels.to(self.scale.dtype).mul_(self.scale)
+        given = nn.Module.__getattr__(self, "weight")  # the parameter that this property stands before
+        assert isinstance(given, Tensor)
+        return given
 
     def weight_of_call(self) -> Tensor:
         """The weight, until the next layer is called; where gradients are recorded, which keep it, a tensor of its own.
 
         Accelerators keep memory for reuse themselves, and compiled code plans its own.
         """
-        quantised = "levels" in self._parameters
+        quantised = hasattr(self, "levels")
         if not quantised or torch.is_grad_enabled() or torch.compiler.is_compiling() or not self.levels.is_cpu:
             return self.weight
         return ROOM.of(self.levels.shape, self.scale.dtype).copy_(self.levels).mul_(self.scale)
@@ -86,8 +87,8 @@ class Int8Conv2d(Int8Weight, nn.Conv2d):  # type: ignore[override]
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H', W')."""
-        out: Tensor = self._conv_forward(input, self.weight_of_call(), self.bias)
-        return out
+        weight = self.weight_of_call()
+        return F.conv2d(input, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 KINDS: dict[type[nn.Module], type[Int8Weight]] = {nn.Linear: Int8Linear, nn.Conv2d: Int8Conv2d}
@@ -120,7 +121,7 @@ def quantize_layer(layer: nn.Module, dtype: torch.dtype) -> None:
         dtype: The data type that it computes in from now on.
     """
     levels, scale = quantized(layer.get_parameter("weight"), dtype)
-    del layer._parameters["weight"]
+    del layer.weight
     layer.__class__ = KINDS[type(layer)]
     layer.levels = nn.Parameter(levels, requires_grad=False)
     layer.scale = nn.Parameter(scale, requires_grad=False)
@@ -140,7 +141,8 @@ def check_whole(name: str, component: object, why: str) -> None:
 def quantize_network(network: nn.Module, dtype: torch.dtype, kept: frozenset[str] = frozenset()) -> None:
     """Turn the linear layers and convolutions of a network into those of 8 bits, in place, one after the other.
 
-    Only these very classes are turned: a subclass may use its weight in another way.
+    Only these very classes are turned, for a subclass may use its weight in another way, and convolutions that pad with
+    zeros.
 
     Args:
         network: The network.
@@ -150,7 +152,7 @@ def quantize_network(network: nn.Module, dtype: torch.dtype, kept: frozenset[str
     for name, part in network.named_children():
         if name not in kept:
             for layer in list(part.modules()):
-                if type(layer) in KINDS:
+                if type(layer) in KINDS and getattr(layer, "padding_mode", "zeros") == "zeros":
                     quantize_layer(layer, dtype)
     for parameter in network.parameters():
         if parameter.is_floating_point():  # one tensor of a mapped file would keep all of the file in memory
