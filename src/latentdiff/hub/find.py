@@ -67,15 +67,15 @@ def weights_of_folder(name: str) -> str | None:
     found = {path.relative_to(root).as_posix(): path for path in [*root.glob("*"), *root.glob("*/*")]}
     for part, folder in shared_components(root).items():
         found |= {f"{part}/{path.name}": path for path in folder.glob("*")}
-    paths = {name: found[name] for name in sorted(found) if parse(found[name].name) and found[name].is_file()}
-    for name, path in paths.items():
-        with open_file(path) as file:
+    places = [place for place in sorted(found, key=Path) if parse(found[place].name) and found[place].is_file()]
+    for place in places:
+        with open_file(found[place]) as file:
             size = os.fstat(file.fileno()).st_size
-            digest.update(f"{name} {size}\n".encode())
+            digest.update(f"{place} {size}\n".encode())
             for piece in range(PIECES):
                 file.seek(max(0, size - PIECE) * piece // (PIECES - 1))
                 digest.update(file.read(PIECE))
-    return digest.hexdigest() if paths else None
+    return digest.hexdigest() if places else None
 
 
 def is_run(folder: Path) -> bool:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import make_dataclass
 from typing import get_type_hints
 
 from latentdiff.cli import console
 from latentdiff.cli.batch.command import ImageCommand
 from latentdiff.cli.messages import flags_named, with_flags
+from latentdiff.cli.options import ModelOptions
+from latentdiff.tasks import TASKS
 
 
-def image_command(kind: Callable[..., ImageCommand]) -> Callable[..., None]:
+def image_command(kind: type[ImageCommand]) -> Callable[..., None]:
     """The function of a command that makes images.
 
-    Its parameters are the fields of the class `kind`; those that aren't `kw_only` are given by their place alone.
+    Its parameters are the fields of the class `kind`; those that aren't `kw_only` are given by their place alone. The
+    model is the built-in one of the command's task unless another is given.
     """
+    models = model_options(kind.task)
 
     def command(*inputs: object, **options: object) -> None:
         make_images(kind(*inputs, **options))
@@ -26,10 +31,19 @@ def image_command(kind: Callable[..., ImageCommand]) -> Callable[..., None]:
         if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         else parameter
         for parameter in signature.parameters.values()
+        if parameter.name != "model"
     ]
-    command.__doc__, command.__annotations__ = kind.__doc__, get_type_hints(kind, include_extras=True)
+    parameters.append(inspect.Parameter("model", inspect.Parameter.KEYWORD_ONLY, default=models()))
+    command.__doc__ = kind.__doc__
+    command.__annotations__ = get_type_hints(kind, include_extras=True) | {"model": models}
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return command
+
+
+def model_options(task: str) -> type[ModelOptions]:
+    """The options of a model for which the built-in one of a task is the default."""
+    fields = [("model", str, TASKS[task].builtin)]
+    return make_dataclass("DefaultModelOptions", fields, bases=(ModelOptions,), frozen=True, kw_only=True)
 
 
 def make_images(command: ImageCommand) -> None:
