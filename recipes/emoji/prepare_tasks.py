@@ -24,19 +24,20 @@ from tqdm import tqdm
 SIDE, LARGE = 64, 128
 HELD_OUT = 384  # images of each folder
 
-_sprites: Sprites = {}
+_sprites: dict[int, Sprites] = {}
 
 
-def _keep(sprites: Sprites) -> None:
-    """Gives a worker process the sprites once instead of with every image."""
-    _sprites.update(sprites)
+def _keep(bodies: dict[str, str]) -> None:
+    """Gives a worker process the sprites once instead of with every image, twice as large as each size of images."""
+    _sprites.update({side: render_sprites(bodies, 2 * side) for side in (SIDE, LARGE)})
 
 
 def scene(number: int, seed: int) -> Drawn:
     """Objects on white, their boxes, and the class of every pixel."""
     drawn = scattered(np.random.default_rng((seed, number)), FEW)
-    known = {"objects": drawn.objects(_sprites, SIDE), "label_map": label_map(drawn, _sprites, FEW, SIDE)}
-    return compose(drawn, _sprites, SIDE), known
+    sprites = _sprites[SIDE]
+    known = {"objects": drawn.objects(sprites, SIDE), "label_map": label_map(drawn, sprites, FEW, SIDE)}
+    return compose(drawn, sprites, SIDE), known
 
 
 def single(number: int, seed: int) -> Drawn:
@@ -45,7 +46,7 @@ def single(number: int, seed: int) -> Drawn:
     name = MANY[rng.integers(len(MANY))]
     background = background_for(name, rng)
     drawn = Scene("background", (Thing(name),), background, jitter=(jitter("", rng),))
-    return compose(drawn, _sprites, SIDE), {"label": name, "background": background}
+    return compose(drawn, _sprites[SIDE], SIDE), {"label": name, "background": background}
 
 
 def large(number: int, seed: int) -> Drawn:
@@ -53,7 +54,7 @@ def large(number: int, seed: int) -> Drawn:
     rng = np.random.default_rng((seed, number, 2))
     drawn = scattered(rng, tuple(catalogue.core()))
     background = background_for(drawn.things[0].name, rng)
-    return compose(replace(drawn, background=background), _sprites, LARGE), {"background": background}
+    return compose(replace(drawn, background=background), _sprites[LARGE], LARGE), {"background": background}
 
 
 def background_for(name: str, rng: np.random.Generator) -> str:
@@ -80,8 +81,7 @@ def prepare(out: Path, *, work: Path, share: float = 1.0, workers: int = 1) -> N
         share: The part of the training images that is drawn; image i is the same for any number of them.
         workers: The number of processes.
     """
-    sprites = render_sprites(sources.svg_bodies(work, catalogue.core()), 2 * LARGE)
-    with multiprocessing.Pool(workers, _keep, (sprites,)) as pool:
+    with multiprocessing.Pool(workers, _keep, (sources.svg_bodies(work, catalogue.core()),)) as pool:
         for name, (draw, count) in FOLDERS.items():
             for seed, (split, number) in enumerate((("train", max(1, round(count * share))), ("held-out", HELD_OUT))):
                 if not (out / name / split).exists():
