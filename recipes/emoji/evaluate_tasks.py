@@ -193,10 +193,8 @@ def semantic(pipe: Any, setting: Setting) -> Figures:
 
 def inpaint(pipe: Any, setting: Setting) -> Figures:
     """The error in holes, beside fills that know nothing of emoji."""
-    half = setting.samples // 2
-    kinds = [read_images(setting.data / name / "held-out", half)[1] for name in ("scenes", "singles")]
-    truth = np.stack(kinds, axis=1).reshape(-1, *kinds[0].shape[1:])  # in turn
-    masks = [MASKS.get(HOLES[i // 2 % 2])(truth.shape[1:3], array_generator(0, i)) for i in range(len(truth))]
+    _, truth = read_images(setting.data / "singles" / "held-out", setting.samples)
+    masks = [MASKS.get(HOLES[i % 2])(truth.shape[1:3], array_generator(0, i)) for i in range(len(truth))]
     holes = np.stack(masks)[..., None].astype(np.float64)
 
     def painted(images: Array, steps: int = setting.steps) -> Array:

@@ -23,7 +23,7 @@ def image_command(kind: type[ImageCommand]) -> Callable[..., None]:
     models = model_options(kind.task)
 
     def command(*inputs: object, **options: object) -> None:
-        make_images(kind(*inputs, **options))
+        make_images(kind(*inputs, **{"model": models(), **options}))
 
     signature = inspect.signature(kind)
     parameters = [
@@ -33,7 +33,7 @@ def image_command(kind: type[ImageCommand]) -> Callable[..., None]:
         for parameter in signature.parameters.values()
         if parameter.name != "model"
     ]
-    parameters.append(inspect.Parameter("model", inspect.Parameter.KEYWORD_ONLY, default=models()))
+    parameters.append(inspect.Parameter("model", inspect.Parameter.KEYWORD_ONLY, default=models(), annotation=models))
     command.__doc__ = kind.__doc__
     command.__annotations__ = get_type_hints(kind, include_extras=True) | {"model": models}
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
