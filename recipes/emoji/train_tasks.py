@@ -13,8 +13,8 @@ from latentdiff.training.diffusion.task import train_diffusion
 from latentdiff.training.recipes import DiffusionRecipe
 
 HERE = Path(__file__).resolve().parent
-TASKS = ("layout", "upscale", "class", "inpaint", "semantic", "unconditional")
-SAME_LATENTS = {"semantic": "layout", "inpaint": "class", "unconditional": "class"}  # their images are encoded once
+TASKS = ("semantic", "upscale", "class", "inpaint", "unconditional", "layout")
+SAME_LATENTS = {"layout": "semantic", "inpaint": "class", "unconditional": "class"}  # their images are encoded once
 
 
 def recipe_of(name: str, share: float) -> DiffusionRecipe:

@@ -43,7 +43,8 @@ def image_command(kind: type[ImageCommand]) -> Callable[..., None]:
 def model_options(task: str) -> type[ModelOptions]:
     """The options of a model for which the built-in one of a task is the default."""
     fields = [("model", str, TASKS[task].builtin)]
-    return make_dataclass("DefaultModelOptions", fields, bases=(ModelOptions,), frozen=True, kw_only=True)
+    place = {"__module__": ModelOptions.__module__}  # where the annotations have a meaning
+    return make_dataclass("TaskModelOptions", fields, bases=(ModelOptions,), namespace=place, frozen=True, kw_only=True)
 
 
 def make_images(command: ImageCommand) -> None:
