@@ -238,7 +238,6 @@ CALLED = ("class", "inpaint", "upscale", "layout", "semantic", "img2img", "sampl
 
 WRONG = {
     "unknown argument '--modle'; did you mean '--model'": ["upscale", "a.png", "--modle", "x"],
-    "required: --mask; unknown argument '--modle'": ["inpaint", "a.png", "--modle", "x"],
     "--label: it takes 1 value, 0 given": ["sample", "--label", "--model", "x"],
     "required: --mask": ["inpaint", "a.png", "--model", "x"],
     "nothing.png is no file and no folder": ["upscale", "nothing.png", "--model", "x"],

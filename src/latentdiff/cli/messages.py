@@ -107,8 +107,7 @@ def _wrong_value(error: CycloptsError) -> str | None:
     given = " ".join(token.value for token in argument.tokens)
     match error:
         case MissingArgumentError(keyword=None) if not given:
-            stray = [f"; unknown argument {word!r}" for word in error.unused_tokens or () if word.startswith("-")]
-            return f"required: {argument.name}{''.join(stray[:1])}"
+            return f"required: {argument.name}"
         case MissingArgumentError():
             wanted, dash = argument.token_count()[0], f"; one that begins with a dash is given as {argument.name}=-..."
             number = f"1 value, 0 given{dash}" if wanted == 1 else f"{wanted} values, {len(error.tokens_so_far)} given"
