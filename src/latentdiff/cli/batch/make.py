@@ -20,10 +20,11 @@ def image_command(kind: type[ImageCommand]) -> Callable[..., None]:
     Its parameters are the fields of the class `kind`; those that aren't `kw_only` are given by their place alone. The
     model is the built-in one of the command's task unless another is given.
     """
+    make: Callable[..., ImageCommand] = kind
     models = model_options(kind.task)
 
     def command(*inputs: object, **options: object) -> None:
-        make_images(kind(*inputs, **{"model": models(), **options}))
+        make_images(make(*inputs, **{"model": models(), **options}))
 
     signature = inspect.signature(kind)
     parameters = [
@@ -40,8 +41,8 @@ def image_command(kind: type[ImageCommand]) -> Callable[..., None]:
     return command
 
 
-def model_options(task: str) -> type[ModelOptions]:
-    """The options of a model for which the built-in one of a task is the default."""
+def model_options(task: str) -> Callable[..., ModelOptions]:
+    """The class of options of a model for which the built-in one of a task is the default."""
     fields = [("model", str, TASKS[task].builtin)]
     place = {"__module__": ModelOptions.__module__}  # where the annotations have a meaning
     return make_dataclass("TaskModelOptions", fields, bases=(ModelOptions,), namespace=place, frozen=True, kw_only=True)
