@@ -1,7 +1,7 @@
 """Makes the folders that ship: ``python recipes/emoji/publish_tasks.py --tasks layout class``.
 
 Of each task's run the averaged weights are stored in half precision, and measured as they are stored; the model card
-has these figures. The first stage stays that of ``builtin:emoji``, which all share.
+has these figures, and so has docs/builtin.md. The first stage stays that of ``builtin:emoji``, which all share.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from latentdiff.tasks import TaskSpec, task_of_pipeline
 
 CARD = Path(__file__).with_name("task_card.md")
 BUILTIN = Path(latentdiff.__file__).with_name("builtin")
-PICTURES = Path(__file__).parents[2] / "docs" / "builtin"
+PAGE = Path(__file__).parents[2] / "docs" / "builtin.md"
 OWNER = "emoji"  # of the first stage
 COMMANDS = {
     "layout": "layout boxes.json",
@@ -94,8 +94,11 @@ def publish(name: str, runs: Path, setting: Setting) -> None:
         shutil.rmtree(aside / "vae")
         (aside / SHARED).write_text(json.dumps({"vae": OWNER}) + "\n", encoding="utf-8")
         (aside / "README.md").write_text(text, encoding="utf-8")
-    PICTURES.mkdir(exist_ok=True)
-    figures.sheet().save(PICTURES / f"{name}.png", optimize=True)
+    PAGE.with_suffix("").mkdir(exist_ok=True)
+    figures.sheet().save(PAGE.with_suffix("") / f"{name}.png", optimize=True)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+    after = rest.partition(f"<!-- /{name} -->")[2]
+    PAGE.write_text(f"{before}<!-- {name} -->\n\n{figures.table(name)}\n\n<!-- /{name} -->{after}", encoding="utf-8")
 
 
 def main() -> None:
