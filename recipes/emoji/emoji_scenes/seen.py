@@ -37,14 +37,14 @@ def drawn(name: str, box: Sequence[int], sprites: Sprites) -> Array:
     return np.asarray(ground.convert("RGB")) / 255
 
 
-def in_their_boxes(images: Array, layouts: Layouts, sprites: Sprites) -> float:
-    """Share of boxes, in per cent, whose content is nearest to the object asked for, of twelve drawn into the box."""
+def in_their_boxes(images: Array, layouts: Layouts, sprites: Sprites, names: Sequence[str] = FEW) -> float:
+    """Share of boxes, in per cent, whose content is nearest to the object asked for, of all drawn into the box."""
     right = []
     for image, layout in zip(images, layouts, strict=True):
         for item in layout:
             left, top, width, height = item["box"]
             part = image[top : top + height, left : left + width]
-            errors = {name: np.square(drawn(name, item["box"], sprites) - part).mean() for name in FEW}
+            errors = {name: np.square(drawn(name, item["box"], sprites) - part).mean() for name in names}
             right.append(min(errors, key=errors.__getitem__) == item["class"])
     return 100 * float(np.mean(right))
 
