@@ -70,6 +70,7 @@ def test_a_folder_without_label_maps_is_written_and_read(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["00000.png", "00001.png", "metadata.jsonl"]
 
 
+@pytest.mark.thorough
 def test_each_task_has_a_recipe_of_its_share_of_steps_and_a_measure(emoji_sprites):
     from evaluate_tasks import MEASURED
     from train_tasks import SAME_LATENTS, recipe_of
