@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from evaluate_tasks import MEASURED, Figures, Setting, setting_of
+from train_tasks import STEPS
 
 import latentdiff
 from latentdiff import DiffusionPipeline
@@ -83,7 +84,7 @@ def publish(name: str, runs: Path, setting: Setting) -> None:
     figures = MEASURED[name](pipe, setting)
     spec = task_of_pipeline(type(pipe).__name__)
     assert spec is not None
-    steps = max(int(path.name.rpartition("-")[2]) for path in run.glob("checkpoint-*"))
+    steps = int((run / STEPS).read_text(encoding="utf-8"))
     text = card(name, pipe, spec, figures, setting, steps)
     print(figures.table(name), flush=True)
     for part in pipe.components.values():

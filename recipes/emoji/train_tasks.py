@@ -16,6 +16,8 @@ HERE = Path(__file__).resolve().parent
 TASKS = ("semantic", "upscale", "class", "inpaint", "unconditional", "layout")
 SAME_LATENTS = {"layout": "semantic", "inpaint": "class", "unconditional": "class"}  # their images are encoded once
 
+STEPS = "steps.txt"  # in a run's folder: those that its pipeline has seen
+
 
 def recipe_of(name: str, share: float) -> DiffusionRecipe:
     """The recipe of a task up to a share of its steps."""
@@ -39,7 +41,8 @@ def main() -> None:
             recipe = recipe_of(name, number / options.rounds)
             if state_of(name, recipe) != "finished":
                 print(f"round {number} of {options.rounds}: {name}, to step {recipe.max_train_steps:,}", flush=True)
-                train_diffusion(recipe)
+                folder = train_diffusion(recipe)
+                (folder / STEPS).write_text(f"{recipe.max_train_steps}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
