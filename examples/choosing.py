@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from class_to_image import data
-from common import Array, arguments, builtin_vae, in_batches, pictures, report, trained
+from common import Array, arguments, builtin_vae, report, trained
 from emoji import MANY, sprites_of
+from emoji_scenes.pixels import in_batches, pictures
 
 from latentdiff import DiffusionPipeline
 from latentdiff.evaluation.samples import evaluate_samples

@@ -2,32 +2,22 @@
 
 from argparse import Namespace
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import (
-    Array,
-    arguments,
-    builtin_vae,
-    in_batches,
-    pictures,
-    read_images,
-    report,
-    shuffled,
-    trained,
-    write_images,
-)
+from common import arguments, builtin_vae, report, trained
 from emoji import BACKGROUNDS, MANY, draw, sprites_of
+from emoji_scenes.folders import read_images, write_images
 from emoji_scenes.grammar import Scene, Thing, jitter
+from emoji_scenes.pixels import in_batches, pictures, shuffled
 from emoji_scenes.render import Sprites
+from emoji_scenes.seen import LOOKS, nearest
 from PIL import Image
 
 from latentdiff.viz import image_grid
 
 COUNT = 6000
-LOOKS = list(product(MANY, BACKGROUNDS))
 
 
 def never_shown(name: str, background: str) -> bool:
@@ -50,12 +40,6 @@ def data(options: Namespace, sprites: Sprites) -> tuple[Path, Path]:
     folder = options.work / "classes"
     train = write_images(folder / "train", scenes(sprites, COUNT, 0))
     return train, write_images(folder / "held-out", scenes(sprites, 384, 1))
-
-
-def nearest(images: Array, sprites: Sprites) -> list[tuple[str, str]]:
-    """The object and background of each image: those of the nearest of all 264 drawings, by the mean squared error."""
-    gallery = np.stack([draw(Scene("background", (Thing(name),), background), sprites) for name, background in LOOKS])
-    return [LOOKS[int(np.square(gallery - image).mean((1, 2, 3)).argmin())] for image in images]
 
 
 def accuracy(found: list[tuple[str, str]], labels: list[str]) -> float:

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import HERE, Array, arguments, overrides, pictures, psnr, read_images, reconstructed, report, sharpness
+from common import HERE, Array, arguments, overrides, report
 from diffusers import AutoencoderKL
 from emoji_scenes.features import Features
+from emoji_scenes.folders import read_images
+from emoji_scenes.pixels import pictures, psnr, reconstructed, sharpness
 from photographs import Source, download, first_stage, photographs
 from safetensors.torch import save_file
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from class_to_image import accuracy, data, nearest
-from common import HERE, Array, arguments, builtin_vae, in_batches, overrides, psnr, read_images, report, trained
+from common import HERE, Array, arguments, builtin_vae, overrides, report, trained
 from emoji import MANY, sprites_of
+from emoji_scenes.folders import read_images
+from emoji_scenes.pixels import in_batches, psnr
 from emoji_scenes.render import Sprites
 from PIL import Image, ImageDraw
 

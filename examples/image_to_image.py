@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
-from common import Array, arguments, in_batches, pictures, report, shuffled
+from common import Array, arguments, report
 from emoji import FEW, draw, sprites_of
 from emoji_scenes import catalogue
 from emoji_scenes.captions import canonical
 from emoji_scenes.colours import TINTS
 from emoji_scenes.grammar import Scene, Thing, jitter
+from emoji_scenes.pixels import in_batches, pictures, shuffled
 from emoji_scenes.render import Sprites
 from emoji_scenes.scores import foreground_colour, nearest_colour
 

@@ -1,7 +1,9 @@
 """Inpainting of photographs: ``python examples/inpaint.py``."""
 
 import numpy as np
-from common import SIDE, Array, arguments, in_batches, pictures, read_images, reconstructed, report, shuffled, trained
+from common import SIDE, Array, arguments, report, trained
+from emoji_scenes.folders import read_images
+from emoji_scenes.pixels import error_inside, filled, in_batches, pictures, reconstructed, shuffled
 from photographs import first_stage, photographs
 
 from latentdiff.registry import MASKS
@@ -9,19 +11,6 @@ from latentdiff.seeding import array_generator
 from latentdiff.viz import image_grid
 
 KINDS = ("thick", "box")
-
-
-def filled(images: Array, holes: Array) -> tuple[Array, Array]:
-    """Holes filled with the mean of all known pixels, and with the solution of Laplace's equation."""
-    known = 1 - holes
-    mean = (images * known).sum((1, 2), keepdims=True) / known.sum((1, 2), keepdims=True)
-    flat = images * known + mean * holes
-    smooth = flat.copy()
-    for _ in range(2000):
-        padded = np.pad(smooth, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-        around = padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1] + padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2]
-        smooth = images * known + around / 4 * holes
-    return flat, smooth
 
 
 def main() -> None:
@@ -38,10 +27,6 @@ def main() -> None:
         given = pictures(images)
         return in_batches(lambda part, i: pipe(given[part], masks[part], seed=i, **settings).images, len(images))
 
-    def error(images: Array) -> float:
-        """Root of the mean squared error in the holes, in grey levels of 255."""
-        return float(255 * np.sqrt((np.square(images - truth) * holes).sum() / (3 * holes.sum())))
-
     mean, smooth = filled(truth, holes)
     model = painted(truth)
     # As if the surroundings had been shuffled: what is painted into the hole belongs to another photograph.
@@ -54,7 +39,12 @@ def main() -> None:
         "model, shuffled": strange,
         "first stage": reconstructed(pipe.vae, truth),
     }
-    report("inpaint", list(columns), {"error in holes": [error(images) for images in columns.values()]}, options.work)
+    report(
+        "inpaint",
+        list(columns),
+        {"error in holes": [error_inside(images, truth, holes[..., 0]) for images in columns.values()]},
+        options.work,
+    )
     shown = [each[i] for i in range(0, len(truth), len(truth) // 4) for each in (truth * (1 - holes), model, truth)][
         :12
     ]

@@ -1,30 +1,20 @@
 """Emoji in boxes: ``python examples/layout_to_image.py``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from common import (
-    SIDE,
-    Array,
-    arguments,
-    builtin_vae,
-    in_batches,
-    pictures,
-    read_images,
-    report,
-    shuffled,
-    trained,
-    write_images,
-)
+from common import SIDE, arguments, builtin_vae, report, trained
 from emoji import FEW, draw, scattered, sprites_of
+from emoji_scenes.folders import read_images, write_images
+from emoji_scenes.pixels import in_batches, pictures, shuffled
 from emoji_scenes.render import Sprites
+from emoji_scenes.seen import boxes_overlap, in_their_boxes
 from PIL import Image
 
 from latentdiff.viz import draw_boxes, image_grid
 
 COUNT = 12_000
-Layout = list[dict[str, Any]]
 
 
 def scenes(sprites: Sprites, count: int, seed: int) -> Iterator[tuple[Image.Image, dict[str, Any]]]:
@@ -32,38 +22,6 @@ def scenes(sprites: Sprites, count: int, seed: int) -> Iterator[tuple[Image.Imag
     for number in range(count):
         scene = scattered(np.random.default_rng((seed, number)), FEW)
         yield pictures([draw(scene, sprites)])[0], {"objects": scene.objects(sprites)}
-
-
-def drawn(name: str, box: Sequence[int], sprites: Sprites) -> Array:
-    """An object alone in a box (left, top, width, height) on white: the pixels of the box."""
-    image = sprites[name].resize((box[2], box[3]), Image.Resampling.LANCZOS)
-    ground = Image.new("RGBA", image.size, "white")
-    ground.alpha_composite(image)
-    return np.asarray(ground.convert("RGB")) / 255
-
-
-def read(images: Array, layouts: Sequence[Layout], sprites: Sprites) -> float:
-    """Share of boxes, in per cent, whose content is nearest to the object asked for, of twelve drawn into the box."""
-    right = []
-    for image, layout in zip(images, layouts, strict=True):
-        for item in layout:
-            left, top, width, height = item["box"]
-            part = image[top : top + height, left : left + width]
-            errors = {name: np.square(drawn(name, item["box"], sprites) - part).mean() for name in FEW}
-            right.append(min(errors, key=errors.__getitem__) == item["class"])
-    return 100 * float(np.mean(right))
-
-
-def overlap(images: Array, layouts: Sequence[Layout]) -> float:
-    """Mean intersection over union, in per cent, of the pixels that aren't white with the boxes' pixels."""
-    shares = []
-    for image, layout in zip(images, layouts, strict=True):
-        boxes = np.zeros((SIDE, SIDE), bool)
-        for left, top, width, height in (item["box"] for item in layout):
-            boxes[top : top + height, left : left + width] = True
-        seen = np.abs(image - 1).max(-1) > 0.15
-        shares.append((seen & boxes).sum() / (seen | boxes).sum())
-    return 100 * float(np.mean(shares))
 
 
 def main() -> None:
@@ -84,10 +42,10 @@ def main() -> None:
     other = shuffled(layouts)
     lines = {
         name: [
-            read(images, layouts, sprites),
-            read(images, other, sprites),
-            overlap(images, layouts),
-            overlap(images, other),
+            in_their_boxes(images, layouts, sprites),
+            in_their_boxes(images, other, sprites),
+            boxes_overlap(images, layouts),
+            boxes_overlap(images, other),
         ]
         for name, images in table.items()
     }

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from common import HERE, SIDE, builtin_vae, fetch, overrides, write_images
+from common import HERE, SIDE, builtin_vae, fetch, overrides
+from emoji_scenes.folders import write_images
 from PIL import Image
 
 from latentdiff.config import load_recipe

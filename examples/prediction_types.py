@@ -11,8 +11,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 from class_to_image import data
-from common import HERE, arguments, builtin_vae, in_batches, overrides, pictures, read_images, report
+from common import HERE, arguments, builtin_vae, overrides, report
 from emoji import MANY, sprites_of
+from emoji_scenes.folders import read_images
+from emoji_scenes.pixels import in_batches, pictures
 
 from latentdiff import DiffusionPipeline
 from latentdiff.config import load_recipe

@@ -4,22 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from common import (
-    Array,
-    arguments,
-    builtin_vae,
-    in_batches,
-    pictures,
-    psnr,
-    read_images,
-    reconstructed,
-    report,
-    shuffled,
-    trained,
-    write_images,
-)
+from common import Array, arguments, builtin_vae, report, trained
 from emoji import FEW, draw, label_map, scattered, sprites_of
+from emoji_scenes.folders import read_images, write_images
+from emoji_scenes.pixels import error_inside, in_batches, pictures, psnr, reconstructed, shuffled
 from emoji_scenes.render import Sprites
+from emoji_scenes.seen import maps_overlap
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -33,12 +23,6 @@ def scenes(sprites: Sprites, count: int, seed: int) -> Iterator[tuple[Image.Imag
     for number in range(count):
         scene = scattered(np.random.default_rng((seed, number)), FEW)
         yield pictures([draw(scene, sprites)])[0], {"label_map": label_map(scene, sprites, FEW)}
-
-
-def overlap(images: Array, inside: NDArray[np.bool_]) -> float:
-    """Intersection over union, in per cent, of the pixels that aren't white with those of objects in the maps."""
-    seen = np.abs(images - 1).max(-1) > 0.15
-    return 100 * float((seen & inside).sum() / (seen | inside).sum())
 
 
 def main() -> None:
@@ -70,8 +54,8 @@ def main() -> None:
     }
     lines = {
         "PSNR, dB": [psnr(images, truth) for images in columns.values()],
-        "map's overlap, %": [overlap(images, inside) for images in columns.values()],
-        "error in objects": [255 * np.sqrt(np.square(images - truth)[inside].mean()) for images in columns.values()],
+        "map's overlap, %": [maps_overlap(images, inside) for images in columns.values()],
+        "error in objects": [error_inside(images, truth, inside) for images in columns.values()],
     }
     report("semantic-to-image", list(columns), lines, options.work)
     drawn = [draw_label_map(m.astype(int), len(FEW) + 1, legend=False) for m in maps[:6]]

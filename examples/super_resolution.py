@@ -3,20 +3,9 @@
 from typing import Any
 
 import numpy as np
-from common import (
-    SIDE,
-    Array,
-    arguments,
-    in_batches,
-    pictures,
-    psnr,
-    read_images,
-    reconstructed,
-    report,
-    sharpness,
-    shuffled,
-    trained,
-)
+from common import SIDE, Array, arguments, report, trained
+from emoji_scenes.folders import read_images
+from emoji_scenes.pixels import in_batches, pictures, psnr, reconstructed, sharpness, shuffled
 from photographs import first_stage, photographs
 from PIL import Image
 

@@ -3,9 +3,11 @@
 import numpy as np
 import torch
 from class_to_image import data
-from common import Array, arguments, builtin_vae, in_batches, pictures, read_images, reconstructed, report, trained
+from common import Array, arguments, builtin_vae, report, trained
 from emoji import MANY, sprites_of
 from emoji_scenes.features import Features
+from emoji_scenes.folders import read_images
+from emoji_scenes.pixels import in_batches, pictures, reconstructed
 
 from latentdiff.evaluation.metrics import frechet_distance
 from latentdiff.pipelines.codec import decode

@@ -19,6 +19,7 @@ class TaskSpec:
         pipeline: Its pipeline, as "module:Class".
         summary: What a model of it does, as model cards say it: "A latent diffusion model that ...".
         command: The subcommand of `latentdiff` that runs it; None for a task that is sampled in Python alone.
+        builtin: The model in the package that the subcommand uses unless it is given another; None without one.
         conditioner: How its condition is trained, as "module:Class"; None for a task that is sampling alone.
         encoder: The component that makes its condition, if one is learned.
         tokenizer: What to give where a checkpoint lacks the tokenizer that the encoder needs; None if it needs none.
@@ -37,6 +38,7 @@ class TaskSpec:
     pipeline: str
     summary: str
     command: str | None
+    builtin: str | None = None
     conditioner: str | None = None
     encoder: str | None = None
     tokenizer: str | None = None
@@ -64,6 +66,7 @@ TASKS: dict[str, TaskSpec] = {
             pipeline="latentdiff.pipelines.text_to_image:TextToImagePipeline",
             summary="makes images for prompts",
             command="generate",
+            builtin="builtin:emoji",
             conditioner=f"{_CONDITIONERS}.text:TextConditioner",
             encoder="text_encoder",
             tokenizer="such as latentdiff.models.tokenizer.load_tokenizer('vocab.txt', 77)",
@@ -78,6 +81,7 @@ TASKS: dict[str, TaskSpec] = {
             pipeline="latentdiff.pipelines.unconditional:UnconditionalPipeline",
             summary="makes images like those that it was trained on",
             command="sample",
+            builtin="builtin:emoji-unconditional",
             conditioner=f"{_CONDITIONERS}.unconditional:NoCondition",
             original_encoders=("__is_unconditional__",),
             stock_pipelines=("LDMPipeline",),
@@ -89,6 +93,7 @@ TASKS: dict[str, TaskSpec] = {
             pipeline="latentdiff.pipelines.class_to_image:ClassToImagePipeline",
             summary="makes images of classes",
             command="class",
+            builtin="builtin:emoji-class",
             conditioner=f"{_CONDITIONERS}.classes:ClassConditioner",
             encoder="class_embedder",
             original_encoders=("ClassEmbedder",),
@@ -100,6 +105,7 @@ TASKS: dict[str, TaskSpec] = {
             pipeline="latentdiff.pipelines.layout_to_image:LayoutToImagePipeline",
             summary="makes images of objects in boxes",
             command="layout",
+            builtin="builtin:emoji-layout",
             conditioner=f"{_CONDITIONERS}.layout:LayoutConditioner",
             encoder="layout_encoder",
             tokenizer="a latentdiff.LayoutTokenizer with the classes that the model was trained on",
@@ -111,6 +117,7 @@ TASKS: dict[str, TaskSpec] = {
             pipeline="latentdiff.pipelines.semantic_to_image:SemanticToImagePipeline",
             summary="makes images of label maps",
             command="semantic",
+            builtin="builtin:emoji-semantic",
             conditioner=f"{_CONDITIONERS}.semantic:SemanticConditioner",
             encoder="segmentation_encoder",
             original_encoders=("SpatialRescaler",),
@@ -120,6 +127,7 @@ TASKS: dict[str, TaskSpec] = {
             pipeline="latentdiff.pipelines.super_resolution:SuperResolutionPipeline",
             summary="enlarges images",
             command="upscale",
+            builtin="builtin:emoji-upscale",
             conditioner=f"{_CONDITIONERS}.super_resolution:SuperResolutionConditioner",
             original_encoders=("Identity",),
             original_hybrid="LatentUpscaleFinetuneDiffusion",
@@ -131,6 +139,7 @@ TASKS: dict[str, TaskSpec] = {
             pipeline="latentdiff.pipelines.inpaint:InpaintPipeline",
             summary="fills holes in images",
             command="inpaint",
+            builtin="builtin:emoji-inpaint",
             conditioner=f"{_CONDITIONERS}.inpaint:InpaintConditioner",
             original_encoders=("__is_first_stage__",),
             original_hybrid="LatentInpaintDiffusion",
@@ -149,6 +158,7 @@ TASKS: dict[str, TaskSpec] = {
             pipeline="latentdiff.pipelines.image_to_image:ImageToImagePipeline",
             summary="changes images",
             command="img2img",
+            builtin="builtin:emoji",
         ),
     )
 }

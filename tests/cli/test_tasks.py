@@ -237,9 +237,7 @@ CALLED = ("class", "inpaint", "upscale", "layout", "semantic", "img2img", "sampl
 
 
 WRONG = {
-    "required: --model": ["upscale", "a.png"],
     "unknown argument '--modle'; did you mean '--model'": ["upscale", "a.png", "--modle", "x"],
-    "required: --model; unknown argument '--modle'": ["sample", "--modle", "x"],
     "--label: it takes 1 value, 0 given": ["sample", "--label", "--model", "x"],
     "required: --mask": ["inpaint", "a.png", "--model", "x"],
     "nothing.png is no file and no folder": ["upscale", "nothing.png", "--model", "x"],

@@ -145,10 +145,3 @@ def test_a_run_that_has_made_no_model_yet_and_a_damaged_model(run, finished_run,
     (damaged / "model_index.json").unlink()
     code, _, err = run("info", "damaged")
     assert code == 2 and "damaged holds no model_index.json" in err[0]
-
-
-@pytest.mark.parametrize("command", [["sample"], ["class", "dog"], ["upscale", "a.png"], ["semantic", "a.png"]])
-def test_a_command_that_needs_a_model_says_where_one_comes_from(fails, command):
-    fails(
-        "required: --model; give a folder that latentdiff train or latentdiff convert has made, or a hub id", *command
-    )

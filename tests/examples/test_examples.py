@@ -59,7 +59,8 @@ def test_boxes_and_maps_are_exact(emoji, sprites):
 
 
 def test_folders_are_what_training_reads(emoji, sprites, tmp_path):
-    from common import pictures, read_images, write_images
+    from emoji_scenes.folders import read_images, write_images
+    from emoji_scenes.pixels import pictures
 
     scenes = [emoji.scattered(np.random.default_rng(seed), list(sprites)) for seed in range(3)]
     known = [
@@ -77,7 +78,7 @@ def test_folders_are_what_training_reads(emoji, sprites, tmp_path):
 
 
 def test_fills_of_holes():
-    from inpaint import filled
+    from emoji_scenes.pixels import filled
 
     images = np.linspace(0, 1, 16)[None, None, :, None] * np.ones((1, 16, 16, 3))
     holes = np.zeros((1, 16, 16, 1))

@@ -39,8 +39,7 @@ FLAGS = {  # arguments of pipelines, and what gives them on the command line
     **{f"guidance_{name}": f"--guidance-{name}" for name in ("scale", "interval", "rescale")},
 }
 SOURCES = {  # what is said of a flag that is missing: where its value comes from
-    "--model": "; give a folder that latentdiff train or latentdiff convert has made, or a hub id such as owner/name "
-    "(builtin:emoji, which comes along, is a model for generate and img2img)",
+    "--model": "; give a folder that latentdiff train or latentdiff convert has made, or a hub id such as owner/name"
 }
 # "seed" and the like are arguments where a message begins with them; "eta" and what has an underscore are so anywhere.
 ARGUMENT = re.compile(r"^\w+|(?<=\s)(?:eta|\w+_\w+)(?=[\s,;]|$)")
@@ -111,8 +110,7 @@ def _wrong_value(error: CycloptsError) -> str | None:
     given = " ".join(token.value for token in argument.tokens)
     match error:
         case MissingArgumentError(keyword=None) if not given:
-            stray = [f"; unknown argument {word!r}" for word in error.unused_tokens or () if word.startswith("-")]
-            return f"required: {argument.name}{stray[0] if stray else SOURCES.get(argument.name, '')}"
+            return f"required: {argument.name}{SOURCES.get(argument.name, '')}"
         case MissingArgumentError():
             wanted, dash = argument.token_count()[0], f"; one that begins with a dash is given as {argument.name}=-..."
             number = f"1 value, 0 given{dash}" if wanted == 1 else f"{wanted} values, {len(error.tokens_so_far)} given"

@@ -23,7 +23,6 @@ from latentdiff.registry import SCHEDULERS
 from latentdiff.tasks import AUTOGUIDANCE_SCALE, CLASS_GUIDANCE_SCALE, NUM_INFERENCE_STEPS, TEXT_GUIDANCE_SCALE
 
 DEFAULT_FOLDER = "images"
-DEFAULT_MODEL = "builtin:emoji"
 PREVIEW_EVERY = 5  # steps
 
 MODEL, SAMPLING, GUIDANCE, OUTPUT = map(Group.create_ordered, ("Model", "Sampling", "Guidance", "Output"))
@@ -80,13 +79,6 @@ class ModelOptions:
     decoder: str | None = None
     compile: Compile = "no"
     quantize: Quantize | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DefaultModelOptions(ModelOptions):
-    """Model options of commands that the built-in model serves."""
-
-    model: str = DEFAULT_MODEL
 
 
 @Parameter(name="*", group=SAMPLING)

@@ -12,6 +12,7 @@ from latentdiff.errors import CheckpointError, ConfigError, InputError, one_line
 from latentdiff.hub.component_folder import list_names
 from latentdiff.hub.confinement import check_link
 from latentdiff.hub.index import INDEX, is_inside
+from latentdiff.hub.json_files import read_json
 from latentdiff.hub.weight_files import choose_adapter, parse
 from latentdiff.io.staging import OLD, recover, staging_folder
 from latentdiff.reading import open_file
@@ -20,6 +21,7 @@ from latentdiff.registry import nearest
 if TYPE_CHECKING:
     from latentdiff.hub.download import HubOptions
 
+SHARED = "shared.json"  # in a model of the package: which of its components are those of another model there
 RUN_FILES = "log.jsonl", "checkpoint-*/manifest.json"  # of a training run; one that is short has no line to log
 WINDOWS = ("\\", ":")  # in paths of Windows, and in no name of the hub
 PIECES, PIECE = 64, 4096  # of a weight file that its model is told by, and the bytes of each
@@ -29,6 +31,16 @@ def builtin_models() -> dict[str, Path]:
     """The models that ship inside the package: "builtin:NAME" to their folders."""
     package = Path(str(importlib.resources.files("latentdiff")), "builtin")
     return {f"builtin:{path.name}": path for path in sorted(package.iterdir()) if (path / INDEX).is_file()}
+
+
+def shared_components(root: Path) -> dict[str, Path]:
+    """The components of a model in the package whose folders are another one's, as the first stage of all is; by name.
+
+    Only the package has such models: the files of any other can't lead out of its folder.
+    """
+    if root not in builtin_models().values() or not (root / SHARED).is_file():
+        return {}
+    return {part: root.parent / str(owner) / part for part, owner in read_json(root / SHARED).items()}
 
 
 def model_of_run(name: str) -> str:
@@ -52,15 +64,18 @@ def weights_of_folder(name: str) -> str | None:
     """
     root = builtin_models().get(name) or Path(model_of_run(name))
     digest = hashlib.sha256()
-    paths = sorted(path for path in [*root.glob("*"), *root.glob("*/*")] if parse(path.name) and path.is_file())
-    for path in paths:
-        with open_file(path) as file:
+    found = {path.relative_to(root).as_posix(): path for path in [*root.glob("*"), *root.glob("*/*")]}
+    for part, folder in shared_components(root).items():
+        found |= {f"{part}/{path.name}": path for path in folder.glob("*")}
+    places = [place for place in sorted(found, key=Path) if parse(found[place].name) and found[place].is_file()]
+    for place in places:
+        with open_file(found[place]) as file:
             size = os.fstat(file.fileno()).st_size
-            digest.update(f"{path.relative_to(root).as_posix()} {size}\n".encode())
+            digest.update(f"{place} {size}\n".encode())
             for piece in range(PIECES):
                 file.seek(max(0, size - PIECE) * piece // (PIECES - 1))
                 digest.update(file.read(PIECE))
-    return digest.hexdigest() if paths else None
+    return digest.hexdigest() if places else None
 
 
 def is_run(folder: Path) -> bool:
@@ -217,8 +232,12 @@ def find_adapter(
     return fetch_adapter(str(source), weight_name=weight_name, subfolder=subfolder, **hub)
 
 
-def builtin_folder(name: str) -> Path:
-    """The folder of a model that ships inside the package, by its name "builtin:NAME".
+def builtin_folder(name: str, part: str | None = None) -> Path:
+    """The folder of a model that ships inside the package, or of one of its components.
+
+    Args:
+        name: Its name, "builtin:NAME".
+        part: The component's name; None for the model.
 
     Raises:
         ConfigError: If there is no such model.
@@ -226,4 +245,5 @@ def builtin_folder(name: str) -> Path:
     models = builtin_models()
     if name not in models:
         raise ConfigError(f"unknown model {name!r}; {nearest(name, models)}")
-    return models[name]
+    root = models[name]
+    return root if part is None else shared_components(root).get(part, root / part)

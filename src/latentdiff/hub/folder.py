@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from latentdiff.errors import CheckpointError, ConfigError, InputError
 from latentdiff.hub.component_folder import ComponentFolder, library_errors, list_names
 from latentdiff.hub.confinement import check_link
-from latentdiff.hub.find import find_model
+from latentdiff.hub.find import find_model, shared_components
 from latentdiff.hub.index import CARD, INDEX, Index, check_own_code, read_index
 from latentdiff.hub.weight_files import check_variant
 from latentdiff.registry import PIPELINES, nearest
@@ -76,8 +76,10 @@ class ModelFolder:
         for file in (INDEX, CARD):
             check_link(root, path / file)
         index = read_index(path)
+        shared = shared_components(path)
         parts = {
-            part: ComponentFolder.open(path / entry.folder, variant, root) for part, entry in index.components.items()
+            part: ComponentFolder.open(shared.get(part, path / entry.folder), variant, shared.get(part, root))
+            for part, entry in index.components.items()
         }
         return cls(str(name), path, index, parts, variant, stamp)
 
@@ -154,7 +156,7 @@ class ModelFolder:
         Args:
             options: Those of `from_pretrained`, without components. Where there is more than `dtype`, such as
                 `device_map`, diffusers loads all but what it can't: stock UNets as our class, and components that have
-                another name here than in the index.
+                another name here than in the index, or lie in another built-in model's folder.
             as_stored: The names of components that keep the data type in which they are stored.
 
         Raises:
@@ -166,7 +168,7 @@ class ModelFolder:
         loaded = {}
         for name, part in self.components.items():
             entry = self.index.components[name]
-            if alone or needs_own(name, entry):
+            if alone or part.path.parent != self.path or needs_own(name, entry):
                 dtype = None if name in as_stored else component_dtype(name, options.get("dtype"))
                 loaded[name] = load_own(part, entry, dtype)
         return {name: component for name, component in loaded.items() if component is not None}

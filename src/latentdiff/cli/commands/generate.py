@@ -12,7 +12,6 @@ from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.make import image_command
 from latentdiff.cli.batch.plan import Item, Job, slug
 from latentdiff.cli.options import (
-    DefaultModelOptions,
     Grid,
     Size,
     TextGuidanceOptions,
@@ -38,7 +37,6 @@ class Generate(ImageCommand):
 
     prompt: Annotated[tuple[str, ...], Parameter(show_default=False)] = field(default=(), kw_only=False)
     prompts: Annotated[str | None, Parameter(metavar="FILE")] = None
-    model: DefaultModelOptions = DefaultModelOptions()
     size: Size = None
     guidance: TextGuidanceOptions = TextGuidanceOptions()
     grid: Grid = False

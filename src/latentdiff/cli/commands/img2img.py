@@ -15,7 +15,6 @@ from latentdiff.cli.batch.plan import Item, Job
 from latentdiff.cli.commands.labels import GivenLabel, Label, resolve_label
 from latentdiff.cli.options import (
     SAMPLING,
-    DefaultModelOptions,
     TextGuidanceOptions,
 )
 from latentdiff.cli.values import number
@@ -39,7 +38,6 @@ class ImageToImage(MaskedCommand):
 
     prompt: Annotated[str | None, Parameter(metavar="TEXT")] = None
     label: Annotated[str | None, Parameter(metavar="CLASS")] = None
-    model: DefaultModelOptions = DefaultModelOptions()
     strength: Annotated[float, Parameter(validator=number(0.001, 1), metavar="SHARE", group=SAMPLING)] = 0.8
     guidance: TextGuidanceOptions = TextGuidanceOptions()
     task = "image-to-image"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ from latentdiff.cli import console
 from latentdiff.cli.batch.command import Arguments, ImageCommand
 from latentdiff.cli.batch.plan import Item, Job
 from latentdiff.cli.messages import flags_named
-from latentdiff.cli.options import ComputeDType, Count, DefaultModelOptions, ModelOptions
+from latentdiff.cli.options import ComputeDType, Count, ModelOptions
 from latentdiff.cli.values import number, registered_scheduler
 from latentdiff.errors import InputError
 from latentdiff.registry import SCHEDULERS
@@ -174,7 +173,7 @@ def command_of(
     files, prompt = list(paths), texts[0] if texts else None
     match task:
         case "text-to-image":
-            return Generate(tuple(texts), model=DefaultModelOptions(**asdict(model)))
+            return Generate(tuple(texts), model=model)
         case "layout-to-image":
             return Layouts(files, model=model)
         case "semantic-to-image":

@@ -74,7 +74,7 @@ def load_first_stage(name: str) -> Autoencoder:
         HubError: If the hub doesn't know it or can't be reached.
     """
     if name.startswith("builtin:"):
-        folder = builtin_folder(name) / "vae"
+        folder = builtin_folder(name, "vae")
     else:
         folder = find_component(name, "train the first stage first, or give the folder of one", part="vae")
     if (folder / "vae" / "config.json").is_file():
