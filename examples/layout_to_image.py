@@ -14,7 +14,7 @@ from PIL import Image
 
 from latentdiff.viz import draw_boxes, image_grid
 
-COUNT = 12_000
+COUNT = 40_000
 
 
 def scenes(sprites: Sprites, count: int, seed: int) -> Iterator[tuple[Image.Image, dict[str, Any]]]:
