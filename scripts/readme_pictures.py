@@ -66,7 +66,8 @@ def given(words: list[str]) -> list[Image.Image]:
     for path in files:
         if path.suffix == ".json":
             layout = json.loads(path.read_text(encoding="utf-8"))
-            shown.append(draw_boxes(Image.new("RGB", (SIDE * 2, SIDE * 2), "white"), layout["objects"]))
+            blank = Image.new("RGB", (SIDE * 2, SIDE * 2), "white")
+            shown.append(draw_boxes(blank, layout["objects"], image_size=(layout["height"], layout["width"])))
         elif words[0] == "semantic":
             shown.append(draw_label_map(path, 1 + int(np.asarray(Image.open(path)).max()), legend=False))
         else:
