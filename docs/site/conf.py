@@ -30,7 +30,10 @@ release = latentdiff.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "README"
 NAVIGATION = {
-    "Begin": ["docs/start", "docs/tasks", "docs/builtin", "docs/demo", "docs/cli", "docs/from-diffusers", "docs/from-original", "docs/faq"],
+    "Begin": [
+        "docs/start", "docs/tasks", "docs/builtin", "docs/demo", "docs/cli", "docs/from-diffusers",
+        "docs/from-original", "docs/faq",
+    ],
     "Sample": ["docs/schedulers", "docs/guidance", "docs/caching", "docs/compile", "docs/viz"],
     "Train": ["docs/data", "docs/training", "examples/README", "recipes/*/README"],
     "Models": ["src/latentdiff/builtin/*/README", "docs/conversion", "docs/hub"],
