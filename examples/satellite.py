@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from both_stages import SIDE, Values, both_stages, shown, values_of, write_values
-from common import arguments, in_batches, report, shuffled
+from common import arguments, report
+from emoji_scenes.pixels import in_batches, shuffled
 from numpy.typing import NDArray
 from PIL import Image
 

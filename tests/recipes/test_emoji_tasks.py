@@ -76,7 +76,9 @@ def test_each_task_has_a_recipe_of_its_share_of_steps_and_a_measure(emoji_sprite
     from train_tasks import SAME_LATENTS, recipe_of
     from train_tasks import TASKS as TRAINED
 
-    assert {*TRAINED} == {*MEASURED} == {spec.builtin.partition("-")[2] for spec in TASKS.values()} - {""}
+    assert (
+        {*TRAINED} == {*MEASURED} == {spec.builtin.partition("-")[2] for spec in TASKS.values() if spec.builtin} - {""}
+    )
     for name in TRAINED:
         whole, part = recipe_of(name, 1.0), recipe_of(name, 0.1)
         assert part.max_train_steps == whole.max_train_steps // 10 and whole.output_dir == f"runs/emoji-{name}"
