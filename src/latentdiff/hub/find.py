@@ -29,8 +29,12 @@ PIECES, PIECE = 64, 4096  # of a weight file that its model is told by, and the 
 
 def builtin_models() -> dict[str, Path]:
     """The models that ship inside the package: "builtin:NAME" to their folders."""
-    package = Path(str(importlib.resources.files("latentdiff")), "builtin")
-    return {f"builtin:{path.name}": path for path in sorted(package.iterdir()) if (path / INDEX).is_file()}
+    return {f"builtin:{path.name}": path for path in sorted(_builtin().iterdir()) if (path / INDEX).is_file()}
+
+
+def _builtin() -> Path:
+    """The folder of these models."""
+    return Path(str(importlib.resources.files("latentdiff")), "builtin")
 
 
 def shared_components(root: Path) -> dict[str, Path]:
@@ -38,7 +42,7 @@ def shared_components(root: Path) -> dict[str, Path]:
 
     Only the package has such models: the files of any other can't lead out of its folder.
     """
-    if root not in builtin_models().values() or not (root / SHARED).is_file():
+    if root.parent != _builtin() or not (root / SHARED).is_file():
         return {}
     return {part: root.parent / str(owner) / part for part, owner in read_json(root / SHARED).items()}
 
