@@ -11,8 +11,6 @@ from latentdiff.cli.main import main
 
 FOLDER = Path(latentdiff.__file__).parent / "builtin" / "emoji"
 
-pytestmark = pytest.mark.skipif(not (FOLDER / "model_index.json").exists(), reason="the model is not in the tree yet")
-
 
 @pytest.fixture(scope="module")
 def pipe():

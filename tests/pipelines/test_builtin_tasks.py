@@ -23,6 +23,10 @@ NAMES = sorted(builtin_models())
 SHARING = [name for name in NAMES if name != "builtin:emoji"]
 
 
+def test_every_task_with_a_command_has_its_model():
+    assert {*NAMES} == {spec.builtin for spec in TASKS.values() if spec.command}
+
+
 def files_of(folder):
     return [path for path in folder.rglob("*") if path.is_file()]
 
@@ -120,7 +124,6 @@ def test_a_command_whose_model_the_package_lacks_needs_one(monkeypatch):
     assert make.model_options("text-to-image") is ModelOptions
 
 
-@pytest.mark.skipif("builtin:emoji-class" not in NAMES, reason="the model is not in the tree yet")
 def test_a_class_that_the_built_in_model_lacks(inputs, capsys):
     assert main(["class", "rockett", *STEPS]) == 2
     assert "did you mean 'rocket'" in capsys.readouterr().err
